@@ -1,0 +1,286 @@
+"""What control may ask of the agent: one tagged value a verb, checked field by field.
+
+On the wire: a Unix stream socket, one request a connection, messages of JSON ended by a line
+feed. Files travel beside the first message (``SCM_RIGHTS``). The agent answers any number of
+:class:`Said` and then one :class:`Done` or one :class:`Failed`. There is no field for a path of
+the host: the agent derives every path itself from ids and numbers.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+
+from alveole.backends.base import Usage
+from alveole.errors import Problem
+from alveole.model.names import BackupId, BaseKey, Digest, Package, SiteId
+from alveole.model.resource import Observation, Outcome, Step
+from alveole.model.site import Base, Release
+
+MAX_MESSAGE = 8 * 1024 * 1024
+
+
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="facts"):
+    """→ :class:`MachineFacts`."""
+
+
+class Observe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="observe"):
+    """→ :class:`~alveole.model.resource.Observation`. ``None``: every scope."""
+
+    scopes: tuple[str, ...] | None = None
+
+
+class Apply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="apply"):
+    """→ :class:`~alveole.model.resource.Outcome`."""
+
+    step: Step
+
+
+class GetUsage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="usage"):
+    """→ ``dict[site id, Usage]``."""
+
+    sites: tuple[SiteId, ...] | None = None
+
+
+class ArchiveFormat(StrEnum):
+    TAR = "tar"
+    TAR_GZ = "tar.gz"
+    TAR_ZST = "tar.zst"
+    ZIP = "zip"
+
+
+class ImportRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="import-release"):
+    """→ :class:`~alveole.model.site.Release`. One file comes along: the archive, readable and seekable.
+
+    Unpacked as the site's own user under the ceilings of the settings; kept under its digest.
+    Importing the same content again is a no-op.
+    """
+
+    site: SiteId
+    number: int
+    format: ArchiveFormat | None = None
+    """``None``: recognised from its first bytes."""
+
+
+class DropRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-release"):
+    site: SiteId
+    number: int
+    digest: Digest
+
+
+class ImportImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="import-image"):
+    """→ :class:`~alveole.agent.protocol.Image`. One file comes along: an OCI archive (tar of an OCI layout).
+
+    Every blob is checked against its digest; the image becomes a base.
+    """
+
+
+class ResolveBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="resolve-base"):
+    """→ :class:`~alveole.model.site.Base`. The key of the host's base or of a Debian package set, unbuilt."""
+
+    kind: str
+    packages: tuple[Package, ...] = ()
+
+
+class DropBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-base"):
+    key: BaseKey
+
+
+class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="exec"):
+    """Start a program inside an instance.
+
+    The first answer is :class:`Started` with the session's files beside it; the connection then
+    takes :class:`Resize` and :class:`Kill`, and :class:`Done` carries the exit status.
+    """
+
+    site: SiteId
+    slot: int
+    argv: tuple[str, ...]
+    tty: bool = False
+    uid: int | None = None
+
+
+class CreateBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="create-backup"):
+    """→ :class:`BackupMade`. ``manifest`` is control's own JSON about the site, kept inside."""
+
+    id: BackupId
+    site: SiteId
+    number: int
+    slot: int
+    generation: int
+    release: Digest | None
+    manifest: str
+
+
+class ReadBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read-backup"):
+    """→ the manifest (``str``), after the whole backup was read and its digest compared."""
+
+    snapshot: str
+    digest: Digest
+
+
+class RestoreBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="restore-backup"):
+    """Unpack content and volumes for ``site`` beside what is live: a new data generation.
+
+    Nothing that is live is touched. → :class:`~alveole.model.site.Release` or ``None``.
+    """
+
+    snapshot: str
+    digest: Digest
+    site: SiteId
+    number: int
+    generation: int
+    disk_bytes: int | None
+
+
+class DropBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-backup"):
+    snapshot: str
+
+
+class ListBackups(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list-backups"):
+    """→ ``tuple[BackupMade, ...]``: what the repository holds."""
+
+
+class GetAuthority(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="authority"):
+    """→ the certificate of the internal authority (PEM)."""
+
+
+class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="inspect"):
+    """→ ``tuple[Link, ...]``: the chain from a name to the application, each link really tried."""
+
+    site: SiteId
+    number: int
+    slot: int
+    domain: str
+    path: str | None = None
+    port: int | None = None
+
+
+class Doctor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="doctor"):
+    """→ ``tuple[Link, ...]``: what of the machine and of the platform is in order."""
+
+
+class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="watch"):
+    """Stay connected and be told of instances that ended: each a :class:`Said` with ``scope``."""
+
+
+Request = (
+    Facts
+    | Observe
+    | Apply
+    | GetUsage
+    | ImportRelease
+    | DropRelease
+    | ImportImage
+    | ResolveBase
+    | DropBase
+    | Exec
+    | CreateBackup
+    | ReadBackup
+    | RestoreBackup
+    | DropBackup
+    | ListBackups
+    | GetAuthority
+    | Inspect
+    | Doctor
+    | Watch
+)
+
+
+class Said(msgspec.Struct, frozen=True, tag="said"):
+    """Progress, or for ``Watch`` the ``scope`` to look at."""
+
+    text: str = ""
+    share: float | None = None
+    scope: str = ""
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    files: int
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    result: Any = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    code: str
+    problems: tuple[Problem, ...]
+
+
+Answer = Said | Started | Done | Failed
+
+
+class Resize(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="resize"):
+    rows: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    columns: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+
+
+class Kill(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="kill"):
+    signal: Annotated[int, msgspec.Meta(ge=1, le=64)]
+
+
+class MachineFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    cgroup: str
+    """``v1``, ``v2`` or ``hybrid``."""
+    kernel: str
+    runtime: str
+    proxy: str
+    cpus: int
+    memory_bytes: int
+    disk_free_bytes: int
+    disk_bytes: int
+
+
+class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A local image as a base, with what its configuration says should run."""
+
+    base: Base
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    ports: tuple[int, ...]
+    volumes: tuple[str, ...]
+    user: str
+
+
+class BackupMade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: BackupId
+    snapshot: str
+    bytes: int
+    digest: Digest
+    created_at: float = 0.0
+
+
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One link of the chain that ``why`` and ``doctor`` walk."""
+
+    name: str
+    ok: bool
+    asked: str
+    came: str
+    cure: str = ""
+    milliseconds: float = 0.0
+
+
+RESULTS: dict[type, Any] = {
+    Facts: MachineFacts,
+    Observe: Observation,
+    Apply: Outcome,
+    GetUsage: dict[str, Usage],
+    ImportRelease: Release,
+    DropRelease: None,
+    ImportImage: Image,
+    ResolveBase: Base,
+    DropBase: None,
+    Exec: int,
+    CreateBackup: BackupMade,
+    ReadBackup: str,
+    RestoreBackup: Release | None,
+    DropBackup: None,
+    ListBackups: tuple[BackupMade, ...],
+    GetAuthority: str,
+    Inspect: tuple[Link, ...],
+    Doctor: tuple[Link, ...],
+}

@@ -1,0 +1,232 @@
+"""Settings: everything that can clash with another instance on the same machine, in one TOML file.
+
+A setting that is absent has the default written here; an unknown key, a wrong type or a value out
+of range is refused with the name of the key. Several instances live side by side when each has a
+file of its own with other paths, ports, bridge, networks and cgroup parent.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from alveole.errors import InvalidInput, NotFound, Problem
+from alveole.model.addressing import Addressing
+from alveole.model.names import DOMAIN, Port
+from alveole.model.site import GIB, MIB
+
+DEFAULT_FILE = Path("/etc/alveole/alveole.toml")
+ENVIRONMENT = "ALVEOLE_CONFIG"
+
+Interface = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,14}\Z")]
+User = Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}\Z")]
+
+
+class Paths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    state: str = "/var/lib/alveole"
+    """What must survive a reboot: database, releases, bases, volumes, backups, logs, keys."""
+    run: str = "/run/alveole"
+    """What must not: sockets, routes, mounts."""
+
+
+class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    control: User = "alveole"
+    edge: User = "alveole-edge"
+    log: User = "alveole-log"
+    first_uid: Annotated[int, msgspec.Meta(ge=100_000, le=3_000_000_000)] = 0x7000_0000
+    """Start of the uid ranges given to sites, 65,536 each; above those of systemd-nspawn."""
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    bridge: Interface = "alveole0"
+    interface_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]{1,5}\Z")] = "alv"
+    table: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,30}\Z")] = "alveole"
+    """Name of the nftables tables (families inet and bridge)."""
+    ipv4: str = "10.1.0.0/16"
+    first_ipv4: str = "10.1.1.1"
+    gateway_ipv4: str = "10.1.1.254"
+    ipv6: str = "fd61:6c76:656f::/64"
+
+
+class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    http_port: Port = 80
+    https_port: Port = 443
+    ipv4: str = "0.0.0.0"
+    ipv6: str = "::"
+    body_bytes: int = 1 * GIB
+    """Largest request body let through to a site."""
+    workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
+    """0: one a core."""
+
+
+class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    address: str = "127.0.0.1"
+    port: Port = 8780
+
+
+class Cgroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    parent: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9._-]*(?:/[a-z][a-z0-9._-]*)*\Z")] = "alveole"
+
+
+class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ceilings of what may be uploaded, and how much of it is kept."""
+
+    bytes: int = 4 * GIB
+    files: int = 500_000
+    depth: int = 64
+    ratio: int = 200
+    """Unpacked bytes for one packed byte, once more than 16 MiB came out."""
+    releases_kept: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
+    reserve_bytes: int = 512 * MIB
+    """Free space that uploads, builds and backups leave to the platform."""
+
+
+class Reconcile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    drift_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    """How often everything is looked at even when nothing happened."""
+    drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """How long an old instance goes on after the route left it, at least."""
+    parallel: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+
+
+class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    repository: str = ""
+    """A restic repository; empty: ``backups`` in the state directory."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    domain: str = "localhost"
+    paths: Paths = Paths()
+    users: Users = Users()
+    network: Network = Network()
+    edge: Edge = Edge()
+    api: Api = Api()
+    cgroup: Cgroup = Cgroup()
+    content: Content = Content()
+    reconcile: Reconcile = Reconcile()
+    backups: Backups = Backups()
+
+    @property
+    def state(self) -> Path:
+        return Path(self.paths.state)
+
+    @property
+    def run(self) -> Path:
+        return Path(self.paths.run)
+
+    @property
+    def api_socket(self) -> Path:
+        """Control's API for root on this machine."""
+        return self.run / "control" / "api.sock"
+
+    @property
+    def agent_socket(self) -> Path:
+        """The agent's door; only control's user and root are let in."""
+        return self.run / "agent.sock"
+
+    @property
+    def database(self) -> Path:
+        return self.state / "control" / "alveole.db"
+
+    @property
+    def logs(self) -> Path:
+        """One directory a site, owned by root; ``edge`` holds the proxy's."""
+        return self.state / "logs"
+
+    def addressing(self) -> Addressing:
+        return Addressing(
+            IPv4Network(self.network.ipv4),
+            IPv6Network(self.network.ipv6),
+            IPv4Address(self.network.gateway_ipv4),
+            IPv4Address(self.network.first_ipv4),
+            self.network.interface_prefix,
+        )
+
+    def uid_start(self, number: int) -> int:
+        """First host uid of site ``number``; container root. The site's own user is 1000 above."""
+        return self.users.first_uid + number * 65_536
+
+
+def load(path: str | os.PathLike[str] | None = None) -> Settings:
+    """Read the settings from ``path``, else from ``$ALVEOLE_CONFIG``, else the default file.
+
+    The default file may be absent: then every setting has its default. Raises ``NotFound`` when a
+    named file is absent and ``InvalidInput`` with every problem found.
+    """
+    named = path or os.environ.get(ENVIRONMENT)
+    file = Path(named) if named else DEFAULT_FILE
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if named:
+            raise NotFound(f"no settings file at {file}", hint="check --config or ALVEOLE_CONFIG") from None
+        return Settings()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {file}: {error.strerror}", field="config") from error
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{file} is not TOML: {error}", field="config") from error
+    return parse(raw, str(file))
+
+
+def parse(raw: dict[str, Any], origin: str = "settings") -> Settings:
+    """Check ``raw`` and give the settings; raises ``InvalidInput`` with all problems."""
+    problems: list[Problem] = []
+    sections: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        if field.name not in raw:
+            continue
+        try:
+            sections[field.name] = msgspec.convert(raw[field.name], field.type)
+        except msgspec.ValidationError as error:
+            problems.append(Problem(f"{origin}: {field.name}", str(error), "see docs/reference/settings.md"))
+    for key in raw.keys() - {field.name for field in msgspec.structs.fields(Settings)}:
+        problems.append(Problem(f"{origin}: {key}", "is not a setting", "see docs/reference/settings.md"))
+    if not problems:
+        settings = Settings(**sections)
+        problems.extend(_check(settings, origin))
+        if not problems:
+            return settings
+    raise InvalidInput(problems=problems)
+
+
+def _check(settings: Settings, origin: str) -> list[Problem]:
+    import re
+
+    problems = []
+
+    def wrong(key: str, message: str, hint: str = "") -> None:
+        problems.append(Problem(f"{origin}: {key}", message, hint))
+
+    if not re.match(DOMAIN, settings.domain):
+        wrong("domain", f"{settings.domain!r} is not a domain name")
+    for key in ("state", "run"):
+        value = getattr(settings.paths, key)
+        if not re.match(r"^(?:/[A-Za-z0-9._-]+)+\Z", value) or "/../" in f"{value}/":
+            wrong(f"paths.{key}", f"{value!r} is not a plain absolute path")
+        # A Unix socket's path has 107 bytes (unix(7)); ours need up to 40 below the run directory.
+        elif key == "run" and len(value) > 60:
+            wrong("paths.run", f"is {len(value)} characters long; the limit is 60", "sockets need short paths")
+    try:
+        plan = settings.addressing()
+    except ValueError as error:
+        wrong("network", str(error))
+        return problems
+    if plan.network4.prefixlen > 26:
+        wrong("network.ipv4", "is smaller than a /26", "a site takes three addresses")
+    for key, address in (("gateway_ipv4", plan.gateway4), ("first_ipv4", plan.first4)):
+        if address not in plan.network4:
+            wrong(f"network.{key}", f"{address} is not in {plan.network4}")
+    if plan.network6.prefixlen != 64:
+        wrong("network.ipv6", "is not a /64")
+    if not problems and plan.capacity() < 1:
+        wrong("network.first_ipv4", "leaves no room for a site in the first quarter of the network")
+    if settings.edge.http_port == settings.edge.https_port:
+        wrong("edge.https_port", "is the same as edge.http_port")
+    return problems

@@ -1,0 +1,1 @@
+"""Frozen values that every layer speaks. No effects, no imports from the layers above."""
