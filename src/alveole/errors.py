@@ -95,8 +95,7 @@ class StepFailed(Temporary):
 
 
 BY_CODE: dict[str, type[AlveoleError]] = {
-    kind.code: kind
-    for kind in (InvalidInput, Refused, Denied, NoRoom, NotFound, Temporary, StepFailed)
+    kind.code: kind for kind in (InvalidInput, Refused, Denied, NoRoom, NotFound, Temporary, StepFailed)
 }
 
 

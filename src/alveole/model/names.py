@@ -47,12 +47,48 @@ BackupId = Annotated[str, msgspec.Meta(pattern=r"^b[a-z2-7]{12}\Z")]
 # ``\\Z`` and never ``$``: in Python ``$`` also matches before a final line feed.
 # Names that would shadow Alvéole's own on the main domain, or confuse a reader.
 RESERVED = frozenset(
-    "admin alveole api autoconfig autodiscover console dns ftp imap localhost mail mx ns ns1 ns2 "
-    "panel pop root sftp smtp ssh status webmail wpad www".split()
+    [
+        "admin",
+        "alveole",
+        "api",
+        "autoconfig",
+        "autodiscover",
+        "console",
+        "dns",
+        "ftp",
+        "imap",
+        "localhost",
+        "mail",
+        "mx",
+        "ns",
+        "ns1",
+        "ns2",
+        "panel",
+        "pop",
+        "root",
+        "sftp",
+        "smtp",
+        "ssh",
+        "status",
+        "webmail",
+        "wpad",
+        "www",
+    ]
 )
 # Inside the container these belong to the base or to Alvéole.
 MOUNT_FORBIDDEN = (
-    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr", "/site",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/site",
 )
 ENV_FORBIDDEN = frozenset({"ALVEOLE_SOCKET", "ALVEOLE_SITE", "PORT", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 
@@ -82,9 +118,7 @@ def check_domain(domain: str, field: str = "domain") -> tuple[Problem, ...]:
     if len(domain) > 253:
         return (Problem(field, f"is {len(domain)} characters long; the limit is 253", "shorten it"),)
     if not re.match(DOMAIN, domain):
-        return (
-            Problem(field, f"{domain!r} is not a domain name", "write it like 'www.example.org', in lower case"),
-        )
+        return (Problem(field, f"{domain!r} is not a domain name", "write it like 'www.example.org', in lower case"),)
     if "." not in domain:
         return (Problem(field, f"{domain!r} has no dot", "write it in full, like 'www.example.org'"),)
     try:
@@ -117,7 +151,9 @@ def check_mount_path(path: str, field: str = "volume") -> tuple[Problem, ...]:
         return (Problem(field, f"{path!r} is not a mount path", "give an absolute path such as /data"),)
     for taken in MOUNT_FORBIDDEN:
         if path == taken or path.startswith(f"{taken}/"):
-            return (Problem(field, f"{path!r} lies in {taken}, which belongs to the base", "choose a path such as /data"),)
+            return (
+                Problem(field, f"{path!r} lies in {taken}, which belongs to the base", "choose a path such as /data"),
+            )
     return ()
 
 
