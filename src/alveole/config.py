@@ -56,7 +56,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http_port: Port = 80
     https_port: Port = 443
-    ipv4: str = "0.0.0.0"
+    ipv4: str = "0.0.0.0"  # noqa: S104  a public proxy listens on every address by design
     ipv6: str = "::"
     body_bytes: int = 1 * GIB
     """Largest request body let through to a site."""

@@ -65,7 +65,9 @@ def run(
     except FileNotFoundError:
         raise Temporary(f"{argv[0]} is not installed", hint=f"apt-get install {os.path.basename(argv[0])}") from None
     except subprocess.TimeoutExpired:
-        raise Temporary(f"{argv[0]} did not end within {timeout:g} s", hint=f"run by hand: {shlex.join(argv)}") from None
+        raise Temporary(
+            f"{argv[0]} did not end within {timeout:g} s", hint=f"run by hand: {shlex.join(argv)}"
+        ) from None
     if check and done.returncode != 0:
         raise ProgramFailed(argv, done.returncode, done.stdout)
     return done  # type: ignore[no-any-return]

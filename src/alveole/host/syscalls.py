@@ -1,0 +1,140 @@
+"""System calls that Python 3.11 does not offer, each as a function that raises ``OSError``.
+
+Numbers of the newer calls are the same on every architecture (Linux ``syscall_64.tbl`` from 424 on).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWCGROUP = 0x0200_0000
+CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWIPC = 0x0800_0000
+CLONE_NEWUSER = 0x1000_0000
+CLONE_NEWPID = 0x2000_0000
+CLONE_NEWNET = 0x4000_0000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_NOSYMFOLLOW = 256
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MS_REMOUNT = 32
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 4
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_IDMAP = 0x0010_0000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_CHILD_SUBREAPER = 36
+PR_CAPBSET_DROP = 24
+
+_OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_MOUNT_SETATTR = 442
+
+Pathish = str | os.PathLike[str]
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def _bytes(path: Pathish | None) -> bytes | None:
+    return None if path is None else os.fsencode(path)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread namespaces of its own (``CLONE_NEWUSER`` and ``_NEWPID`` want one thread)."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    """Move the calling thread into the namespace behind ``fd``."""
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def mount(source: Pathish | None, target: Pathish, kind: str | None = None, flags: int = 0, data: str = "") -> None:
+    _check(
+        _libc.mount(
+            _bytes(source),
+            _bytes(target),
+            kind.encode() if kind else None,
+            ctypes.c_ulong(flags),
+            data.encode() or None,
+        ),
+        f"mount {target}",
+    )
+
+
+def umount(target: Pathish, flags: int = 0) -> None:
+    _check(_libc.umount2(_bytes(target), flags), f"umount {target}")
+
+
+def mount_idmapped(source: Pathish, target: Pathish, userns: int, *, attributes: int = 0) -> None:
+    """Bind ``source`` on ``target`` with its owners mapped by the user namespace ``userns`` (a file).
+
+    On-disk id *i* appears as the host id that ``userns`` maps *i* to. ``attributes`` are
+    ``MOUNT_ATTR_*``. See mount_setattr(2).
+    """
+    tree = _check(
+        _libc.syscall(_OPEN_TREE, AT_FDCWD, _bytes(source), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC), f"open_tree {source}"
+    )
+    try:
+        wanted = struct.pack("QQQQ", MOUNT_ATTR_IDMAP | attributes, 0, 0, userns)
+        _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, wanted, len(wanted)), f"mount_setattr {source}")
+        _check(
+            _libc.syscall(_MOVE_MOUNT, tree, b"", AT_FDCWD, _bytes(target), MOVE_MOUNT_F_EMPTY_PATH),
+            f"move_mount {target}",
+        )
+    finally:
+        os.close(tree)
+
+
+def prctl(option: int, value: int) -> None:
+    _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
+
+
+def capset_none() -> None:
+    """Drop every capability of the calling thread (permitted, effective, inheritable)."""
+    header = struct.pack("Ii", 0x2008_0522, 0)
+    _check(_libc.capset(header, bytes(24)), "capset")
+
+
+def mount_points(under: Pathish) -> list[str]:
+    """Every mount point at or below ``under`` in this mount namespace, deepest first.
+
+    ``os.path.ismount`` is false for a bind mount on the same device; this looks at
+    ``/proc/self/mountinfo``.
+    """
+    root = os.fspath(under).rstrip("/")
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = line.split(" ", 5)[4].encode().decode("unicode_escape")
+        if point == root or point.startswith(f"{root}/"):
+            found.append(point)
+    return found[::-1]

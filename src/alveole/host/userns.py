@@ -1,0 +1,48 @@
+"""User namespaces: one uid range a site, and children that live inside it."""
+
+from __future__ import annotations
+
+import os
+
+from alveole.host import syscalls
+
+RANGE = 65_536
+
+
+def create(start: int, *, inside: int = 0, count: int = RANGE) -> int:
+    """A new user namespace that maps ids ``inside``… to host ids ``start``…; gives an open file.
+
+    The namespace lives as long as somebody holds the file or runs in it. Raises ``OSError``.
+    """
+    ready_r, ready_w = os.pipe()
+    leave_r, leave_w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        # Between fork and exit: only async-signal-safe work, other threads' locks may be held.
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            os.write(ready_w, b"1")
+            os.close(leave_w)
+            os.read(leave_r, 1)
+        finally:
+            os._exit(0)
+    try:
+        os.close(ready_w)
+        if os.read(ready_r, 1) != b"1":
+            raise OSError("the kernel gave no user namespace")
+        write_map(pid, start, inside=inside, count=count)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        for fd in (ready_r, leave_r, leave_w):
+            os.close(fd)
+        os.waitpid(pid, 0)
+
+
+def write_map(pid: int, start: int, *, inside: int = 0, count: int = RANGE) -> None:
+    """Map the ids of ``pid``'s new user namespace; once for each namespace."""
+    for name in ("uid_map", "gid_map"):
+        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, f"{inside} {start} {count}\n".encode())
+        finally:
+            os.close(fd)
