@@ -1,0 +1,153 @@
+"""Wiring: the only place that builds everything, and the life of the processes.
+
+``alveole serve`` alone is a supervisor: it starts the agent as root and control as its own
+unprivileged user, starts either again when it ends, and passes a stop on to both. Under systemd
+each role is a unit of its own. Sites, and the proxy in front of them, outlive all of these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from alveole.config import ENVIRONMENT, Settings
+from alveole.errors import InvalidInput, Refused
+
+Role = Literal["agent", "control"]
+log = logging.getLogger("alveole.app")
+#: A role that ends is started again after this long, doubled each time up to the second figure.
+_RESTART_SECONDS = (0.2, 10.0)
+#: A role that has run this long starts again without delay.
+_STABLE_SECONDS = 30.0
+
+
+def serve(settings: Settings, role: Role | None = None, config: Path | None = None) -> None:
+    """Run until SIGTERM or SIGINT. Raises ``AlveoleError`` when the role cannot run here."""
+    logging.basicConfig(
+        level=os.environ.get("ALVEOLE_LOG", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if role == "agent":
+        _need_root("the agent")
+        from alveole.agent.main import run_agent
+
+        run_agent(settings, ready=notify_ready)
+    elif role == "control":
+        from alveole.control import run_control
+
+        run_control(settings, ready=notify_ready)
+    else:
+        _need_root("alveole serve")
+        Supervisor(settings, config).run()
+
+
+def notify_ready() -> None:
+    """Tell systemd, where it started us, that this role is up (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(b"READY=1", address)
+
+
+def _need_root(what: str) -> None:
+    if os.geteuid() != 0:
+        raise Refused(f"{what} needs root", hint="run it with sudo")
+
+
+def prepare_control(settings: Settings) -> pwd.struct_passwd:
+    """Make the two directories that control owns; gives its user. Raises ``InvalidInput``."""
+    try:
+        user = pwd.getpwnam(settings.users.control)
+    except KeyError:
+        raise InvalidInput(
+            f"there is no user {settings.users.control!r} on this machine",
+            field="users.control",
+            hint=f"adduser --system --group --no-create-home {settings.users.control}",
+        ) from None
+    for directory in (settings.state, settings.run):
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)
+    for directory, mode in ((settings.database.parent, 0o700), (settings.api_socket.parent, 0o755)):
+        directory.mkdir(exist_ok=True)
+        os.chown(directory, user.pw_uid, user.pw_gid)
+        directory.chmod(mode)
+    return user
+
+
+class Supervisor:
+    """Keeps both roles running; nothing but the standard library, for it lives as long as they do."""
+
+    def __init__(self, settings: Settings, config: Path | None) -> None:
+        self._settings = settings
+        self._config = config
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        user = prepare_control(self._settings)
+        loops = [
+            threading.Thread(target=self._keep, args=("agent", None)),
+            threading.Thread(target=self._keep, args=("control", user)),
+        ]
+        for loop in loops:
+            loop.start()
+        for loop in loops:
+            loop.join()
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _keep(self, role: Role, user: pwd.struct_passwd | None) -> None:
+        delay = _RESTART_SECONDS[0]
+        while not self._stop.is_set():
+            began = time.monotonic()
+            process = self._start(role, user)
+            while process.poll() is None and not self._stop.wait(0.2):
+                pass
+            if self._stop.is_set():
+                process.terminate()
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                return
+            if time.monotonic() - began > _STABLE_SECONDS:
+                delay = _RESTART_SECONDS[0]
+            log.error("%s ended with status %d; starting it again in %.1f s", role, process.returncode, delay)
+            self._stop.wait(delay)
+            delay = min(delay * 2, _RESTART_SECONDS[1])
+
+    def _start(self, role: Role, user: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        if self._config is not None:
+            environment[ENVIRONMENT] = str(self._config)
+        argv = [sys.executable, "-m", "alveole", "serve", "--role", role]
+        if user is None:
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment, cwd="/")
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            env={**environment, "HOME": "/nonexistent"},
+            cwd="/",
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            umask=0o077,
+        )
