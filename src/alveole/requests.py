@@ -1,0 +1,174 @@
+"""Typed requests: what a caller hands to :class:`alveole.services.Services`.
+
+One declaration serves the API's bodies, the command line and the digest behind an idempotency key.
+Fields are plain types on purpose: the grammars of :mod:`alveole.model.names` are applied by the
+services, so that a caller is told *all* that is wrong at once and not only the first field. What is
+of the wrong JSON type, or an unknown field, is refused while decoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from alveole.agent.protocol import ArchiveFormat
+
+
+class Role(StrEnum):
+    ADMIN = "admin"
+    """May do everything."""
+    READER = "reader"
+    """May look at everything that is no secret."""
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who asks. ``via`` is the door, for the journal: ``socket``, ``token:<id>``, ``reconciler``."""
+
+    name: str
+    role: Role
+    via: str = ""
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all request bodies."""
+
+    def digest(self) -> str:
+        """64 hex digits that are equal exactly when two requests ask for the same."""
+        return hashlib.sha256(type(self).__name__.encode() + b"\0" + _encoder.encode(self)).hexdigest()
+
+
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
+class ProcessBody(Body):
+    name: str
+    argv: tuple[str, ...]
+
+
+class VolumeBody(Body):
+    name: str
+    path: str
+
+
+class CreateSite(Body):
+    """``base``: ``host``, ``debian``, or the key (``oci-…``) or digest of an imported image.
+
+    ``command`` is the argument vector of the one process ``web``; ``processes`` names several, of
+    which ``web`` answers. Neither: the image's own command, else static content. ``upload`` is the
+    id of an upload (see :meth:`Services.new_upload`); it is consumed by the change.
+    """
+
+    name: str
+    base: str = "host"
+    packages: tuple[str, ...] = ()
+    upload: str | None = None
+    format: ArchiveFormat | None = None
+    command: tuple[str, ...] = ()
+    processes: tuple[ProcessBody, ...] = ()
+    port: int | None = None
+    plan: str = "small"
+    domains: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    volumes: tuple[VolumeBody, ...] = ()
+    path: str | None = None
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    https_only: bool = False
+    health: str = "/"
+    ready_seconds: int = 60
+    stop_seconds: int = 10
+    stopped: bool = False
+    """Store it without starting it."""
+    note: str = ""
+    """Kept with the first release."""
+
+
+class UpdateSite(Body):
+    """New content for a site; ``release`` makes a kept one live again instead of an upload."""
+
+    upload: str | None = None
+    release: str | None = None
+    format: ArchiveFormat | None = None
+    note: str = ""
+
+
+class SetSite(Body):
+    """Changes of configuration; what is absent stays as it is, ``null`` clears where that has a meaning."""
+
+    plan: str | UnsetType = UNSET
+    env: dict[str, str | None] | UnsetType = UNSET
+    """Merged into the environment; ``null`` removes a variable."""
+    domains: tuple[str, ...] | UnsetType = UNSET
+    """The whole list."""
+    add_domains: tuple[str, ...] = ()
+    remove_domains: tuple[str, ...] = ()
+    path: str | None | UnsetType = UNSET
+    allow: tuple[str, ...] | UnsetType = UNSET
+    deny: tuple[str, ...] | UnsetType = UNSET
+    https_only: bool | UnsetType = UNSET
+    command: tuple[str, ...] | UnsetType = UNSET
+    processes: tuple[ProcessBody, ...] | UnsetType = UNSET
+    port: int | None | UnsetType = UNSET
+    health: str | UnsetType = UNSET
+    ready_seconds: int | UnsetType = UNSET
+    stop_seconds: int | UnsetType = UNSET
+    volumes: tuple[VolumeBody, ...] | UnsetType = UNSET
+    """The whole list. A volume that is no longer named keeps its files until the site is destroyed."""
+    base: str | UnsetType = UNSET
+    packages: tuple[str, ...] | UnsetType = UNSET
+
+
+class RenameSite(Body):
+    name: str
+
+
+class DestroySite(Body):
+    confirm: str
+    """The name once more, so that a wrong address destroys nothing."""
+
+
+class ImportImage(Body):
+    upload: str
+
+
+class CreateBackup(Body):
+    site: str
+
+
+class RestoreBackup(Body):
+    name: str | None = None
+    """Restore as a new site of this name; ``None``: into the site it was made of."""
+
+
+class CreatePlan(Body):
+    name: str
+    cpu_millis: int
+    memory_bytes: int
+    pids: int
+    io_bytes_per_second: int | None = None
+    disk_bytes: int | None = None
+    internet: bool = False
+    description: str = ""
+
+
+class CreateToken(Body):
+    name: str
+    role: Role = Role.READER
+    expires_in_seconds: int | None = None
+
+
+class ListChanges(Body):
+    site: str | None = None
+    state: str | None = None
+    before: str | None = None
+    """Id of a change: only those before it (for pages)."""
+    limit: int = 50
+
+
+class ExecSite(Body):
+    argv: tuple[str, ...]
+    tty: bool = False
+    uid: int | None = None
