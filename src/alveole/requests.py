@@ -43,17 +43,17 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
-class ProcessBody(Body):
+class ProcessBody(Body, frozen=True, kw_only=True):
     name: str
     argv: tuple[str, ...]
 
 
-class VolumeBody(Body):
+class VolumeBody(Body, frozen=True, kw_only=True):
     name: str
     path: str
 
 
-class CreateSite(Body):
+class CreateSite(Body, frozen=True, kw_only=True):
     """``base``: ``host``, ``debian``, or the key (``oci-…``) or digest of an imported image.
 
     ``command`` is the argument vector of the one process ``web``; ``processes`` names several, of
@@ -86,7 +86,7 @@ class CreateSite(Body):
     """Kept with the first release."""
 
 
-class UpdateSite(Body):
+class UpdateSite(Body, frozen=True, kw_only=True):
     """New content for a site; ``release`` makes a kept one live again instead of an upload."""
 
     upload: str | None = None
@@ -95,7 +95,7 @@ class UpdateSite(Body):
     note: str = ""
 
 
-class SetSite(Body):
+class SetSite(Body, frozen=True, kw_only=True):
     """Changes of configuration; what is absent stays as it is, ``null`` clears where that has a meaning."""
 
     plan: str | UnsetType = UNSET
@@ -105,13 +105,13 @@ class SetSite(Body):
     """The whole list."""
     add_domains: tuple[str, ...] = ()
     remove_domains: tuple[str, ...] = ()
-    path: str | None | UnsetType = UNSET
+    path: str | UnsetType | None = UNSET
     allow: tuple[str, ...] | UnsetType = UNSET
     deny: tuple[str, ...] | UnsetType = UNSET
     https_only: bool | UnsetType = UNSET
     command: tuple[str, ...] | UnsetType = UNSET
     processes: tuple[ProcessBody, ...] | UnsetType = UNSET
-    port: int | None | UnsetType = UNSET
+    port: int | UnsetType | None = UNSET
     health: str | UnsetType = UNSET
     ready_seconds: int | UnsetType = UNSET
     stop_seconds: int | UnsetType = UNSET
@@ -121,29 +121,29 @@ class SetSite(Body):
     packages: tuple[str, ...] | UnsetType = UNSET
 
 
-class RenameSite(Body):
+class RenameSite(Body, frozen=True, kw_only=True):
     name: str
 
 
-class DestroySite(Body):
+class DestroySite(Body, frozen=True, kw_only=True):
     confirm: str
     """The name once more, so that a wrong address destroys nothing."""
 
 
-class ImportImage(Body):
+class ImportImage(Body, frozen=True, kw_only=True):
     upload: str
 
 
-class CreateBackup(Body):
+class CreateBackup(Body, frozen=True, kw_only=True):
     site: str
 
 
-class RestoreBackup(Body):
+class RestoreBackup(Body, frozen=True, kw_only=True):
     name: str | None = None
     """Restore as a new site of this name; ``None``: into the site it was made of."""
 
 
-class CreatePlan(Body):
+class CreatePlan(Body, frozen=True, kw_only=True):
     name: str
     cpu_millis: int
     memory_bytes: int
@@ -154,13 +154,13 @@ class CreatePlan(Body):
     description: str = ""
 
 
-class CreateToken(Body):
+class CreateToken(Body, frozen=True, kw_only=True):
     name: str
     role: Role = Role.READER
     expires_in_seconds: int | None = None
 
 
-class ListChanges(Body):
+class ListChanges(Body, frozen=True, kw_only=True):
     site: str | None = None
     state: str | None = None
     before: str | None = None
@@ -168,7 +168,7 @@ class ListChanges(Body):
     limit: int = 50
 
 
-class ExecSite(Body):
+class ExecSite(Body, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     tty: bool = False
     uid: int | None = None

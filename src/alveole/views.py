@@ -32,14 +32,14 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all documents."""
 
 
-class PromiseView(View):
+class PromiseView(View, frozen=True, kw_only=True):
     resource: str
     """Like ``workload/0``."""
     state: PromiseState
     reason: str = ""
 
 
-class SiteView(View):
+class SiteView(View, frozen=True, kw_only=True):
     name: str
     id: str
     number: int
@@ -81,13 +81,13 @@ class SiteView(View):
     """Id of the change that is running on it."""
 
 
-class StepView(View):
+class StepView(View, frozen=True, kw_only=True):
     action: str
     resource: str
     reason: str
 
 
-class DryRun(View):
+class DryRun(View, frozen=True, kw_only=True):
     """What a request would do. ``others`` counts the other sites that would be touched: always 0."""
 
     site: SiteView
@@ -95,7 +95,7 @@ class DryRun(View):
     others: int = 0
 
 
-class PlanView(View):
+class PlanView(View, frozen=True, kw_only=True):
     name: str
     limits: Limits
     description: str
@@ -104,7 +104,7 @@ class PlanView(View):
     """How many sites have it."""
 
 
-class BaseView(View):
+class BaseView(View, frozen=True, kw_only=True):
     key: str
     kind: str
     label: str
@@ -115,7 +115,7 @@ class BaseView(View):
     created_at: float
 
 
-class BackupView(View):
+class BackupView(View, frozen=True, kw_only=True):
     id: str
     site: str
     site_id: str
@@ -126,7 +126,7 @@ class BackupView(View):
     digest: str
 
 
-class TokenView(View):
+class TokenView(View, frozen=True, kw_only=True):
     id: str
     name: str
     role: str
@@ -137,13 +137,13 @@ class TokenView(View):
     """Only in the answer to the creation."""
 
 
-class UploadView(View):
+class UploadView(View, frozen=True, kw_only=True):
     id: str
     path: str
     """Where the API writes the bytes; not part of any answer to a client."""
 
 
-class LogsView(View):
+class LogsView(View, frozen=True, kw_only=True):
     """Where a site's log files are, for the door that reads and follows them."""
 
     site: str
@@ -153,7 +153,7 @@ class LogsView(View):
     """``access.log`` and ``error.log`` of the proxy."""
 
 
-class ExecGrant(View):
+class ExecGrant(View, frozen=True, kw_only=True):
     """The caller may run a program in this instance."""
 
     site: str
@@ -165,7 +165,7 @@ class ExecGrant(View):
     """The journal's change of this session; end it with :meth:`Services.exec_ended`."""
 
 
-class WhyView(View):
+class WhyView(View, frozen=True, kw_only=True):
     """The chain from a site's name to its application: what was asked and what came at each link."""
 
     site: SiteView
@@ -174,12 +174,12 @@ class WhyView(View):
     last: Change | None
 
 
-class DoctorView(View):
+class DoctorView(View, frozen=True, kw_only=True):
     ok: bool
     links: tuple[Link, ...]
 
 
-class StatusView(View):
+class StatusView(View, frozen=True, kw_only=True):
     version: str
     domain: str
     started_at: float
@@ -196,6 +196,6 @@ class StatusView(View):
     """What the store set aside, named."""
 
 
-class Exported(View):
+class Exported(View, frozen=True, kw_only=True):
     kind: str
     text: str
