@@ -113,18 +113,17 @@ def test_a_watcher_is_told_and_looks_at_everything_after_a_reconnection(door: Do
 
     def callback(scope: str) -> None:
         heard.append(scope)
-        (second if scope else first).set()
+        (first if scope == "*" else second).set()
 
-    thread = threading.Thread(target=door.client.watch, args=(callback,), daemon=True)
-    thread.start()
+    stop = door.client.watch(callback)
     assert first.wait(5)
     # The callback comes before the server has noted the watcher; telling again until heard is what ends do.
     for _ in range(50):
         door.server.tell("saaaaaaaaaaaa")
         if second.wait(0.1):
             break
-    assert heard[:2] == ["", "saaaaaaaaaaaa"]
-    door.client.stop()
+    assert heard[:2] == ["*", "saaaaaaaaaaaa"]
+    stop()
 
 
 def test_no_agent_is_a_temporary_failure() -> None:

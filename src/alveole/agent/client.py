@@ -57,7 +57,6 @@ class AgentClient:
 
     def __init__(self, socket_path: Path) -> None:
         self._path = str(socket_path)
-        self._stopped = threading.Event()
 
     def call(
         self,
@@ -95,26 +94,28 @@ class AgentClient:
             wire.close()
             raise
 
-    def watch(self, callback: Callable[[str], None]) -> None:
-        """Call ``callback(scope)`` for every instance that ends; reconnects until :meth:`stop`.
+    def watch(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``callback(scope)`` from a thread of its own for every instance that ends.
 
-        After each reconnection the callback gets ``""``: look at everything, something may have
-        been missed.
+        Reconnects by itself; after each connection the callback gets ``"*"``: look everywhere,
+        something may have been missed. Gives a function that ends it. Never raises.
         """
-        while not self._stopped.is_set():
+        stopped = threading.Event()
+        threading.Thread(target=self._watch, args=(callback, stopped), name="agent-watch", daemon=True).start()
+        return stopped.set
+
+    def _watch(self, callback: Callable[[str], None], stopped: threading.Event) -> None:
+        while not stopped.is_set():
             with contextlib.suppress(AlveoleError, OSError):
                 wire = self._connect()
                 try:
                     self._send(wire, Watch(), ())
-                    callback("")
-                    while isinstance(said := wire.receive(_answers), Said):
+                    callback("*")
+                    while not stopped.is_set() and isinstance(said := wire.receive(_answers), Said):
                         callback(said.scope)
                 finally:
                     wire.close()
-            self._stopped.wait(0.5)
-
-    def stop(self) -> None:
-        self._stopped.set()
+            stopped.wait(0.5)
 
     def _connect(self) -> Wire:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
