@@ -34,7 +34,7 @@ class Agent:
                 self._by_kind[kind] = actuator
         if missing := set(Kind) - self._by_kind.keys():
             raise ValueError(f"nobody keeps {sorted(missing)}")
-        self._verbs = {protocol.Observe: self._observe, protocol.Apply: self._apply, **verbs}
+        self._verbs: dict[type, Verb] = {protocol.Observe: self._observe, protocol.Apply: self._apply, **verbs}
 
     def handle(self, request: protocol.Request, files: list[int], say: Say) -> Any:
         """Carry out one request; raises ``AlveoleError``."""

@@ -1,0 +1,278 @@
+"""The chain from a name to an application, each link really tried; and the health of the machine.
+
+Used by ``alveole why`` and ``alveole doctor``. Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import http.client
+import os
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from alveole.agent.protocol import Inspect, Link
+from alveole.config import Settings
+from alveole.host import paths
+from alveole.model.addressing import InstanceNet
+
+#: How long any one link may take to answer, in seconds.
+PATIENCE = 3.0
+
+
+class _Broken(Exception):
+    """A link that does not hold: what came instead, and the cure."""
+
+    def __init__(self, came: str, cure: str) -> None:
+        super().__init__(came)
+        self.came = came
+        self.cure = cure
+
+
+class _Plain(http.client.HTTPConnection):
+    """HTTP to a Unix socket, or to one address while asking for another name."""
+
+    def __init__(self, target: str | tuple[str, int], name: str, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(name, timeout=PATIENCE)
+        self._target = target
+        self._name = name
+        self._context = context
+
+    def connect(self) -> None:
+        if isinstance(self._target, str):
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(PATIENCE)
+            self.sock.connect(self._target)
+        else:
+            self.sock = socket.create_connection(self._target, PATIENCE)
+        if self._context is not None:
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=self._name)
+
+
+def _link(name: str, asked: str, attempt: Callable[[], str]) -> Link:
+    began = time.monotonic()
+    try:
+        came, cure, ok = attempt(), "", True
+    except _Broken as broken:
+        came, cure, ok = broken.came, broken.cure, False
+    except (OSError, http.client.HTTPException) as error:
+        came, cure, ok = str(error) or type(error).__name__, "", False
+    return Link(name, ok, asked, came, cure, round((time.monotonic() - began) * 1000, 2))
+
+
+class Inspector:
+    """Tries each link of one site's chain.
+
+    ``pid_of(site, slot)`` gives the first process of the running instance, or ``None``.
+    """
+
+    def __init__(
+        self, settings: Settings, pid_of: Callable[[str, int], int | None], authority_pem: Callable[[], str]
+    ) -> None:
+        self._settings = settings
+        self._pid_of = pid_of
+        self._authority_pem = authority_pem
+
+    def chain(self, request: Inspect) -> tuple[Link, ...]:
+        """From the outside in; a reader wants the first link that is not ``ok``."""
+        settings = self._settings
+        net = settings.addressing().instance(request.number, request.slot)
+        target: str | tuple[str, int] = (
+            str(paths.web_socket(settings, request.site, request.slot))
+            if request.port is None
+            else (str(net.own4), request.port)
+        )
+        name = request.domain
+        where = f"unix:{target}" if isinstance(target, str) else f"tcp:{target[0]}:{target[1]}"
+        path = f"{request.path}/" if request.path else "/"
+        return (
+            _link("name", f"resolve {name}", lambda: self._name(name)),
+            _link("address", f"connect to port {settings.edge.http_port} of this machine", self._address),
+            _link("certificate", f"TLS handshake for {name}", lambda: self._certificate(name)),
+            _link("proxy", "the proxy's own status", self._proxy),
+            _link("route", f"the route of {name}{request.path or ''}", lambda: self._route(request, where)),
+            _link("container", "its first process", lambda: self._container(request, net)),
+            _link("process", f"connect to {where}", lambda: self._process(target)),
+            _link("application", f"GET / from {where}", lambda: self._application(target, name)),
+            _link("answer", f"GET https://{name}{path}", lambda: self._answer(name, path)),
+        )
+
+    def _name(self, name: str) -> str:
+        try:
+            found = sorted({str(info[4][0]) for info in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)})
+        except socket.gaierror as error:
+            if name == "localhost" or name.endswith(".localhost"):
+                return "browsers take *.localhost for this machine by themselves (RFC 6761)"
+            raise _Broken(
+                f"does not resolve: {error.strerror}", f"add {name} to the DNS zone, pointing to this machine"
+            ) from None
+        return ", ".join(found)
+
+    def _address(self) -> str:
+        reached = []
+        for host in ("127.0.0.1", "::1"):
+            try:
+                with socket.create_connection((host, self._settings.edge.http_port), PATIENCE):
+                    reached.append(host)
+            except OSError as error:
+                raise _Broken(
+                    f"{host}: {error.strerror or error}",
+                    "the proxy is not listening: it is started again by itself; see 'alveole doctor'",
+                ) from None
+        return f"accepted by {' and '.join(reached)}"
+
+    def _context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cadata=self._authority_pem())
+
+    def _certificate(self, name: str) -> str:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", self._settings.edge.https_port), PATIENCE) as plain,
+                self._context().wrap_socket(plain, server_hostname=name) as tls,
+            ):
+                certificate = tls.getpeercert() or {}
+        except ssl.SSLError as error:
+            raise _Broken(
+                error.reason or str(error), f"it is issued again by itself; see 'alveole journal' for {name}"
+            ) from None
+        seconds = ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
+        return f"valid for {datetime.timedelta(seconds=int(seconds)).days} days"
+
+    def _proxy(self) -> str:
+        connection = _Plain(str(paths.edge(self._settings) / "status.sock"), "status")
+        try:
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            text = answer.read(4096).decode("ascii", "replace")
+        except OSError as error:
+            raise _Broken(
+                f"not running: {error.strerror or error}", "it is started again by itself; see 'alveole journal'"
+            ) from None
+        finally:
+            connection.close()
+        return text.splitlines()[0].strip() if text else f"status {answer.status}"
+
+    def _route(self, request: Inspect, where: str) -> str:
+        name = request.domain if request.path is None else "@" + request.path.replace("/", "|")
+        link = paths.routes(self._settings) / name
+        try:
+            text = os.readlink(link)  # noqa: PTH115  Path would normalise the text
+        except FileNotFoundError:
+            raise _Broken("there is none", "it is made again by itself once the site is ready") from None
+        leads = text.split(" ", 1)[0]
+        if leads == "stopped":
+            raise _Broken("it says that the site is stopped", "alveole site start")
+        if leads != where:
+            raise _Broken(f"it leads to {leads}", f"it is switched to {where} once that instance is ready")
+        return leads
+
+    def _container(self, request: Inspect, net: InstanceNet) -> str:
+        pid = self._pid_of(request.site, request.slot)
+        if pid is None:
+            raise _Broken(
+                "it does not run", "see 'alveole site logs' for its last words; it is started again by itself"
+            )
+        if not Path(f"/sys/class/net/{net.interface}").exists():
+            raise _Broken(
+                f"process {pid} runs, but its interface {net.interface} is gone", "it is made again by itself"
+            )
+        return f"process {pid} runs"
+
+    def _process(self, target: str | tuple[str, int]) -> str:
+        try:
+            if isinstance(target, str):
+                with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+                    connection.settimeout(PATIENCE)
+                    connection.connect(target)
+            else:
+                socket.create_connection(target, PATIENCE).close()
+        except OSError as error:
+            raise _Broken(
+                error.strerror or str(error), "the program does not listen there: check --port and 'alveole site logs'"
+            ) from None
+        return "accepted"
+
+    def _application(self, target: str | tuple[str, int], name: str) -> str:
+        connection = _Plain(target, name)
+        try:
+            connection.request("GET", "/")
+            status = connection.getresponse().status
+        finally:
+            connection.close()
+        if status >= 500:
+            raise _Broken(f"status {status}", "the application fails by itself: see 'alveole site logs'")
+        return f"status {status}"
+
+    def _answer(self, name: str, path: str) -> str:
+        connection = _Plain(("127.0.0.1", self._settings.edge.https_port), name, self._context())
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read(0)
+        finally:
+            connection.close()
+        if answer.status in (502, 503, 504):
+            raise _Broken(f"status {answer.status}", "the first broken link above says why")
+        return f"status {answer.status}"
+
+
+def doctor(settings: Settings, cgroup: str) -> tuple[Link, ...]:
+    """What of the machine is in order: programs, room, kernel, proxy."""
+    return (
+        *(_link("program", program, partial(_program, program)) for program in PROGRAMS),
+        _link("kernel", "Linux 5.19 or later, for id-mapped roots", _kernel),
+        _link("cgroup", "a cgroup layout with limits", lambda: cgroup),
+        _link("state", f"room in {settings.state}", lambda: _room(settings.state, settings.content.reserve_bytes)),
+        _link("forwarding", "net.ipv4.ip_forward", _forwarding),
+        _link("proxy", "the proxy's own status", Inspector(settings, lambda _s, _n: None, lambda: "")._proxy),
+    )
+
+
+#: What the agent starts, and the Debian package of each.
+PROGRAMS = {
+    "crun": "crun",
+    "nginx": "nginx",
+    "s6-log": "s6",
+    "s6-svscan": "s6",
+    "restic": "restic",
+    "mmdebstrap": "mmdebstrap",
+    "mkfs.ext4": "e2fsprogs",
+    "tini-static": "tini",
+}
+
+
+def _program(program: str) -> str:
+    found = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if found is None:
+        raise _Broken("not installed", f"apt-get install {PROGRAMS[program]}")
+    return found
+
+
+def _kernel() -> str:
+    release = os.uname().release
+    major, minor = (int("".join(filter(str.isdigit, part)) or 0) for part in release.split(".")[:2])
+    if (major, minor) < (5, 19):
+        raise _Broken(release, "upgrade the kernel: Debian 12 has 6.1")
+    return release
+
+
+def _room(directory: Path, reserve: int) -> str:
+    usage = shutil.disk_usage(directory)
+    status = os.statvfs(directory)
+    if usage.free < reserve:
+        raise _Broken(f"{usage.free >> 20} MiB free", f"make room: {reserve >> 20} MiB are kept for the platform")
+    if status.f_files and status.f_favail < 10_000:
+        raise _Broken(f"{status.f_favail} inodes free", "delete files: a site takes thousands")
+    return f"{usage.free >> 20} MiB of {usage.total >> 20} MiB free"
+
+
+def _forwarding() -> str:
+    if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() != "1":
+        raise _Broken("off", "it is set by itself with the first site that may reach the internet")
+    return "on"
