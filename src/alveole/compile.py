@@ -1,0 +1,188 @@
+"""PURE. From what people want to the resources that must exist.
+
+``sites, plans, settings → tuple[Desired]``. Nothing here looks at the machine, and the same input
+gives the same output byte for byte, so that a digest differs exactly when something must change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from alveole.config import Settings
+from alveole.model.resource import (
+    PLATFORM,
+    AddressSpec,
+    BaseSpec,
+    CertificateSpec,
+    Desired,
+    EdgeSpec,
+    FirewallSpec,
+    Kind,
+    NetworkSpec,
+    ReleaseSpec,
+    ResourceId,
+    RouteSpec,
+    RouteTarget,
+    Spec,
+    StorageSpec,
+    WorkloadSpec,
+    stamp,
+)
+from alveole.model.site import Base, Limits, Site, Wanted
+
+NETWORK = ResourceId(Kind.NETWORK, PLATFORM, "network")
+FIREWALL = ResourceId(Kind.FIREWALL, PLATFORM, "firewall")
+EDGE = ResourceId(Kind.EDGE, PLATFORM, "edge")
+#: Static content has one release resource: the link that says which release is live.
+CURRENT = "current"
+
+
+def is_static(site: Site) -> bool:
+    """Whether nginx serves the content as files. An image always runs something."""
+    return not site.run.processes
+
+
+def has_storage(site: Site) -> bool:
+    """Whether the site has a writable part: a root of its own over the base, or volumes."""
+    return not is_static(site) or bool(site.volumes)
+
+
+def site_domain(name: str, settings: Settings) -> str:
+    return f"{name}.{settings.domain}"
+
+
+def hosts(site: Site, settings: Settings) -> tuple[str, ...]:
+    """Every domain the site answers at, its own first; without the path of the main domain."""
+    return (site_domain(site.name, settings), *site.domains)
+
+
+def under_wildcard(domain: str, settings: Settings) -> bool:
+    """Whether the certificate ``*.DOMAIN`` covers it: exactly one label more (RFC 6125 §6.4.3)."""
+    label, _, rest = domain.partition(".")
+    return bool(label) and rest == settings.domain
+
+
+def base_id(base: Base) -> ResourceId:
+    return ResourceId(Kind.BASE, PLATFORM, base.key)
+
+
+def workload_id(site: Site, slot: int | None = None) -> ResourceId:
+    return ResourceId(Kind.WORKLOAD, site.id, str(site.slot if slot is None else slot))
+
+
+def compile_platform(settings: Settings, bases: Iterable[Base]) -> tuple[Desired, ...]:
+    """What all sites share: bridge, rules, proxy, the main domain's certificate, and ``bases``."""
+    certificate = ResourceId(Kind.CERTIFICATE, PLATFORM, settings.domain)
+    unique = {base.key: base for base in bases}
+    return (
+        _desired(NETWORK, NetworkSpec()),
+        _desired(FIREWALL, FirewallSpec()),
+        _desired(EDGE, EdgeSpec()),
+        _desired(certificate, CertificateSpec(settings.domain, wildcard=False)),
+        *(_desired(base_id(unique[key]), BaseSpec(unique[key])) for key in sorted(unique)),
+    )
+
+
+def compile_site(site: Site, settings: Settings, plans: Mapping[str, Limits]) -> tuple[Desired, ...]:
+    """The resources of one site.
+
+    Raises ``KeyError`` when its plan is not among ``plans``: the services never let that happen.
+    A stopped site keeps its base, content, storage, certificates and names; its names say so.
+    """
+    running = site.wanted is Wanted.RUNNING
+    limits = plans[site.plan]
+    resources: list[Desired] = []
+    parts: list[ResourceId] = [base_id(site.base)]
+    if is_static(site) and site.release is not None:
+        release = _desired(
+            ResourceId(Kind.RELEASE, site.id, CURRENT), ReleaseSpec(site.id, site.number, site.release), ()
+        )
+        resources.append(release)
+        parts.append(release.id)
+    if has_storage(site):
+        storage = _desired(
+            ResourceId(Kind.STORAGE, site.id, str(site.data_generation)),
+            StorageSpec(
+                site=site.id,
+                number=site.number,
+                generation=site.data_generation,
+                volumes=tuple(sorted({volume.name for volume in site.volumes})),
+                disk_bytes=limits.disk_bytes,
+            ),
+        )
+        resources.append(storage)
+        parts.append(storage.id)
+    if running:
+        resources.append(_workload(site, limits, tuple(parts)))
+        resources.append(
+            _desired(
+                ResourceId(Kind.ADDRESS, site.id, "ipv4"),
+                AddressSpec(site.id, site.number, site.slot),
+                (workload_id(site),),
+            )
+        )
+    resources.extend(_names(site, settings, running))
+    return tuple(resources)
+
+
+def _workload(site: Site, limits: Limits, parts: tuple[ResourceId, ...]) -> Desired:
+    static = is_static(site)
+    spec = WorkloadSpec(
+        site=site.id,
+        number=site.number,
+        slot=site.slot,
+        # The id and not the name: a rename must not start anything anew.
+        hostname=site.id,
+        base=site.base.key,
+        base_kind=site.base.kind,
+        static=static,
+        writable=not static,
+        processes=site.run.processes,
+        port=site.run.port,
+        env=site.env,
+        volumes=site.volumes,
+        data_generation=site.data_generation,
+        limits=limits,
+        health=site.run.health,
+        ready_seconds=site.run.ready_seconds,
+        stop_seconds=site.run.stop_seconds,
+        incarnation=site.incarnation,
+        release=None if static else site.release,
+    )
+    return _desired(workload_id(site), spec, (NETWORK, FIREWALL, *parts))
+
+
+def _names(site: Site, settings: Settings, running: bool) -> list[Desired]:
+    resources: list[Desired] = []
+    leans_on = (workload_id(site),) if running else ()
+    target = RouteTarget.WORKLOAD if running else RouteTarget.STOPPED
+    main = ResourceId(Kind.CERTIFICATE, PLATFORM, settings.domain)
+
+    def route(name: str, domain: str, path: str | None, certificate: ResourceId) -> None:
+        spec = RouteSpec(
+            site=site.id,
+            number=site.number,
+            slot=site.slot,
+            target=target,
+            port=site.run.port,
+            domain=domain,
+            path=path,
+            access=site.access,
+            https_only=site.https_only,
+        )
+        resources.append(_desired(ResourceId(Kind.ROUTE, site.id, name), spec, (*leans_on, certificate)))
+
+    for domain in hosts(site, settings):
+        wildcard = under_wildcard(domain, settings)
+        certificate = ResourceId(Kind.CERTIFICATE, site.id, domain)
+        resources.append(_desired(certificate, CertificateSpec(domain, wildcard), (main,) if wildcard else ()))
+        route(domain, domain, None, certificate)
+    if site.path is not None:
+        route(f"@{site.path}", settings.domain, site.path, main)
+    return resources
+
+
+def _desired(id: ResourceId, spec: Spec, needs: tuple[ResourceId, ...] = ()) -> Desired:
+    # No digest of a need is mixed in: what an instance leans on by content (base key, release,
+    # generation) is in its own spec by name, and nothing else may restart it.
+    return Desired(id, spec, stamp(spec), needs)
