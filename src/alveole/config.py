@@ -36,28 +36,41 @@ class Paths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     control: User = "alveole"
+    """Runs control: database, API."""
     edge: User = "alveole-edge"
+    """Runs the workers of the proxy."""
     log: User = "alveole-log"
+    """Runs the log writers of sites."""
     first_uid: Annotated[int, msgspec.Meta(ge=100_000, le=3_000_000_000)] = 0x7000_0000
     """Start of the uid ranges given to sites, 65,536 each; above those of systemd-nspawn."""
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bridge: Interface = "alveole0"
+    """Name of the bridge that all sites hang on."""
     interface_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]{1,5}\Z")] = "alv"
+    """Start of the names of the sites' interfaces on the host."""
     table: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,30}\Z")] = "alveole"
     """Name of the nftables tables (families inet and bridge)."""
     ipv4: str = "10.1.0.0/16"
+    """Private network of the sites; a quarter of it holds the addresses that sites keep for life."""
     first_ipv4: str = "10.1.1.1"
+    """Address of the first site."""
     gateway_ipv4: str = "10.1.1.254"
+    """The bridge's own address."""
     ipv6: str = "fd61:6c76:656f::/64"
+    """Private IPv6 network of the sites."""
 
 
 class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http_port: Port = 80
+    """Where sites are reached over HTTP."""
     https_port: Port = 443
+    """Where sites are reached over HTTPS."""
     ipv4: str = "0.0.0.0"  # noqa: S104  a public proxy listens on every address by design
+    """Address the proxy listens on."""
     ipv6: str = "::"
+    """The same for IPv6."""
     body_bytes: int = 1 * GIB
     """Largest request body let through to a site."""
     workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
@@ -66,22 +79,28 @@ class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str = "127.0.0.1"
+    """Where the API listens besides its Unix socket; there it asks for a token."""
     port: Port = 8780
 
 
 class Cgroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parent: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9._-]*(?:/[a-z][a-z0-9._-]*)*\Z")] = "alveole"
+    """Cgroup that holds those of all sites."""
 
 
 class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Ceilings of what may be uploaded, and how much of it is kept."""
 
     bytes: int = 4 * GIB
+    """Largest content, unpacked."""
     files: int = 500_000
+    """Most files in one content."""
     depth: int = 64
+    """Deepest directory."""
     ratio: int = 200
     """Unpacked bytes for one packed byte, once more than 16 MiB came out."""
     releases_kept: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
+    """Releases kept for each site, the live one among them."""
     reserve_bytes: int = 512 * MIB
     """Free space that uploads, builds and backups leave to the platform."""
 
@@ -92,6 +111,7 @@ class Reconcile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     """How long an old instance goes on after the route left it, at least."""
     parallel: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    """Sites worked on at once."""
 
 
 class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
