@@ -1,0 +1,121 @@
+"""The tables as SQLAlchemy sees them; the migrations make them. A test compares the two."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+sites = sa.Table(
+    "sites",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False, unique=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("pending", sa.String(16), nullable=False, server_default=""),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("checksum", sa.String(64), nullable=False),
+)
+names = sa.Table(
+    "names",
+    metadata,
+    sa.Column("name", sa.String(300), primary_key=True),
+    sa.Column("site_id", sa.String(16), sa.ForeignKey("sites.id", ondelete="CASCADE"), nullable=False, index=True),
+)
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("site_id", sa.String(16), nullable=False, unique=True),
+)
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("site_id", sa.String(16), sa.ForeignKey("sites.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("digest", sa.String(80), primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("files", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("sender", sa.String(200), nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+)
+backups = sa.Table(
+    "backups",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("site_id", sa.String(16), nullable=False, index=True),
+    sa.Column("site_name", sa.String(64), nullable=False, index=True),
+    sa.Column("snapshot", sa.String(80), nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("digest", sa.String(80), nullable=False),
+)
+plans = sa.Table(
+    "plans",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+)
+bases = sa.Table(
+    "bases",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("image", sa.Text),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+changes = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String(16), nullable=False, unique=True),
+    sa.Column("verb", sa.String(32), nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("site_id", sa.String(16), index=True),
+    sa.Column("site_name", sa.String(64)),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("problems", sa.Text, nullable=False),
+    sa.Column("result", sa.Text, nullable=False),
+    sa.Column("work", sa.Text, nullable=False, server_default="{}"),
+)
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("change_id", sa.String(16), nullable=False, index=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("level", sa.String(16), nullable=False),
+    sa.Column("resource", sa.String(400), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Double),
+)
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double),
+    sa.Column("last_used_at", sa.Double),
+)
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    sa.Column("actor", sa.String(200), primary_key=True),
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("digest", sa.String(200), nullable=False),
+    sa.Column("change_id", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+settings = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
