@@ -17,7 +17,7 @@ import msgspec
 
 from alveole.errors import InvalidInput, NotFound, Problem
 from alveole.model.addressing import Addressing
-from alveole.model.names import DOMAIN, Port
+from alveole.model.names import DOMAIN, Port, check_network
 from alveole.model.site import GIB, MIB
 
 DEFAULT_FILE = Path("/etc/alveole/alveole.toml")
@@ -75,6 +75,8 @@ class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest request body let through to a site."""
     workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
     """0: one a core."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks of proxies that stand in front of the edge; only theirs is ``X-Forwarded-For`` believed."""
 
 
 class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -247,6 +249,8 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
         wrong("network.ipv6", "is not a /64")
     if not problems and plan.capacity() < 1:
         wrong("network.first_ipv4", "leaves no room for a site in the first quarter of the network")
+    for place, network in enumerate(settings.edge.trusted_proxies):
+        problems.extend(check_network(network, f"{origin}: edge.trusted_proxies[{place}]"))
     if settings.edge.http_port == settings.edge.https_port:
         wrong("edge.https_port", "is the same as edge.http_port")
     return problems

@@ -1,0 +1,445 @@
+-- The edge's part of every request: from the name asked for to the instance that answers.
+--
+-- The directory of links is the routing table: the text of ROUTES/<host> says where the host
+-- leads, so a rename switches a site and nothing is reloaded. Texts are parsed once and cached by
+-- the text itself: another text is another entry, so the cache can never be out of step.
+--
+-- route() runs in set_by_lua (no coroutine, no ngx.ctx: measured, both cost more than the rest of
+-- this file) and gives "=CODE" for what the edge answers itself, else the address of the instance.
+
+local ffi = require "ffi"
+local bit = require "bit"
+local balancer = require "ngx.balancer"
+
+ffi.cdef [[
+long readlink(const char *path, char *buffer, size_t size);
+int inet_pton(int family, const char *text, void *address);
+]]
+
+local C = ffi.C
+local to_string = ffi.string
+local byte, sub, find, match, gsub = string.byte, string.sub, string.find, string.match, string.gsub
+local lower, gmatch = string.lower, string.gmatch
+local band, lshift = bit.band, bit.lshift
+local set_peer, set_more_tries = balancer.set_current_peer, balancer.set_more_tries
+local last_failure, set_timeouts = balancer.get_last_failure, balancer.set_timeouts
+local escape_uri = ngx.escape_uri
+local var = ngx.var
+
+-- The longest text a symbolic link can hold on tmpfs and ext4, and one more to notice the excess.
+local ROOM = 4096
+local buffer = ffi.new("char[4096]")
+-- More than the names of a large machine; beyond it the caches start anew, they are only caches.
+local CACHED = 20000
+local UPGRADED_SECONDS = 3600
+
+local ROUTES, DOMAIN, TLS_PORT, POOLS
+local _M = {}
+
+function _M.setup(options)
+    ROUTES = options.routes .. "/"
+    DOMAIN = options.domain
+    TLS_PORT = options.https_port == 443 and "" or ":" .. options.https_port
+    POOLS = options.pools
+end
+
+-- Networks ------------------------------------------------------------------------------------
+
+local packed = ffi.new("unsigned char[16]")
+
+-- "192.0.2.0/24" -> { bytes of the address, prefix length }; nil when it is not one.
+local function parse_network(text)
+    local address, bits = match(text, "^([%x.:]+)/(%d%d?%d?)$")
+    bits = tonumber(bits)
+    if not address then
+        return nil
+    end
+    local wide = find(address, ":", 1, true) ~= nil
+    local size = wide and 16 or 4
+    if bits > size * 8 or C.inet_pton(wide and 10 or 2, address, packed) ~= 1 then
+        return nil
+    end
+    return { bytes = to_string(packed, size), bits = bits }
+end
+
+local MAPPED = string.rep("\0", 10) .. "\255\255"
+
+local function contains(network, address)
+    local bytes, bits = network.bytes, network.bits
+    if #bytes ~= #address then
+        return false
+    end
+    local whole = (bits - bits % 8) / 8
+    if sub(bytes, 1, whole) ~= sub(address, 1, whole) then
+        return false
+    end
+    local rest = bits % 8
+    if rest == 0 then
+        return true
+    end
+    local mask = band(lshift(0xff, 8 - rest), 0xff)
+    return band(byte(bytes, whole + 1), mask) == band(byte(address, whole + 1), mask)
+end
+
+local function admitted(target)
+    local address = var.binary_remote_addr or ""
+    if #address == 16 and sub(address, 1, 12) == MAPPED then
+        address = sub(address, 13)
+    end
+    for _, network in ipairs(target.deny) do
+        if contains(network, address) then
+            return false
+        end
+    end
+    if #target.allow == 0 then
+        return true
+    end
+    for _, network in ipairs(target.allow) do
+        if contains(network, address) then
+            return true
+        end
+    end
+    return false
+end
+
+-- Links ---------------------------------------------------------------------------------------
+
+-- A link this file does not fully understand leads nowhere: a rule that is skipped would let in
+-- whom it was to keep out.
+local BROKEN = { to = "=502", site = "" }
+local parsed, parsed_count = {}, 0
+
+local function parse_networks(list)
+    local found = {}
+    for text in gmatch(list, "[^,]+") do
+        local network = parse_network(text)
+        if not network then
+            return nil
+        end
+        found[#found + 1] = network
+    end
+    return found
+end
+
+local function parse(text)
+    local target = { site = "", https = false, allow = {}, deny = {}, plain = true }
+    local first = match(text, "^[^ ]+")
+    if not first then
+        return BROKEN
+    end
+    if first == "stopped" then
+        target.to = "=503"
+    elseif match(first, "^unix:/[%w/._-]+$") then
+        target.to = first
+    elseif match(first, "^tcp:%d+%.%d+%.%d+%.%d+:%d+$") then
+        target.to = sub(first, 5)
+    else
+        return BROKEN
+    end
+    for key, value in gmatch(sub(text, #first + 1), "([^ =]+)=([^ ]*)") do
+        if key == "site" and match(value, "^%w+$") then
+            target.site = value
+        elseif key == "https" and value == "1" then
+            target.https = true
+        elseif key == "allow" or key == "deny" then
+            target[key] = parse_networks(value)
+            if not target[key] then
+                return BROKEN
+            end
+            target.limited = true
+        elseif key ~= "stamp" and key ~= "sum" then
+            return BROKEN
+        end
+    end
+    target.plain = not (target.limited or target.https)
+    target.pool = "alveole" .. ngx.crc32_short(target.to) % POOLS
+    return target
+end
+
+local function remember(text)
+    if parsed_count >= CACHED then
+        parsed, parsed_count = {}, 0
+    end
+    local target = parse(text)
+    if target == BROKEN then
+        ngx.log(ngx.ERR, "route not understood: ", text)
+    end
+    parsed[text] = target
+    parsed_count = parsed_count + 1
+    return target
+end
+
+-- nil when there is no such link.
+local function look_up(path)
+    local length = tonumber(C.readlink(path, buffer, ROOM))
+    if length <= 0 or length >= ROOM then
+        return nil
+    end
+    local text = to_string(buffer, length)
+    return parsed[text] or remember(text)
+end
+
+-- Names ---------------------------------------------------------------------------------------
+
+-- Host header -> { path of its link, host, whether it is the main domain }. Only names that have a
+-- link come in, so that nobody fills it with names of his own making.
+local known, known_count = {}, 0
+
+-- RFC 9110 section 7.2: host, and a port if it is not the default one. Gives the entry, or nil and the code.
+local function understand(raw)
+    local host = match(raw, "^([^:]*)$") or match(raw, "^([^:]*):%d%d?%d?%d?%d?$")
+    if not host then
+        return nil, match(raw, "^%[[%x:.]+%]:?%d*$") and "=404" or "=400"
+    end
+    host = gsub(lower(host), "%.$", "")
+    if #host == 0 or find(host, "[^a-z0-9.-]") or find(host, "..", 1, true) or sub(host, 1, 1) == "." then
+        return nil, "=400"
+    end
+    if #host > 253 then
+        return nil, "=404"
+    end
+    for label in gmatch(host, "[^.]+") do
+        if #label > 63 or sub(label, 1, 1) == "-" or sub(label, -1) == "-" then
+            return nil, "=404"
+        end
+    end
+    if match(host, "^[%d.]+$") then
+        return nil, "=404"
+    end
+    return { path = ROUTES .. host, host = host, main = host == DOMAIN }
+end
+
+local function link_of_prefix(prefix)
+    return ROUTES .. "@" .. gsub(prefix, "/", "|")
+end
+
+-- Longest prefix of up to four segments that has a link: target, prefix; nil when there is none.
+local function look_up_prefix(uri)
+    local ends, at = {}, 1
+    while #ends < 4 do
+        local slash = find(uri, "/", at + 1, true)
+        local segment = sub(uri, at + 1, (slash or 0) - 1)
+        if #segment == 0 or #segment > 64 or find(segment, "[^%w._~-]") then
+            break
+        end
+        ends[#ends + 1] = at + #segment
+        if not slash then
+            break
+        end
+        at = slash
+    end
+    for i = #ends, 1, -1 do
+        -- NAME_MAX is 255, and a longer name is no link.
+        if ends[i] <= 254 then
+            local prefix = sub(uri, 1, ends[i])
+            local target = look_up(link_of_prefix(prefix))
+            if target then
+                return target, prefix
+            end
+        end
+    end
+    return nil
+end
+
+-- What the site is asked for: the rest after the prefix, as the client wrote it where that is
+-- unambiguous (an encoded slash stays encoded), else as nginx understood it.
+local function rest_after(prefix, uri)
+    local raw = match(var.request_uri, "^[^?#]*")
+    local rest
+    if sub(raw, 1, #prefix + 1) == prefix .. "/" and not find(raw, "/%.") and not find(raw, "//", 1, true)
+            and not find(raw, "%%2[eE]") then
+        rest = sub(raw, #prefix + 1)
+    else
+        rest = escape_uri(sub(uri, #prefix + 1), 0)
+    end
+    local args = var.args
+    return args and rest .. "?" .. args or rest
+end
+
+-- Requests ------------------------------------------------------------------------------------
+
+-- RFC 9112 section 3.2.2: the absolute form is for proxies. Nobody else sends it here but people who look for
+-- an open proxy, and a second name in the request is one too many.
+local function is_origin_form(line)
+    local at = find(line, " ", 1, true)
+    if not at then
+        return true
+    end
+    local char = byte(line, at + 1)
+    return char == 47 or char == 42
+end
+
+local function finish(target, entry)
+    var.alv_site = target.site
+    if not target.plain then
+        if target.limited and not admitted(target) then
+            return "=403"
+        end
+        if target.https and var.alv_proto ~= "https" then
+            var.alv_location = "https://" .. entry.host .. TLS_PORT .. var.request_uri
+            return "=308"
+        end
+    end
+    var.alv_pool = target.pool
+    return target.to
+end
+
+local function route_prefix(target, prefix, uri, entry)
+    if #uri == #prefix then
+        local answer = finish(target, entry)
+        if answer == "=403" or answer == "=308" then
+            return answer
+        end
+        local args = var.args
+        -- A path alone keeps the scheme, the host and the port the client used.
+        var.alv_location = prefix .. "/" .. (args and "?" .. args or "")
+        return "=308"
+    end
+    local answer = finish(target, entry)
+    if byte(answer) ~= 61 then
+        var.alv_prefix = prefix
+        var.alv_rest = rest_after(prefix, uri)
+    end
+    return answer
+end
+
+function _M.route()
+    local raw = var.http_host
+    if not raw then
+        return "=404"
+    end
+    if not is_origin_form(var.request) then
+        return "=404"
+    end
+    local entry = known[raw]
+    local new = not entry
+    if new then
+        local code
+        entry, code = understand(raw)
+        if not entry then
+            return code
+        end
+    end
+    if entry.main then
+        local uri = var.uri
+        local target, prefix = look_up_prefix(uri)
+        if target then
+            return route_prefix(target, prefix, uri, entry)
+        end
+    end
+    local target = look_up(entry.path)
+    if not target then
+        return "=404"
+    end
+    if new then
+        if known_count >= CACHED then
+            known, known_count = {}, 0
+        end
+        known[raw] = entry
+        known_count = known_count + 1
+    end
+    return finish(target, entry)
+end
+
+-- The link again, for the second try: the first instance may just have been replaced.
+local function again()
+    local prefix = var.alv_prefix
+    local path
+    if prefix and prefix ~= "" then
+        path = link_of_prefix(prefix)
+    else
+        local entry = known[var.http_host] or understand(var.http_host or "")
+        path = entry and entry.path
+    end
+    local target = path and look_up(path)
+    if not target or byte(target.to) == 61 or target.site ~= var.alv_site then
+        return nil
+    end
+    return target.to
+end
+
+function _M.balance()
+    local to = var.alv_to
+    if last_failure() then
+        to = again()
+        if not to then
+            return ngx.exit(502)
+        end
+    else
+        -- nginx repeats only what never reached the instance or is safe to repeat: proxy_next_upstream.
+        set_more_tries(1)
+    end
+    if var.alv_upgrade ~= "" then
+        set_timeouts(nil, UPGRADED_SECONDS, UPGRADED_SECONDS)
+    end
+    local ok, why = set_peer(to)
+    if not ok then
+        ngx.log(ngx.ERR, "no such target: ", why)
+        return ngx.exit(502)
+    end
+end
+
+-- Answers of sites under a path ---------------------------------------------------------------
+
+local function under(prefix, path)
+    if path == prefix or sub(path, 1, #prefix + 1) == prefix .. "/" then
+        return path
+    end
+    return prefix .. path
+end
+
+-- "/x" and "https://this-host/x" become "/my-app/x"; other hosts and relative ones stay.
+local function move(prefix, url)
+    if sub(url, 1, 2) == "//" then
+        return url
+    end
+    if byte(url) == 47 then
+        return under(prefix, url)
+    end
+    local origin, path = match(url, "^(https?://[^/?#]+)(.*)$")
+    if origin and lower(match(origin, "//(.*)$")) == lower(var.http_host or "") then
+        return origin .. under(prefix, byte(path) == 47 and path or "/" .. path)
+    end
+    return url
+end
+
+local function move_cookie(prefix, cookie)
+    local head, path, tail = match(cookie, "^(.-;%s*[Pp][Aa][Tt][Hh]%s*=%s*)(/[^;]*)(.*)$")
+    if not head then
+        return cookie
+    end
+    return head .. under(prefix, path) .. tail
+end
+
+function _M.move_headers()
+    local prefix = var.alv_prefix
+    if not prefix or prefix == "" then
+        return
+    end
+    local headers = ngx.header
+    for _, name in ipairs { "Location", "Content-Location" } do
+        local value = headers[name]
+        if type(value) == "string" then
+            headers[name] = move(prefix, value)
+        end
+    end
+    local refresh = headers["Refresh"]
+    if type(refresh) == "string" then
+        local head, url = match(refresh, "^(%s*%d+%s*;%s*[Uu][Rr][Ll]=)(.*)$")
+        if head then
+            headers["Refresh"] = head .. move(prefix, url)
+        end
+    end
+    local cookies = headers["Set-Cookie"]
+    if type(cookies) == "string" then
+        headers["Set-Cookie"] = move_cookie(prefix, cookies)
+    elseif type(cookies) == "table" then
+        local moved = {}
+        for i, cookie in ipairs(cookies) do
+            moved[i] = move_cookie(prefix, cookie)
+        end
+        headers["Set-Cookie"] = moved
+    end
+end
+
+return _M
