@@ -8,6 +8,7 @@ The rules, each kept by a property test:
 - Only what carries our stamp is ever seen here, and it is deleted only when it is not wanted and
   nothing observed uses it.
 - An instance that a route has left lives on for the drain time.
+- What is as it should be but not ready yet is waited for; only a defect asks for a repair.
 - Shared bases are never deleted by the loop: they are costly and go by an explicit wish.
 """
 
@@ -145,6 +146,11 @@ class _Planner:
         if is_kept(item, found):
             self._promise(item.id, PromiseState.KEPT)
             return None
+        if found is not None and found.digest == item.digest and not found.defects:
+            # It has begun and needs time; an actuator that wants a repair says so by a defect.
+            self._promise(item.id, PromiseState.PENDING, "is not ready yet")
+            self.waiting.append(Waiting(item.id, "is not ready yet"))
+            return None
         action, reason, broken = self._difference(item, found)
         missing = self._missing_need(item)
         wait = self.held.get(item.id) or missing
@@ -166,9 +172,7 @@ class _Planner:
             return Action.CREATE, "missing", False
         if found.digest != item.digest:
             return Action.REPLACE, "differs", False
-        if found.defects:
-            return Action.REPAIR, "; ".join(defect.cause for defect in found.defects), True
-        return Action.REPAIR, "not ready", False
+        return Action.REPAIR, "; ".join(defect.cause for defect in found.defects), True
 
     def _missing_need(self, item: Desired) -> str:
         for need in item.needs:

@@ -70,6 +70,16 @@ class DropRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     digest: Digest
 
 
+class RemoveSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remove-site"):
+    """Remove every file of a site: content, storage, logs. ``Refused`` while an instance of it is there.
+
+    Removing what is gone already is a no-op; backups stay.
+    """
+
+    site: SiteId
+    number: int
+
+
 class ImportImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="import-image"):
     """→ :class:`~alveole.agent.protocol.Image`. One file comes along: an OCI archive (tar of an OCI layout).
 
@@ -173,6 +183,7 @@ Request = (
     | GetUsage
     | ImportRelease
     | DropRelease
+    | RemoveSite
     | ImportImage
     | ResolveBase
     | DropBase
@@ -271,6 +282,7 @@ RESULTS: dict[type, Any] = {
     GetUsage: dict[str, Usage],
     ImportRelease: Release,
     DropRelease: None,
+    RemoveSite: None,
     ImportImage: Image,
     ResolveBase: Base,
     DropBase: None,

@@ -1,0 +1,343 @@
+"""Who did what to which site, why, each step, and how it ended.
+
+Every commit waits for the disk, so a change costs few: one when it is accepted (together with what it
+stores), one when it is known what will be done, one at its end. Between them events live in memory,
+where followers see them at once; a power cut loses only the telling, never what was acknowledged.
+When the disk is full the entries wait in memory and are written with the next one that fits.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from alveole.agent.protocol import ArchiveFormat
+from alveole.errors import AlveoleError, Problem
+from alveole.model.change import Change, ChangeState, Event
+from alveole.model.site import Site
+from alveole.store import Store, Transaction, new_id
+from alveole.tables import changes, events
+
+REPAIR = "repair"
+RECONCILER = "reconciler"
+#: Level of an event that is shown while it is new and never stored: ``seconds`` carries the share.
+PROGRESS = "progress"
+_ENDED = frozenset({ChangeState.DONE, ChangeState.FAILED})
+_UNWRITTEN_MAX = 1000
+
+
+class Work(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the carrying out of a change needs, so that it can go on after control was killed.
+
+    ``stored``: what was asked is in the database; before that a change that was cut leaves nothing.
+    ``undo``: the site as it was, to go back to when the new instance does not become ready.
+    """
+
+    stored: bool = False
+    undo: Site | None = None
+    upload: str | None = None
+    format: ArchiveFormat | None = None
+    note: str = ""
+    backup: str | None = None
+    base: str | None = None
+    release: str | None = None
+
+
+class Live:
+    """A change that is going on. Safe from several threads."""
+
+    def __init__(self, journal: Journal, change: Change, work: Work, stored: bool) -> None:
+        self.journal = journal
+        self.change = change
+        self.work = work
+        self.stored = stored
+        self.events: list[Event] = []
+        self.unwritten: list[Event] = []
+        self.progress: tuple[str, float | None] = ("", None)
+        self.ticks = 0
+
+    def say(self, text: str, *, level: str = "info", resource: str = "", seconds: float | None = None) -> None:
+        """Tell something that is kept."""
+        event = Event(time.time(), text, level, resource, seconds)
+        with self.journal.news:
+            self.events.append(event)
+            self.unwritten.append(event)
+            self.ticks += 1
+            self.journal.news.notify_all()
+
+    def show(self, text: str, share: float | None = None) -> None:
+        """Tell of progress: only followers of this moment see it."""
+        with self.journal.news:
+            self.progress = (text, share)
+            self.ticks += 1
+            self.journal.news.notify_all()
+
+    @property
+    def id(self) -> str:
+        return self.change.id
+
+    def view(self) -> Change:
+        with self.journal.news:
+            return msgspec.structs.replace(self.change, events=tuple(self.events), progress=self.progress[1])
+
+
+class Journal:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.news = threading.Condition(threading.RLock())
+        self._live: dict[str, Live] = {}
+        self._by_site: dict[str, Live] = {}
+        self._late: deque[Live] = deque(maxlen=_UNWRITTEN_MAX)
+
+    # --- writing ------------------------------------------------------------------------------
+    def begin(
+        self,
+        verb: str,
+        actor: str,
+        *,
+        site: Site | None = None,
+        reason: str = "",
+        work: Work | None = None,
+        result: dict[str, str | int | float | None] | None = None,
+        transaction: Transaction | None = None,
+    ) -> Live:
+        """Open a change. With ``transaction`` it is stored there and becomes visible after the commit;
+        without, it is stored only when it ends (repairs: nobody was promised anything)."""
+        change = Change(
+            id=new_id("c"),
+            verb=verb,
+            actor=actor,
+            state=ChangeState.RUNNING,
+            site_id=site.id if site else None,
+            site_name=site.name if site else None,
+            reason=reason,
+            started_at=time.time(),
+            result=result or {},
+        )
+        live = Live(self, change, work or Work(), transaction is not None)
+        if transaction is None:
+            self._enter(live)
+        else:
+            transaction.connection.execute(sa.insert(changes).values(**_row(live)))
+            transaction.effects.append(lambda: self._enter(live))
+        return live
+
+    def _enter(self, live: Live) -> None:
+        with self.news:
+            self._live[live.id] = live
+            if live.change.site_id is not None and live.change.verb not in (REPAIR, "exec", "backup"):
+                self._by_site[live.change.site_id] = live
+            self.news.notify_all()
+
+    def save(self, live: Live, transaction: Transaction, work: Work | None = None) -> None:
+        """Write the events so far (and the ``work``) with ``transaction``."""
+        if work is not None:
+            live.work = work
+        with self.news:
+            fresh, live.unwritten = live.unwritten, []
+        if live.stored:
+            transaction.connection.execute(
+                sa.update(changes).where(changes.c.id == live.id).values(work=_json(live.work))
+            )
+        self._insert_events(transaction, live.id, fresh)
+
+    def end(
+        self,
+        live: Live,
+        problems: Sequence[Problem] = (),
+        result: dict[str, str | int | float | None] | None = None,
+        *,
+        also: Callable[[Transaction], None] | None = None,
+    ) -> Change:
+        """Close a change: done, or failed when there are ``problems``.
+
+        ``also`` adds writes to the same commit; its errors are raised. A disk that is full is not.
+        """
+        change = msgspec.structs.replace(
+            live.change,
+            state=ChangeState.FAILED if problems else ChangeState.DONE,
+            ended_at=time.time(),
+            problems=tuple(problems),
+            result={**live.change.result, **(result or {})},
+        )
+        live.change = change
+        try:
+            with self.store.write() as transaction:
+                if also is not None:
+                    also(transaction)
+                self._flush_late(transaction)
+                self._write_end(transaction, live)
+        except AlveoleError:
+            if also is not None:
+                raise
+            self._late.append(live)
+        with self.news:
+            live.ticks += 1
+            self._live.pop(live.id, None)
+            if change.site_id is not None and self._by_site.get(change.site_id) is live:
+                del self._by_site[change.site_id]
+            self.news.notify_all()
+        return change
+
+    def _flush_late(self, transaction: Transaction) -> None:
+        while self._late:
+            self._write_end(transaction, self._late.popleft())
+
+    def _write_end(self, transaction: Transaction, live: Live) -> None:
+        row = _row(live)
+        if live.stored:
+            transaction.connection.execute(sa.update(changes).where(changes.c.id == live.id).values(**row))
+        else:
+            transaction.connection.execute(sa.insert(changes).values(**row))
+        with self.news:
+            fresh, live.unwritten = live.unwritten, []
+        self._insert_events(transaction, live.id, fresh)
+
+    @staticmethod
+    def _insert_events(transaction: Transaction, change_id: str, fresh: list[Event]) -> None:
+        if fresh:
+            rows = [{"change_id": change_id, **msgspec.structs.asdict(event)} for event in fresh]
+            transaction.connection.execute(sa.insert(events), rows)
+
+    # --- reading ------------------------------------------------------------------------------
+    def of_site(self, site_id: str) -> Live | None:
+        """The change that is going on for a site, if one is. Repairs, saves and sessions do not count."""
+        return self._by_site.get(site_id)
+
+    def all_of_site(self, site_id: str) -> Sequence[Live]:
+        """Everything that is going on for a site, saves and sessions too."""
+        with self.news:
+            return [live for live in self._live.values() if live.change.site_id == site_id]
+
+    def live(self, id: str) -> Live | None:
+        return self._live.get(id)
+
+    def get(self, id: str) -> Change | None:
+        """With its events."""
+        live = self._live.get(id)
+        if live is not None:
+            return live.view()
+        with self.store.read() as connection:
+            row = connection.execute(sa.select(changes).where(changes.c.id == id)).one_or_none()
+            if row is None:
+                return None
+            told = connection.execute(sa.select(events).where(events.c.change_id == id).order_by(events.c.seq))
+            found = tuple(Event(each.at, each.text, each.level, each.resource, each.seconds) for each in told)
+        return msgspec.structs.replace(_change(row), events=found)
+
+    def list(
+        self, *, site: str | None = None, state: str | None = None, before: str | None = None, limit: int = 50
+    ) -> tuple[Change, ...]:
+        """Newest first, without events; ``site`` is an id or a name."""
+        query = sa.select(changes).order_by(changes.c.seq.desc()).limit(limit)
+        if site is not None:
+            query = query.where(sa.or_(changes.c.site_id == site, changes.c.site_name == site))
+        if state is not None:
+            query = query.where(changes.c.state == state)
+        if before is not None:
+            query = query.where(
+                changes.c.seq < sa.select(changes.c.seq).where(changes.c.id == before).scalar_subquery()
+            )
+        with self.store.read() as connection:
+            return tuple(_change(row) for row in connection.execute(query))
+
+    def resume(self) -> Sequence[Live]:
+        """The changes that were going on when control ended, oldest first; they are live again."""
+        query = sa.select(changes).where(changes.c.state == ChangeState.RUNNING).order_by(changes.c.seq)
+        found = []
+        with self.store.read() as connection:
+            for row in connection.execute(query).all():
+                live = Live(self, _change(row), msgspec.json.decode(row.work, type=Work), stored=True)
+                told = connection.execute(sa.select(events).where(events.c.change_id == row.id).order_by(events.c.seq))
+                live.events = [Event(each.at, each.text, each.level, each.resource, each.seconds) for each in told]
+                found.append(live)
+        for live in found:
+            self._enter(live)
+        return found
+
+    def wait(self, id: str, seconds: float) -> Change | None:
+        """Block until it ended, at most ``seconds``."""
+        deadline = time.monotonic() + seconds
+        with self.news:
+            while id in self._live:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self.news.wait(left)
+        return self.get(id)
+
+    def follow(self, id: str, stop: Callable[[], bool] | None = None) -> Iterator[Event | Change]:
+        """Each event, then the ended change; passing progress as events of the level ``progress``.
+
+        ``stop`` is asked at least twice a second; true ends the iteration early.
+        """
+        live = self._live.get(id)
+        if live is not None:
+            told, seen, progress = 0, -1, ("", None)
+            while True:
+                with self.news:
+                    if live.ticks == seen and live.change.state not in _ENDED:
+                        self.news.wait(0.5)
+                    seen = live.ticks
+                    fresh = live.events[told:]
+                    ended = live.change.state in _ENDED and id not in self._live
+                    now: Any = live.progress
+                yield from fresh
+                told += len(fresh)
+                if now != progress:
+                    progress = now
+                    yield Event(time.time(), now[0], PROGRESS, "", now[1])
+                if ended:
+                    yield msgspec.structs.replace(live.change, events=tuple(live.events))
+                    return
+                if stop is not None and stop():
+                    return
+        change = self.get(id)
+        if change is not None:
+            yield from change.events
+            yield change
+
+
+def _row(live: Live) -> dict[str, Any]:
+    change = live.change
+    return {
+        "id": change.id,
+        "verb": change.verb,
+        "actor": change.actor,
+        "state": str(change.state),
+        "site_id": change.site_id,
+        "site_name": change.site_name,
+        "reason": change.reason,
+        "started_at": change.started_at,
+        "ended_at": change.ended_at,
+        "problems": _json(change.problems),
+        "result": _json(change.result),
+        # What is only needed to go on is dropped at the end: it may hold a site's environment.
+        "work": "{}" if change.state in _ENDED else _json(live.work),
+    }
+
+
+def _change(row: Any) -> Change:
+    return Change(
+        id=row.id,
+        verb=row.verb,
+        actor=row.actor,
+        state=ChangeState(row.state),
+        site_id=row.site_id,
+        site_name=row.site_name,
+        reason=row.reason,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        problems=msgspec.json.decode(row.problems, type=tuple[Problem, ...]),
+        result=msgspec.json.decode(row.result, type=dict[str, str | int | float | None]),
+    )
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
