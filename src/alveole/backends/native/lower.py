@@ -1,0 +1,336 @@
+"""PURE. From one workload to what the container runtime is given.
+
+``lower(spec, machine) → Bundle``: the OCI configuration, the argument vector, the mounts, the
+services of the supervisor. Nothing here looks at the machine: what must be known of it is in
+:class:`Machine`. The same input gives the same bytes (golden files in ``tests/pure``).
+
+The configuration follows the OCI runtime specification 1.0.2. Masked and read-only paths are
+Docker's defaults (moby, ``oci/defaults.go``), less what a user namespace cannot reach anyway.
+"""
+
+from __future__ import annotations
+
+import os.path
+import shlex
+
+import msgspec
+
+from alveole.config import Settings
+from alveole.host import paths
+from alveole.host.userns import RANGE
+from alveole.model.resource import WorkloadSpec
+from alveole.model.site import MIB, SITE_CONTENT, SITE_SOCKET, SITE_UID, BaseKind
+
+#: What an image's processes keep inside their user namespace: Docker's default set (moby,
+#: ``oci/caps/defaults.go``) less NET_RAW, MKNOD, SYS_CHROOT, SETPCAP, SETFCAP and AUDIT_WRITE,
+#: which forge packets, make devices or hand out more rights. Every other base keeps none.
+IMAGE_CAPABILITIES = tuple(
+    f"CAP_{name}"
+    for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")
+)
+STATIC_ARGV = ("/usr/sbin/nginx", "-c", "/etc/alveole/nginx.conf", "-e", "stderr")
+TINI = "/usr/bin/tini-static"
+#: /dev is always a fresh file system of ours, so the program that is PID 1 needs no place in a base.
+INIT = "/dev/tini"
+SERVICES = "/run/services"
+S6_SVSCAN = "/usr/bin/s6-svscan"
+SOCKETS = os.path.dirname(SITE_SOCKET)
+#: Programs that finish what they are doing on another signal than SIGTERM: nginx (control(5) of
+#: its documentation), php-fpm(8), Apache ("graceful-stop" in stopping.html).
+_STOP_SIGNALS = {"nginx": "SIGQUIT", "apache2": "SIGWINCH", "httpd": "SIGWINCH", "apachectl": "SIGTERM"}
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class User(msgspec.Struct, frozen=True):
+    """Ids inside the container: always numbers, never a name that a base could redefine (threat 5)."""
+
+    uid: int
+    gid: int
+    additional_gids: tuple[int, ...] = msgspec.field(name="additionalGids", default=())
+
+
+SITE_USER = User(SITE_UID, SITE_UID)
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """What ``lower`` must know beside the workload."""
+
+    settings: Settings
+    user: User = SITE_USER
+    """Who runs the image's processes; other bases always run as the site's own user."""
+    base_env: dict[str, str] = {}
+    cwd: str = "/"
+    open_files: int = 20_000
+    """``RLIMIT_NOFILE``; at most the agent's own, which cannot be raised without CAP_SYS_RESOURCE."""
+    oom_score: int = 200
+    seccomp: str = ""
+    """The compiled filter in base64; see ``host.seccomp``."""
+    network: str = ""
+    """Path of the network namespace. Empty: the runtime makes one with nothing in it."""
+
+
+class Mount(msgspec.Struct, frozen=True):
+    destination: str
+    type: str
+    source: str
+    options: tuple[str, ...]
+
+
+class Rlimit(msgspec.Struct, frozen=True):
+    type: str
+    hard: int
+    soft: int
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    bounding: tuple[str, ...]
+    effective: tuple[str, ...]
+    inheritable: tuple[str, ...]
+    permitted: tuple[str, ...]
+    ambient: tuple[str, ...]
+
+
+class ProcessConfig(msgspec.Struct, frozen=True, rename="camel"):
+    terminal: bool
+    user: User
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str
+    capabilities: Capabilities
+    rlimits: tuple[Rlimit, ...]
+    oom_score_adj: int
+    no_new_privileges: bool = True
+
+
+class Root(msgspec.Struct, frozen=True):
+    path: str
+    readonly: bool
+
+
+class IdMapping(msgspec.Struct, frozen=True):
+    container_id: int = msgspec.field(name="containerID")
+    host_id: int = msgspec.field(name="hostID")
+    size: int
+
+
+class Namespace(msgspec.Struct, frozen=True, omit_defaults=True):
+    type: str
+    path: str = ""
+
+
+class Linux(msgspec.Struct, frozen=True, rename="camel"):
+    uid_mappings: tuple[IdMapping, ...]
+    gid_mappings: tuple[IdMapping, ...]
+    namespaces: tuple[Namespace, ...]
+    masked_paths: tuple[str, ...]
+    readonly_paths: tuple[str, ...]
+
+
+class Config(msgspec.Struct, frozen=True, rename="camel"):
+    """``config.json`` of the bundle."""
+
+    oci_version: str
+    process: ProcessConfig
+    root: Root
+    hostname: str
+    mounts: tuple[Mount, ...]
+    linux: Linux
+    annotations: dict[str, str]
+
+
+class Service(msgspec.Struct, frozen=True):
+    """One directory of the supervisor: ``files`` by name, with their text."""
+
+    name: str
+    files: dict[str, str]
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    config: Config
+    overlay: bool
+    """Whether the root is an overlay that is kept; else the base itself, read-only."""
+    stop_signal: str
+    services: tuple[Service, ...]
+    """In order of start; stopped in the reverse order. Empty: one program runs alone."""
+    generated: dict[str, str]
+    """Files of the bundle that are bind-mounted into ``/etc``."""
+    needs: tuple[str, ...] = ()
+    """Programs that the base itself must hold."""
+
+
+def instance_name(site: str, slot: int) -> str:
+    """The one name of an instance: its run directory, cgroup and container id."""
+    return f"{site}.{slot}"
+
+
+def user_of(spec: WorkloadSpec, machine: Machine) -> User:
+    return machine.user if spec.base_kind is BaseKind.OCI else SITE_USER
+
+
+def environment(spec: WorkloadSpec, machine: Machine) -> dict[str, str]:
+    """What the site's processes find: defaults, then the image's, then the site's, then ours."""
+    user = user_of(spec, machine)
+    env = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": "/root" if user.uid == 0 else "/tmp"}  # noqa: S108
+    env.update(machine.base_env)
+    env.update(spec.env)
+    env["ALVEOLE_SITE"] = spec.site
+    if spec.port is None:
+        env["ALVEOLE_SOCKET"] = SITE_SOCKET
+    else:
+        env["PORT"] = str(spec.port)
+    return env
+
+
+def working_directory(spec: WorkloadSpec, machine: Machine) -> str:
+    if spec.release is not None:
+        return SITE_CONTENT
+    return machine.cwd if spec.base_kind is BaseKind.OCI else "/"
+
+
+def capabilities(spec: WorkloadSpec) -> Capabilities:
+    kept = IMAGE_CAPABILITIES if spec.base_kind is BaseKind.OCI else ()
+    # No ambient set: a process that is not root in the container holds nothing at all.
+    return Capabilities(kept, kept, (), kept, ())
+
+
+def process(
+    spec: WorkloadSpec, machine: Machine, argv: tuple[str, ...], *, terminal: bool = False, uid: int | None = None
+) -> ProcessConfig:
+    """A process inside: PID 1, or one started later by ``exec`` (then ``uid`` may name another id)."""
+    user = user_of(spec, machine) if uid is None else User(uid, uid)
+    env = environment(spec, machine)
+    if terminal:
+        env.setdefault("TERM", "xterm-256color")
+    return ProcessConfig(
+        terminal=terminal,
+        user=user,
+        args=argv,
+        env=tuple(f"{key}={value}" for key, value in env.items()),
+        cwd=working_directory(spec, machine),
+        capabilities=capabilities(spec),
+        rlimits=(
+            Rlimit("RLIMIT_NOFILE", machine.open_files, machine.open_files),
+            Rlimit("RLIMIT_CORE", 0, 0),
+        ),
+        oom_score_adj=machine.oom_score,
+    )
+
+
+def lower(spec: WorkloadSpec, machine: Machine) -> Bundle:
+    settings = machine.settings
+    run = paths.instance(settings, spec.site, spec.slot)
+    services: tuple[Service, ...] = ()
+    needs: tuple[str, ...] = ()
+    stop = "SIGTERM"
+    if spec.static:
+        argv, stop = STATIC_ARGV, "SIGQUIT"
+    elif len(spec.processes) == 1:
+        argv = (INIT, "--", *spec.processes[0].argv)
+        stop = stop_signal(spec.processes[0].argv[0])
+    else:
+        argv, needs = (S6_SVSCAN, SERVICES), (S6_SVSCAN, "/bin/sh")
+        services = tuple(_service(spec, item.name, item.argv) for item in spec.processes)
+    generated = {} if spec.static else {"hosts": _hosts(spec, settings)}
+    start = settings.uid_start(spec.number)
+    mapping = (IdMapping(0, start, RANGE),)
+    config = Config(
+        oci_version="1.0.2",
+        process=process(spec, machine, argv),
+        root=Root(str(run / "root"), readonly=not spec.writable),
+        hostname=spec.hostname,
+        mounts=_mounts(spec, settings, generated),
+        linux=Linux(
+            uid_mappings=mapping,
+            gid_mappings=mapping,
+            namespaces=(
+                *(Namespace(kind) for kind in ("pid", "mount", "uts", "ipc", "cgroup", "user")),
+                Namespace("network", machine.network),
+            ),
+            masked_paths=(
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/interrupts",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+            ),
+            readonly_paths=("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"),
+        ),
+        annotations={"run.oci.seccomp_bpf_data": machine.seccomp} if machine.seccomp else {},
+    )
+    return Bundle(config, spec.writable, stop, services, generated, needs)
+
+
+def stop_signal(program: str) -> str:
+    name = os.path.basename(program)
+    return "SIGQUIT" if name.startswith("php-fpm") else _STOP_SIGNALS.get(name, "SIGTERM")
+
+
+def _service(spec: WorkloadSpec, name: str, argv: tuple[str, ...]) -> Service:
+    # A supervisor starts a file, so this is the one place with a shell: shlex.quote is the
+    # serializer, and tests/property parses it back.
+    script = f"#!/bin/sh\nexec 2>&1\nexec {shlex.join(argv)}\n"
+    return Service(
+        name,
+        {
+            "run": script,
+            "down-signal": f"{stop_signal(argv[0])}\n",
+            "timeout-kill": f"{spec.stop_seconds * 1000}\n",
+        },
+    )
+
+
+def _hosts(spec: WorkloadSpec, settings: Settings) -> str:
+    plan = settings.addressing()
+    return (
+        "127.0.0.1 localhost\n::1 localhost ip6-localhost\n"
+        f"{plan.life4(spec.number)} {spec.hostname}\n{plan.life6(spec.number)} {spec.hostname}\n"
+    )
+
+
+def _tmpfs(where: str, size: int, mode: str, *options: str, owner: int = 0) -> Mount:
+    owned = (f"uid={owner}", f"gid={owner}") if owner else ()
+    return Mount(where, "tmpfs", "tmpfs", ("nosuid", "nodev", *options, f"mode={mode}", f"size={size}", *owned))
+
+
+def _bind(where: str, source: object, *options: str) -> Mount:
+    return Mount(where, "bind", str(source), ("bind", *options, "nosuid", "nodev"))
+
+
+def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -> tuple[Mount, ...]:
+    run = paths.instance(settings, spec.site, spec.slot)
+    room = min(spec.limits.memory_bytes // 2, 512 * MIB)
+    found = [
+        Mount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
+        _tmpfs("/dev", 64 * 1024, "755", "noatime"),
+        Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")),
+        _tmpfs("/dev/shm", room, "1777", "noexec"),  # noqa: S108
+        # Not sysfs: it shows the host's, because our network namespace is not owned by the site's
+        # user namespace, and nothing a web application needs is in there.
+        _tmpfs("/sys", 4096, "555", "noexec", "ro"),
+    ]
+    if spec.base_kind is BaseKind.HOST:
+        found += [_bind("/usr", "/usr", "ro"), _tmpfs("/usr/local", 4096, "755", "ro")]
+    if spec.base_kind is BaseKind.HOST or not spec.writable:
+        found.append(_tmpfs("/tmp", room, "1777"))  # noqa: S108
+    # An image may bring things in /run; elsewhere it is empty and belongs to the site's user.
+    if spec.base_kind is not BaseKind.OCI or not spec.writable:
+        found.append(_tmpfs("/run", 16 * MIB, "755", owner=SITE_UID))
+    found.append(_bind(SOCKETS, paths.sockets(settings, spec.site, spec.slot), "rw", "noexec"))
+    if spec.release is not None:
+        found.append(_bind(SITE_CONTENT, paths.release(settings, spec.site, spec.release), "ro"))
+    elif spec.static:
+        found.append(_bind(os.path.dirname(SITE_CONTENT), paths.content(settings, spec.site), "ro"))
+    if len(spec.processes) == 1:
+        found.append(_bind(INIT, TINI, "ro"))
+    elif spec.processes:
+        found.append(_bind(SERVICES, run / "services", "rw"))
+    found.extend(_bind(f"/etc/{name}", run / "bundle" / name, "ro") for name in sorted(generated))
+    data = paths.data_dir(settings, spec.site, spec.limits.disk_bytes is not None)
+    for volume in sorted(spec.volumes, key=lambda item: item.path):
+        found.append(_bind(volume.path, paths.volume(data, spec.data_generation, volume.name), "rw"))
+    return tuple(found)

@@ -1,0 +1,218 @@
+"""The mounts of instances: their roots, their socket directories, and the agent's own namespace.
+
+Host-side mounts are few and short-lived: the root of an instance is mounted here only until the
+runtime has taken it into the container's namespace. What stays is one small tmpfs an instance.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from alveole.errors import Temporary
+from alveole.host import syscalls
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNIFIED = "/sys/fs/cgroup/unified"
+# posix_acl_xattr.h: version, then (tag, permissions, id) of owner, group and others: all rwx.
+_ACL_ALL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, 0xFFFF_FFFF) for tag in (0x01, 0x04, 0x20))
+
+
+def prepare_namespace(run: Path) -> None:
+    """Give this process a mount namespace of its own in which the run directory stays shared.
+
+    Mounts below ``run`` go on to be seen by the host, by the proxy and by the next agent; all other
+    mounts only come in. The second cgroup hierarchy of a hybrid layout is taken away here, because
+    crun refuses to run beside it (measured with 1.8, 1.21 and 1.28).
+
+    Call it before any thread is started: unshare(2) moves only the calling thread. Raises ``OSError``.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    _own_mount(run)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    for point in syscalls.mount_points("/"):
+        if point != str(run) and not point.startswith(f"{run}/"):
+            # A mount that hides below another cannot be reached, and needs no change then.
+            with suppress(OSError):
+                syscalls.mount(None, point, flags=syscalls.MS_SLAVE)
+    if is_hybrid():
+        syscalls.umount(_UNIFIED, syscalls.MNT_DETACH)
+
+
+def _own_mount(run: Path) -> None:
+    if str(run) not in syscalls.mount_points(run):
+        syscalls.mount(run, run, flags=syscalls.MS_BIND)
+    syscalls.mount(None, run, flags=syscalls.MS_SHARED)
+
+
+def is_hybrid() -> bool:
+    """Whether a cgroup v2 hierarchy is mounted beside those of v1, where systemd puts it."""
+    return _UNIFIED in syscalls.mount_points(_UNIFIED)
+
+
+def release_namespace(run: Path) -> None:
+    """Undo :func:`prepare_namespace` for the host: no mount at or below ``run`` is left anywhere."""
+    for point in syscalls.mount_points(run):
+        detach(point)
+
+
+def detach(point: str | os.PathLike[str]) -> None:
+    """Take away every mount stacked on ``point``; nothing when there is none. Never follows a link."""
+    with suppress(FileNotFoundError):
+        while True:
+            try:
+                syscalls.umount(point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    return
+                raise
+
+
+def make_private(point: str | os.PathLike[str]) -> None:
+    syscalls.mount(None, point, flags=syscalls.MS_PRIVATE)
+
+
+def tmpfs(where: Path, *, size: int, inodes: int, mode: int, uid: int, gid: int, flags: int) -> None:
+    """A small file system in memory, with a hard bound on bytes and on files."""
+    where.mkdir(exist_ok=True)
+    detach(where)
+    options = f"size={size},nr_inodes={inodes},mode={mode:o},uid={uid},gid={gid}"
+    syscalls.mount("alveole", where, "tmpfs", flags, options)
+
+
+def socket_directory(where: Path, uid: int, gid: int) -> None:
+    """Where an instance leaves its sockets for the edge.
+
+    Everything the site creates in it may be used by the edge's group ``gid``, whatever the umask
+    (a default ACL replaces it, acl(5)); the edge follows no link in it, so that a site cannot lead
+    it to the socket of another.
+    """
+    flags = syscalls.MS_NOSYMFOLLOW | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+    tmpfs(where, size=64 * 1024, inodes=16, mode=0o2777, uid=uid, gid=gid, flags=flags)
+    try:
+        os.setxattr(where, "system.posix_acl_default", _ACL_ALL)
+    except BaseException:
+        detach(where)
+        raise
+
+
+def readonly_root(base: Path, target: Path, userns: int) -> None:
+    """Mount the tree ``base`` on ``target``, its ids mapped into ``userns``, never writable."""
+    target.mkdir(exist_ok=True)
+    syscalls.mount_idmapped(
+        base,
+        target,
+        userns,
+        attributes=syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV,
+    )
+
+
+def overlay_root(base: Path, layer: Path, target: Path, scratch: Path, userns: int, *, nosuid: bool) -> None:
+    """Mount ``base`` (mapped into ``userns``) under the writable ``layer`` on ``target``.
+
+    ``layer`` holds ``upper`` and ``work``; ``scratch`` is where the mapped base is mounted for the
+    moment: the overlay keeps it after that.
+    """
+    target.mkdir(exist_ok=True)
+    readonly_root(base, scratch, userns)
+    try:
+        make_private(scratch)
+        flags = syscalls.MS_NODEV | (syscalls.MS_NOSUID if nosuid else 0)
+        data = f"lowerdir={scratch},upperdir={layer / 'upper'},workdir={layer / 'work'}"
+        syscalls.mount("alveole", target, "overlay", flags, data)
+    finally:
+        detach(scratch)
+
+
+def prepare_layer(layer: Path, uid: int, *, fresh: bool) -> None:
+    """Make ``upper`` and ``work`` of an overlay, owned by ``uid``; ``fresh`` drops what was there.
+
+    No process of the site may run in the layer while this is called.
+    """
+    if fresh:
+        remove_tree(layer)
+    layer.mkdir(mode=0o700, exist_ok=True)
+    for name in ("upper", "work"):
+        part = layer / name
+        with suppress(FileExistsError):
+            part.mkdir(mode=0o755)
+            os.chown(part, uid, uid)
+
+
+def is_plain_directory(root: Path, inside: str) -> bool:
+    """Whether ``inside`` (absolute, in the tree ``root``) is a directory without a link on the way."""
+    here = root
+    for part in Path(inside).parts[1:]:
+        here = here / part
+        try:
+            if not stat.S_ISDIR(here.lstat().st_mode):
+                return False
+        except OSError:
+            return False
+    return True
+
+
+def plain_directories(upper: Path, base: Path, wanted: Iterable[str], uid_start: int) -> None:
+    """Make every path of ``wanted`` a real directory in the overlay of ``upper`` over ``base``.
+
+    An image whose ``/dev`` is a link would else lead the runtime to where the image wants
+    (CVE-2026-41579, threat 1). Missing directories get the mode and the owner of the base's.
+    The layer was written by the site: it is walked without following a link.
+    """
+    for path in wanted:
+        fd = os.open(upper, _DIRECTORY)
+        lower: Path | None = base
+        try:
+            for part in Path(path).parts[1:]:
+                lower = _lower_directory(lower, part)
+                fd = _step_into(fd, part, lower, uid_start)
+        finally:
+            os.close(fd)
+
+
+def _lower_directory(parent: Path | None, name: str) -> Path | None:
+    if parent is None:
+        return None
+    try:
+        return parent / name if stat.S_ISDIR((parent / name).lstat().st_mode) else None
+    except OSError:
+        return None
+
+
+def _step_into(parent: int, name: str, lower: Path | None, uid_start: int) -> int:
+    """Open ``name`` in the directory ``parent`` (which is closed), made or replaced when it must be."""
+    try:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=parent)  # a link, a file, or the mark of a deletion
+        made = False
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=parent)
+            made = True
+        child = os.open(name, _DIRECTORY, dir_fd=parent)
+        if made:
+            like = lower.lstat() if lower is not None else None
+            os.fchown(child, uid_start + (like.st_uid if like else 0), uid_start + (like.st_gid if like else 0))
+            os.fchmod(child, stat.S_IMODE(like.st_mode) if like else 0o755)
+        return child
+    finally:
+        os.close(parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove ``path`` and all below it without following a link; refuses to enter a mount.
+
+    Raises ``Temporary`` when something is mounted below: removing through a mount would take away
+    what is not ours to take.
+    """
+    if not os.path.lexists(path):
+        return
+    if mounted := syscalls.mount_points(path):
+        raise Temporary(f"{mounted[0]} is still mounted", hint="umount it by hand")
+    shutil.rmtree(path)
