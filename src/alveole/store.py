@@ -253,17 +253,19 @@ class Transaction:
 
     def insert_site(self, site: Site, names: tuple[str, ...], pending: str = "") -> None:
         document = _text(site)
-        self.connection.execute(
-            sa.insert(tables.sites).values(
-                id=site.id,
-                number=site.number,
-                name=site.name,
-                pending=pending,
-                version=site.version,
-                document=document,
-                checksum=_checksum(document),
-            )
-        )
+        row = {
+            "id": site.id,
+            "number": site.number,
+            "name": site.name,
+            "pending": pending,
+            "version": site.version,
+            "document": document,
+            "checksum": _checksum(document),
+        }
+        try:
+            self.connection.execute(sa.insert(tables.sites).values(**row))
+        except IntegrityError:
+            raise Refused(f"the name {site.name!r} is taken", field="name", hint="choose another name") from None
         self._names(site.id, names)
         self._remember(Stored(site, pending))
 

@@ -1,0 +1,545 @@
+"""The loop: look, plan, act, look again, until every promise is kept; then keep watching.
+
+A *pass* looks at one scope (a site's id or ``platform``), plans with :mod:`alveole.plan` and carries
+the steps out one by one. Passes are asked for by changes (:meth:`Reconciler.settle`), by the agent's
+word that something ended, and by the drift timer, which looks at everything in one call. A boot, a
+crash of any process and a hand that broke something are all met by the same pass. Passes remember
+nothing but back-off; what they do of their own accord is journalled as a change ``repair`` by
+``reconciler``, with the causes as its reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from alveole.agent import protocol
+from alveole.backoff import Backoff
+from alveole.compile import base_id, compile_platform, compile_site
+from alveole.config import Settings
+from alveole.errors import AlveoleError, Problem, Temporary
+from alveole.failpoints import hit
+from alveole.journal import RECONCILER, REPAIR, Journal, Live
+from alveole.model.resource import (
+    PLATFORM,
+    BaseSpec,
+    Desired,
+    Kind,
+    Observation,
+    Observed,
+    Outcome,
+    Promise,
+    PromiseState,
+    ResourceId,
+    Step,
+    Waiting,
+)
+from alveole.model.site import Base, Limits, Site, Wanted
+from alveole.plan import Plan, all_kept, plan
+from alveole.ports import AgentPort
+from alveole.store import Store, Stored
+
+log = logging.getLogger("alveole.reconcile")
+
+EVERYWHERE = "*"
+_BASE_SCOPE = "base:"
+#: How long a change waits, beyond its site's own time to get ready, before it is called failed.
+_PATIENCE_SECONDS = 30.0
+#: Between two looks at something that has begun and is not ready yet.
+_POLL_SECONDS = (0.02, 0.5)
+#: Rows lost (a database restored from a copy) must not cost data: of a scope without a row only these go.
+_ORPHAN_KINDS = frozenset({Kind.WORKLOAD, Kind.ADDRESS, Kind.ROUTE})
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What the last pass saw of a scope; for people and for the state of a site."""
+
+    promises: tuple[Promise, ...] = ()
+    found: tuple[Observed, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    at: float = 0.0
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """How a change's passes ended. ``essential``: what failed is content or instance, not a name."""
+
+    problems: tuple[Problem, ...] = ()
+    essential: bool = False
+    superseded: bool = False
+
+
+class _Pass(msgspec.Struct, frozen=True):
+    plan: Plan
+    failed: tuple[tuple[Step, Outcome], ...] = ()
+
+
+class _Compiled(msgspec.Struct, frozen=True):
+    site: Site
+    pending: str
+    desired: tuple[Desired, ...]
+    kept: tuple[Promise, ...]
+
+
+class Reconciler:
+    def __init__(self, settings: Settings, store: Store, journal: Journal, agent: AgentPort) -> None:
+        self.settings = settings
+        self.store = store
+        self.journal = journal
+        self.agent = agent
+        self.backoff = Backoff()
+        self.agent_answers = False
+        self.looks: dict[str, Look] = {}
+        self.host_base: Base | None = None
+        self._platform: Mapping[ResourceId, Observed] = {}
+        self._compiled: dict[str, _Compiled] = {}
+        self._mutex = threading.Lock()
+        self._locks: dict[str, threading.RLock] = {}
+        self._settling: dict[str, threading.Event] = {}
+        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._queued: set[str] = set()
+        self._timers: list[tuple[float, str]] = []
+        self._tick = threading.Condition()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        # Changes wait for imports and builds: one slow one must not hold up another site's.
+        self._changes = ThreadPoolExecutor(max_workers=32, thread_name_prefix="change")
+        self._end_watch: Callable[[], None] = lambda: None
+
+    # --- life ---------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Start the workers, the timer and the watch; the first full pass is the boot."""
+        for number in range(self.settings.reconcile.parallel):
+            self._spawn(f"pass-{number}", self._work)
+        self._spawn("timer", self._run_timer)
+        self.trigger(EVERYWHERE)
+        self._end_watch = self.agent.watch(self.trigger)
+
+    def stop(self) -> None:
+        """End all threads; passes under way end after their step."""
+        self._stopping.set()
+        self._end_watch()
+        for _thread in self._threads:
+            self._queue.put("")
+        with self._tick:
+            self._tick.notify_all()
+        for event in list(self._settling.values()):
+            event.set()
+        self._changes.shutdown(wait=True, cancel_futures=True)
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def _spawn(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run a change's work in a thread of its own."""
+        if not self.stopping:
+            self._changes.submit(work)
+
+    def trigger(self, scope: str) -> None:
+        """Ask for a pass over ``scope`` soon. Any number of calls before it starts are one."""
+        settling = self._settling.get(scope)
+        if settling is not None:
+            settling.set()
+            return
+        with self._mutex:
+            if scope in self._queued:
+                return
+            self._queued.add(scope)
+        self._queue.put(scope)
+
+    def trigger_in(self, seconds: float, scope: str) -> None:
+        with self._tick:
+            heapq.heappush(self._timers, (time.monotonic() + seconds, scope))
+            self._tick.notify_all()
+
+    def _run_timer(self) -> None:
+        drift = time.monotonic() + self.settings.reconcile.drift_seconds
+        while not self.stopping:
+            due: list[str] = []
+            with self._tick:
+                now = time.monotonic()
+                while self._timers and self._timers[0][0] <= now:
+                    due.append(heapq.heappop(self._timers)[1])
+                if drift <= now:
+                    due.append(EVERYWHERE)
+                    drift = now + self.settings.reconcile.drift_seconds
+                if not due:
+                    until = min(drift, self._timers[0][0]) if self._timers else drift
+                    self._tick.wait(max(0.0, until - now))
+            for scope in due:
+                self.trigger(scope)
+
+    def _work(self) -> None:
+        while True:
+            scope = self._queue.get()
+            if self.stopping:
+                return
+            with self._mutex:
+                self._queued.discard(scope)
+            try:
+                self._background(scope)
+            except AlveoleError as error:
+                log.warning("a pass over %s failed: %s", scope, error)
+            except Exception:
+                log.exception("a pass over %s failed by a fault of ours", scope)
+
+    def _background(self, scope: str) -> None:
+        if scope == EVERYWHERE:
+            self.look_everywhere()
+        elif scope == PLATFORM:
+            self.keep_platform()
+        elif scope.startswith(_BASE_SCOPE):
+            base = self._base_of(scope.removeprefix(_BASE_SCOPE))
+            if base is not None:
+                self.ensure_base(base, None)
+        else:
+            self.keep_site(scope)
+
+    @contextlib.contextmanager
+    def lock(self, scope: str) -> Iterator[None]:
+        """One pass a scope at a time."""
+        with self._mutex:
+            lock = self._locks.setdefault(scope, threading.RLock())
+        with lock:
+            yield
+
+    # --- what is wanted -----------------------------------------------------------------------
+    @property
+    def limits(self) -> Mapping[str, Limits]:
+        return {name: each.limits for name, each in self.store.plans.items()}
+
+    def desired(self, stored: Stored) -> tuple[Desired, ...]:
+        return self._compile(stored).desired
+
+    def _compile(self, stored: Stored) -> _Compiled:
+        known = self._compiled.get(stored.site.id)
+        if known is not None and known.site is stored.site and known.pending == stored.pending:
+            return known
+        desired = () if stored.pending else compile_site(stored.site, self.settings, self.limits)
+        kept = tuple(Promise(item.id, PromiseState.KEPT) for item in desired)
+        fresh = _Compiled(stored.site, stored.pending, desired, kept)
+        self._compiled[stored.site.id] = fresh
+        return fresh
+
+    def forget(self, site_id: str) -> None:
+        """Nothing is left of this site."""
+        self._compiled.pop(site_id, None)
+        self.looks.pop(site_id, None)
+        self.backoff.forget(site_id)
+
+    def _bases(self) -> dict[str, Base]:
+        bases = {stored.site.base.key: stored.site.base for stored in self.store.sites.values() if _runs(stored)}
+        if self.host_base is not None:
+            bases[self.host_base.key] = self.host_base
+        return bases
+
+    def _base_of(self, key: str) -> Base | None:
+        known = self.store.bases.get(key)
+        return known.base if known is not None else self._bases().get(key)
+
+    # --- the full pass ------------------------------------------------------------------------
+    def look_everywhere(self) -> None:
+        """One look at all scopes; whatever is not as promised is given a pass of its own.
+
+        Raises ``Temporary`` while the agent is down; then nothing is known and nothing planned.
+        """
+        observation = self._observe(None)
+        unknown = dict(observation.unknown)
+        scopes: dict[str, list[Observed]] = {}
+        for item in observation.found:
+            scopes.setdefault(item.id.scope, []).append(item)
+        platform = scopes.pop(PLATFORM, [])
+        with self._mutex:
+            self._platform = {item.id: item for item in platform}
+        self._check_platform(platform, unknown)
+        for stored in list(self.store.sites.values()):
+            if stored.pending == "create" or stored.site.id in self._settling:
+                scopes.pop(stored.site.id, None)
+                continue
+            found = scopes.pop(stored.site.id, [])
+            compiled = self._compile(stored)
+            if all_kept(compiled.desired, found):
+                self.looks[stored.site.id] = Look(compiled.kept, tuple(found), (), time.time())
+                continue
+            self.looks[stored.site.id] = self._look(stored.site.id, compiled.desired, found, unknown)[1]
+            self.trigger(stored.site.id)
+        for scope in scopes.keys() - self.store.damaged.keys():
+            self.trigger(scope)
+
+    def _check_platform(self, found: Sequence[Observed], unknown: Mapping[Kind, str]) -> None:
+        desired = compile_platform(self.settings, self._bases().values())
+        planned, look = self._look(PLATFORM, desired, found, unknown)
+        self.looks[PLATFORM] = look
+        kinds = {step.id.kind for step in planned.steps}
+        if kinds - {Kind.BASE}:
+            self.trigger(PLATFORM)
+        for step in planned.steps:
+            if step.id.kind is Kind.BASE:
+                self.trigger(_BASE_SCOPE + step.id.name)
+
+    # --- one scope ----------------------------------------------------------------------------
+    def _observe(self, scopes: tuple[str, ...] | None) -> Observation:
+        try:
+            observation: Observation = self.agent.call(protocol.Observe(scopes))
+        except Temporary:
+            self.agent_answers = False
+            raise
+        self.agent_answers = True
+        return observation
+
+    def _look(
+        self, scope: str, desired: Iterable[Desired], found: Sequence[Observed], unknown: Mapping[Kind, str]
+    ) -> tuple[Plan, Look]:
+        planned = plan(
+            desired,
+            found,
+            now=time.time(),
+            drain_seconds=self.settings.reconcile.drain_seconds,
+            unknown=unknown,
+            context=self._platform,
+            held=self.backoff.held(scope),
+        )
+        return planned, Look(planned.promises, tuple(found), planned.waiting, time.time())
+
+    def _pass(self, scope: str, desired: Sequence[Desired], tell: Callable[[], Live]) -> _Pass:
+        """Look at ``scope`` and carry out what is due. ``tell`` gives the change to journal it in."""
+        observation = self._observe((scope,))
+        if scope == PLATFORM:
+            with self._mutex:
+                self._platform = {item.id: item for item in observation.found}
+        planned, look = self._look(scope, desired, observation.found, dict(observation.unknown))
+        self.looks[scope] = look
+        failed = []
+        for step in planned.steps:
+            if self.stopping:
+                break
+            outcome = self._apply(step, tell())
+            if not outcome.done:
+                failed.append((step, outcome))
+        return _Pass(planned, tuple(failed))
+
+    def _apply(self, step: Step, live: Live) -> Outcome:
+        what = f"{step.id.kind}/{step.id.name}"
+        hit("reconcile.before-step")
+        try:
+            outcome: Outcome = self.agent.call(protocol.Apply(step), say=live.show)
+        except AlveoleError as error:
+            outcome = Outcome(False, str(error), temporary=isinstance(error, Temporary))
+        hit("reconcile.after-step")
+        self.backoff.record(step, outcome)
+        if outcome.done:
+            live.say(f"{step.action} {what}: {step.reason}", resource=what, seconds=outcome.seconds)
+        else:
+            live.say(f"{step.action} {what} failed: {outcome.message}", level="error", resource=what)
+            for line in outcome.tail:
+                live.say(line, level="output", resource=what)
+        return outcome
+
+    def keep_platform(self) -> None:
+        """Passes over what all sites share, but for the bases, which take long and have locks of their own."""
+        with self.lock(PLATFORM):
+            self._repair(PLATFORM, None, lambda: compile_platform(self.settings, ()))
+        for site_id in list(self._settling):
+            self.trigger(site_id)
+
+    def keep_site(self, site_id: str) -> None:
+        """Passes over one site, until nothing is to be done or it must wait."""
+        if site_id in self.store.damaged:
+            return
+        with self.lock(site_id):
+            stored = self.store.sites.get(site_id)
+            if site_id in self._settling or (stored is not None and stored.pending):
+                # A change is at work on it and looks by itself.
+                return
+            if stored is None:
+                self._drop_orphan(site_id)
+                return
+            self._repair(site_id, stored.site, lambda: self._fresh(site_id))
+
+    def _fresh(self, site_id: str) -> tuple[Desired, ...]:
+        stored = self.store.sites.get(site_id)
+        return () if stored is None else self.desired(stored)
+
+    def _repair(self, scope: str, site: Site | None, desired: Callable[[], tuple[Desired, ...]]) -> None:
+        live: Live | None = None
+
+        def tell() -> Live:
+            nonlocal live
+            if live is None:
+                live = self.journal.begin(REPAIR, RECONCILER, site=site)
+            return live
+
+        problems: list[Problem] = []
+        reasons: dict[str, None] = {}
+        try:
+            while not self.stopping:
+                done = self._pass(scope, desired(), tell)
+                reasons.update({f"{s.id.kind}/{s.id.name}: {s.reason}": None for s in done.plan.steps})
+                problems.extend(_problem(step, outcome) for step, outcome in done.failed)
+                if not done.plan.steps or len(done.failed) == len(done.plan.steps):
+                    self._come_back(scope, done.plan)
+                    break
+        finally:
+            if live is not None:
+                live.change = msgspec.structs.replace(live.change, reason="; ".join(reasons))
+                self.journal.end(live, problems)
+
+    def _come_back(self, scope: str, planned: Plan) -> None:
+        """Arrange the next pass for what has to wait."""
+        waits = [each for each in (planned.wake_in, self.backoff.next_try(scope)) if each is not None]
+        if waits:
+            self.trigger_in(min(waits), scope)
+        if planned.stuck and not waits:
+            log.info("%s is stuck: %s", scope, "; ".join(f"{each.id} {each.reason}" for each in planned.waiting))
+        self._help(planned)
+
+    def _help(self, planned: Plan) -> None:
+        """Someone waits for a shared thing: have it looked after."""
+        for item in planned.waiting:
+            if item.reason.startswith(f"waits for {Kind.BASE}/"):
+                key = item.reason.removeprefix(f"waits for {Kind.BASE}/").split(" ")[0].rstrip(",")
+                self.trigger(_BASE_SCOPE + key)
+
+    def _drop_orphan(self, scope: str) -> None:
+        observation = self._observe((scope,))
+        found = [item for item in observation.found if item.id.kind in _ORPHAN_KINDS]
+        if not found:
+            return
+        log.warning("%s belongs to no site: %s", scope, ", ".join(str(item.id) for item in found))
+        live = self.journal.begin(REPAIR, RECONCILER, reason=f"{scope} belongs to no site")
+        problems: list[Problem] = []
+        for _round in range(4):
+            planned, _look = self._look(scope, (), found, dict(observation.unknown))
+            if not planned.steps:
+                break
+            outcomes = [(step, self._apply(step, live)) for step in planned.steps]
+            problems = [_problem(step, outcome) for step, outcome in outcomes if not outcome.done]
+            observation = self._observe((scope,))
+            found = [item for item in observation.found if item.id.kind in _ORPHAN_KINDS]
+        self.journal.end(live, problems)
+        self.looks.pop(scope, None)
+
+    def ensure_base(self, base: Base, live: Live | None) -> tuple[Problem, ...]:
+        """Build ``base`` unless it is there; others that need it wait for the same building."""
+        id = base_id(base)
+        with self.lock(_BASE_SCOPE + base.key):
+            found = self._platform.get(id)
+            if found is not None and found.ready and not found.defects:
+                return ()
+            desired = [item for item in compile_platform(self.settings, (base,)) if isinstance(item.spec, BaseSpec)]
+            self._refresh_platform()
+            planned, _look = self._look(PLATFORM, desired, tuple(self._platform.values()), {})
+            steps = [step for step in planned.steps if step.id == id]
+            if not steps:
+                return tuple(Problem(str(each.id), each.reason) for each in planned.waiting if each.id == id)
+            own = live if live is not None else self.journal.begin(REPAIR, RECONCILER, reason=f"{id.name} is missing")
+            outcome = self._apply(steps[0], own)
+            problems = () if outcome.done else (_problem(steps[0], outcome),)
+            if live is None:
+                self.journal.end(own, problems)
+            self._refresh_platform()
+        for stored in list(self.store.sites.values()):
+            if stored.site.base.key == base.key and _runs(stored):
+                self.trigger(stored.site.id)
+        return problems
+
+    def _refresh_platform(self) -> None:
+        observation = self._observe((PLATFORM,))
+        with self._mutex:
+            self._platform = {item.id: item for item in observation.found}
+
+    def base_ready(self, base: Base) -> bool:
+        found = self._platform.get(base_id(base))
+        return found is not None and found.ready and not found.defects
+
+    # --- for a change -------------------------------------------------------------------------
+    def settle(self, site: Site, live: Live, *, attempts: int = 3, version: int | None = None) -> Settled:
+        """Passes over one site until all its promises are kept or it is clear that they will not be.
+
+        ``version``: give up (``superseded``) once the site has another one. Blocks; call it from
+        :meth:`submit`. A resource is tried ``attempts`` times, one that cannot work only once.
+        """
+        site_id = site.id
+        poke = threading.Event()
+        # A change that takes another's place waits until that one has seen it and left.
+        with self.lock(f"change:{site_id}"):
+            # Under the lock, so that no background pass is half-way through its own plan.
+            with self.lock(site_id):
+                self._settling[site_id] = poke
+            self.backoff.forget(site_id)
+            try:
+                if site.wanted is Wanted.RUNNING and not self.base_ready(site.base):
+                    problems = self.ensure_base(site.base, live)
+                    if problems:
+                        return Settled(problems, essential=True)
+                return self._settle(site_id, live, attempts, version, poke)
+            finally:
+                self._settling.pop(site_id, None)
+                # What came meanwhile was only poked.
+                if not self.stopping:
+                    self.trigger_in(0.05, site_id)
+
+    def _settle(self, site_id: str, live: Live, attempts: int, version: int | None, poke: threading.Event) -> Settled:
+        stored = self.store.sites.get(site_id)
+        deadline = time.monotonic() + _PATIENCE_SECONDS + (stored.site.run.ready_seconds if stored else 0)
+        poll = _POLL_SECONDS[0]
+        while True:
+            poke.clear()
+            stored = self.store.sites.get(site_id)
+            if stored is None or (version is not None and stored.site.version != version):
+                return Settled((Problem("", "another change took its place"),), superseded=True)
+            with self.lock(site_id):
+                done = self._pass(site_id, self.desired(stored), lambda: live)
+            if not done.plan.steps and not done.plan.waiting and done.plan.kept:
+                return Settled()
+            failure = self._hopeless(done, attempts)
+            if failure or self.stopping or time.monotonic() > deadline:
+                problems = failure or tuple(
+                    Problem(f"{each.id.kind}/{each.id.name}", each.reason) for each in done.plan.waiting
+                )
+                return Settled(problems or (Problem("", "is not as promised in time"),), _essential(done.plan))
+            if done.plan.steps and len(done.failed) < len(done.plan.steps):
+                poll = _POLL_SECONDS[0]
+                continue
+            self._help(done.plan)
+            if any("/network" in each.reason or "/firewall" in each.reason for each in done.plan.waiting):
+                self.trigger(PLATFORM)
+            waits = [each for each in (done.plan.wake_in, self.backoff.next_try(site_id), poll) if each is not None]
+            poke.wait(max(0.005, min(waits)))
+            poll = min(poll * 2, _POLL_SECONDS[1])
+
+    def _hopeless(self, done: _Pass, attempts: int) -> tuple[Problem, ...]:
+        return tuple(
+            _problem(step, outcome)
+            for step, outcome in done.failed
+            if not outcome.temporary or self.backoff.failures(step.id) >= attempts
+        )
+
+
+def _runs(stored: Stored) -> bool:
+    return stored.site.wanted is Wanted.RUNNING and not stored.pending
+
+
+def _essential(planned: Plan) -> bool:
+    kinds = (Kind.WORKLOAD, Kind.STORAGE, Kind.RELEASE)
+    return any(promise.id.kind in kinds and promise.state is not PromiseState.KEPT for promise in planned.promises)
+
+
+def _problem(step: Step, outcome: Outcome) -> Problem:
+    tail = "".join(f"\n{line}" for line in outcome.tail[-20:])
+    return Problem(f"{step.id.kind}/{step.id.name}", f"{step.action} failed: {outcome.message}{tail}")
