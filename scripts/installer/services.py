@@ -1,0 +1,173 @@
+"""Starting and stopping Alvéole: two units under systemd, one process in the background elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from common import CHECKOUT, ENVIRONMENT, Instance, Stop, digest_of, has_systemd, run, say, write
+
+UNITS = Path("/etc/systemd/system")
+ROLES = ("agent", "control")
+_LOG_BYTES = 16 * 1024 * 1024
+
+
+def start(instance: Instance, changed: bool) -> None:
+    """Bring Alvéole up, or up to date; ``changed``: its program or its settings are new."""
+    settings = digest_of([instance.config]) if instance.config.exists() else ""
+    changed = changed or instance.record.get("settings") != settings
+    if has_systemd():
+        _start_units(instance, changed)
+    else:
+        _start_background(instance, changed)
+    _wait(instance)
+    instance.record.set(settings=settings)
+
+
+def stop(instance: Instance) -> None:
+    """Stop both halves. Sites and the proxy go on."""
+    if has_systemd():
+        for role in reversed(ROLES):
+            unit = instance.unit(role)
+            if (UNITS / unit).exists():
+                say(f"stopping {unit}")
+                run(["systemctl", "disable", "--now", unit], check=False)
+                (UNITS / unit).unlink(missing_ok=True)
+        run(["systemctl", "daemon-reload"], check=False)
+        run(["systemctl", "reset-failed", *(instance.unit(role) for role in ROLES)], check=False)
+    pid = running(instance)
+    if pid:
+        say(f"stopping alveole serve (pid {pid})")
+        end([pid])
+    instance.pid_file.unlink(missing_ok=True)
+
+
+def running(instance: Instance) -> int | None:
+    """The pid of ``alveole serve`` of this instance, where it runs in the background."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        pid = int(instance.pid_file.read_text(encoding="ascii"))
+        with contextlib.suppress(OSError):
+            # A pid alone may by now be anybody's.
+            if os.fsencode(instance.prefix) + b"/" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    return None
+
+
+def end(pids: list[int], patience: float = 40) -> None:
+    """Ask each process to end, and kill those that have not after ``patience`` seconds."""
+    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            pids = [pid for pid in pids if _alive(pid)]
+            if not pids:
+                return
+            time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return not re.search(r"\) Z ", Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return False
+
+
+def unit_text(instance: Instance, role: str) -> str:
+    """The packaged unit with the paths, the user and the names of this instance."""
+    text = (CHECKOUT / "packaging/systemd" / f"alveole-{role}.service").read_text(encoding="utf-8")
+    user = instance.setting("users", "control")
+    places = {
+        "/opt/alveole/venv": instance.venv,
+        "/etc/alveole/alveole.toml": instance.config,
+        "/var/lib/alveole": instance.state,
+        "/run/alveole": instance.run,
+        "User=alveole\n": f"User={user}\n",
+        "-o alveole -g alveole ": f"-o {user} -g {user} ",
+        "alveole-agent.service": instance.unit("agent"),
+    }
+    # In one go: what one replacement wrote is never replaced by the next.
+    return re.sub("|".join(map(re.escape, places)), lambda found: str(places[found[0]]), text)
+
+
+def _start_units(instance: Instance, changed: bool) -> None:
+    written = False
+    for role in ROLES:
+        unit = instance.unit(role)
+        instance.record.add("units", unit)
+        written = write(UNITS / unit, unit_text(instance, role)) or written
+    if written:
+        run(["systemctl", "daemon-reload"])
+    units = [instance.unit(role) for role in ROLES]
+    run(["systemctl", "enable", *units])
+    active = run(["systemctl", "is-active", *units], check=False).returncode == 0
+    if active and not (changed or written):
+        say(f"{' and '.join(units)} are running")
+        return
+    say(f"{'restarting' if active else 'starting'} {' and '.join(units)}")
+    if run(["systemctl", "restart", *units], check=False, timeout=660).returncode != 0:
+        raise Stop(f"{' or '.join(units)} did not start:\n{_last_lines(instance)}", status=5)
+
+
+def _start_background(instance: Instance, changed: bool) -> None:
+    pid = running(instance)
+    if pid and not changed:
+        say(f"alveole serve is running (pid {pid})")
+        return
+    if pid:
+        say(f"stopping alveole serve (pid {pid}); sites go on")
+        end([pid])
+    instance.record.set(background=True)
+    instance.log_file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if instance.log_file.stat().st_size > _LOG_BYTES:
+            instance.log_file.replace(instance.log_file.with_suffix(".log.1"))
+    descriptor = os.open(instance.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    try:
+        process = subprocess.Popen(
+            [instance.program, "--config", instance.config, "serve"],
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            env={key: ENVIRONMENT[key] for key in ("PATH", "LC_ALL", "HOME")},
+            cwd="/",
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
+    write(instance.pid_file, f"{process.pid}\n")
+    say(f"started alveole serve in the background (pid {process.pid}), log in {instance.log_file}")
+
+
+def _wait(instance: Instance, seconds: float = 180) -> None:
+    """Until the API answers."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        asked = instance.alveole("status", "--json", check=False, timeout=60)
+        if asked.returncode == 0:
+            say("the API answers")
+            return
+        if not has_systemd() and not running(instance):
+            raise Stop(f"alveole serve ended:\n{_last_lines(instance)}", status=5)
+        time.sleep(0.2)
+    why = asked.stderr.strip().splitlines()[-1:] or [""]
+    raise Stop(f"the API did not answer within {seconds:.0f} s: {why[0]}\n{_last_lines(instance)}", status=5)
+
+
+def _last_lines(instance: Instance) -> str:
+    if has_systemd():
+        argv = ["journalctl", "--no-pager", "-n", "25", "-o", "cat"]
+        for role in ROLES:
+            argv += ["-u", instance.unit(role)]
+        text = run(argv, check=False).stdout
+    else:
+        text = ""
+        with contextlib.suppress(OSError):
+            text = instance.log_file.read_text(encoding="utf-8", errors="replace")
+    return "\n".join(f"    {line}" for line in text.splitlines()[-25:])
