@@ -18,13 +18,26 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from alveole.host.tar import Member, Stream, members, shown, sniff
-from alveole.host.tree import CHUNK, Entry, Pace, Rejected, Say, full, link_entry, size_text, sync, tree_digest
+from alveole.host.tree import (
+    CHUNK,
+    Entry,
+    Pace,
+    Rejected,
+    Say,
+    full,
+    link_entry,
+    size_text,
+    sync,
+    sync_files,
+    tree_digest,
+)
 
 #: Bytes of a whole name and of a link's target; far under the kernel's 4,096.
 NAME_BYTES = 2048
 #: Links followed one after the other before the kernel gives up (path_resolution(7)).
 _HOPS = 40
-_INDEX = ("index.html", "index.htm")
+#: Up to here each entry is synced by itself.
+_FEW = 24
 
 
 class Ceilings(NamedTuple):
@@ -248,10 +261,17 @@ def unpack(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     else:
         os.rename("unpacking", "tree")
     digest = tree_digest(builder.entries, f"{wrapper}/" if unwrapped else "")
-    if not args.get("loose"):
-        sync()
+    _sync(builder.entries, f"{wrapper}/" if unwrapped else "")
     files = sum(entry.kind != "d" for entry in builder.entries.values())
     return {"digest": digest, "bytes": builder.bytes, "files": files}
+
+
+def _sync(entries: dict[str, Entry], prefix: str) -> None:
+    if len(entries) > _FEW:
+        sync()
+        return
+    kept = (path[len(prefix) :] for path, entry in entries.items() if entry.kind != "l" and path.startswith(prefix))
+    sync_files([*(f"tree/{path}" for path in kept if path), "tree"])
 
 
 def _untar(builder: Builder, fd: int, kind: str, ceilings: Ceilings, prefix: str) -> bool:
