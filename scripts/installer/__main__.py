@@ -86,12 +86,20 @@ def _install(options: argparse.Namespace) -> int:
     began = time.monotonic()
     head("Checking this machine")
     _check_machine()
+    if not options.config.exists() and options.config != DEFAULT_CONFIG:
+        raise Stop(
+            f"there is no settings file {options.config}",
+            hint=f"begin with a copy of {CHECKOUT}/packaging/alveole.toml",
+            status=2,
+        )
     asked = {"http_port": options.http_port, "https_port": options.https_port}
-    _remember(Instance(options.config, options.prefix))
-    program.settings_file(options.config, {key: port for key, port in asked.items() if port})
-    instance = Instance(options.config)
+    edge = {key: port for key, port in asked.items() if port}
+    instance = Instance(options.config, options.prefix)
+    instance.settings["edge"].update(edge)
     ports.check(instance)
-    say(f"ports {instance.setting('edge', 'http_port')} and {instance.setting('edge', 'https_port')} are ours to use")
+    say(f"ports {instance.setting('edge', 'http_port')} and {instance.setting('edge', 'https_port')} are free or ours")
+    _remember(instance)
+    program.settings_file(options.config, edge)
 
     head("Debian packages")
     packages.install(instance)

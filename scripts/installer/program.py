@@ -11,7 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from common import CHECKOUT, DEFAULT_CONFIG, LINK, Instance, Stop, digest_of, run, say, write
+from common import CHECKOUT, LINK, Instance, Stop, digest_of, run, say, write
 
 _DONE = "installed.stamp"
 
@@ -23,14 +23,8 @@ def settings_file(config: Path, edge_ports: dict[str, int]) -> None:
         if not edge_ports:
             say(f"the settings in {config}")
             return
-    elif config == DEFAULT_CONFIG:
-        text = (CHECKOUT / "packaging/alveole.toml").read_text(encoding="utf-8")
     else:
-        raise Stop(
-            f"there is no settings file {config}",
-            hint=f"begin with a copy of {CHECKOUT}/packaging/alveole.toml",
-            status=2,
-        )
+        text = (CHECKOUT / "packaging/alveole.toml").read_text(encoding="utf-8")
     for key, port in edge_ports.items():
         text = _with_setting(text, "edge", key, port)
     got = tomllib.loads(text).get("edge", {})
