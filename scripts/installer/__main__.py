@@ -24,7 +24,7 @@ import ports
 import program
 import services
 import teardown
-from common import CHECKOUT, DEFAULT_CONFIG, Instance, Stop, alone, has_systemd, head, run, say, warn
+from kit import CHECKOUT, DEFAULT_CONFIG, Instance, Stop, alone, has_systemd, head, run, say, warn
 
 DEMO = "demo"
 TOKEN = "quickstart"  # noqa: S105  the name of a token, not a token

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import Instance, Stop, has_systemd, run, say, warn
+from kit import Instance, Stop, has_systemd, run, say, warn
 
 #: package: what Alvéole does with it.
 NEEDED = {

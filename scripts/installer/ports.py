@@ -8,7 +8,7 @@ import socket
 import struct
 from pathlib import Path
 
-from common import Instance, Stop
+from kit import Instance, Stop
 
 _LISTEN = "0A"
 

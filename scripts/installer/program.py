@@ -11,7 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from common import CHECKOUT, LINK, Instance, Stop, digest_of, run, say, write
+from kit import CHECKOUT, LINK, Instance, Stop, digest_of, run, say, write
 
 _DONE = "installed.stamp"
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from common import CHECKOUT, ENVIRONMENT, Instance, Stop, digest_of, has_systemd, run, say, write
+from kit import CHECKOUT, ENVIRONMENT, Instance, Stop, digest_of, has_systemd, run, say, write
 
 UNITS = Path("/etc/systemd/system")
 ROLES = ("agent", "control")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import packages
 import services
-from common import DEFAULT_CONFIG, LINK, Instance, run, say
+from kit import DEFAULT_CONFIG, LINK, Instance, run, say
 
 #: What the product makes in its state directory; anything else there is somebody's own.
 _STATE = ("control", "sites", "bases", "logs", "ca", "certs", "backups", "secrets", "edge", "program")
