@@ -62,6 +62,12 @@ class Addressing(msgspec.Struct, frozen=True):
         block, place = divmod(number - 1, _BLOCK)
         return self.first4 + block * 256 + place
 
+    def number(self, life4: IPv4Address) -> int | None:
+        """The site number whose address for life this is; ``None`` for any other address."""
+        block, place = divmod(int(life4) - int(self.first4), 256)
+        number = block * _BLOCK + place + 1
+        return number if place < _BLOCK and 1 <= number <= self.capacity() else None
+
     def life6(self, number: int) -> IPv6Address:
         return self.network6[number]
 

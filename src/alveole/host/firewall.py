@@ -1,0 +1,426 @@
+"""The rules around the sites, kept by libnftables in this process.
+
+Two tables of our own, so that nothing of anybody else's is ever read or changed. Rules are
+constant; instances are elements of four sets:
+
+========== ======= ==============================================================
+set        family  element
+========== ======= ==============================================================
+``from4``  bridge  interface . hardware address . IPv4 address it may send from
+``from6``  bridge  the same for IPv6
+``out4``   inet    own IPv4 address of an instance that may reach the internet
+``out6``   inet    the same for IPv6
+========== ======= ==============================================================
+
+A chain without rules, ``seal``, carries in its comment the stamp given by control and a digest of
+the rules as the kernel lists them, so that any change by another hand shows.
+
+Another table's ``drop`` cannot be overruled from here (nft(8)): where Docker sets the policy of
+``FORWARD`` to drop, sites reach the internet only after a rule in its ``DOCKER-USER`` chain.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import re
+import struct
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from alveole import failpoints
+from alveole.config import Settings
+from alveole.errors import Temporary
+from alveole.host import netlink
+from alveole.host.network import group_of
+from alveole.model.addressing import InstanceNet
+
+#: Never reached from a site: IANA's special-purpose registry (RFC 6890), multicast, and 168.63.129.16, where
+#: Azure keeps its metadata. The other clouds' addresses are link-local, shared or unique-local ones.
+CLOSED4 = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "168.63.129.16",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/3",
+)
+#: Inside the global unicast space 2000::/3, the only IPv6 space reached: protocol assignments with Teredo, and 6to4.
+CLOSED6 = ("2001::/23", "2002::/16")
+
+#: (number, slot) → may it go out to the internet.
+Instances = Mapping[tuple[int, int], bool]
+
+# libnftables(3), nftables/libnftables.h
+_OUTPUT_JSON = 1 << 4
+_OUTPUT_NUMERIC = 0b1111 << 6
+_NETLINK_NETFILTER = 12
+_GET_GENERATION = 10 << 8 | 16
+
+
+class RulesRefused(Temporary):
+    """The kernel or libnftables refused a command; the message is its first line."""
+
+    code = "rules-refused"
+
+
+class FirewallState(msgspec.Struct, frozen=True):
+    """The tables as they are. ``stamp`` is empty when they were not finished."""
+
+    stamp: str
+    problems: tuple[str, ...]
+
+
+def render(settings: Settings) -> str:
+    """Both tables with empty sets, for ``nft -f``. Pure."""
+    plan = settings.addressing()
+    names = settings.network
+    group = group_of(names.bridge)
+    closed4, closed6 = ", ".join(CLOSED4), ", ".join(CLOSED6)
+    errors4 = "echo-reply, destination-unreachable, time-exceeded, parameter-problem"
+    errors6 = "echo-reply, destination-unreachable, packet-too-big, time-exceeded, parameter-problem"
+    discovery = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect"
+    return f"""\
+table inet {names.table} {{
+	set out4 {{
+		type ipv4_addr
+	}}
+
+	set out6 {{
+		type ipv6_addr
+	}}
+
+	chain raw_output {{
+		type filter hook output priority raw; policy accept;
+		oifname "{names.bridge}" notrack
+	}}
+
+	chain raw_prerouting {{
+		type filter hook prerouting priority raw; policy accept;
+		iifname "{names.bridge}" fib daddr type local notrack
+	}}
+
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		iifname "{names.bridge}" goto site_to_host
+	}}
+
+	chain site_to_host {{
+		ip daddr {plan.gateway4} tcp flags & (ack | rst) != 0 accept
+		ip daddr {plan.gateway4} icmp type {{ {errors4} }} accept
+		ip6 daddr {plan.gateway6} tcp flags & (ack | rst) != 0 accept
+		ip6 daddr {plan.gateway6} icmpv6 type {{ {errors6} }} accept
+		drop
+	}}
+
+	chain forward {{
+		type filter hook forward priority filter; policy accept;
+		iifname "{names.bridge}" goto from_site
+		oifname "{names.bridge}" goto to_site
+	}}
+
+	chain from_site {{
+		ct state invalid drop
+		oifname "{names.bridge}" goto refuse
+		ip saddr @out4 ip daddr != {plan.network4} ip daddr != {{ {closed4} }} accept
+		ip6 saddr @out6 ip6 daddr 2000::/3 ip6 daddr != {plan.network6} ip6 daddr != {{ {closed6} }} accept
+		goto refuse
+	}}
+
+	chain refuse {{
+		meta l4proto tcp reject with tcp reset
+		reject with icmpx admin-prohibited
+	}}
+
+	chain to_site {{
+		ct state established,related accept
+		drop
+	}}
+
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr {plan.network4} oifname != "{names.bridge}" masquerade
+		ip6 saddr {plan.network6} oifname != "{names.bridge}" masquerade
+	}}
+}}
+table bridge {names.table} {{
+	set from4 {{
+		type ifname . ether_addr . ipv4_addr
+	}}
+
+	set from6 {{
+		type ifname . ether_addr . ipv6_addr
+	}}
+
+	chain prerouting {{
+		type filter hook prerouting priority -310; policy accept;
+		iifgroup {{ {group}, {group + 1} }} goto site
+	}}
+
+	chain site {{
+		iifname . ether saddr . ip saddr @from4 accept
+		icmpv6 type {{ {discovery} }} drop
+		iifname . ether saddr . ip6 saddr @from6 accept
+		drop
+	}}
+
+	chain forward {{
+		type filter hook forward priority -310; policy accept;
+		iifgroup {{ {group}, {group + 1} }} drop
+		oifgroup {{ {group}, {group + 1} }} drop
+	}}
+}}
+"""
+
+
+class Firewall:
+    """The two tables of one instance of Alvéole. Thread-safe.
+
+    Belongs to the network namespace of the thread that first uses it. Every method that changes
+    something is one transaction, safe to repeat, and raises :class:`RulesRefused`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.table = settings.network.table
+        self.addressing = settings.addressing()
+        self._nft: _Nft | None = None
+        self._lock = threading.RLock()
+        self._seen: tuple[int, Instances, Instances, FirewallState | None] | None = None
+
+    def admit(self, net: InstanceNet, internet: bool) -> None:
+        """Let the instance's frames pass: from its own addresses only; and out where ``internet``."""
+        out = self._elements_out(net)
+        commands = self._add(self._elements_from(net)) + self._add(out)
+        if not internet:
+            commands += self._delete(out)
+        self._run(commands)
+
+    def withdraw(self, net: InstanceNet) -> None:
+        """The opposite of ``admit``. Nothing to do when the tables are gone."""
+        elements = self._elements_from(net) + self._elements_out(net)
+        # Deleting what is absent is an error in nftables 1.0.6; adding what is present is none.
+        try:
+            self._run(self._add(elements) + self._delete(elements))
+        except RulesRefused:
+            if self._sealed() is not None:
+                raise
+
+    def ensure(self, instances: Instances, stamp: str = "") -> bool:
+        """Make the tables, or put them right when anything differs; gives whether anything did."""
+        with self._lock:
+            state = self.observe(instances)
+            if state and state.stamp == stamp and not state.problems:
+                return False
+            self.rebuild(instances, stamp)
+            return True
+
+    def rebuild(self, instances: Instances, stamp: str = "") -> None:
+        """Put both tables anew in one transaction, with the elements of ``instances`` and nothing else."""
+        elements: list[tuple[str, str]] = []
+        for (number, slot), internet in instances.items():
+            net = self.addressing.instance(number, slot)
+            elements += self._elements_from(net) + (self._elements_out(net) if internet else [])
+        with self._lock:
+            self._run(self._drop_tables() + render(self.settings) + self._add(elements))
+            failpoints.hit("rules-unsealed")
+            # Listed by the kernel, not taken from our text: only so can the two be compared later.
+            rules, _ = self._list()
+            self._run(f'add chain inet {self.table} seal {{ comment "{stamp or "-"} {_digest(rules)}"; }}\n')
+
+    def update(self, instances: Callable[[], Instances], stamp: str = "") -> None:
+        """``rebuild`` for the instances there are when no other change can come in between."""
+        with self._lock:
+            self.rebuild(instances(), stamp)
+
+    def remove(self) -> None:
+        """Take both tables away."""
+        self._run(self._drop_tables())
+
+    def observe(self, required: Instances, tolerated: Instances | None = None) -> FirewallState | None:
+        """The tables as they are, with every way in which they are not as they should be.
+
+        ``required`` must have their elements; ``tolerated`` (default: the same) may; others must
+        not. ``None`` when neither table is there. Costs nothing while nobody changed any rule of
+        the machine: the kernel counts changes.
+        """
+        tolerated = {**required, **(tolerated or {})}
+        with self._lock:
+            generation = self._library().generation()
+            if self._seen and self._seen[:3] == (generation, required, tolerated):
+                return self._seen[3]
+            state = self._look(required, tolerated)
+            self._seen = (generation, dict(required), tolerated, state)
+            return state
+
+    def _look(self, required: Instances, tolerated: Instances) -> FirewallState | None:
+        stamp, digest = self._sealed() or ("", "")
+        try:
+            rules, elements = self._list()
+        except RulesRefused:
+            if self._absent():
+                return None
+            return FirewallState(stamp, ("one of the two tables is gone",))
+        problems = []
+        if _digest(rules) != digest:
+            problems.append("rules were changed" if digest else "the rules were not finished")
+        wanted: dict[tuple[str, str], str] = {}
+        for (number, slot), internet in required.items():
+            net = self.addressing.instance(number, slot)
+            for element in self._elements_from(net) + (self._elements_out(net) if internet else []):
+                wanted[element] = net.interface
+        missing = sorted({name for element, name in wanted.items() if element not in elements})
+        if missing:
+            problems.append(f"rules of {_some(missing)} are missing")
+        for (number, slot), internet in tolerated.items():
+            net = self.addressing.instance(number, slot)
+            elements.difference_update(self._elements_from(net))
+            if internet:
+                elements.difference_update(self._elements_out(net))
+        if elements:
+            problems.append(f"{len(elements)} elements belong to no instance: {_some(sorted(e[1] for e in elements))}")
+        return FirewallState("" if stamp == "-" else stamp, tuple(problems))
+
+    def _absent(self) -> bool:
+        tables = self._read("list tables")
+        ours = [each for each in tables if each.get("table", {}).get("name") == self.table]
+        return not any(each["table"]["family"] in ("inet", "bridge") for each in ours)
+
+    def _sealed(self) -> tuple[str, str] | None:
+        """The stamp and the digest on the seal; ``None`` without one."""
+        # As text: the JSON of nftables 1.0.6 leaves the comments of chains out.
+        try:
+            with self._lock:
+                text = self._library().run(f"list chain inet {self.table} seal", 0)
+        except RulesRefused:
+            return None
+        found = re.search(rb'comment "(\S+) (\S+)"', text)
+        return (found[1].decode(), found[2].decode()) if found else None
+
+    def _list(self) -> tuple[list[dict[str, Any]], set[tuple[str, str]]]:
+        """The rules of both tables in a form that does not change by itself, and the elements of the sets."""
+        rules = []
+        elements: set[tuple[str, str]] = set()
+        for family in ("inet", "bridge"):
+            for each in self._read(f"list table {family} {self.table}"):
+                kind, value = next(iter(each.items()))
+                if kind == "metainfo" or value.get("name") == "seal":
+                    continue
+                value.pop("handle", None)
+                if kind == "set":
+                    name = f"{family} {value['name']}"
+                    for element in value.pop("elem", ()):
+                        parts = element["concat"] if isinstance(element, dict) and "concat" in element else [element]
+                        elements.add((name, " ".join(map(str, parts))))
+                rules.append(each)
+        return rules, elements
+
+    def _elements_from(self, net: InstanceNet) -> list[tuple[str, str]]:
+        start = f"{net.interface} {net.mac}"
+        return [
+            ("bridge from4", f"{start} {net.own4}"),
+            ("bridge from4", f"{start} {net.life4}"),
+            ("bridge from6", f"{start} {net.own6}"),
+            ("bridge from6", f"{start} {net.life6}"),
+        ]
+
+    def _elements_out(self, net: InstanceNet) -> list[tuple[str, str]]:
+        # Not the address for life: both slots have it, and one going away must not close the other's way.
+        return [("inet out4", str(net.own4)), ("inet out6", str(net.own6))]
+
+    def _add(self, elements: Iterable[tuple[str, str]]) -> str:
+        return self._change("add", elements)
+
+    def _delete(self, elements: Iterable[tuple[str, str]]) -> str:
+        return self._change("delete", elements)
+
+    def _change(self, verb: str, elements: Iterable[tuple[str, str]]) -> str:
+        by_set: dict[str, list[str]] = {}
+        for name, element in elements:
+            first, *rest = element.split(" ")
+            by_set.setdefault(name, []).append(" . ".join((f'"{first}"', *rest)) if rest else first)
+        return "".join(
+            f"{verb} element {family} {self.table} {name} {{ {', '.join(values)} }}\n"
+            for key, values in by_set.items()
+            for family, name in (key.split(" "),)
+        )
+
+    def _drop_tables(self) -> str:
+        return "".join(
+            f"add table {family} {self.table}\ndelete table {family} {self.table}\n" for family in ("inet", "bridge")
+        )
+
+    def _library(self) -> _Nft:
+        if self._nft is None:
+            self._nft = _Nft()
+        return self._nft
+
+    def _run(self, commands: str) -> None:
+        with self._lock:
+            self._library().run(commands, 0)
+
+    def _read(self, command: str) -> list[dict[str, Any]]:
+        with self._lock:
+            text = self._library().run(command, _OUTPUT_JSON | _OUTPUT_NUMERIC)
+        found: list[dict[str, Any]] = msgspec.json.decode(text)["nftables"]
+        return found
+
+
+class _Nft:
+    """libnftables.so.1: commands as text, in this process. Not thread-safe."""
+
+    def __init__(self) -> None:
+        try:
+            self._library = library = ctypes.CDLL("libnftables.so.1")
+        except OSError:
+            raise RulesRefused("libnftables.so.1 is not installed", hint="apt-get install libnftables1") from None
+        library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+        library.nft_ctx_new.restype = ctypes.c_void_p
+        library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+        library.nft_ctx_output_set_flags.restype = None
+        for name in ("output", "error"):
+            buffer = getattr(library, f"nft_ctx_buffer_{name}")
+            buffer.argtypes = [ctypes.c_void_p]
+            get = getattr(library, f"nft_ctx_get_{name}_buffer")
+            get.argtypes = [ctypes.c_void_p]
+            get.restype = ctypes.c_char_p
+        self._context = library.nft_ctx_new(0)
+        if not self._context or library.nft_ctx_buffer_output(self._context):
+            raise RulesRefused("libnftables gives no context")
+        library.nft_ctx_buffer_error(self._context)
+        self._netlink = netlink.Socket(_NETLINK_NETFILTER)
+
+    def run(self, commands: str, flags: int) -> bytes:
+        """One transaction; gives what it printed."""
+        self._library.nft_ctx_output_set_flags(self._context, flags)
+        status = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+        output: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
+        error: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
+        if status:
+            lines = error.decode(errors="replace").splitlines() or ["no reason given"]
+            raise RulesRefused(f"nftables: {lines[0]}", hint=lines[1] if len(lines) > 1 else "")
+        return output
+
+    def generation(self) -> int:
+        """The kernel's count of changes to the rules of this network namespace, by anybody."""
+        message = netlink.Message("get generation", _GET_GENERATION, 0, b"\0\0\0\0")
+        # nfgenmsg, then NFTA_GEN_ID (1), big-endian (linux/netfilter/nf_tables.h).
+        found = self._netlink.dump(message, lambda body: int(struct.unpack_from(">I", body, 8)[0]))
+        return found[0]
+
+
+def _digest(rules: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(msgspec.json.encode(rules)).hexdigest()[:32]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
