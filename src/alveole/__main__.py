@@ -1,0 +1,5 @@
+"""``python -m alveole``: the same as the ``alveole`` program."""
+
+from alveole.cli import main
+
+main()

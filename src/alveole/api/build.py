@@ -1,0 +1,46 @@
+"""From the services to an ASGI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from alveole.agent import protocol
+from alveole.api import changes, exec, objects, platform, problems, schema, sites
+from alveole.api.exec import Session, Start
+from alveole.api.gate import Gate
+from alveole.config import Settings
+from alveole.services import Services
+
+
+def build(services: Services, settings: Settings, *, start: Start | None = None) -> ASGIApp:
+    """The whole API. ``start`` opens programs inside sites; by default it asks the agent."""
+    app = FastAPI(
+        title="Alvéole",
+        # The framework's pages load scripts from other hosts; openapi.json alone is served.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+        middleware=[Middleware(Gate, services=services)],
+    )
+    app.state.services = services
+    app.state.settings = settings
+    app.state.start = start or _agent(settings)
+    problems.install(app)
+    for module in (sites, exec, changes, objects, platform):
+        app.include_router(module.router)
+    schema.install(app)
+    return app
+
+
+def _agent(settings: Settings) -> Start:
+    from alveole.agent.client import AgentClient
+
+    client = AgentClient(settings.agent_socket)
+
+    def start(request: protocol.Exec) -> Session:
+        return client.exec(request)
+
+    return start

@@ -1,0 +1,146 @@
+"""Routes of everything that is not a site, a change or the machine: backups, plans, bases, uploads, tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from alveole import requests as ask
+from alveole import views
+from alveole.api import uploads
+from alveole.api.answers import change_accepted, json, services
+from alveole.api.bodies import Caller, Key, body
+from alveole.api.schema import accepted, described
+
+router = APIRouter(prefix="/v1")
+
+
+# --- backups ------------------------------------------------------------------------------------
+@router.get("/backups", tags=["backups"], **described("List backups, newest first", list[views.BackupView]))
+async def list_backups(
+    request: Request,
+    caller: Caller,
+    site: Annotated[str | None, Query(description="Only those of this site, also of a destroyed one.")] = None,
+) -> Response:
+    return json(await run_in_threadpool(services(request).list_backups, caller, site))
+
+
+@router.post("/backups", tags=["backups"], **accepted("Save a site", body=ask.CreateBackup, errors=(507,)))
+async def create_backup(
+    request: Request, caller: Caller, key: Key, wanted: Annotated[ask.CreateBackup, Depends(body(ask.CreateBackup))]
+) -> Response:
+    """Content, configuration and volumes, while the site runs. Its id is in the change's `result`."""
+    return change_accepted(await run_in_threadpool(services(request).create_backup, caller, wanted, key=key))
+
+
+@router.post(
+    "/backups/{backup}/restore",
+    tags=["backups"],
+    **accepted("Give a backup back", body=ask.RestoreBackup, errors=(507,)),
+)
+async def restore_backup(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    backup: str,
+    wanted: Annotated[ask.RestoreBackup, Depends(body(ask.RestoreBackup))],
+) -> Response:
+    """Into the site it was made of, or with `name` as a new one; the live one is untouched until the switch."""
+    return change_accepted(await run_in_threadpool(services(request).restore_backup, caller, backup, wanted, key=key))
+
+
+@router.delete("/backups/{backup}", tags=["backups"], **accepted("Delete a backup"))
+async def delete_backup(request: Request, caller: Caller, key: Key, backup: str) -> Response:
+    return change_accepted(await run_in_threadpool(services(request).delete_backup, caller, backup, key=key))
+
+
+# --- plans --------------------------------------------------------------------------------------
+@router.get("/plans", tags=["plans"], **described("List plans", list[views.PlanView]))
+async def list_plans(request: Request, caller: Caller) -> Response:
+    return json(await run_in_threadpool(services(request).list_plans, caller))
+
+
+@router.get("/plans/{plan}", tags=["plans"], **described("Show a plan", views.PlanView, errors=(404,)))
+async def show_plan(request: Request, caller: Caller, plan: str) -> Response:
+    return json(await run_in_threadpool(services(request).show_plan, caller, plan))
+
+
+@router.post(
+    "/plans",
+    tags=["plans"],
+    **described("Create a plan", views.PlanView, status=201, body=ask.CreatePlan, errors=(409, 422)),
+)
+async def create_plan(
+    request: Request, caller: Caller, wanted: Annotated[ask.CreatePlan, Depends(body(ask.CreatePlan))]
+) -> Response:
+    made = await run_in_threadpool(services(request).create_plan, caller, wanted)
+    return json(made, 201, {"Location": f"/v1/plans/{made.name}"})
+
+
+@router.delete(
+    "/plans/{plan}", tags=["plans"], **described("Delete a plan that no site has", status=204, errors=(404, 409))
+)
+async def delete_plan(request: Request, caller: Caller, plan: str) -> Response:
+    await run_in_threadpool(services(request).delete_plan, caller, plan)
+    return Response(status_code=204)
+
+
+# --- bases and images ---------------------------------------------------------------------------
+@router.get(
+    "/bases", tags=["bases"], **described("List bases; images are those of the kind `oci`", list[views.BaseView])
+)
+async def list_bases(request: Request, caller: Caller) -> Response:
+    return json(await run_in_threadpool(services(request).list_bases, caller))
+
+
+@router.post("/images", tags=["bases"], **accepted("Import an OCI image", body=ask.ImportImage, errors=(507,)))
+async def import_image(
+    request: Request, caller: Caller, key: Key, wanted: Annotated[ask.ImportImage, Depends(body(ask.ImportImage))]
+) -> Response:
+    """The upload is an OCI archive (a tar of an OCI layout). The base's key is in the change's `result.base`."""
+    return change_accepted(await run_in_threadpool(services(request).import_image, caller, wanted, key=key))
+
+
+@router.delete("/bases/{base}", tags=["bases"], **accepted("Delete a base that no site has"))
+async def delete_base(request: Request, caller: Caller, key: Key, base: str) -> Response:
+    return change_accepted(await run_in_threadpool(services(request).delete_base, caller, base, key=key))
+
+
+# --- uploads ------------------------------------------------------------------------------------
+@router.post(
+    "/uploads",
+    tags=["uploads"],
+    **described("Send an archive", uploads.Uploaded, status=201, errors=(413, 422, 507)),
+)
+async def upload(request: Request, caller: Caller) -> Response:
+    """The raw bytes are the body, with or without a length. Name the `id` in the request that uses it;
+    unused uploads go within a day, and so does one that is cut."""
+    made = await uploads.receive(request, caller, services(request), request.app.state.settings)
+    return json(made, 201)
+
+
+# --- tokens -------------------------------------------------------------------------------------
+@router.get("/tokens", tags=["tokens"], **described("List tokens", list[views.TokenView]))
+async def list_tokens(request: Request, caller: Caller) -> Response:
+    return json(await run_in_threadpool(services(request).list_tokens, caller))
+
+
+@router.post(
+    "/tokens",
+    tags=["tokens"],
+    **described("Create a token", views.TokenView, status=201, body=ask.CreateToken, errors=(409, 422)),
+)
+async def create_token(
+    request: Request, caller: Caller, wanted: Annotated[ask.CreateToken, Depends(body(ask.CreateToken))]
+) -> Response:
+    """This answer alone holds the `secret`: only its hash is kept."""
+    return json(await run_in_threadpool(services(request).create_token, caller, wanted), 201)
+
+
+@router.delete("/tokens/{token}", tags=["tokens"], **described("Delete a token", status=204, errors=(404,)))
+async def delete_token(request: Request, caller: Caller, token: str) -> Response:
+    await run_in_threadpool(services(request).delete_token, caller, token)
+    return Response(status_code=204)

@@ -1,0 +1,174 @@
+"""OpenAPI from the same structs that are decoded and encoded, so that it cannot differ from them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from alveole import __version__, views
+from alveole import requests as ask
+from alveole.api.problems import MEDIA_TYPE, ProblemDocument
+from alveole.api.uploads import Uploaded
+from alveole.logs import Line
+from alveole.model.change import Change, Event
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+#: Every type that crosses the API in either direction.
+TYPES: tuple[Any, ...] = (
+    ask.CreateSite,
+    ask.UpdateSite,
+    ask.SetSite,
+    ask.RenameSite,
+    ask.ImportImage,
+    ask.CreateBackup,
+    ask.RestoreBackup,
+    ask.CreatePlan,
+    ask.CreateToken,
+    views.SiteView,
+    views.DryRun,
+    views.PlanView,
+    views.BaseView,
+    views.BackupView,
+    views.TokenView,
+    views.WhyView,
+    views.DoctorView,
+    views.StatusView,
+    views.Exported,
+    Change,
+    Event,
+    Line,
+    Uploaded,
+    ProblemDocument,
+)
+_schemas, _components = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
+_BY_TYPE = dict(zip(TYPES, _schemas, strict=True))
+
+_ERRORS = {
+    401: "No token, or one that is not known (TCP only).",
+    403: "The caller may not do this.",
+    404: "No such object.",
+    409: "Refused: understood, but not now or not possible.",
+    412: "The site has changed since the ETag was given.",
+    413: "More bytes than the settings let through.",
+    422: "The request is wrong; every problem is listed.",
+    503: "Temporary: try again.",
+    507: "A quota, a pool or a disk is exhausted.",
+}
+
+
+def reference(kind: Any) -> dict[str, Any]:
+    """The schema of ``kind``; ``list[X]`` for an array of X."""
+    if getattr(kind, "__origin__", None) is list:
+        return {"type": "array", "items": reference(kind.__args__[0])}
+    found: dict[str, Any] = _BY_TYPE[kind]
+    return found
+
+
+def described(
+    summary: str,
+    answer: Any = None,
+    *,
+    status: int = 200,
+    body: Any = None,
+    media: str = JSON,
+    errors: tuple[int, ...] = (),
+    headers: dict[str, str] | None = None,
+    answers: str = "",
+) -> dict[str, Any]:
+    """Keyword arguments for a route: what it does, takes and answers. ``errors`` beside 401, 403 and 503."""
+    good: dict[str, Any] = {"description": answers or "Done."}
+    if answer is not None:
+        good["content"] = {media: {"schema": reference(answer)}}
+    elif media != JSON:
+        good["content"] = {media: {"schema": {"type": "string"}}}
+    if headers:
+        good["headers"] = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+    responses: dict[str, Any] = {str(status): good}
+    for code in sorted({401, 403, 503, *errors}):
+        responses[str(code)] = {
+            "description": _ERRORS[code],
+            "content": {MEDIA_TYPE: {"schema": reference(ProblemDocument)}},
+        }
+    extra: dict[str, Any] = {"responses": responses}
+    if body is not None:
+        extra["requestBody"] = {"required": True, "content": {JSON: {"schema": reference(body)}}}
+    return {"summary": summary, "status_code": status, "response_model": None, "openapi_extra": extra}
+
+
+CHANGED = {"Location": "Where to follow the change."}
+
+
+def accepted(summary: str, *, body: Any = None, errors: tuple[int, ...] = ()) -> dict[str, Any]:
+    """A route that takes time: 202, the change, and in ``Location`` where to follow it."""
+    return described(
+        summary,
+        Change,
+        status=202,
+        body=body,
+        errors=(404, 409, 422, *errors),
+        headers=CHANGED,
+        answers="Stored; it is being carried out. Follow it at the address in Location.",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make ``app.openapi()`` give the whole document."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title="Alvéole",
+                version=__version__,
+                summary="Many web sites side by side, each in a container of its own.",
+                description=(
+                    "On the Unix socket the caller is known by its uid (root only); on TCP send "
+                    "`Authorization: Bearer TOKEN`. What takes time answers 202 with a change and its address "
+                    "in `Location`: `GET` it with `?wait=30` to long-poll, or read its `/events`. Every refusal "
+                    "is a problem document (RFC 9457) that lists all problems at once."
+                ),
+                routes=app.routes,
+                tags=[
+                    {"name": "sites", "description": "What a person owns and visits."},
+                    {"name": "changes", "description": "The journal: who did what, each step, how it ended."},
+                    {"name": "backups", "description": "Saved sites, and giving them back."},
+                    {"name": "plans", "description": "Named sets of limits."},
+                    {"name": "bases", "description": "Shared root file systems and imported images."},
+                    {"name": "uploads", "description": "Archives on their way in."},
+                    {"name": "tokens", "description": "Who may come in over TCP."},
+                    {"name": "platform", "description": "The machine and Alvéole itself."},
+                ],
+            )
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            schemas.update({name: _tidy(schema) for name, schema in _components.items()})
+            document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"token": []}]
+            for path in document["paths"].values():
+                for operation in path.values():
+                    _own_errors(operation["responses"])
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _own_errors(responses: dict[str, Any]) -> None:
+    """FastAPI describes a 422 of its own; ours is a problem document."""
+    given = responses.get("422", {}).get("content", {})
+    if JSON in given:
+        responses["422"] = {
+            "description": _ERRORS[422],
+            "content": {MEDIA_TYPE: {"schema": reference(ProblemDocument)}},
+        }
+
+
+def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
+    if text := schema.get("description"):
+        schema = {**schema, "description": inspect.cleandoc(text)}
+    return schema

@@ -1,0 +1,181 @@
+"""Routes of sites: what they are, what they do, their content, their output."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from alveole import requests as ask
+from alveole import views
+from alveole.api import streams
+from alveole.api.answers import change_accepted, json, services, site_answer
+from alveole.api.bodies import Caller, Key, Version, body
+from alveole.api.schema import NDJSON, accepted, described
+from alveole.errors import InvalidInput, Problem
+from alveole.logs import LAST_MAX, Line, moment
+
+router = APIRouter(prefix="/v1/sites", tags=["sites"])
+ETAG = {"ETag": "The site's version; send it in If-Match to change only what was seen."}
+
+
+@router.get("", **described("List all sites, by name", list[views.SiteView]))
+async def list_sites(request: Request, caller: Caller) -> Response:
+    return json(await run_in_threadpool(services(request).list_sites, caller))
+
+
+@router.post(
+    "",
+    **accepted("Create a site", body=ask.CreateSite, errors=(507,)),
+)
+async def create_site(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    wanted: Annotated[ask.CreateSite, Depends(body(ask.CreateSite))],
+    dry_run: Annotated[bool, Query(description="Check everything and say what would happen (200, DryRun).")] = False,
+) -> Response:
+    """With ``dry_run`` nothing is stored and the answer is 200 with the steps that would be taken."""
+    if dry_run:
+        return json(await run_in_threadpool(services(request).preview_create, caller, wanted))
+    return change_accepted(await run_in_threadpool(services(request).create_site, caller, wanted, key=key))
+
+
+@router.get("/{site}", **described("Show a site", views.SiteView, errors=(404,), headers=ETAG))
+async def show_site(
+    request: Request,
+    caller: Caller,
+    site: str,
+    show_env: Annotated[bool, Query(description="Give the values of the environment too.")] = False,
+) -> Response:
+    return site_answer(await run_in_threadpool(services(request).show_site, caller, site, show_env=show_env))
+
+
+@router.patch("/{site}", **accepted("Change the configuration of a site", body=ask.SetSite, errors=(412, 507)))
+async def set_site(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    version: Version,
+    site: str,
+    wanted: Annotated[ask.SetSite, Depends(body(ask.SetSite))],
+) -> Response:
+    """What is absent stays as it is; ``null`` clears where that has a meaning."""
+    return change_accepted(
+        await run_in_threadpool(services(request).set_site, caller, site, wanted, key=key, version=version)
+    )
+
+
+@router.delete("/{site}", **accepted("Destroy a stopped site, with everything that is its own", errors=(412,)))
+async def destroy_site(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    version: Version,
+    site: str,
+    confirm: Annotated[str, Query(description="The site's name once more.")] = "",
+) -> Response:
+    wanted = ask.DestroySite(confirm=confirm)
+    return change_accepted(
+        await run_in_threadpool(services(request).destroy_site, caller, site, wanted, key=key, version=version)
+    )
+
+
+@router.post("/{site}/start", **accepted("Start a site", errors=(412,)))
+async def start_site(request: Request, caller: Caller, key: Key, version: Version, site: str) -> Response:
+    return change_accepted(
+        await run_in_threadpool(services(request).start_site, caller, site, key=key, version=version)
+    )
+
+
+@router.post("/{site}/stop", **accepted("Stop a site", errors=(412,)))
+async def stop_site(request: Request, caller: Caller, key: Key, version: Version, site: str) -> Response:
+    return change_accepted(await run_in_threadpool(services(request).stop_site, caller, site, key=key, version=version))
+
+
+@router.post("/{site}/restart", **accepted("Start a running site anew", errors=(412,)))
+async def restart_site(request: Request, caller: Caller, key: Key, version: Version, site: str) -> Response:
+    return change_accepted(
+        await run_in_threadpool(services(request).restart_site, caller, site, key=key, version=version)
+    )
+
+
+@router.post("/{site}/rename", **accepted("Give a site another name", body=ask.RenameSite, errors=(412,)))
+async def rename_site(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    version: Version,
+    site: str,
+    wanted: Annotated[ask.RenameSite, Depends(body(ask.RenameSite))],
+) -> Response:
+    return change_accepted(
+        await run_in_threadpool(services(request).rename_site, caller, site, wanted, key=key, version=version)
+    )
+
+
+@router.post(
+    "/{site}/releases",
+    **accepted("Make new content, or a kept release, live", body=ask.UpdateSite, errors=(412, 507)),
+)
+async def update_site(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    version: Version,
+    site: str,
+    wanted: Annotated[ask.UpdateSite, Depends(body(ask.UpdateSite))],
+) -> Response:
+    """``upload`` for new content, ``release`` (a digest) for one of the last that are kept."""
+    return change_accepted(
+        await run_in_threadpool(services(request).update_site, caller, site, wanted, key=key, version=version)
+    )
+
+
+@router.get(
+    "/{site}/why",
+    **described(
+        "Walk the chain from the site's name to its application, really trying each link", views.WhyView, errors=(404,)
+    ),
+)
+async def why(request: Request, caller: Caller, site: str) -> Response:
+    return json(await run_in_threadpool(services(request).why, caller, site))
+
+
+@router.get(
+    "/{site}/logs",
+    **described(
+        "Read or follow what a site prints",
+        Line,
+        media=NDJSON,
+        errors=(404, 422),
+        answers="One JSON document a line, oldest first. Control characters of the site are taken out.",
+    ),
+)
+async def logs(
+    request: Request,
+    caller: Caller,
+    site: str,
+    follow: Annotated[bool, Query(description="Go on with new lines as they come.")] = False,
+    since: Annotated[str | None, Query(description="ISO 8601, an epoch, or an age like 10m, 2h, 3d.")] = None,
+    until: Annotated[str | None, Query(description="Likewise; not together with follow.")] = None,
+    n: Annotated[int | None, Query(description=f"Only the last so many lines, 0 to {LAST_MAX}.")] = None,
+) -> Response:
+    where = await run_in_threadpool(services(request).site_logs, caller, site)
+    problems: list[Problem] = []
+    bounds: dict[str, float | None] = {}
+    for name, text in (("since", since), ("until", until)):
+        try:
+            bounds[name] = moment(text, name) if text else None
+        except InvalidInput as error:
+            problems.extend(error.problems)
+    if n is not None and not 0 <= n <= LAST_MAX:
+        problems.append(Problem("n", f"{n} is outside 0..{LAST_MAX}"))
+    if follow and until:
+        problems.append(Problem("until", "has no meaning together with follow", "leave one of them out"))
+    if problems:
+        raise InvalidInput(problems=problems)
+    lines = streams.log_lines(where.directory, bounds["since"], bounds["until"], n, follow)
+    return StreamingResponse(lines, media_type=NDJSON)

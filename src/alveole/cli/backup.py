@@ -1,0 +1,93 @@
+"""``alveole backup``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from alveole.cli import follow
+from alveole.cli.client import segment
+from alveole.cli.output import emit, note, say, size, table, when
+from alveole.cli.site import named, reached
+from alveole.cli.verbs import Here, Tree, complete, interactive, site_name, verb
+from alveole.errors import InvalidInput
+from alveole.logs import clean
+
+
+@click.group("backup", cls=Tree)
+def group() -> None:
+    """Save sites and give them back."""
+
+
+backup_id = click.argument("backup", metavar="ID", shell_complete=complete("/v1/backups", "id"))
+
+
+@verb(group, "create", waits=True, examples=["alveole backup create blog", "alveole backup create blog --json"])
+@site_name
+def create(here: Here, name: str) -> None:
+    """Save a site's content, configuration and volumes while it runs."""
+    change = here.client.send("POST", "/v1/backups", {"site": name})
+
+    def document(ended: dict[str, Any]) -> Any:
+        made = (ended.get("result") or {}).get("backup")
+        return next((item for item in here.client.get("/v1/backups") if item["id"] == made), ended)
+
+    def done(ended: dict[str, Any]) -> None:
+        made = document(ended)
+        say(f"{clean(str(made['id']))}  {size(made.get('bytes', 0))} of {clean(name)}{follow.took(ended)}")
+
+    follow.finish(here, change, done, document)
+
+
+@verb(group, "list", examples=["alveole backup list", "alveole backup list blog --json"])
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=complete("/v1/sites"))
+def list_(here: Here, name: str | None) -> None:
+    """List backups, newest first; of one site, also of a destroyed one."""
+    found = here.client.get("/v1/backups", {"site": name})
+    if here.json:
+        emit(found)
+        return
+    if not found:
+        note("There is no backup. Make one: alveole backup create NAME")
+        return
+    rows = [
+        (
+            item["id"],
+            clean(item["site"]) + ("" if item["exists"] else " (destroyed)"),
+            size(item["bytes"]),
+            when(item["created_at"], short=True),
+        )
+        for item in found
+    ]
+    table(("ID", "SITE", "SIZE", "CREATED"), rows, right="SIZE", flexible=1)
+
+
+@verb(
+    group,
+    "restore",
+    waits=True,
+    examples=["alveole backup restore b4k2q7x5m3n6p", "alveole backup restore b4k2q7x5m3n6p --as blog-of-monday"],
+)
+@backup_id
+@click.option("--as", "name", metavar="NAME", help="Restore as a new site of this name.")
+def restore(here: Here, backup: str, name: str | None) -> None:
+    """Give a backup back: into its own site, or as a new one.
+
+    The whole backup is checked first, and the live site is not touched until the switch.
+    """
+    change = here.client.send("POST", f"/v1/backups/{segment(backup)}/restore", {"name": name} if name else {})
+    follow.finish(here, change, lambda ended: reached(here, ended, "is restored"), lambda ended: named(here, ended))
+
+
+@verb(group, "delete", waits=True, examples=["alveole backup delete b4k2q7x5m3n6p --yes"])
+@backup_id
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+def delete(here: Here, backup: str, yes: bool) -> None:
+    """Delete a backup for good."""
+    if not yes:
+        if here.json or not interactive():
+            raise InvalidInput("is needed where nobody can be asked", field="yes", hint="add --yes")
+        click.confirm(f"Delete the backup {clean(backup)} for good?", abort=True, err=True)
+    change = here.client.send("DELETE", f"/v1/backups/{segment(backup)}")
+    follow.finish(here, change, lambda ended: say(f"{clean(backup)} is gone"))

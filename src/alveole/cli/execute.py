@@ -1,0 +1,175 @@
+"""``alveole site exec``: a program inside a site, with this terminal's input and output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import termios
+import threading
+import tty as terminal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import click
+import msgspec
+
+from alveole.cli.client import connect
+from alveole.cli.output import emit
+from alveole.cli.site import path
+from alveole.cli.verbs import Here, site_name, verb
+from alveole.errors import AlveoleError, Problem, Temporary, from_code
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+STDIN, STDOUT, STDERR, CONTROL = range(4)
+_BLOCK = 32 * 1024
+
+
+@verb(
+    None,
+    "exec",
+    examples=[
+        "alveole site exec blog -- ls -l /site/current",
+        "alveole site exec api -t -- sh",
+        "echo 'SELECT 1' | alveole site exec api -- sqlite3 /data/app.db",
+    ],
+    statuses="That of the program (128 + the signal that ended it); before it starts: 1 to 5 as everywhere",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.option("-t", "--tty/--no-tty", default=None, help="With a terminal. Default: when this is one.")
+@click.option("--user", "uid", type=int, metavar="UID", help="As this user of the container; default its own.")
+@site_name
+@click.argument("argv", metavar="-- CMD…", nargs=-1, type=click.UNPROCESSED, required=True)
+def exec_(here: Here, name: str, argv: tuple[str, ...], tty: bool | None, uid: int | None) -> int:
+    """Run a program inside a running site.
+
+    It runs as the site's own user, with its limits. With --json its output is collected and given
+    with its exit status in one document.
+    """
+    if tty is None:
+        tty = sys.stdin.isatty() and sys.stdout.isatty() and not here.json
+    query: list[tuple[str, str]] = [("argv", word) for word in argv]
+    if tty:
+        query.append(("tty", "true"))
+    if uid is not None:
+        query.append(("uid", str(uid)))
+    with _open(here, f"{path(name, 'exec')}?{urlencode(query)}") as socket:
+        if here.json:
+            return _collect(socket)
+        return _attach(socket, tty)
+
+
+@contextlib.contextmanager
+def _open(here: Here, target: str) -> Iterator[ClientConnection]:
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+    from websockets.sync.client import unix_connect
+
+    connection = connect(here.settings.api_socket)
+    try:
+        with unix_connect(
+            sock=connection, uri=f"ws://alveole{target}", compression=None, max_size=None, ping_interval=None
+        ) as socket:
+            yield socket
+    except InvalidStatus as error:
+        raise _refused(error.response.body) from error
+    except ConnectionClosed as error:
+        raise Temporary("the connection to Alvéole was cut", hint="the program was ended with it") from error
+    finally:
+        connection.close()
+
+
+def _refused(body: bytes | bytearray | None) -> AlveoleError:
+    try:
+        found = msgspec.json.decode(body or b"")
+        return from_code(found["code"], [Problem(**item) for item in found["problems"]])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return Temporary("Alvéole did not open the session", hint="try again")
+
+
+def _frames(socket: ClientConnection) -> Iterator[tuple[int, bytes]]:
+    while True:
+        message = socket.recv()
+        if isinstance(message, bytes) and message:
+            yield message[0], message[1:]
+
+
+def _ended(content: bytes) -> int | None:
+    """The exit status that a control frame carries; raises the error it carries instead."""
+    said: dict[str, Any] = msgspec.json.decode(content)
+    if "problem" in said:
+        raise _refused(msgspec.json.encode(said["problem"]))
+    return int(said["exit"]) if "exit" in said else None
+
+
+def _collect(socket: ClientConnection) -> int:
+    parts: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+    if sys.stdin.isatty():
+        _control(socket, eof=True)
+    else:
+        threading.Thread(target=_pump, args=(socket, False), daemon=True).start()
+    for stream, content in _frames(socket):
+        if stream in parts:
+            parts[stream].append(content)
+        elif stream == CONTROL and (status := _ended(content)) is not None:
+            texts = {name: b"".join(parts[n]).decode("utf-8", "replace") for n, name in ((1, "stdout"), (2, "stderr"))}
+            emit({"exit": status, **texts})
+            return status
+    return 1
+
+
+def _attach(socket: ClientConnection, tty: bool) -> int:
+    with contextlib.ExitStack() as stack:
+        if tty:
+            _resize(socket)
+            before = signal.signal(signal.SIGWINCH, lambda *_: _resize(socket))
+            stack.callback(signal.signal, signal.SIGWINCH, before)
+            old = termios.tcgetattr(0)
+            stack.callback(termios.tcsetattr, 0, termios.TCSADRAIN, old)
+            terminal.setraw(0)
+        threading.Thread(target=_pump, args=(socket, tty), daemon=True).start()
+        for stream, content in _frames(socket):
+            if stream in (STDOUT, STDERR):
+                _write(stream, content)
+            elif stream == CONTROL and (status := _ended(content)) is not None:
+                return status
+    return 1
+
+
+def _write(fd: int, content: bytes) -> None:
+    # As it is, control characters too: this is the caller's own program, like ssh's.
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _pump(socket: ClientConnection, tty: bool) -> None:
+    """Carry our input to the program, until either ends."""
+    from websockets.exceptions import ConnectionClosed
+
+    with contextlib.suppress(ConnectionClosed, OSError, ValueError):
+        while True:
+            select.select([0], [], [])
+            block = os.read(0, _BLOCK)
+            if not block:
+                if not tty:
+                    _control(socket, eof=True)
+                return
+            socket.send(bytes([STDIN]) + block)
+
+
+def _control(socket: ClientConnection, **message: Any) -> None:
+    from websockets.exceptions import ConnectionClosed
+
+    with contextlib.suppress(ConnectionClosed):
+        socket.send(bytes([CONTROL]) + msgspec.json.encode(message))
+
+
+def _resize(socket: ClientConnection) -> None:
+    columns, rows = shutil.get_terminal_size()
+    _control(socket, resize=[rows, columns])

@@ -1,0 +1,158 @@
+"""``alveole serve``, ``token``, ``ca``, ``export``, ``completion`` and ``version``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from alveole import __version__
+from alveole.cli import parse
+from alveole.cli.client import segment
+from alveole.cli.output import emit, note, say, table, when
+from alveole.cli.verbs import Here, Tree, complete, verb
+from alveole.logs import clean
+
+
+@verb(
+    None,
+    "serve",
+    json=False,
+    examples=["alveole serve", "alveole --config /etc/alveole/second.toml serve", "alveole serve --role agent"],
+)
+@click.option("--role", type=click.Choice(["agent", "control"]), help="Run one of the two processes only.")
+def serve(here: Here, role: str | None) -> None:
+    """Run Alvéole until it is told to stop (SIGTERM). Needs root; sites outlive it."""
+    from alveole import app
+
+    config = Path(here.config).resolve() if here.config else None
+    app.serve(here.settings, "agent" if role == "agent" else "control" if role == "control" else None, config)
+
+
+@verb(None, "version", examples=["alveole version --json"])
+def version(here: Here) -> None:
+    """The version of this program."""
+    if here.json:
+        emit({"version": __version__})
+    else:
+        say(f"alveole {__version__}")
+
+
+@click.group("ca", cls=Tree)
+def ca() -> None:
+    """The internal certificate authority that signs every site's HTTPS."""
+
+
+@verb(
+    ca,
+    "show",
+    examples=[
+        "alveole ca show > /usr/local/share/ca-certificates/alveole.crt && update-ca-certificates",
+        "curl --cacert <(alveole ca show) https://demo.localhost/",
+    ],
+)
+def ca_show(here: Here) -> None:
+    """Print the authority's certificate (PEM), for those who are to trust it."""
+    with here.client.open("GET", "/v1/authority") as answer:
+        pem = answer.body().decode()
+    if here.json:
+        emit({"certificate": pem})
+    else:
+        say(pem.rstrip("\n"))
+
+
+@verb(None, "export", examples=["alveole export nginx > /etc/nginx/conf.d/alveole.conf", "alveole export apache"])
+@click.argument("kind", type=click.Choice(["nginx", "apache"]))
+def export(here: Here, kind: str) -> None:
+    """Print configuration for a proxy that already stands in front of Alvéole."""
+    found = here.client.get(f"/v1/exports/{segment(kind)}")
+    if here.json:
+        emit(found)
+    else:
+        say(found["text"].rstrip("\n"))
+
+
+@click.group("token", cls=Tree)
+def token() -> None:
+    """Who may use the API over TCP."""
+
+
+@verb(
+    token,
+    "create",
+    examples=["alveole token create deploy --role admin", "alveole token create dashboard --expires 90d --json"],
+)
+@click.argument("name", metavar="NAME")
+@click.option("--role", default="reader", metavar="ROLE", help="admin (everything) or reader (look only; the default).")
+@click.option("--expires", metavar="AGE", help="After 12h, 90d, 4w. Default: never.")
+def token_create(here: Here, name: str, role: str, expires: str | None) -> None:
+    """Make a token. It is printed once: only its hash is kept."""
+    problems = parse.Problems()
+    body: dict[str, object] = {"name": name, "role": role}
+    if expires is not None:
+        body["expires_in_seconds"] = parse.age(expires, "expires", problems)
+    problems.stop()
+    made = here.client.send("POST", "/v1/tokens", body)
+    if here.json:
+        emit(made)
+        return
+    note(f"The token {clean(name)} ({clean(made['role'])}); it is shown this once:")
+    say(made["secret"])
+
+
+@verb(token, "list", examples=["alveole token list"])
+def token_list(here: Here) -> None:
+    """List tokens, without their secrets."""
+    found = here.client.get("/v1/tokens")
+    if here.json:
+        emit(found)
+        return
+    if not found:
+        note("There is no token. Make one: alveole token create NAME")
+        return
+    rows = [
+        (
+            clean(item["id"]),
+            clean(item["role"]),
+            when(item["created_at"], short=True),
+            when(item["expires_at"], short=True) if item["expires_at"] else "never",
+            clean(item["name"]),
+        )
+        for item in found
+    ]
+    table(("ID", "ROLE", "CREATED", "EXPIRES", "NAME"), rows)
+
+
+@verb(token, "delete", examples=["alveole token delete deploy"])
+@click.argument("name", metavar="ID|NAME", shell_complete=complete("/v1/tokens"))
+def token_delete(here: Here, name: str) -> None:
+    """Delete a token; whoever has it is shut out at once."""
+    here.client.send("DELETE", f"/v1/tokens/{segment(name)}")
+    if here.json:
+        emit({"token": name, "deleted": True})
+    else:
+        say(f"The token {clean(name)} is gone.")
+
+
+@verb(
+    None,
+    "completion",
+    json=False,
+    examples=[
+        "alveole completion bash > /usr/share/bash-completion/completions/alveole",
+        "alveole completion zsh > /usr/share/zsh/vendor-completions/_alveole",
+        "alveole completion fish > /usr/share/fish/vendor_completions.d/alveole.fish",
+    ],
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(here: Here, shell: str) -> None:
+    """Print the completion script of a shell; site names are completed too."""
+    from click.shell_completion import get_completion_class
+
+    from alveole.cli.tree import root
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"no completion for {shell}")
+    sys.stdout.write(found(root, {}, "alveole", "_ALVEOLE_COMPLETE").source())

@@ -1,0 +1,134 @@
+"""The command tree and the end of every command: what is printed when it fails, and the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from alveole import __version__
+from alveole.cli.verbs import Here, Tree
+
+if TYPE_CHECKING:
+    from alveole.errors import AlveoleError
+
+COMMANDS = {
+    "site": ("alveole.cli.site:group", "Create, change, look into and destroy sites."),
+    "backup": ("alveole.cli.backup:group", "Save sites and give them back."),
+    "plan": ("alveole.cli.plan:group", "Named sets of limits."),
+    "why": ("alveole.cli.look:why", "Say why a site answers, or does not."),
+    "doctor": ("alveole.cli.look:doctor", "Look at the machine and the platform."),
+    "status": ("alveole.cli.look:status", "The state of the platform in a few lines."),
+    "journal": ("alveole.cli.change:journal", "What was done: who, when, what, how it ended."),
+    "change": ("alveole.cli.change:group", "Look at one change, or follow it to its end."),
+    "base": ("alveole.cli.base:group", "Shared root file systems."),
+    "image": ("alveole.cli.base:image", "Local OCI images."),
+    "token": ("alveole.cli.platform:token", "Who may use the API over TCP."),
+    "ca": ("alveole.cli.platform:ca", "The internal certificate authority."),
+    "export": ("alveole.cli.platform:export", "Configuration for a proxy that stands in front."),
+    "serve": ("alveole.cli.platform:serve", "Run Alvéole."),
+    "completion": ("alveole.cli.platform:completion", "Completion for bash, zsh and fish."),
+    "version": ("alveole.cli.platform:version", "The version of this program."),
+}
+
+
+@click.command(
+    "alveole",
+    cls=Tree,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "auto_envvar_prefix": None},
+)
+@click.option(
+    "--config",
+    metavar="FILE",
+    envvar="ALVEOLE_CONFIG",
+    help="The settings of the instance to speak to (also ALVEOLE_CONFIG). Default: /etc/alveole/alveole.toml.",
+)
+@click.version_option(__version__, "--version", message="alveole %(version)s")
+@click.pass_context
+def root(ctx: click.Context, config: str | None) -> None:
+    """Many web sites side by side on one server, each in a container of its own.
+
+    Every command has --help with examples, and --json for programs.
+    """
+    here = ctx.ensure_object(Here)
+    here.config = config
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status. Never raises, but for a signal."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    options = argv[: argv.index("--")] if "--" in argv else argv
+    json = "--json" in options
+    try:
+        result = root.main(args=argv, prog_name="alveole", standalone_mode=False)
+    except click.UsageError as error:
+        return _usage(error, json)
+    except click.ClickException as error:
+        return _usage(click.UsageError(error.format_message()), json)
+    except (click.Abort, KeyboardInterrupt):
+        _quietly("\nInterrupted.")
+        return 130
+    except BrokenPipeError:
+        # Who reads our output has gone (head, less): not an error, and Python must not complain at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _failed(error, json)
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: click.UsageError, json: bool) -> int:
+    from alveole.errors import InvalidInput
+
+    if json:
+        return _failed(InvalidInput(error.format_message(), field=_field(error)), json)
+    error.show()
+    return 2
+
+
+def _field(error: click.UsageError) -> str:
+    parameter = getattr(error, "param", None)
+    name = getattr(parameter, "name", None) or getattr(error, "option_name", None) or ""
+    return str(name).lstrip("-").replace("-", "_")
+
+
+def _failed(error: Exception, json: bool) -> int:
+    from alveole.cli.output import emit, note, paint
+    from alveole.errors import AlveoleError
+    from alveole.logs import clean
+
+    if not isinstance(error, AlveoleError):
+        if os.environ.get("ALVEOLE_DEBUG"):
+            raise error
+        error = AlveoleError(
+            f"a fault of Alvéole: {type(error).__name__}: {error}", hint="ALVEOLE_DEBUG=1 shows where it happened"
+        )
+    if json:
+        emit(problem_document(error))
+    else:
+        for problem in error.problems:
+            note(paint("✗ ", "red", sys.stderr) * sys.stderr.isatty() + clean(str(problem)))
+    return error.exit_status
+
+
+def problem_document(error: AlveoleError) -> dict[str, object]:
+    """The same document as the API's (RFC 9457), so that one reader serves both."""
+    return {
+        "type": f"urn:alveole:problem:{error.code}",
+        "title": error.code,
+        "status": error.http_status,
+        "code": error.code,
+        "exit_status": error.exit_status,
+        "problems": list(error.problems),
+    }
+
+
+def _quietly(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text + "\n")
