@@ -113,7 +113,7 @@ def readonly_root(base: Path, target: Path, userns: int) -> None:
     )
 
 
-def overlay_root(base: Path, layer: Path, target: Path, scratch: Path, userns: int, *, nosuid: bool) -> None:
+def overlay_root(base: Path, layer: Path, target: Path, scratch: Path, userns: int) -> None:
     """Mount ``base`` (mapped into ``userns``) under the writable ``layer`` on ``target``.
 
     ``layer`` holds ``upper`` and ``work``; ``scratch`` is where the mapped base is mounted for the
@@ -123,7 +123,7 @@ def overlay_root(base: Path, layer: Path, target: Path, scratch: Path, userns: i
     readonly_root(base, scratch, userns)
     try:
         make_private(scratch)
-        flags = syscalls.MS_NODEV | (syscalls.MS_NOSUID if nosuid else 0)
+        flags = syscalls.MS_NODEV | syscalls.MS_NOSUID
         data = f"lowerdir={scratch},upperdir={layer / 'upper'},workdir={layer / 'work'}"
         syscalls.mount("alveole", target, "overlay", flags, data)
     finally:

@@ -1,4 +1,4 @@
-"""The one gate for programs the agent starts and waits for.
+"""The one gate for programs the agent starts.
 
 What is logged is a line that can be pasted; what fails carries the tail of what was printed.
 """
@@ -6,11 +6,11 @@ What is logged is a line that can be pasted; what fails carries the tail of what
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 from alveole.errors import Temporary
 
@@ -49,7 +49,7 @@ def run(
     log.debug("run: %s", shlex.join(argv))
     source = {"input": stdin.decode()} if isinstance(stdin, bytes) else {"stdin": stdin or subprocess.DEVNULL}
     try:
-        done = subprocess.run(  # type: ignore[call-overload]
+        done = subprocess.run(
             list(argv),
             **source,
             stdout=subprocess.PIPE,
@@ -63,11 +63,25 @@ def run(
             check=False,
         )
     except FileNotFoundError:
-        raise Temporary(f"{argv[0]} is not installed", hint=f"apt-get install {os.path.basename(argv[0])}") from None
+        raise Temporary(f"{argv[0]} is not installed", hint=f"apt-get install {Path(argv[0]).name}") from None
     except subprocess.TimeoutExpired:
         raise Temporary(
             f"{argv[0]} did not end within {timeout:g} s", hint=f"run by hand: {shlex.join(argv)}"
         ) from None
     if check and done.returncode != 0:
         raise ProgramFailed(argv, done.returncode, done.stdout)
-    return done  # type: ignore[no-any-return]
+    return done
+
+
+def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start ``argv`` and do not wait; ``options`` are those of ``subprocess.Popen``.
+
+    Raises ``Temporary`` when the program is absent.
+    """
+    log.debug("start: %s", shlex.join(argv))
+    options.setdefault("env", ENVIRONMENT)
+    options.setdefault("cwd", "/")
+    try:
+        return subprocess.Popen(list(argv), **options)
+    except FileNotFoundError:
+        raise Temporary(f"{argv[0]} is not installed", hint=f"apt-get install {Path(argv[0]).name}") from None

@@ -10,8 +10,8 @@ Docker's defaults (moby, ``oci/defaults.go``), less what a user namespace cannot
 
 from __future__ import annotations
 
-import os.path
 import shlex
+from pathlib import PurePosixPath
 
 import msgspec
 
@@ -34,7 +34,7 @@ TINI = "/usr/bin/tini-static"
 INIT = "/dev/tini"
 SERVICES = "/run/services"
 S6_SVSCAN = "/usr/bin/s6-svscan"
-SOCKETS = os.path.dirname(SITE_SOCKET)
+SOCKETS = str(PurePosixPath(SITE_SOCKET).parent)
 #: Programs that finish what they are doing on another signal than SIGTERM: nginx (control(5) of
 #: its documentation), php-fpm(8), Apache ("graceful-stop" in stopping.html).
 _STOP_SIGNALS = {"nginx": "SIGQUIT", "apache2": "SIGWINCH", "httpd": "SIGWINCH", "apachectl": "SIGTERM"}
@@ -222,6 +222,7 @@ def lower(spec: WorkloadSpec, machine: Machine) -> Bundle:
     services: tuple[Service, ...] = ()
     needs: tuple[str, ...] = ()
     stop = "SIGTERM"
+    argv: tuple[str, ...]
     if spec.static:
         argv, stop = STATIC_ARGV, "SIGQUIT"
     elif len(spec.processes) == 1:
@@ -266,7 +267,7 @@ def lower(spec: WorkloadSpec, machine: Machine) -> Bundle:
 
 
 def stop_signal(program: str) -> str:
-    name = os.path.basename(program)
+    name = PurePosixPath(program).name
     return "SIGQUIT" if name.startswith("php-fpm") else _STOP_SIGNALS.get(name, "SIGTERM")
 
 
@@ -324,7 +325,7 @@ def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -
     if spec.release is not None:
         found.append(_bind(SITE_CONTENT, paths.release(settings, spec.site, spec.release), "ro"))
     elif spec.static:
-        found.append(_bind(os.path.dirname(SITE_CONTENT), paths.content(settings, spec.site), "ro"))
+        found.append(_bind(str(PurePosixPath(SITE_CONTENT).parent), paths.content(settings, spec.site), "ro"))
     if len(spec.processes) == 1:
         found.append(_bind(INIT, TINI, "ro"))
     elif spec.processes:

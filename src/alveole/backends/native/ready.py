@@ -1,0 +1,102 @@
+"""Whether a fresh instance answers: one small HTTP question, asked until it does.
+
+An instance that ends while it is waited for is not waited for any longer.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from alveole.config import Settings
+from alveole.host import paths
+from alveole.model.resource import WorkloadSpec
+
+#: From about twice what the question itself costs, growing, so that a quick start is seen at once
+#: and a slow one costs no processor time.
+FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.1
+#: One answer may take this long; an application may load itself at the first request.
+ANSWER_SECONDS = 30.0
+_STATUS = re.compile(rb"^HTTP/1\.[01] ([1-5]\d\d)")
+
+
+class NotReady(Exception):
+    """Why the instance is not ready, in words for people. ``ended``: its process is gone."""
+
+    def __init__(self, message: str, *, ended: bool = False) -> None:
+        super().__init__(message)
+        self.ended = ended
+
+
+def wait(settings: Settings, spec: WorkloadSpec, pidfd: int, cancelled: Callable[[], bool] = lambda: False) -> int:
+    """Wait until the instance answers with a status under 500; gives that status.
+
+    Raises :class:`NotReady` when it ends, or after ``spec.ready_seconds``.
+    """
+    deadline = time.monotonic() + spec.ready_seconds
+    pause = FIRST_PAUSE
+    last = "nothing listened"
+    while True:
+        try:
+            status = ask(settings, spec, pidfd, min(ANSWER_SECONDS, max(0.05, deadline - time.monotonic())))
+            if status < 500:
+                return status
+            last = f"{spec.health} was answered with {status}"
+        except (OSError, ValueError) as error:
+            last = _words(error)
+        if cancelled():
+            raise NotReady("the wait was cancelled")
+        if has_ended(pidfd, pause):
+            raise NotReady("it ended before it answered", ended=True)
+        if time.monotonic() >= deadline:
+            raise NotReady(f"it did not answer within {spec.ready_seconds} s: {last}")
+        pause = min(pause * 1.4, LONGEST_PAUSE)
+
+
+def ask(settings: Settings, spec: WorkloadSpec, pidfd: int, seconds: float) -> int:
+    """The status of one GET for the health path. Raises ``OSError`` or ``ValueError``."""
+    target = _target(settings, spec)
+    family = socket.AF_UNIX if isinstance(target, str) else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
+        link.settimeout(min(1.0, seconds))
+        link.connect(target)
+        request = (
+            f"GET {spec.health} HTTP/1.1\r\nHost: {spec.hostname}\r\nUser-Agent: alveole\r\nConnection: close\r\n\r\n"
+        )
+        link.sendall(request.encode("ascii", "replace"))
+        found = b""
+        until = time.monotonic() + seconds
+        while len(found) < 12:
+            left = until - time.monotonic()
+            ready = select.select([link, pidfd], [], [], max(0.0, left))[0]
+            if link not in ready:
+                raise TimeoutError("it took the connection and did not answer" if not ready else "it ended")
+            part = link.recv(64)
+            if not part:
+                raise ValueError("it closed the connection without an answer")
+            found += part
+        status = _STATUS.match(found)
+        if status is None:
+            raise ValueError("what it answered is not HTTP")
+        return int(status[1])
+
+
+def has_ended(pidfd: int, seconds: float = 0.0) -> bool:
+    return bool(select.select([pidfd], [], [], seconds)[0])
+
+
+def _target(settings: Settings, spec: WorkloadSpec) -> str | tuple[str, int]:
+    if spec.port is None:
+        return str(paths.web_socket(settings, spec.site, spec.slot))
+    return str(settings.addressing().instance(spec.number, spec.slot).own4), spec.port
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "it made no socket /run/alveole/web.sock"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listened"
+    return str(error)

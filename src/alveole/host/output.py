@@ -1,0 +1,183 @@
+"""What sites print: a FIFO and an ``s6-log`` of its own for each site that runs.
+
+Both instances of a site write to the same FIFO. They hold it open for reading too, so that a
+writer never gets SIGPIPE when the logger dies; the agent starts another one (defect
+``not-logged``). ``s6-log`` runs as the log user and outlives the agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import select
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+
+from alveole.config import Settings
+from alveole.errors import Temporary
+from alveole.host import instances, paths
+from alveole.host.run import start
+
+#: Ten old files and ``current`` of a megabyte each: 11 MB a site at the most.
+_SCRIPT = ("n10", "s1000000", "T")
+#: Longer lines are cut in pieces of this many bytes (s6-log's own default is 8192).
+_LINE = "65536"
+
+
+class _Logger(msgspec.Struct, frozen=True):
+    pid: int
+    started: int
+
+
+class Output:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def open(self, site: str) -> int:
+        """The site's FIFO, open for reading and writing, with a logger at its other end."""
+        directory = self._directory(site)
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        fifo = directory / "output"
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(fifo, 0o600)
+        fd = os.open(fifo, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self.ensure(site)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def ensure(self, site: str) -> int:
+        """Start the site's logger unless it runs; gives its process id."""
+        running = self.logger(site)
+        if running is not None:
+            return running
+        directory = self._directory(site)
+        log = self._log_directory(site)
+        user = _user(self._settings.users.log)
+        argv = (
+            "/usr/bin/s6-applyuidgid",
+            "-u",
+            str(user.pw_uid),
+            "-g",
+            str(user.pw_gid),
+            "-G",
+            "",
+            "/usr/bin/s6-log",
+            "-l",
+            _LINE,
+            "--",
+            *_SCRIPT,
+            str(log),
+        )
+        fifo = os.open(directory / "output", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            with (directory / "logger.err").open("wb") as errors:
+                process = start(argv, stdin=fifo, stdout=errors, stderr=errors, start_new_session=True, umask=0o027)
+        finally:
+            os.close(fifo)
+        instances.adopt(process)
+        record = _Logger(process.pid, instances.start_time(process.pid) or 0)
+        instances.write(directory / "logger.json", msgspec.json.encode(record))
+        return process.pid
+
+    def logger(self, site: str) -> int | None:
+        """The process id of the site's logger, when it runs."""
+        try:
+            record = msgspec.json.decode((self._directory(site) / "logger.json").read_bytes(), type=_Logger)
+        except (OSError, msgspec.DecodeError):
+            return None
+        return record.pid if instances.is_running(record.pid, record.started) else None
+
+    def close(self, site: str) -> None:
+        """End the logger after it has written what was printed. Idempotent.
+
+        Only when no instance of the site runs: nothing is read any more afterwards.
+        """
+        directory = self._directory(site)
+        pid = self.logger(site)
+        if pid is not None:
+            self.drain(site)
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                try:
+                    # s6-log(1): SIGTERM is treated as the end of its input.
+                    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+                    if not select.select([pidfd], [], [], 1.0)[0]:
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                        select.select([pidfd], [], [], 1.0)
+                finally:
+                    os.close(pidfd)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        for name in ("logger.json", "logger.err", "output"):
+            (directory / name).unlink(missing_ok=True)
+
+    def drain(self, site: str, seconds: float = 0.2) -> None:
+        """Wait until the logger has read what was printed, at the most ``seconds``."""
+        import fcntl
+        import termios
+
+        try:
+            fd = os.open(self._directory(site) / "output", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return
+        try:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                waiting = fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0")
+                if not int.from_bytes(waiting, "little"):
+                    return
+                time.sleep(0.001)
+        finally:
+            os.close(fd)
+
+    def tail(self, site: str, lines: int = 20) -> tuple[str, ...]:
+        """The last lines the site printed, without their time stamps; for the journal."""
+        self.drain(site)
+        try:
+            with (paths.site_log(self._settings, site) / "current").open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - 16_384))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ()
+        # "2026-11-21 06:51:26.123456789  text"
+        return tuple(line.partition("  ")[2] for line in text.splitlines()[-lines:])
+
+    def size(self, site: str) -> int:
+        """Where the log ends now: a start looks only at what was printed after it."""
+        with contextlib.suppress(OSError):
+            return (paths.site_log(self._settings, site) / "current").stat().st_size
+        return 0
+
+    def _directory(self, site: str) -> Path:
+        return paths.disk_mount(self._settings, site).parent
+
+    def _log_directory(self, site: str) -> Path:
+        log = paths.site_log(self._settings, site)
+        user = _user(self._settings.users.log)
+        try:
+            group = grp.getgrnam(self._settings.users.control).gr_gid
+        except KeyError:
+            group = _user(self._settings.users.control).pw_gid
+        log.mkdir(mode=0o750, parents=True, exist_ok=True)
+        stat = log.lstat()
+        if (stat.st_uid, stat.st_gid) != (user.pw_uid, group):
+            # Set-group-id: the files are made by the log user and read by control's group.
+            os.chown(log, user.pw_uid, group, follow_symlinks=False)
+            log.chmod(0o2750)
+        return log
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise Temporary(f"there is no user {name}", hint="run the installation again") from None
