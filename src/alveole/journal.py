@@ -36,6 +36,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the carrying out of a change needs, so that it can go on after control was killed.
 
     ``stored``: what was asked is in the database; before that a change that was cut leaves nothing.
+    ``release``: before it is stored, the kept release asked for; after, the one that came with it.
     ``undo``: the site as it was, to go back to when the new instance does not become ready.
     """
 
@@ -214,6 +215,10 @@ class Journal:
         """Everything that is going on for a site, saves and sessions too."""
         with self.news:
             return [live for live in self._live.values() if live.change.site_id == site_id]
+
+    def all_live(self) -> Sequence[Live]:
+        with self.news:
+            return list(self._live.values())
 
     def live(self, id: str) -> Live | None:
         return self._live.get(id)

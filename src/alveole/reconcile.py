@@ -258,6 +258,7 @@ class Reconciler:
 
         Raises ``Temporary`` while the agent is down; then nothing is known and nothing planned.
         """
+        self.learn_host_base()
         observation = self._observe(None)
         unknown = dict(observation.unknown)
         scopes: dict[str, list[Observed]] = {}
@@ -462,6 +463,12 @@ class Reconciler:
         observation = self._observe((PLATFORM,))
         with self._mutex:
             self._platform = {item.id: item for item in observation.found}
+
+    def learn_host_base(self) -> Base:
+        """The base made of the machine's own ``/usr``; it is always kept ready. Raises ``Temporary``."""
+        if self.host_base is None:
+            self.host_base = self.agent.call(protocol.ResolveBase("host"))
+        return self.host_base
 
     def base_ready(self, base: Base) -> bool:
         found = self._platform.get(base_id(base))

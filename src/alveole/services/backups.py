@@ -1,0 +1,307 @@
+"""Saving a site and giving it back.
+
+A backup holds content, volumes and a *manifest*: the site's configuration as control knew it. What
+comes back from a backup is input like any other: it is decoded field by field and checked with the
+same grammars as a request. Rights, owner, ids, addresses and uids are never read from it (threat 10).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import msgspec
+
+from alveole import requests as ask
+from alveole import views
+from alveole.agent import protocol
+from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
+from alveole.failpoints import hit
+from alveole.journal import Live, Work
+from alveole.model.change import Change
+from alveole.model.site import Access, Backup, Base, BaseKind, Release, Run, Site, VolumeMount, Wanted
+from alveole.requests import Actor
+from alveole.services.checks import Draft, find_base
+from alveole.services.sites import SiteVerbs
+from alveole.store import Transaction, new_id
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The configuration kept inside a backup. An unknown field makes the whole manifest refused."""
+
+    format: int
+    name: str
+    plan: str
+    base: Base
+    run: Run
+    release: str | None
+    domains: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    volumes: tuple[VolumeMount, ...] = ()
+    path: str | None = None
+    access: Access = Access()
+    https_only: bool = False
+
+
+def manifest_of(site: Site) -> Manifest:
+    names = {field.name for field in msgspec.structs.fields(Manifest)} - {"format"}
+    return Manifest(format=1, **{name: getattr(site, name) for name in names})
+
+
+def read_manifest(text: str) -> Manifest:
+    """Raises ``Refused`` for anything that is not a manifest of ours."""
+    try:
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise Refused(f"the backup's manifest is not one of ours: {error}", field="backup") from error
+    if manifest.format != 1:
+        raise Refused(f"the backup's manifest has format {manifest.format}; this version reads 1", field="backup")
+    return manifest
+
+
+class BackupVerbs(SiteVerbs):
+    def create_backup(self, caller: Actor, request: ask.CreateBackup, *, key: str | None = None) -> Change:
+        self._allow(caller, "change-sites")
+
+        def build(transaction: Transaction) -> Live:
+            stored = self._stored(request.site)
+            if stored.pending:
+                raise Refused(f"site {stored.site.name} is not complete", field="site")
+            id = new_id("b")
+            return self.journal.begin(
+                "backup",
+                caller.name,
+                site=stored.site,
+                work=Work(backup=id),
+                result={"backup": id},
+                transaction=transaction,
+            )
+
+        return self._accept(caller, self._digest("backup", request.digest()), key, build)
+
+    def list_backups(self, caller: Actor, site: str | None = None) -> tuple[views.BackupView, ...]:
+        self._allow(caller, "look")
+        stored = self.store.site(site) if site is not None else None
+        found = self.store.backups(stored.site.id if stored is not None else site)
+        if site is not None and stored is None and not found:
+            raise NotFound(f"there is no site {site!r} and no backup of one", field="site")
+        return tuple(
+            views.BackupView(
+                id=each.id,
+                site=each.site_name,
+                site_id=each.site_id,
+                exists=each.site_id in self.store.sites,
+                bytes=each.bytes,
+                created_at=each.created_at,
+                digest=each.digest,
+            )
+            for each in found
+        )
+
+    def _backup(self, id: str) -> Backup:
+        backup = self.store.backup(id)
+        if backup is None:
+            raise NotFound(f"there is no backup {id!r}", field="backup", hint="see: alveole backup list")
+        return backup
+
+    def restore_backup(
+        self, caller: Actor, backup: str, request: ask.RestoreBackup, *, key: str | None = None
+    ) -> Change:
+        self._allow(caller, "change-sites")
+
+        def build(transaction: Transaction) -> Live:
+            found = self._backup(backup)
+            work = Work(backup=found.id)
+            if request.name is None:
+                if found.site_id not in self.store.sites:
+                    raise Refused(
+                        f"site {found.site_name} does not exist any more",
+                        field="backup",
+                        hint=f"restore it as a new site: --as {found.site_name}",
+                    )
+                site = self._free_to_change(found.site_id, None)
+            else:
+                site = self._reserve(caller, request.name, transaction)
+            return self.journal.begin(
+                "restore",
+                caller.name,
+                site=site,
+                work=work,
+                result={"site": site.id, "backup": found.id},
+                transaction=transaction,
+            )
+
+        return self._accept(caller, self._digest("restore", backup, request.digest()), key, build)
+
+    def _reserve(self, caller: Actor, name: str, transaction: Transaction) -> Site:
+        """A row with a name and a number; everything else comes from the manifest once it is read."""
+        draft = Draft(self.settings, self.store.owner_of)
+        draft.name(name, self.store.site(name) is not None)
+        draft.finish()
+        id = new_id("s")
+        number = transaction.lease(id, self.addressing.capacity())
+        site = Site(
+            id=id,
+            number=number,
+            name=name,
+            wanted=Wanted.STOPPED,
+            plan=next(iter(sorted(self.store.plans))),
+            base=Base(BaseKind.HOST, f"host-{'0' * 16}"),
+            run=Run(),
+            owner=caller.name,
+            created_at=time.time(),
+        )
+        transaction.insert_site(site, self._names(site), "create")
+        return site
+
+    def delete_backup(self, caller: Actor, backup: str, *, key: str | None = None) -> Change:
+        self._allow(caller, "change-sites")
+
+        def build(transaction: Transaction) -> Live:
+            found = self._backup(backup)
+            return self.journal.begin(
+                "delete-backup",
+                caller.name,
+                reason=f"{found.id} of {found.site_name}",
+                work=Work(stored=True, backup=found.id),
+                transaction=transaction,
+            )
+
+        return self._accept(caller, self._digest("delete-backup", backup), key, build)
+
+    # --- flows --------------------------------------------------------------------------------
+    def _flow_backup(self, live: Live) -> None:
+        site = self._site_of(live)
+        id = live.work.backup or ""
+        made = self._made(id)
+        if made is None:
+            manifest = msgspec.json.encode(manifest_of(site)).decode()
+            made = self.agent.call(
+                protocol.CreateBackup(
+                    id, site.id, site.number, site.slot, site.data_generation, site.release, manifest
+                ),
+                say=live.show,
+            )
+        backup = Backup(id, site.id, site.name, made.snapshot, made.bytes, made.created_at or time.time(), made.digest)
+        hit("services.backup-made")
+        live.say(f"{backup.bytes} bytes, snapshot {backup.snapshot[:12]}")
+        self.journal.end(live, (), {"bytes": backup.bytes}, also=lambda transaction: transaction.put_backup(backup))
+
+    def _made(self, id: str) -> protocol.BackupMade | None:
+        """The backup, when an earlier try of the same change made it and control ended before it was noted."""
+        with contextlib.suppress(AlveoleError):
+            made: tuple[protocol.BackupMade, ...] = self.agent.call(protocol.ListBackups())
+            return next((each for each in made if each.id == id), None)
+        return None
+
+    def _flow_delete_backup(self, live: Live) -> None:
+        backup = self.store.backup(live.work.backup or "")
+        if backup is not None:
+            self.agent.call(protocol.DropBackup(backup.snapshot), say=live.show)
+            hit("services.backup-dropped")
+        self.journal.end(live, (), also=lambda transaction: transaction.delete_backup(live.work.backup or ""))
+
+    def _flow_restore(self, live: Live) -> None:
+        site = self._site_of(live)
+        pending = self.store.sites[site.id].pending == "create"
+        if not live.work.stored:
+            try:
+                backup = self._backup(live.work.backup or "")
+                live.show("reading the whole backup")
+                manifest = read_manifest(
+                    self.agent.call(protocol.ReadBackup(backup.snapshot, backup.digest), say=live.show)
+                )
+                generation = 1 if pending else site.data_generation + 1
+                wanted = self._from_manifest(live, manifest, site, pending)
+                wanted = msgspec.structs.replace(wanted, data_generation=generation)
+                release: Release | None = self.agent.call(
+                    protocol.RestoreBackup(
+                        backup.snapshot,
+                        backup.digest,
+                        site.id,
+                        site.number,
+                        generation,
+                        self._limits(wanted.plan).disk_bytes,
+                    ),
+                    say=live.show,
+                )
+                hit("services.restored")
+                if release is not None:
+                    release = msgspec.structs.replace(
+                        release, created_at=time.time(), sender=live.change.actor, note=f"backup {backup.id}"
+                    )
+                wanted = msgspec.structs.replace(wanted, release=release.digest if release else None)
+                if pending:
+                    site = self._store_new(live, site, wanted, release)
+                else:
+                    site = self._store_content(live, site, wanted, release)
+            except AlveoleError as error:
+                if not pending:
+                    raise
+                self._take_back_create(live, site, error.problems)
+                return
+        self._finish(live, site, attempts=2)
+
+    def _store_new(self, live: Live, old: Site, new: Site, release: Release | None) -> Site:
+        new = msgspec.structs.replace(new, wanted=Wanted.RUNNING, version=old.version + 1)
+        with self.store.write() as transaction:
+            if release is not None:
+                transaction.put_release(new.id, release)
+            transaction.save_site(new, self._names(new))
+            self.journal.save(live, transaction, msgspec.structs.replace(live.work, stored=True))
+        return new
+
+    def _from_manifest(self, live: Live, manifest: Manifest, site: Site, as_new: bool) -> Site:
+        """What runs comes from the backup; names, plan and access of a living site stay its own."""
+        draft = Draft(self.settings, self.store.owner_of, site.id)
+        run = draft.run(
+            (),
+            tuple(ask.ProcessBody(name=each.name, argv=each.argv) for each in manifest.run.processes),
+            manifest.run.port,
+            manifest.run.health,
+            manifest.run.ready_seconds,
+            manifest.run.stop_seconds,
+        )
+        env = draft.env(manifest.env)
+        volumes = draft.volumes(tuple(ask.VolumeBody(name=each.name, path=each.path) for each in manifest.volumes))
+        draft.finish()
+        base = self._base_of_manifest(manifest)
+        changed = msgspec.structs.replace(site, run=run, env=env, volumes=volumes, base=base)
+        if not as_new:
+            return changed
+        draft = Draft(self.settings, self.store.owner_of, site.id)
+        draft.plan(manifest.plan, self.store.plans)
+        access = draft.access(manifest.access.allow, manifest.access.deny)
+        draft.finish()
+        domains = tuple(each for each in manifest.domains if self._still_free(each, changed, live, domain=True))
+        path = manifest.path
+        if path is not None and not self._still_free(path, changed, live, domain=False):
+            path = None
+        return msgspec.structs.replace(
+            changed, plan=manifest.plan, access=access, domains=domains, path=path, https_only=manifest.https_only
+        )
+
+    def _still_free(self, name: str, site: Site, live: Live, *, domain: bool) -> bool:
+        draft = Draft(self.settings, self.store.owner_of, site.id)
+        if domain:
+            draft.domains((name,), site.name)
+        else:
+            draft.path(name)
+        for problem in draft.problems:
+            live.say(f"left out: {problem}", level="warning")
+        return not draft.problems
+
+    def _base_of_manifest(self, manifest: Manifest) -> Base:
+        base = manifest.base
+        if base.kind is BaseKind.OCI:
+            known = find_base(base.key, self.store.bases)
+            if known is None:
+                raise Refused(
+                    f"the image {base.label} is not here any more", field="base", hint="import it, then restore again"
+                )
+            return known.base
+        draft = Draft(self.settings, self.store.owner_of)
+        packages = draft.packages(base.packages, base.kind)
+        if draft.problems:
+            raise InvalidInput(problems=(Problem("backup", "names packages that are none"), *draft.problems))
+        return self._resolve_base(str(base.kind), packages, not manifest.run.processes)

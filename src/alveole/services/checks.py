@@ -1,0 +1,242 @@
+"""Every check of a request that creates or changes a site. All problems at once, nothing raised.
+
+A :class:`Draft` collects problems while it turns the plain values of a request into model values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from alveole.compile import site_domain, under_wildcard
+from alveole.config import Settings
+from alveole.errors import InvalidInput, Problem, Refused
+from alveole.model.names import (
+    PACKAGE,
+    PATH_PREFIX,
+    PROCESS_NAME,
+    RESERVED,
+    VOLUME_NAME,
+    check_domain,
+    check_env,
+    check_mount_path,
+    check_network,
+    check_pattern,
+    check_site_name,
+)
+from alveole.model.site import Access, BaseKind, Limits, Process, ResourcePlan, Run, VolumeMount
+from alveole.requests import ProcessBody, VolumeBody
+from alveole.store import KnownBase
+
+WEB = "web"
+_MANY = {"domains": 100, "volumes": 32, "processes": 32, "packages": 200, "env": 500, "allow": 500, "deny": 500}
+
+
+class Draft:
+    """``owner_of`` gives the id of the site that holds a name; ``own`` is the id of the site at hand."""
+
+    def __init__(self, settings: Settings, owner_of: Callable[[str], str | None], own: str = "") -> None:
+        self.settings = settings
+        self.owner_of = owner_of
+        self.own = own
+        self.problems: list[Problem] = []
+        self.conflicts = 0
+
+    def wrong(self, field: str, message: str, hint: str = "") -> None:
+        self.problems.append(Problem(field, message, hint))
+
+    def conflict(self, field: str, message: str, hint: str = "") -> None:
+        """Well-formed, but it clashes with what exists."""
+        self.conflicts += 1
+        self.wrong(field, message, hint)
+
+    def finish(self) -> None:
+        """Raise all that was found: ``Refused`` when there are only clashes, else ``InvalidInput``."""
+        if self.problems:
+            raise (Refused if self.conflicts == len(self.problems) else InvalidInput)(problems=self.problems)
+
+    def _many(self, field: str, items: Sequence[object] | Mapping[str, object]) -> bool:
+        if len(items) > _MANY[field]:
+            self.wrong(field, f"has {len(items)} entries; the limit is {_MANY[field]}")
+            return False
+        return True
+
+    def _taken(self, name: str) -> bool:
+        owner = self.owner_of(name)
+        return owner is not None and owner != self.own
+
+    # --- names --------------------------------------------------------------------------------
+    def name(self, name: str, taken: bool) -> None:
+        found = check_site_name(name)
+        self.problems.extend(found)
+        if found:
+            return
+        if taken:
+            self.conflict("name", f"the name {name!r} is taken", "choose another name")
+        elif self._taken(site_domain(name, self.settings)):
+            domain = site_domain(name, self.settings)
+            self.conflict("name", f"{domain} is a domain of another site", "choose another name")
+
+    def domains(self, domains: Iterable[str], site_name: str) -> tuple[str, ...]:
+        listed = tuple(domains)
+        if not self._many("domains", listed):
+            return ()
+        for domain in listed:
+            found = check_domain(domain, "domains")
+            if found:
+                self.problems.extend(found)
+                continue
+            label = domain.partition(".")[0]
+            if domain == self.settings.domain:
+                self.wrong("domains", f"{domain} is the main domain", "use a path of it instead: --path /prefix")
+            elif domain == site_domain(site_name, self.settings):
+                self.wrong("domains", f"{domain} is the site's own name already", "leave it out")
+            elif under_wildcard(domain, self.settings) and label in RESERVED:
+                self.wrong("domains", f"{domain} is reserved", "choose another domain")
+            elif self._taken(domain):
+                self.conflict("domains", f"{domain} is taken by another site", "choose another domain")
+        if len(set(listed)) != len(listed):
+            self.wrong("domains", "names a domain twice", "name each once")
+        return listed
+
+    def path(self, path: str | None) -> str | None:
+        if path is None:
+            return None
+        found = check_pattern(path, PATH_PREFIX, "path", "a path", "write it like /my-app, without a slash at the end")
+        self.problems.extend(found)
+        if not found and self._taken(f"@{path}"):
+            self.conflict("path", f"{path} is taken by another site", "choose another path")
+        return path
+
+    # --- what runs ----------------------------------------------------------------------------
+    def run(
+        self,
+        command: tuple[str, ...],
+        processes: tuple[ProcessBody, ...],
+        port: int | None,
+        health: str,
+        ready_seconds: int,
+        stop_seconds: int,
+    ) -> Run:
+        if command and processes:
+            self.wrong("command", "and processes cannot be given together", "put the command among the processes")
+        listed = [(WEB, command)] if command else [(each.name, each.argv) for each in processes]
+        if self._many("processes", listed):
+            for name, argv in listed:
+                self._process(name, argv)
+        names = [name for name, _argv in listed]
+        if len(set(names)) != len(names):
+            self.wrong("processes", "names a process twice", "give each a name of its own")
+        if names and WEB not in names:
+            self.wrong("processes", f"none is called {WEB!r}", "call the one that answers requests 'web'")
+        if port is not None:
+            if not 1 <= port <= 65535:
+                self.wrong("port", f"{port} is outside 1..65535", "give the port the command listens on")
+            if not listed:
+                self.wrong("port", "is given, but no command that listens on it", "give --command, or leave --port out")
+        if not health.startswith("/") or len(health) > 1024 or not all("!" <= char <= "~" for char in health):
+            self.wrong("health", f"{health!r} is not a path", "write it like /health")
+        for field, seconds in (("ready_seconds", ready_seconds), ("stop_seconds", stop_seconds)):
+            if not 1 <= seconds <= 600:
+                self.wrong(field, f"{seconds} is outside 1..600")
+        if self.problems:
+            return Run()
+        return Run(tuple(Process(name, argv) for name, argv in listed), port, health, ready_seconds, stop_seconds)
+
+    def _process(self, name: str, argv: tuple[str, ...]) -> None:
+        field = "command" if name == WEB else f"processes.{name}"
+        self.problems.extend(check_pattern(name, PROCESS_NAME, "processes", "a process name", "use a-z, 0-9, - and _"))
+        if not argv or not argv[0]:
+            self.wrong(field, "is empty", "name a program")
+        elif len(argv) > 256 or any(len(word) > 32_768 for word in argv):
+            self.wrong(field, "has more than 256 words, or one longer than 32,768 characters")
+        elif any("\0" in word for word in argv):
+            self.wrong(field, "holds a NUL byte")
+
+    def env(self, env: Mapping[str, str]) -> dict[str, str]:
+        if self._many("env", env):
+            for key, value in env.items():
+                self.problems.extend(check_env(key, value))
+        return dict(env)
+
+    def volumes(self, volumes: Sequence[VolumeBody]) -> tuple[VolumeMount, ...]:
+        if not self._many("volumes", volumes):
+            return ()
+        for each in volumes:
+            self.problems.extend(
+                check_pattern(each.name, VOLUME_NAME, "volumes", "a volume name", "use a-z, 0-9, - and _")
+            )
+            self.problems.extend(check_mount_path(each.path, "volumes"))
+        for field, values in (("name", [each.name for each in volumes]), ("path", [each.path for each in volumes])):
+            if len(set(values)) != len(values):
+                self.wrong("volumes", f"use a {field} twice", f"give each volume a {field} of its own")
+        if self.problems:
+            return ()
+        return tuple(VolumeMount(each.name, each.path) for each in volumes)
+
+    def access(self, allow: Sequence[str], deny: Sequence[str]) -> Access:
+        for field, networks in (("allow", allow), ("deny", deny)):
+            if self._many(field, networks):
+                for network in networks:
+                    self.problems.extend(check_network(network, field))
+        return Access(tuple(allow), tuple(deny))
+
+    # --- where it runs ------------------------------------------------------------------------
+    def packages(self, packages: Sequence[str], kind: BaseKind | None) -> tuple[str, ...]:
+        if not self._many("packages", packages):
+            return ()
+        for package in packages:
+            self.problems.extend(
+                check_pattern(package, PACKAGE, "packages", "a package name", "see packages.debian.org")
+            )
+        if packages and kind is not BaseKind.DEBIAN:
+            self.wrong("packages", "are only installed into the base 'debian'", "give --base debian")
+        return tuple(sorted(set(packages)))
+
+    def plan(self, name: str, plans: Mapping[str, ResourcePlan]) -> Limits | None:
+        plan = plans.get(name)
+        if plan is None:
+            self.wrong("plan", f"there is no plan {name!r}", f"choose one of: {', '.join(sorted(plans))}")
+            return None
+        return plan.limits
+
+    def disk(self, old: Limits, new: Limits) -> None:
+        """A writable part can grow in place, nothing else."""
+        if (old.disk_bytes is None) != (new.disk_bytes is None):
+            self.wrong(
+                "plan",
+                "has a disk limit where the present plan has none, or the other way round",
+                "save the site and restore it under the other plan",
+            )
+        elif old.disk_bytes is not None and new.disk_bytes is not None and new.disk_bytes < old.disk_bytes:
+            self.wrong(
+                "plan",
+                f"has a smaller disk ({new.disk_bytes} bytes) than the present one ({old.disk_bytes})",
+                "choose a plan with as large a disk",
+            )
+
+
+def find_base(text: str, bases: Mapping[str, KnownBase]) -> KnownBase | None:
+    """A known base by its key, its label or its image's digest."""
+    for known in bases.values():
+        base = known.base
+        if text in (base.key, base.label, base.image, f"oci:{base.image}"):
+            return known
+    return None
+
+
+def check_limits(
+    cpu_millis: int, memory_bytes: int, pids: int, io: int | None, disk: int | None
+) -> tuple[Problem, ...]:
+    """The bounds of :class:`alveole.model.site.Limits`, told all at once."""
+    bounds: tuple[tuple[str, int | None, int, int], ...] = (
+        ("cpu_millis", cpu_millis, 10, 1_000_000),
+        ("memory_bytes", memory_bytes, 4 << 20, 1 << 50),
+        ("pids", pids, 4, 4_000_000),
+        ("io_bytes_per_second", io, 64 << 10, 1 << 50),
+        ("disk_bytes", disk, 16 << 20, 1 << 60),
+    )
+    return tuple(
+        Problem(field, f"{value} is outside {low}..{high}")
+        for field, value, low, high in bounds
+        if value is not None and not low <= value <= high
+    )

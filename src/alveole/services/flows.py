@@ -1,0 +1,309 @@
+"""What happens after a change was accepted, in a thread of its own.
+
+Each flow is written so that it can be cut anywhere: ``work.stored`` says whether what was asked is in
+the database. Before that, a change that was cut leaves nothing behind; after it, the flow just goes
+on. A change of content or configuration whose new instance does not become ready is taken back, so
+that a failed update never ends what ran.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+
+import msgspec
+
+from alveole.agent import protocol
+from alveole.compile import compile_site
+from alveole.errors import AlveoleError, Problem, Refused
+from alveole.failpoints import hit
+from alveole.journal import Live, Work
+from alveole.model.resource import Kind, WorkloadSpec, stamp
+from alveole.model.site import Release, Site, Wanted
+from alveole.reconcile import Settled
+from alveole.services.core import Core
+from alveole.store import KnownBase, Transaction
+
+log = logging.getLogger("alveole.services")
+_CUT = Problem("", "was cut: control ended before it was stored", "ask for it again")
+
+
+class Flows(Core):
+    """The work behind the verbs. ``_go`` starts it, ``_resume`` takes it up after a restart."""
+
+    def _go(self, live: Live) -> None:
+        self.loop.submit(lambda: self._carry_out(live))
+
+    def _carry_out(self, live: Live) -> None:
+        flow = {
+            "create": self._flow_create,
+            "update": self._flow_update,
+            "restore": self._flow_restore,
+            "destroy": self._flow_destroy,
+            "backup": self._flow_backup,
+            "delete-backup": self._flow_delete_backup,
+            "import-image": self._flow_import_image,
+            "delete-base": self._flow_delete_base,
+        }.get(live.change.verb, self._flow_settle)
+        try:
+            flow(live)
+        except AlveoleError as error:
+            self._fail(live, error.problems)
+        except Exception as error:
+            log.exception("change %s failed by a fault of ours", live.id)
+            self._fail(live, (Problem("", f"a fault of ours: {type(error).__name__}: {error}", "see the log"),))
+
+    def _fail(self, live: Live, problems: tuple[Problem, ...]) -> None:
+        # A control that is being stopped leaves its changes running: the next one takes them up.
+        if self.loop.stopping or self.journal.live(live.id) is None:
+            return
+        self._drop_upload(live.work.upload)
+        self.journal.end(live, problems)
+
+    def _resume(self) -> None:
+        """Take up what was going on when control ended; remove what no change will finish."""
+        lives = self.journal.resume()
+        for live in lives:
+            live.say("taken up again after a restart of control")
+            self._resume_one(live)
+        busy = {live.change.site_id for live in lives}
+        for stored in list(self.store.sites.values()):
+            if stored.pending == "create" and stored.site.id not in busy:
+                self.loop.submit(lambda site=stored.site: self._remove(site))  # type: ignore[misc]
+
+    def _resume_one(self, live: Live) -> None:
+        verb, work = live.change.verb, live.work
+        stored = self.store.sites.get(live.change.site_id or "")
+        if verb == "exec":
+            self.journal.end(live, (Problem("", "control ended meanwhile"),))
+        elif stored is not None and stored.pending == "create":
+            self.loop.submit(lambda: self._take_back_create(live, stored.site, (_CUT,)))
+        elif verb in ("update", "restore", "import-image") and not work.stored:
+            self._drop_upload(work.upload)
+            self.journal.end(live, (_CUT,))
+        else:
+            self._go(live)
+
+    # --- pieces -------------------------------------------------------------------------------
+    def _site_of(self, live: Live) -> Site:
+        stored = self.store.sites.get(live.change.site_id or "")
+        if stored is None:
+            raise Refused("the site is gone")
+        return stored.site
+
+    def _import(self, live: Live, site: Site) -> Release:
+        live.show("unpacking")
+        with self._open_upload(live.work.upload or "") as fd:
+            release: Release = self.agent.call(
+                protocol.ImportRelease(site.id, site.number, live.work.format), (fd,), live.show
+            )
+        hit("services.imported")
+        live.say(f"{release.files} files, {release.bytes} bytes, {release.digest[:19]}")
+        return msgspec.structs.replace(release, created_at=time.time(), sender=live.change.actor, note=live.work.note)
+
+    def _flipped(self, old: Site, new: Site) -> Site:
+        """``new`` in the other slot when its instance differs, so that the old one serves meanwhile."""
+        if old.wanted is not Wanted.RUNNING or new.wanted is not Wanted.RUNNING:
+            return new
+        same = msgspec.structs.replace(new, slot=old.slot)
+        if self._workload_stamp(old) == self._workload_stamp(same):
+            return same
+        return msgspec.structs.replace(new, slot=1 - old.slot)
+
+    def _workload_stamp(self, site: Site) -> str:
+        for item in compile_site(site, self.settings, self.loop.limits):
+            if isinstance(item.spec, WorkloadSpec):
+                return stamp(item.spec)
+        return ""
+
+    def _tell_plan(self, live: Live, site: Site) -> None:
+        look = self.loop.looks.get(site.id)
+        there = {item.id: item.digest for item in look.found} if look else {}
+        due = [
+            f"{item.id.kind}/{item.id.name}"
+            for item in compile_site(site, self.settings, self.loop.limits)
+            if there.get(item.id) != item.digest
+        ]
+        live.say(f"will make: {', '.join(due) or 'nothing'}", level="plan")
+
+    def _store_content(self, live: Live, old: Site, new: Site, release: Release | None) -> Site:
+        """The one commit that makes new content (or configuration) the wanted one."""
+        new = self._flipped(old, msgspec.structs.replace(new, version=old.version + 1))
+        self._tell_plan(live, new)
+        with self.store.write() as transaction:
+            stored = self.store.sites.get(old.id)
+            if stored is None or stored.site.version != old.version:
+                raise Refused("another change took its place meanwhile")
+            fresh = None
+            if release is not None:
+                if all(each.digest != release.digest for each in self.store.releases(old.id)):
+                    fresh = release.digest
+                transaction.put_release(new.id, release)
+            transaction.save_site(new, self._names(new))
+            work = msgspec.structs.replace(live.work, stored=True, undo=old, release=fresh)
+            self.journal.save(live, transaction, work)
+        hit("services.content-stored")
+        self._drop_upload(live.work.upload)
+        return new
+
+    def _finish(self, live: Live, site: Site, *, attempts: int) -> None:
+        """Settle; when it fails and there is something to go back to, go back."""
+        settled = self.loop.settle(site, live, attempts=attempts, version=site.version)
+        if self.loop.stopping and settled.problems:
+            return
+        undo = live.work.undo
+        if settled.problems and settled.essential and undo is not None:
+            self._take_back(live, site, undo, settled)
+            return
+        self.journal.end(live, settled.problems, {"release": site.release, "version": site.version})
+        if not settled.problems:
+            self._drop_old_releases(site)
+
+    def _take_back(self, live: Live, new: Site, undo: Site, settled: Settled) -> None:
+        live.say("the new instance did not become ready: going back", level="error")
+        back = msgspec.structs.replace(undo, version=new.version + 1)
+        added = live.work.release
+        with self.store.write() as transaction:
+            stored = self.store.sites.get(new.id)
+            if stored is None or stored.site.version != new.version:
+                raise Refused("another change took its place meanwhile")
+            transaction.save_site(back, self._names(back))
+            if added is not None:
+                transaction.delete_release(new.id, added)
+            self.journal.save(live, transaction, msgspec.structs.replace(live.work, undo=None))
+        hit("services.taken-back")
+        self.loop.settle(back, live, version=back.version)
+        if added is not None:
+            with contextlib.suppress(AlveoleError):
+                self.agent.call(protocol.DropRelease(new.id, new.number, added))
+        self.journal.end(live, settled.problems)
+
+    def _drop_old_releases(self, site: Site) -> None:
+        stored = self.store.sites.get(site.id)
+        if stored is None:
+            return
+        kept = [each for each in self.store.releases(site.id) if each.digest != stored.site.release]
+        for each in kept[self.settings.content.releases_kept - (stored.site.release is not None) :]:
+            try:
+                self.agent.call(protocol.DropRelease(site.id, site.number, each.digest))
+                with self.store.write() as transaction:
+                    transaction.delete_release(site.id, each.digest)
+            except AlveoleError as error:
+                # Tried again after the next update.
+                log.warning("an old release of %s could not be dropped: %s", site.name, error)
+
+    # --- flows --------------------------------------------------------------------------------
+    def _flow_settle(self, live: Live) -> None:
+        """start, stop, restart, set, rename: what is wanted is stored already."""
+        self._finish(live, self._site_of(live), attempts=2 if live.work.undo is not None else 3)
+
+    def _flow_create(self, live: Live) -> None:
+        site = self._site_of(live)
+        if self.store.sites[site.id].pending == "create":
+            try:
+                release = self._import(live, site)
+                site = msgspec.structs.replace(site, release=release.digest)
+                self._tell_plan(live, site)
+                with self.store.write() as transaction:
+                    transaction.put_release(site.id, release)
+                    transaction.save_site(site)
+                    self.journal.save(live, transaction, msgspec.structs.replace(live.work, stored=True))
+            except AlveoleError as error:
+                self._take_back_create(live, site, error.problems)
+                return
+            hit("services.content-stored")
+            self._drop_upload(live.work.upload)
+        self._finish(live, site, attempts=3)
+
+    def _take_back_create(self, live: Live, site: Site, problems: tuple[Problem, ...]) -> None:
+        """Nothing half done: files, row, names, lease and upload go."""
+        if self.loop.stopping:
+            return
+        self._drop_upload(live.work.upload)
+        with contextlib.suppress(AlveoleError):
+            self.agent.call(protocol.RemoveSite(site.id, site.number))
+            self.journal.end(live, problems, also=lambda transaction: transaction.delete_site(site.id))
+            self.loop.forget(site.id)
+            return
+        # The agent is down: the row stays set aside, and the next start of control removes it.
+        self.journal.end(live, problems)
+
+    def _remove(self, site: Site) -> None:
+        try:
+            self.agent.call(protocol.RemoveSite(site.id, site.number))
+            with self.store.write() as transaction:
+                transaction.delete_site(site.id)
+            self.loop.forget(site.id)
+        except AlveoleError as error:
+            log.warning("%s, which was never finished, could not be removed yet: %s", site.name, error)
+
+    def _flow_update(self, live: Live) -> None:
+        site = self._site_of(live)
+        if not live.work.stored:
+            release: Release | None = None
+            if live.work.upload is not None:
+                release = self._import(live, site)
+                wanted = release.digest
+            else:
+                wanted = live.work.release or ""
+                kept = [each for each in self.store.releases(site.id) if each.digest == wanted]
+                release = msgspec.structs.replace(kept[0], created_at=time.time()) if kept else None
+            if wanted == site.release:
+                self._drop_upload(live.work.upload)
+                live.say("this content is live already")
+                self.journal.end(live, (), {"release": site.release, "version": site.version})
+                return
+            site = self._store_content(live, site, msgspec.structs.replace(site, release=wanted), release)
+        self._finish(live, site, attempts=2)
+
+    def _flow_destroy(self, live: Live) -> None:
+        site = self._site_of(live)
+        settled = self.loop.settle(site, live, version=site.version)
+        if settled.problems:
+            self._fail(live, settled.problems)
+            return
+        hit("services.before-remove")
+        self.agent.call(protocol.RemoveSite(site.id, site.number), say=live.show)
+        hit("services.removed")
+        live.say("every file of the site is gone")
+        self.journal.end(live, (), also=lambda transaction: transaction.delete_site(site.id))
+        self.loop.forget(site.id)
+
+    # --- backups (the flows; the verbs are in backups.py) -------------------------------------
+    def _flow_backup(self, live: Live) -> None:
+        raise NotImplementedError
+
+    def _flow_delete_backup(self, live: Live) -> None:
+        raise NotImplementedError
+
+    def _flow_restore(self, live: Live) -> None:
+        raise NotImplementedError
+
+    # --- images and bases ---------------------------------------------------------------------
+    def _flow_import_image(self, live: Live) -> None:
+        with self._open_upload(live.work.upload or "") as fd:
+            image: protocol.Image = self.agent.call(protocol.ImportImage(), (fd,), live.show)
+        known = KnownBase(image.base, time.time(), image)
+        live.say(f"{image.base.label}: {image.base.key}")
+
+        def keep(transaction: Transaction) -> None:
+            transaction.put_base(known)
+
+        self._drop_upload(live.work.upload)
+        self.journal.end(live, (), {"base": image.base.key, "image": image.base.image}, also=keep)
+        self.loop.trigger("platform")
+
+    def _flow_delete_base(self, live: Live) -> None:
+        key = live.work.base or ""
+        self.agent.call(protocol.DropBase(key), say=live.show)
+        self.journal.end(live, (), also=lambda transaction: transaction.delete_base(key))
+        self.loop.trigger("platform")
+
+
+def work_for(undo: Site | None = None) -> Work:
+    """The work of a change whose wish is stored by the commit that accepts it."""
+    return Work(stored=True, undo=undo)
+
+
+__all__ = ["Flows", "Kind", "work_for"]

@@ -1,0 +1,153 @@
+"""From what is stored and what was last seen to the documents of :mod:`alveole.views`. No effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from alveole.backends.base import Usage
+from alveole.compile import hosts
+from alveole.config import Settings
+from alveole.journal import Live
+from alveole.model.addressing import Addressing
+from alveole.model.resource import Kind, Promise, PromiseState
+from alveole.model.site import Release, Site, Wanted
+from alveole.reconcile import Look
+from alveole.store import Stored
+from alveole.views import PromiseView, SiteView, State
+
+HIDDEN = "***"
+_NOTHING = Usage()
+_CHANGING = {
+    "create": State.STARTING,
+    "start": State.STARTING,
+    "restart": State.STARTING,
+    "stop": State.STOPPING,
+    "destroy": State.STOPPING,
+}
+
+
+def site_view(
+    stored: Stored,
+    settings: Settings,
+    addressing: Addressing,
+    *,
+    look: Look | None,
+    live: Live | None,
+    known: bool,
+    usage: Usage | None,
+    releases: tuple[Release, ...] = (),
+    show_env: bool = False,
+) -> SiteView:
+    """``known``: whether the agent answered lately, so that ``look`` still says how things are."""
+    site = stored.site
+    usage = usage or _NOTHING
+    ipv4, ipv6 = _addresses(addressing, site.number)
+    promises = promise_views(look.promises) if look else ()
+    return SiteView(
+        name=site.name,
+        id=site.id,
+        number=site.number,
+        state=state_of(stored, look, live, known),
+        wanted=site.wanted,
+        urls=urls(site, settings),
+        ipv4=ipv4,
+        ipv6=ipv6,
+        plan=site.plan,
+        base=site.base.label,
+        base_key=site.base.key,
+        memory_bytes=usage.memory_bytes,
+        cpu_seconds=usage.cpu_seconds,
+        disk_bytes=usage.disk_bytes,
+        pids=usage.pids,
+        promises=promises,
+        domains=site.domains,
+        path=site.path,
+        access=site.access,
+        https_only=site.https_only,
+        release=site.release,
+        releases=releases,
+        env=site.env if show_env else dict.fromkeys(site.env, HIDDEN),
+        volumes=site.volumes,
+        processes=site.run.processes,
+        port=site.run.port,
+        health=site.run.health,
+        ready_seconds=site.run.ready_seconds,
+        stop_seconds=site.run.stop_seconds,
+        owner=site.owner,
+        version=site.version,
+        created_at=site.created_at,
+        problem="" if live is not None else problem_of(look, known),
+        change=live.id if live is not None else None,
+    )
+
+
+def state_of(stored: Stored, look: Look | None, live: Live | None, known: bool) -> State:
+    if live is not None:
+        return _CHANGING.get(live.change.verb, State.UPDATING)
+    if stored.pending:
+        return State.STOPPING if stored.pending == "destroy" else State.STARTING
+    if look is None or not known:
+        return State.UNKNOWN
+    if stored.site.wanted is Wanted.STOPPED:
+        lives = any(item.id.kind is Kind.WORKLOAD for item in look.found)
+        return State.STOPPING if lives else State.STOPPED
+    for promise in look.promises:
+        if promise.id.kind is Kind.WORKLOAD:
+            return _BY_PROMISE[promise.state]
+    return State.STARTING
+
+
+_BY_PROMISE = {
+    PromiseState.KEPT: State.RUNNING,
+    PromiseState.PENDING: State.STARTING,
+    PromiseState.BROKEN: State.FAILED,
+    PromiseState.UNKNOWN: State.UNKNOWN,
+}
+
+
+def problem_of(look: Look | None, known: bool) -> str:
+    if not known:
+        return "the agent does not answer"
+    if look is None:
+        return ""
+    return "; ".join(
+        f"{each.id.kind}/{each.id.name}: {each.reason}" for each in look.promises if each.state is not PromiseState.KEPT
+    )
+
+
+@lru_cache(maxsize=32_768)
+def promise_views(promises: tuple[Promise, ...]) -> tuple[PromiseView, ...]:
+    return tuple(
+        PromiseView(resource=f"{each.id.kind}/{each.id.name}", state=each.state, reason=each.reason)
+        for each in promises
+    )
+
+
+def urls(site: Site, settings: Settings) -> tuple[str, ...]:
+    """Every address of the site, HTTPS first."""
+    places = [(host, "/") for host in hosts(site, settings)]
+    if site.path is not None:
+        places.append((settings.domain, f"{site.path}/"))
+    secure = _port(settings.edge.https_port, 443)
+    plain = _port(settings.edge.http_port, 80)
+    found = [f"https://{host}{secure}{path}" for host, path in places]
+    if not site.https_only:
+        found += [f"http://{host}{plain}{path}" for host, path in places]
+    return tuple(found)
+
+
+def _port(port: int, usual: int) -> str:
+    return "" if port == usual else f":{port}"
+
+
+@lru_cache(maxsize=32_768)
+def _addresses(plan: Addressing, number: int) -> tuple[str, str]:
+    return str(plan.life4(number)), str(plan.life6(number))
+
+
+def count_states(states: Mapping[str, State]) -> dict[str, int]:
+    counts = dict.fromkeys((str(state) for state in State), 0)
+    for state in states.values():
+        counts[state] += 1
+    return counts

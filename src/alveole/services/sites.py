@@ -1,0 +1,527 @@
+"""The verbs on sites."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+from msgspec import UNSET
+
+from alveole import requests as ask
+from alveole import views
+from alveole.agent import protocol
+from alveole.backends.base import Usage
+from alveole.compile import compile_site, is_static, site_domain
+from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
+from alveole.journal import Live, Work
+from alveole.model.change import Change
+from alveole.model.names import ENV_FORBIDDEN
+from alveole.model.resource import Action, Kind
+from alveole.model.site import Base, BaseKind, Run, Site, Wanted
+from alveole.requests import Actor
+from alveole.services.checks import Draft, find_base
+from alveole.services.flows import Flows, work_for
+from alveole.services.show import site_view
+from alveole.store import KnownBase, Stored, Transaction, new_id
+
+_USAGE_SECONDS = 5.0
+#: Stands for content that is not unpacked yet, in a dry run.
+_NO_DIGEST = "sha256:" + "0" * 64
+#: Serves static content in a base that has nothing else to serve it.
+_WEB_SERVER = "nginx"
+
+
+class SiteVerbs(Flows):
+    _usage: dict[str, Usage]
+    _usage_at: float
+
+    # --- create -------------------------------------------------------------------------------
+    def create_site(self, caller: Actor, request: ask.CreateSite, *, key: str | None = None) -> Change:
+        self._allow(caller, "change-sites")
+        base: Base | None = None
+
+        def before() -> None:
+            nonlocal base
+            # Everything is checked before the agent is asked for anything, and again in the transaction.
+            self._draft(caller, request, _placeholder(request))
+            base = self._resolve_base(request.base, request.packages, _wants_static(request))
+
+        def build(transaction: Transaction) -> Live:
+            draft = self._draft(caller, request, base or _placeholder(request))
+            id = new_id("s")
+            number = transaction.lease(id, self.addressing.capacity())
+            site = msgspec.structs.replace(draft, id=id, number=number)
+            waits = request.upload is not None
+            transaction.insert_site(site, self._names(site), "create" if waits else "")
+            work = Work(stored=not waits, upload=request.upload, format=request.format, note=request.note)
+            return self.journal.begin(
+                "create", caller.name, site=site, work=work, result={"site": id}, transaction=transaction
+            )
+
+        return self._accept(caller, request.digest(), key, build, before)
+
+    def preview_create(self, caller: Actor, request: ask.CreateSite) -> views.DryRun:
+        self._allow(caller, "look")
+        self._draft(caller, request, _placeholder(request))
+        draft = self._draft(caller, request, self._resolve_base(request.base, request.packages, _wants_static(request)))
+        taken = {stored.site.number for stored in self.store.sites.values()}
+        number = next(each for each in range(1, len(taken) + 2) if each not in taken)
+        if number > self.addressing.capacity():
+            raise Refused("all addresses are taken", hint="destroy a site, or widen network.ipv4 in the settings")
+        site = msgspec.structs.replace(draft, number=number)
+        shown = msgspec.structs.replace(site, release=_NO_DIGEST) if request.upload else site
+        needed = compile_site(shown, self.settings, self.loop.limits)
+        steps = [
+            views.StepView(action=str(Action.CREATE), resource=f"{item.id.kind}/{item.id.name}", reason="missing")
+            for item in needed
+        ]
+        if not self.loop.base_ready(site.base):
+            steps.insert(0, views.StepView(action="create", resource=f"base/{site.base.key}", reason="missing"))
+        return views.DryRun(site=self._view(Stored(site), None), steps=tuple(steps))
+
+    def _draft(self, caller: Actor, request: ask.CreateSite, base: Base) -> Site:
+        """The site that is asked for; raises everything that is wrong with it."""
+        draft = Draft(self.settings, self.store.owner_of)
+        known = find_base(request.base, self.store.bases)
+        draft.name(request.name, self.store.site(request.name) is not None)
+        domains = draft.domains(request.domains, request.name)
+        path = draft.path(request.path)
+        draft.packages(request.packages, base.kind)
+        if request.base not in ("host", "debian") and known is None:
+            draft.wrong("base", f"there is no base {request.base!r}", "choose host, debian or an imported image")
+        command, port = request.command, request.port
+        if known is not None and known.image is not None and not command and not request.processes:
+            # An image without a command given runs its own.
+            command = known.image.argv
+            port = port if port is not None else next(iter(known.image.ports), None)
+            if not command:
+                draft.wrong("command", "the image names none", "give --command")
+            elif port is None:
+                draft.wrong("port", "the image names none", "give --port")
+        run = draft.run(command, request.processes, port, request.health, request.ready_seconds, request.stop_seconds)
+        draft.plan(request.plan, self.store.plans)
+        env = draft.env(request.env)
+        if known is not None and known.image is not None:
+            env = {**_image_env(known.image), **env}
+        volumes = draft.volumes(request.volumes)
+        access = draft.access(request.allow, request.deny)
+        if request.upload is not None:
+            draft.problems.extend(self._check_upload_there(request.upload))
+        elif not run.processes and not draft.problems:
+            draft.wrong("from", "nothing to serve", "give content (--from) or a program (--command)")
+        draft.finish()
+        return Site(
+            id=new_id("s"),
+            number=1,
+            name=request.name,
+            wanted=Wanted.STOPPED if request.stopped else Wanted.RUNNING,
+            plan=request.plan,
+            base=base,
+            run=run,
+            domains=domains,
+            env=env,
+            volumes=volumes,
+            path=path,
+            access=access,
+            https_only=request.https_only,
+            owner=caller.name,
+            created_at=time.time(),
+        )
+
+    def _resolve_base(self, base: str, packages: tuple[str, ...], static: bool, *, keep: bool = True) -> Base:
+        known = find_base(base, self.store.bases)
+        if base == "host":
+            return self.loop.learn_host_base()
+        if base == "debian":
+            names = set(packages)
+            if static and not any(name.startswith("nginx") for name in names):
+                names.add(_WEB_SERVER)
+            resolved: Base = self.agent.call(protocol.ResolveBase("debian", tuple(sorted(names))))
+            if keep and resolved.key not in self.store.bases:
+                with self.store.write() as transaction:
+                    transaction.put_base(KnownBase(resolved, time.time()))
+            return resolved
+        if known is None:
+            raise InvalidInput(f"there is no base {base!r}", field="base")
+        return known.base
+
+    # --- looking ------------------------------------------------------------------------------
+    def list_sites(self, caller: Actor) -> tuple[views.SiteView, ...]:
+        self._allow(caller, "look")
+        usage = self._usage_of_all()
+        stored = sorted(self.store.sites.values(), key=lambda each: each.site.name)
+        return tuple(self._view(each, usage.get(each.site.id)) for each in stored)
+
+    def show_site(self, caller: Actor, site: str, *, show_env: bool = False) -> views.SiteView:
+        self._allow(caller, "look-inside" if show_env else "look")
+        stored = self._stored(site)
+        id = stored.site.id
+        usage: Usage | None = None
+        try:
+            usage = self.agent.call(protocol.GetUsage((id,))).get(id)
+        except AlveoleError:
+            usage = self._usage.get(id)
+        releases = self.store.releases(id)
+        return site_view(
+            stored,
+            self.settings,
+            self.addressing,
+            look=self.loop.looks.get(id),
+            live=self.journal.of_site(id),
+            known=self.loop.agent_answers,
+            usage=usage,
+            releases=releases,
+            show_env=show_env,
+        )
+
+    def _view(self, stored: Stored, usage: Usage | None) -> views.SiteView:
+        return site_view(
+            stored,
+            self.settings,
+            self.addressing,
+            look=self.loop.looks.get(stored.site.id),
+            live=self.journal.of_site(stored.site.id),
+            known=self.loop.agent_answers,
+            usage=usage,
+        )
+
+    def _usage_of_all(self) -> dict[str, Usage]:
+        """At most five seconds old while somebody looks; a list never waits for a second reading."""
+        now = time.monotonic()
+        age = now - self._usage_at
+        if age > _USAGE_SECONDS:
+            self._usage_at = now
+            if age > 60:
+                self._read_usage()
+            else:
+                self.loop.submit(self._read_usage)
+        return self._usage
+
+    def _read_usage(self) -> None:
+        try:
+            self._usage = self.agent.call(protocol.GetUsage(None))
+        except AlveoleError:
+            self._usage = {}
+
+    # --- start, stop, restart, destroy --------------------------------------------------------
+    def start_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
+        def to(old: Site) -> Site:
+            if old.wanted is Wanted.RUNNING:
+                raise Refused(f"site {old.name} is already running", field="site", hint="see: alveole why")
+            return msgspec.structs.replace(old, wanted=Wanted.RUNNING)
+
+        return self._change(caller, "start", site, "", key, version, to)
+
+    def stop_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
+        def to(old: Site) -> Site:
+            if old.wanted is Wanted.STOPPED:
+                raise Refused(f"site {old.name} is not running", field="site", hint="see: alveole site start")
+            return msgspec.structs.replace(old, wanted=Wanted.STOPPED)
+
+        return self._change(caller, "stop", site, "", key, version, to, superseding=True)
+
+    def restart_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
+        def to(old: Site) -> Site:
+            if old.wanted is Wanted.STOPPED:
+                raise Refused(f"site {old.name} is not running", field="site", hint="see: alveole site start")
+            return msgspec.structs.replace(old, incarnation=old.incarnation + 1)
+
+        return self._change(caller, "restart", site, "", key, version, to)
+
+    def _change(
+        self,
+        caller: Actor,
+        verb: str,
+        site: str,
+        digest: str,
+        key: str | None,
+        version: int | None,
+        to: Callable[[Site], Site],
+        *,
+        superseding: bool = False,
+        blue_green: bool = False,
+        before: Callable[[], None] | None = None,
+    ) -> Change:
+        """Store ``to(site)`` and let the loop reach it; with ``blue_green`` beside the old instance."""
+        self._allow(caller, "change-sites")
+
+        def build(transaction: Transaction) -> Live:
+            old = self._free_to_change(site, version, superseding=superseding)
+            new = msgspec.structs.replace(to(old), version=old.version + 1)
+            undo = None
+            if blue_green:
+                new = self._flipped(old, new)
+                undo = old
+            transaction.save_site(new, self._names(new))
+            result: dict[str, str | int | float | None] = {"site": new.id, "version": new.version}
+            return self.journal.begin(
+                verb, caller.name, site=new, work=work_for(undo), result=result, transaction=transaction
+            )
+
+        return self._accept(caller, self._digest(verb, site, digest, str(version)), key, build, before)
+
+    def destroy_site(
+        self,
+        caller: Actor,
+        site: str,
+        request: ask.DestroySite,
+        *,
+        key: str | None = None,
+        version: int | None = None,
+    ) -> Change:
+        self._allow(caller, "change-sites")
+
+        def build(transaction: Transaction) -> Live:
+            stored = self._stored(site)
+            old = stored.site
+            if request.confirm != old.name:
+                raise InvalidInput(f"{request.confirm!r} is not the site's name", field="confirm")
+            # A destroy that failed half-way, and a create that could not be cleaned up, may be ended.
+            if not stored.pending:
+                self._free_to_change(site, version)
+            going_on = self.journal.all_of_site(old.id)
+            if going_on:
+                verbs = ", ".join(live.change.verb for live in going_on)
+                raise Refused(f"site {old.name} is busy: {verbs}", field="site", hint="wait for it to end")
+            if old.wanted is Wanted.RUNNING and not stored.pending:
+                raise Refused(f"site {old.name} is running", field="site", hint="stop it first")
+            look = self.loop.looks.get(old.id)
+            if not stored.pending and look and any(item.id.kind is Kind.WORKLOAD for item in look.found):
+                raise Refused(f"site {old.name} is still stopping", field="site", hint="wait a moment")
+            gone = msgspec.structs.replace(old, wanted=Wanted.STOPPED, version=old.version + 1)
+            transaction.save_site(gone, None, "destroy")
+            return self.journal.begin("destroy", caller.name, site=gone, work=work_for(), transaction=transaction)
+
+        return self._accept(caller, self._digest("destroy", site, request.digest()), key, build)
+
+    # --- update, set, rename ------------------------------------------------------------------
+    def update_site(
+        self, caller: Actor, site: str, request: ask.UpdateSite, *, key: str | None = None, version: int | None = None
+    ) -> Change:
+        self._allow(caller, "change-sites")
+
+        def build(transaction: Transaction) -> Live:
+            old = self._free_to_change(site, version)
+            wanted = self._kept_release(old, request)
+            work = Work(upload=request.upload, format=request.format, note=request.note, release=wanted)
+            return self.journal.begin(
+                "update", caller.name, site=old, work=work, result={"site": old.id}, transaction=transaction
+            )
+
+        return self._accept(caller, self._digest("update", site, request.digest(), str(version)), key, build)
+
+    def _kept_release(self, site: Site, request: ask.UpdateSite) -> str | None:
+        if (request.upload is None) == (request.release is None):
+            raise InvalidInput(
+                "give new content or a kept release, one of the two", field="from", hint="--from or --release"
+            )
+        if request.upload is not None:
+            if problems := self._check_upload_there(request.upload):
+                raise InvalidInput(problems=problems)
+            return None
+        start = (request.release or "").removeprefix("sha256:")
+        found = [
+            each.digest
+            for each in self.store.releases(site.id)
+            if len(start) >= 8 and each.digest.removeprefix("sha256:").startswith(start)
+        ]
+        if len(found) != 1:
+            raise InvalidInput(
+                f"no release of {site.name} starts with {start!r}" if not found else f"{start!r} starts several",
+                field="release",
+                hint="give at least eight digits of a release that 'site show' lists",
+            )
+        if found[0] == site.release:
+            raise Refused("this release is live already", field="release")
+        return found[0]
+
+    def set_site(
+        self, caller: Actor, site: str, request: ask.SetSite, *, key: str | None = None, version: int | None = None
+    ) -> Change:
+        self._allow(caller, "change-sites")
+        if request == ask.SetSite():
+            raise InvalidInput("nothing to change", hint="give at least one option")
+        base: Base | None = None
+
+        def before() -> None:
+            nonlocal base
+            old = self._free_to_change(site, version)
+            # All checks first, then the agent is asked for the base.
+            self._redraft(old, request, old.base)
+            if request.base is not UNSET or request.packages is not UNSET:
+                kind = request.base if request.base is not UNSET else str(old.base.kind)
+                packages = request.packages if request.packages is not UNSET else old.base.packages
+                base = self._resolve_base(kind, packages if kind == "debian" else (), is_static(old))
+
+        return self._change(
+            caller,
+            "set",
+            site,
+            request.digest(),
+            key,
+            version,
+            lambda old: self._redraft(old, request, base or old.base),
+            blue_green=True,
+            before=before,
+        )
+
+    def _redraft(self, old: Site, request: ask.SetSite, base: Base) -> Site:
+        draft = Draft(self.settings, self.store.owner_of, old.id)
+        plan = old.plan if request.plan is UNSET else request.plan
+        limits = draft.plan(plan, self.store.plans)
+        if limits is not None and limits != self._limits(old.plan) and (old.run.processes or old.volumes):
+            draft.disk(self._limits(old.plan), limits)
+        listed = old.domains if request.domains is UNSET else request.domains
+        unknown = [domain for domain in request.remove_domains if domain not in listed]
+        for domain in unknown:
+            draft.wrong("remove_domains", f"{domain} is not a domain of this site", "see: alveole site show")
+        listed = tuple(domain for domain in listed if domain not in request.remove_domains)
+        domains = draft.domains((*listed, *request.add_domains), old.name)
+        path = draft.path(old.path if request.path is UNSET else request.path)
+        access = draft.access(
+            old.access.allow if request.allow is UNSET else request.allow,
+            old.access.deny if request.deny is UNSET else request.deny,
+        )
+        env = dict(old.env)
+        if request.env is not UNSET:
+            for key, value in request.env.items():
+                if value is None:
+                    env.pop(key, None)
+                else:
+                    env[key] = value
+        env = draft.env(env)
+        volumes = old.volumes if request.volumes is UNSET else draft.volumes(request.volumes)
+        run = self._rerun(draft, old, request)
+        if not run.processes and old.release is None and not draft.problems:
+            draft.wrong("command", "nothing to serve: this site has no content", "update it with content first")
+        known = request.base is UNSET or request.base in ("host", "debian") or find_base(request.base, self.store.bases)
+        if not known:
+            draft.wrong("base", f"there is no base {request.base!r}", "choose host, debian or an imported image")
+        if request.packages is not UNSET:
+            wanted = request.base if request.base is not UNSET else str(old.base.kind)
+            draft.packages(request.packages, BaseKind.DEBIAN if wanted == "debian" else None)
+        draft.finish()
+        return msgspec.structs.replace(
+            old,
+            plan=plan,
+            base=base,
+            run=run,
+            domains=domains,
+            env=env,
+            volumes=volumes,
+            path=path,
+            access=access,
+            https_only=old.https_only if request.https_only is UNSET else request.https_only,
+        )
+
+    @staticmethod
+    def _rerun(draft: Draft, old: Site, request: ask.SetSite) -> Run:
+        processes = tuple(ask.ProcessBody(name=each.name, argv=each.argv) for each in old.run.processes)
+        if request.processes is not UNSET:
+            processes = request.processes
+        command: tuple[str, ...] = ()
+        if request.command is not UNSET:
+            command = request.command
+            if request.processes is UNSET:
+                processes = ()
+        return draft.run(
+            command,
+            processes,
+            old.run.port if request.port is UNSET else request.port,
+            old.run.health if request.health is UNSET else request.health,
+            old.run.ready_seconds if request.ready_seconds is UNSET else request.ready_seconds,
+            old.run.stop_seconds if request.stop_seconds is UNSET else request.stop_seconds,
+        )
+
+    def rename_site(
+        self, caller: Actor, site: str, request: ask.RenameSite, *, key: str | None = None, version: int | None = None
+    ) -> Change:
+        def to(old: Site) -> Site:
+            draft = Draft(self.settings, self.store.owner_of, old.id)
+            draft.name(request.name, self.store.site(request.name) is not None)
+            if site_domain(request.name, self.settings) in old.domains:
+                draft.wrong("name", "is a domain of this site", "remove the domain first")
+            draft.finish()
+            return msgspec.structs.replace(old, name=request.name)
+
+        return self._change(caller, "rename", site, request.digest(), key, version, to)
+
+    # --- inside -------------------------------------------------------------------------------
+    def site_logs(self, caller: Actor, site: str) -> views.LogsView:
+        self._allow(caller, "look-inside")
+        found = self._stored(site).site
+        logs = self.settings.logs
+        return views.LogsView(
+            site=found.name, directory=str(logs / found.id), edge_directory=str(logs / "edge" / found.id)
+        )
+
+    def exec_site(self, caller: Actor, site: str, request: ask.ExecSite) -> views.ExecGrant:
+        self._allow(caller, "look-inside")
+        found = self._stored(site).site
+        problems = []
+        if not request.argv or not request.argv[0]:
+            problems.append(Problem("argv", "is empty", "name a program after --"))
+        if any("\0" in word for word in request.argv) or len(request.argv) > 1024:
+            problems.append(Problem("argv", "holds a NUL byte or more than 1,024 words"))
+        if request.uid is not None and not 0 <= request.uid < 65_536:
+            problems.append(Problem("uid", f"{request.uid} is outside 0..65535"))
+        if problems:
+            raise InvalidInput(problems=problems)
+        look = self.loop.looks.get(found.id)
+        slots = [item.id.name for item in look.found if item.id.kind is Kind.WORKLOAD and item.ready] if look else []
+        if not slots:
+            raise Refused(f"site {found.name} is not running", field="site", hint="see: alveole why")
+        slot = found.slot if str(found.slot) in slots else int(slots[0])
+        # The program's name only: arguments may hold secrets.
+        live = self.journal.begin("exec", caller.name, site=found, reason=request.argv[0][:200])
+        return views.ExecGrant(
+            site=found.id, slot=slot, argv=request.argv, tty=request.tty, uid=request.uid, change=live.id
+        )
+
+    def exec_ended(self, grant: views.ExecGrant, exit_status: int | None, problem: str = "") -> None:
+        live = self.journal.live(grant.change)
+        if live is not None:
+            problems = (Problem("", problem),) if problem else ()
+            self.journal.end(live, problems, {"exit_status": exit_status})
+
+    def why(self, caller: Actor, site: str) -> views.WhyView:
+        self._allow(caller, "look")
+        stored = self._stored(site)
+        found = stored.site
+        links: tuple[protocol.Link, ...] = ()
+        try:
+            links = self.agent.call(
+                protocol.Inspect(
+                    found.id,
+                    found.number,
+                    found.slot,
+                    site_domain(found.name, self.settings),
+                    found.path,
+                    found.run.port,
+                )
+            )
+        except AlveoleError as error:
+            links = (protocol.Link("agent", False, "ask the agent", str(error), "see: alveole doctor"),)
+        look = self.loop.looks.get(found.id)
+        last = self.journal.list(site=found.id, limit=1)
+        return views.WhyView(
+            site=self.show_site(caller, found.id),
+            links=links,
+            waiting=tuple(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in look.waiting) if look else (),
+            last=self.journal.get(last[0].id) if last else None,
+        )
+
+
+def _placeholder(request: ask.CreateSite) -> Base:
+    """For the checks that come before the agent is asked which base it is."""
+    kind = {"host": BaseKind.HOST, "debian": BaseKind.DEBIAN}.get(request.base, BaseKind.OCI)
+    return Base(kind, f"{kind}-{'0' * 16}")
+
+
+def _wants_static(request: ask.CreateSite) -> bool:
+    return not request.command and not request.processes
+
+
+def _image_env(image: protocol.Image) -> dict[str, str]:
+    return {key: value for key, value in image.env.items() if key not in ENV_FORBIDDEN}
