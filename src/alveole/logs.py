@@ -3,7 +3,7 @@
 A directory holds ``current`` and older files ``@<TAI64N>.s`` (or ``.u``, when the writer was
 ended before it could finish the file). Every line starts with the moment it was read, in UTC:
 ``2026-11-21 06:51:26.123456789  text``. What follows the stamp was written by a site and is
-hostile: :func:`clean` makes it inert for terminals and pages, and everything here goes through it.
+hostile: :func:`~alveole.text.clean` makes it inert for terminals and pages, and everything here goes through it.
 
 The writer rotates at any moment. A reader therefore opens ``current`` before it lists the older
 files and knows files by inode, so that a rotation neither hides nor repeats a line.
@@ -23,6 +23,7 @@ from typing import BinaryIO
 import msgspec
 
 from alveole.errors import InvalidInput
+from alveole.text import clean
 
 LAST_MAX = 100_000
 """Most lines that ``last`` may ask for."""
@@ -34,23 +35,8 @@ _ARCHIVE = re.compile(r"^@([0-9a-f]{16})([0-9a-f]{8})\.[su]\Z")
 # the leap seconds. The slack covers both and any leap second to come.
 _TAI_EPOCH = 1 << 62
 _TAI_SLACK = 120.0
-# ECMA-48: CSI, OSC and the other strings ended by BEL or ST, then the two-byte escapes.
-_ESCAPES = re.compile(
-    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c|\\Z)"
-    "|\x1b[ -/]*[0-~]"
-)
-# C0 (but for the tab), DEL, C1, line separators, and the marks that reorder text (UAX #9).
-_CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _AGO = re.compile(r"^(\d{1,9}(?:\.\d{1,3})?)\s*(s|m|h|d|w)(?: ago)?\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-def clean(text: str) -> str:
-    """``text`` with nothing left that a terminal would obey: one line, no escapes, no controls."""
-    if text.isascii() and text.isprintable():
-        return text
-    return _CONTROLS.sub("", _ESCAPES.sub("", text))
 
 
 def moment(text: str, field: str = "since", now: float | None = None) -> float:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from alveole.errors import InvalidInput
-from alveole.logs import Follower, clean, moment, read
+from alveole.logs import Follower, moment, read
+from alveole.text import clean
 
 S6_LOG = shutil.which("s6-log")
 needs_s6 = pytest.mark.skipif(S6_LOG is None, reason="s6-log is not installed")

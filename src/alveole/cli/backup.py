@@ -9,10 +9,10 @@ import click
 from alveole.cli import follow
 from alveole.cli.client import segment
 from alveole.cli.output import emit, note, say, size, table, when
-from alveole.cli.site import named, reached
+from alveole.cli.states import named, reached
 from alveole.cli.verbs import Here, Tree, complete, interactive, site_name, verb
 from alveole.errors import InvalidInput
-from alveole.logs import clean
+from alveole.text import clean
 
 
 @click.group("backup", cls=Tree)

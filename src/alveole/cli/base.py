@@ -11,7 +11,7 @@ from alveole.cli.client import segment
 from alveole.cli.output import emit, note, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
-from alveole.logs import clean
+from alveole.text import clean
 
 
 @click.group("base", cls=Tree)

@@ -12,7 +12,7 @@ from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, note, paint, say, seconds, state, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import Temporary
-from alveole.logs import clean
+from alveole.text import clean
 
 _HEADS = ("WHEN", "STATE", "VERB", "SITE", "BY", "TOOK", "ID")
 _POLL_SECONDS = 1.0

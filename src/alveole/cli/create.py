@@ -10,10 +10,11 @@ import click
 
 from alveole.cli import follow, parse
 from alveole.cli.output import emit, note, say, size, table
-from alveole.cli.site import named, path, reached, view
+from alveole.cli.show import path
+from alveole.cli.states import named, reached, view
 from alveole.cli.verbs import Here, complete, site_name, verb
 from alveole.errors import AlveoleError, InvalidInput
-from alveole.logs import clean
+from alveole.text import clean
 
 F = TypeVar("F", bound=Callable[..., Any])
 MANY: dict[str, Any] = {"multiple": True}

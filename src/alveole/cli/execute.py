@@ -13,14 +13,13 @@ import threading
 import tty as terminal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import click
 import msgspec
 
-from alveole.cli.client import connect
+from alveole.cli.client import connect, pairs
 from alveole.cli.output import emit
-from alveole.cli.site import path
+from alveole.cli.show import path
 from alveole.cli.verbs import Here, site_name, verb
 from alveole.errors import AlveoleError, Problem, Temporary, from_code
 
@@ -40,7 +39,6 @@ _BLOCK = 32 * 1024
         "echo 'SELECT 1' | alveole site exec api -- sqlite3 /data/app.db",
     ],
     statuses="That of the program (128 + the signal that ended it); before it starts: 1 to 5 as everywhere",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.option("-t", "--tty/--no-tty", default=None, help="With a terminal. Default: when this is one.")
 @click.option("--user", "uid", type=int, metavar="UID", help="As this user of the container; default its own.")
@@ -59,7 +57,7 @@ def exec_(here: Here, name: str, argv: tuple[str, ...], tty: bool | None, uid: i
         query.append(("tty", "true"))
     if uid is not None:
         query.append(("uid", str(uid)))
-    with _open(here, f"{path(name, 'exec')}?{urlencode(query)}") as socket:
+    with _open(here, f"{path(name, 'exec')}?{pairs(query)}") as socket:
         if here.json:
             return _collect(socket)
         return _attach(socket, tty)
@@ -77,19 +75,20 @@ def _open(here: Here, target: str) -> Iterator[ClientConnection]:
         ) as socket:
             yield socket
     except InvalidStatus as error:
-        raise _refused(error.response.body) from error
+        raise _refused(error.response.body, error.response.status_code) from error
     except ConnectionClosed as error:
         raise Temporary("the connection to Alvéole was cut", hint="the program was ended with it") from error
     finally:
         connection.close()
 
 
-def _refused(body: bytes | bytearray | None) -> AlveoleError:
+def _refused(body: bytes | bytearray | None, status: int = 503) -> AlveoleError:
     try:
         found = msgspec.json.decode(body or b"")
         return from_code(found["code"], [Problem(**item) for item in found["problems"]])
     except (msgspec.DecodeError, KeyError, TypeError):
-        return Temporary("Alvéole did not open the session", hint="try again")
+        kind = Temporary if status == 503 else AlveoleError
+        return kind(f"Alvéole did not open the session ({status})", hint="its log has the details")
 
 
 def _frames(socket: ClientConnection) -> Iterator[tuple[int, bytes]]:

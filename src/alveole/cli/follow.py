@@ -13,7 +13,7 @@ import msgspec
 
 from alveole.cli.output import emit, note, paint, seconds, size
 from alveole.errors import AlveoleError, Problem, StepFailed, Temporary, from_code
-from alveole.logs import clean
+from alveole.text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,9 +7,9 @@ import sys
 import click
 
 from alveole.cli.output import emit, paint, say, stamp
-from alveole.cli.site import path
+from alveole.cli.show import path
 from alveole.cli.verbs import Here, site_name, verb
-from alveole.logs import clean
+from alveole.text import clean
 
 
 @verb(

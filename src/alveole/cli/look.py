@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from alveole.cli.output import emit, fields, mark, paint, say, seconds, size, state, when
-from alveole.cli.site import path
+from alveole.cli.show import path
 from alveole.cli.verbs import Here, site_name, verb
-from alveole.logs import clean
+from alveole.text import clean
 
 _LINKS = "0 everything in order, 3 something is not, 1 a fault of Alvéole, 2 wrong input, 4 not found, 5 temporary"
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from alveole.logs import clean
+from alveole.text import clean
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _COLOURS = {"green": 32, "red": 31, "yellow": 33, "dim": 2, "bold": 1, "cyan": 36}
@@ -28,7 +28,7 @@ _STATES = {
     "stopped": "dim",
 }
 #: JSON escapes C0 by itself; the rest of what a terminal obeys is legal in a JSON string as it is.
-_TERMINAL = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_TERMINAL = "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 
 
 def emit(document: Any, *, indent: int = 2) -> None:
@@ -36,7 +36,10 @@ def emit(document: Any, *, indent: int = 2) -> None:
     text = msgspec.json.encode(document)
     if indent >= 0:
         text = msgspec.json.format(text, indent=indent)
-    say(_TERMINAL.sub(lambda found: f"\\u{ord(found[0]):04x}", text.decode()))
+    shown = text.decode()
+    if not shown.isascii() or "\x7f" in shown:
+        shown = re.sub(_TERMINAL, lambda found: f"\\u{ord(found[0]):04x}", shown)
+    say(shown)
 
 
 def say(text: str = "") -> None:
@@ -133,11 +136,11 @@ def width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
-_ANSI = re.compile("\x1b\\[[0-9]*m")
+_ANSI = "\x1b\\[[0-9]*m"
 
 
 def _length(text: str) -> int:
-    return len(_ANSI.sub("", text))
+    return len(re.sub(_ANSI, "", text)) if "\x1b" in text else len(text)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: str = "", flexible: int = -1) -> None:
@@ -156,7 +159,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: str = "
         cells = []
         for index, cell in enumerate(row):
             if _length(cell) > widths[index]:
-                cell = clean(_ANSI.sub("", cell))[: widths[index] - 1] + "…"
+                cell = clean(cell)[: widths[index] - 1] + "…"
             fill = " " * (widths[index] - _length(cell))
             cells.append(fill + cell if index in numbers else cell + fill)
         text = "  ".join(cells).rstrip()

@@ -10,7 +10,7 @@ from alveole.cli import parse
 from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, paint, say, size, table
 from alveole.cli.verbs import Here, Tree, complete, verb
-from alveole.logs import clean
+from alveole.text import clean
 
 
 @click.group("plan", cls=Tree)

@@ -12,7 +12,7 @@ from alveole.cli import parse
 from alveole.cli.client import segment
 from alveole.cli.output import emit, note, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
-from alveole.logs import clean
+from alveole.text import clean
 
 
 @verb(

@@ -101,7 +101,7 @@ def _field(error: click.UsageError) -> str:
 def _failed(error: Exception, json: bool) -> int:
     from alveole.cli.output import emit, note, paint
     from alveole.errors import AlveoleError
-    from alveole.logs import clean
+    from alveole.text import clean
 
     if not isinstance(error, AlveoleError):
         if os.environ.get("ALVEOLE_DEBUG"):
