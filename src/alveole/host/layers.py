@@ -30,7 +30,7 @@ _INDEXES = (
 _OPAQUE = b".wh..wh..opq"
 _WHITEOUT = b".wh."
 #: Real directories in every root, so that what is mounted there never follows a link of an image (CVE-2026-41579).
-MOUNT_POINTS = ("dev", "etc", "proc", "run", "run/alveole", "site", "sys", "tmp", "etc/alveole")
+MOUNT_POINTS = ("dev", "etc", "proc", "run", "run/alveole", "site", "site/current", "sys", "tmp", "etc/alveole")
 #: Real files, for what is bound over them.
 _MOUNT_FILES = ("etc/hosts", "etc/resolv.conf", "etc/hostname")
 _REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -161,11 +161,14 @@ def prepare(args: dict[str, Any], fds: list[int]) -> None:
 def unpack_image(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     """Job: unpack the OCI archive ``fds[0]`` into the current directory, which is empty.
 
-    ``{"manifest": digest, "config": …, "user": "uid:gid", "skipped": devices}``. Raises ``Rejected``.
+    ``{"manifest": digest, "config": …, "user": "uid:gid", "skipped": devices}``; only the digest for a
+    manifest in ``known``. Raises ``Rejected``.
     """
     os.umask(0)
     layout = Layout(fds[0], say)
     descriptor = layout.choose(layout.index, args["architecture"])
+    if descriptor["digest"] in args["known"]:
+        return {"manifest": descriptor["digest"]}
     manifest = layout.json(descriptor)
     config = layout.json(manifest.get("config"))
     if config.get("architecture") not in (None, args["architecture"]) or config.get("os") not in (None, "linux"):

@@ -1,0 +1,118 @@
+"""Import of a local OCI image as a base, by the digest of its manifest.
+
+The archive is read and unpacked by a confined child (``host.layers``); what it says of itself is
+checked here field by field before it is kept.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from typing import Any
+
+import msgspec
+
+from alveole.actuators.bases import Bases, check_digest
+from alveole.actuators.releases import room
+from alveole.agent.protocol import Image
+from alveole.backends.base import Say, quiet
+from alveole.config import Settings
+from alveole.errors import AlveoleError, InvalidInput
+from alveole.host import bases, paths
+from alveole.host.bases import Record, mapped_tree, read_record
+from alveole.host.sandbox import Sandbox, as_root
+from alveole.model.names import ENV_FORBIDDEN, ENV_KEY, MOUNT_PATH
+from alveole.model.site import Base, BaseKind
+
+#: The machine's word for itself and the image specification's (GOARCH).
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64", "ppc64le": "ppc64le"}
+
+
+class _Config(msgspec.Struct):
+    """The part of an image's configuration that is used (image-spec 1.0, config.md)."""
+
+    entrypoint: tuple[str, ...] | None = msgspec.field(default=None, name="Entrypoint")
+    command: tuple[str, ...] | None = msgspec.field(default=None, name="Cmd")
+    env: tuple[str, ...] | None = msgspec.field(default=None, name="Env")
+    ports: dict[str, Any] | None = msgspec.field(default=None, name="ExposedPorts")
+    volumes: dict[str, Any] | None = msgspec.field(default=None, name="Volumes")
+    directory: str | None = msgspec.field(default=None, name="WorkingDir")
+
+
+class Images:
+    """Turns OCI archives into bases."""
+
+    def __init__(self, settings: Settings, sandbox: Sandbox, bases: Bases) -> None:
+        self._settings = settings
+        self._sandbox = sandbox
+        self._bases = bases
+
+    def import_image(self, fd: int, say: Say = quiet) -> Image:
+        """Check and unpack the OCI archive ``fd`` (a plain tar of an OCI layout); gives it as a base.
+
+        Every blob is compared with its digest, of several platforms this machine's is taken, and an
+        image that is a base already is not unpacked again. Raises ``InvalidInput`` with the layer
+        and the member at fault, ``NoRoom``; nothing is kept then.
+        """
+        content = self._settings.content
+        with self._bases.staging("image") as staging:
+            left, files = room(self._settings, staging)
+            args = {
+                "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+                "bytes": content.bytes,
+                "files": min(content.files, files),
+                "room_bytes": left,
+                "ratio": content.ratio,
+                "known": sorted(self._known()),
+            }
+            with mapped_tree(self._settings, staging / "root") as tree:
+                found = self._sandbox.run(
+                    "image", tree, as_root(self._settings, bases.NUMBER), args, fds=(fd,), say=say
+                )
+            manifest = check_digest(found["manifest"])
+            if (image := self._known().get(manifest)) is not None:
+                return image
+            say("checking the image's root", 0.95)
+            record = _record(manifest, found)
+            used = self._bases.finish(staging / "root")
+            record = msgspec.structs.replace(record, bytes=used["bytes"], files=used["files"])
+            self._bases.adopt(staging, record)
+        if record.image is None:
+            raise ValueError("an image's record has no image")
+        return record.image
+
+    def _known(self) -> dict[str, Image]:
+        known = {}
+        for path in paths.bases(self._settings).glob("oci-*"):
+            try:
+                image = read_record(self._settings, path.name).image
+            except (AlveoleError, msgspec.DecodeError):
+                continue
+            if image is not None and image.base.image is not None and (path / "root" / "etc").is_dir():
+                known[image.base.image] = image
+        return known
+
+
+def _record(manifest: str, found: dict[str, Any]) -> Record:
+    try:
+        config = msgspec.convert(found["config"], _Config)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"has a configuration that is not the specification's: {error}", field="image") from None
+    argv = (*(config.entrypoint or ()), *(config.command or ()))
+    if any("\0" in part for part in argv) or len(argv) > 256:
+        raise InvalidInput("has a command that cannot be run", field="image")
+    env = dict(entry.partition("=")[::2] for entry in config.env or () if "=" in entry)
+    ports = {int(match[1]) for port in config.ports or () if (match := re.match(r"^(\d{1,5})(?:/tcp)?\Z", port))}
+    directory = config.directory or "/"
+    base = Base(BaseKind.OCI, f"oci-{manifest.removeprefix('sha256:')[:16]}", image=manifest)
+    image = Image(
+        base=base,
+        argv=argv,
+        env={k: v for k, v in env.items() if re.match(ENV_KEY, k) and k not in ENV_FORBIDDEN and "\0" not in v},
+        ports=tuple(sorted(port for port in ports if 0 < port < 65_536)),
+        volumes=tuple(sorted(path for path in config.volumes or () if re.match(MOUNT_PATH, path))),
+        user=str(found["user"]),
+    )
+    cwd = directory if directory.startswith("/") and "\0" not in directory and len(directory) < 4096 else "/"
+    return Record(base, time.time(), 0, 0, image, cwd)
