@@ -1,0 +1,271 @@
+"""A fake agent that keeps resources in memory, for tests of control and for trying it by hand.
+
+It passes the same contract as the real one (``tests/contract``), so that it cannot rot. On top of
+the contract it can fail, be down, be slow, lose things and let instances crash, and it writes down
+in :attr:`FakeAgent.violations` whatever no correct caller would ever ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from alveole.agent import protocol
+from alveole.backends.base import Say, Usage
+from alveole.errors import InvalidInput, NotFound, Refused, Temporary
+from alveole.model.resource import (
+    PLATFORM,
+    Action,
+    AddressSpec,
+    BaseSpec,
+    Defect,
+    Kind,
+    Observation,
+    Observed,
+    Outcome,
+    ReleaseSpec,
+    ResourceId,
+    RouteSpec,
+    RouteTarget,
+    Spec,
+    Step,
+    StorageSpec,
+    WorkloadSpec,
+)
+from alveole.model.site import Base, BaseKind, Release
+
+
+class Thing(msgspec.Struct):
+    """One made-up real object."""
+
+    digest: str
+    spec: Spec
+    ready: bool = True
+    defects: tuple[Defect, ...] = ()
+    since: float = 0.0
+
+
+#: Called before each request; raise to let it fail, sleep to let it take time.
+Hook = Callable[[protocol.Request], None]
+
+
+class FakeAgent:
+    """An :class:`~alveole.ports.AgentPort`. All attributes may be changed by the test at any time."""
+
+    def __init__(self) -> None:
+        self.things: dict[ResourceId, Thing] = {}
+        self.releases: dict[str, dict[str, Release]] = {}
+        self.backups: dict[str, tuple[protocol.BackupMade, str, Release | None]] = {}
+        self.violations: list[str] = []
+        self.calls: list[protocol.Request] = []
+        self.unknown: dict[Kind, str] = {}
+        self.down = False
+        self.hook: Hook = lambda _request: None
+        self.outcomes: dict[tuple[Kind, Action], list[Outcome]] = {}
+        """Outcomes to give instead of acting, first come first served."""
+        self.slow_start = 0.0
+        """Seconds until a fresh instance is ready."""
+        self._watchers: list[Callable[[str], None]] = []
+        self._lock = threading.RLock()
+
+    # --- the port -----------------------------------------------------------------------------
+    def call(self, request: protocol.Request, files: Sequence[int] = (), say: Say | None = None) -> Any:
+        if self.down:
+            raise Temporary("the agent does not answer")
+        self.hook(request)
+        with self._lock:
+            self.calls.append(request)
+            result = self._answer(request, files)
+        # Everything crosses the wire as JSON: what cannot, must not work here either.
+        kind = protocol.RESULTS[type(request)]
+        return None if kind is None else msgspec.json.decode(msgspec.json.encode(result), type=kind)
+
+    def watch(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        self._watchers.append(callback)
+        callback("*")
+        return lambda: self._watchers.remove(callback)
+
+    # --- what tests do to it ------------------------------------------------------------------
+    def tell(self, scope: str) -> None:
+        for watcher in list(self._watchers):
+            watcher(scope)
+
+    def fail_next(self, kind: Kind, action: Action, message: str = "made to fail", **more: Any) -> None:
+        self.outcomes.setdefault((kind, action), []).append(Outcome(False, message, **more))
+
+    def crash(self, site: str, slot: int) -> None:
+        """The instance ends by itself; watchers are told."""
+        with self._lock:
+            thing = self.things[ResourceId(Kind.WORKLOAD, site, str(slot))]
+            thing.ready = False
+            thing.defects = (Defect("exited", "the program ended with status 1"),)
+        self.tell(site)
+
+    def reboot(self) -> None:
+        """Everything that does not survive a reboot is gone."""
+        lasting = (Kind.BASE, Kind.RELEASE, Kind.STORAGE, Kind.CERTIFICATE)
+        with self._lock:
+            self.things = {id: thing for id, thing in self.things.items() if id.kind in lasting}
+
+    def of(self, scope: str) -> set[str]:
+        """What is there, like ``workload/0``."""
+        with self._lock:
+            return {f"{id.kind}/{id.name}" for id in self.things if id.scope == scope}
+
+    def applied(self, kind: Kind | None = None) -> list[Step]:
+        steps = [call.step for call in self.calls if isinstance(call, protocol.Apply)]
+        return [step for step in steps if kind is None or step.id.kind is kind]
+
+    # --- the verbs ----------------------------------------------------------------------------
+    def _answer(self, request: protocol.Request, files: Sequence[int]) -> Any:
+        match request:
+            case protocol.Observe(scopes):
+                return self._observe(scopes)
+            case protocol.Apply(step):
+                return self._apply(step)
+            case protocol.Facts():
+                return protocol.MachineFacts("v2", "6.18", "fake", "fake", 2, 4 << 30, 50 << 30, 100 << 30)
+            case protocol.GetUsage(sites):
+                return self._usage(sites)
+            case protocol.ImportRelease():
+                return self._import(request, files)
+            case protocol.DropRelease(site, _number, digest):
+                self.releases.get(site, {}).pop(digest, None)
+                return None
+            case protocol.RemoveSite(site):
+                return self._remove(site)
+            case protocol.ResolveBase(kind, packages):
+                return _base(BaseKind(kind), packages)
+            case protocol.DropBase(key):
+                self.things.pop(ResourceId(Kind.BASE, PLATFORM, key), None)
+                return None
+            case protocol.ImportImage():
+                return self._image(files)
+            case protocol.GetAuthority():
+                return "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+            case protocol.Inspect() | protocol.Doctor():
+                return (protocol.Link("fake", True, "nothing", "nothing"),)
+        return self._backup_verbs(request)
+
+    def _backup_verbs(self, request: protocol.Request) -> Any:
+        match request:
+            case protocol.CreateBackup():
+                release = self.releases.get(request.site, {}).get(request.release or "")
+                digest = f"sha256:{hashlib.sha256(request.manifest.encode()).hexdigest()}"
+                made = protocol.BackupMade(request.id, f"snap{len(self.backups)}", 1000, digest, time.time())
+                self.backups[made.snapshot] = (made, request.manifest, release)
+                return made
+            case protocol.ReadBackup(snapshot, digest):
+                made, manifest, _release = self._kept_backup(snapshot)
+                if f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}" != digest:
+                    raise Refused(f"backup {snapshot} is damaged")
+                return manifest
+            case protocol.RestoreBackup():
+                _made, _manifest, release = self._kept_backup(request.snapshot)
+                if release is not None:
+                    self.releases.setdefault(request.site, {})[release.digest] = release
+                return release
+            case protocol.DropBackup(snapshot):
+                self.backups.pop(snapshot, None)
+                return None
+            case protocol.ListBackups():
+                return tuple(made for made, _manifest, _release in self.backups.values())
+        raise InvalidInput(f"the agent cannot {type(request).__name__}")
+
+    def _kept_backup(self, snapshot: str) -> tuple[protocol.BackupMade, str, Release | None]:
+        if snapshot not in self.backups:
+            raise NotFound(f"there is no snapshot {snapshot}")
+        return self.backups[snapshot]
+
+    def _observe(self, scopes: tuple[str, ...] | None) -> Observation:
+        now = time.time()
+        found = []
+        for id, thing in self.things.items():
+            if (scopes is not None and id.scope not in scopes) or id.kind in self.unknown:
+                continue
+            ready = thing.ready
+            if id.kind is Kind.WORKLOAD and now - thing.since < self.slow_start:
+                ready = False
+            detail: dict[str, str | int | float] = {"since": thing.since}
+            found.append(Observed(id, thing.digest, ready, thing.defects, _uses(thing.spec), detail))
+        return Observation(tuple(found), tuple(self.unknown.items()))
+
+    def _apply(self, step: Step) -> Outcome:
+        queued = self.outcomes.get((step.id.kind, step.action))
+        if queued:
+            return queued.pop(0)
+        self._judge(step)
+        if step.action is Action.DELETE:
+            self.things.pop(step.id, None)
+        elif step.spec is None:
+            raise InvalidInput(f"{step.action} {step.id} needs a specification")
+        else:
+            self.things[step.id] = Thing(step.digest, step.spec, since=time.time())
+        return Outcome(True)
+
+    def _judge(self, step: Step) -> None:
+        if step.action is Action.DELETE:
+            users = [id for id, thing in self.things.items() if step.id in _uses(thing.spec) and id != step.id]
+            if users:
+                self.violations.append(f"{step.id} was deleted while {users[0]} used it")
+            return
+        for need in _uses(step.spec) if step.spec is not None else ():
+            thing = self.things.get(need)
+            if thing is None or thing.defects or not thing.ready:
+                self.violations.append(f"{step.id} was made while {need} was not ready")
+
+    def _usage(self, sites: tuple[str, ...] | None) -> dict[str, Usage]:
+        running = {id.scope for id in self.things if id.kind is Kind.WORKLOAD}
+        return {site: Usage(1_000_000, 0.5, 4096, 2) for site in running if sites is None or site in sites}
+
+    def _import(self, request: protocol.ImportRelease, files: Sequence[int]) -> Release:
+        content = os.pread(files[0], 1 << 20, 0)
+        if content.startswith(b"BAD"):
+            raise InvalidInput("is not an archive", field="from", hint="send a tar or a zip")
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        release = Release(digest, len(content), 1, time.time())
+        self.releases.setdefault(request.site, {})[digest] = release
+        return release
+
+    def _image(self, files: Sequence[int]) -> protocol.Image:
+        content = os.pread(files[0], 1 << 20, 0)
+        hexes = hashlib.sha256(content).hexdigest()
+        base = Base(BaseKind.OCI, f"oci-{hexes[:16]}", image=f"sha256:{hexes}")
+        self.things[ResourceId(Kind.BASE, PLATFORM, base.key)] = Thing("image", BaseSpec(base))
+        return protocol.Image(base, ("/bin/serve",), {"LANG": "C"}, (80,), (), "")
+
+    def _remove(self, site: str) -> None:
+        if any(id.scope == site and id.kind is Kind.WORKLOAD for id in self.things):
+            raise Refused("an instance of it is there")
+        self.things = {id: thing for id, thing in self.things.items() if id.scope != site}
+        self.releases.pop(site, None)
+
+
+def _base(kind: BaseKind, packages: tuple[str, ...]) -> Base:
+    word = hashlib.sha256("+".join((kind, *packages)).encode()).hexdigest()[:16]
+    return Base(kind, f"{kind}-{word}", packages)
+
+
+def _uses(spec: Spec) -> tuple[ResourceId, ...]:
+    match spec:
+        case WorkloadSpec():
+            used = [ResourceId(Kind.BASE, PLATFORM, spec.base)]
+            if spec.writable or spec.volumes:
+                used.append(ResourceId(Kind.STORAGE, spec.site, str(spec.data_generation)))
+            return tuple(used)
+        case AddressSpec():
+            return (ResourceId(Kind.WORKLOAD, spec.site, str(spec.slot)),)
+        case RouteSpec() if spec.target is RouteTarget.WORKLOAD:
+            return (ResourceId(Kind.WORKLOAD, spec.site, str(spec.slot)),)
+        case StorageSpec() | ReleaseSpec():
+            return ()
+    return ()
+
+
+__all__ = ["FakeAgent", "Thing"]
