@@ -117,10 +117,10 @@ def parse_nginx(text: str) -> list[Node]:
     for token in _nginx_tokens(text):
         if isinstance(token, _Word):
             words.append(str(token))
-        elif token == ";":
+        elif token == ";":  # noqa: S105
             stack[-1][1].append(Directive(tuple(words)))
             words = []
-        elif token == "{":
+        elif token == "{":  # noqa: S105
             stack.append((tuple(words), []))
             words = []
         else:
@@ -137,7 +137,7 @@ class _Word(str):
     __slots__ = ()
 
 
-_ESCAPES = {"t": "\t", "r": "\r", "n": "\n"}
+_ESCAPES = {"t": "\t", "r": "\r", "n": "\n", '"': '"', "'": "'", "\\": "\\"}
 
 
 def _nginx_tokens(text: str) -> Iterator[str]:
@@ -163,10 +163,9 @@ def _nginx_tokens(text: str) -> Iterator[str]:
                 char = text[at]
                 if char == "\\" and at + 1 < end:
                     following = text[at + 1]
-                    out.append(
-                        following if following in "\"'\\" else _ESCAPES[following] if following in _ESCAPES else char
-                    )
-                    at += 2 if following in "\"'\\" or following in _ESCAPES else 1
+                    known = _ESCAPES.get(following)
+                    out.append(known or char)
+                    at += 2 if known else 1
                 elif quote and char == quote:
                     at += 1
                     break

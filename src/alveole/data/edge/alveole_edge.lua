@@ -152,7 +152,7 @@ local function parse(text)
         end
     end
     target.plain = not (target.limited or target.https)
-    target.pool = "alveole" .. ngx.crc32_short(target.to) % POOLS
+    target.pool = POOLS[ngx.crc32_short(target.to) % #POOLS + 1]
     return target
 end
 
