@@ -177,6 +177,11 @@ table bridge {names.table} {{
 		iifgroup {{ {group}, {group + 1} }} drop
 		oifgroup {{ {group}, {group + 1} }} drop
 	}}
+
+	chain output {{
+		type filter hook output priority -310; policy accept;
+		oifgroup {{ {group}, {group + 1} }} ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 drop
+	}}
 }}
 """
 
