@@ -74,6 +74,8 @@ _STAGES = (
     ("cleaning package lists", 0.9),
 )
 _DROPPED = (
+    # The machine's own sources may name a mirror with a password.
+    "etc/apt/sources.list.d/0000apt.sources",
     "etc/apt/apt.conf.d/99mmdebstrap",
     "var/cache/apt/pkgcache.bin",
     "var/cache/apt/srcpkgcache.bin",

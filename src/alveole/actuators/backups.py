@@ -1,0 +1,469 @@
+"""Backups: content and volumes of a site in one archive, kept by restic.
+
+The archive is a tar: ``manifest.json`` first, then ``release/…`` and ``volumes/NAME/…``. It is
+written whole into a file without a name, so that a running site is frozen only while its volumes
+are copied, and so that its digest is known before restic sees it. Nothing of a backup is used
+before all of it was read and its digest compared; what its manifest claims is data, never a right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import io
+import logging
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from alveole import failpoints
+from alveole.actuators.releases import Releases, room, sync_directory
+from alveole.agent.protocol import ArchiveFormat, BackupMade, CreateBackup, RestoreBackup
+from alveole.backends.base import Say, quiet
+from alveole.config import Settings
+from alveole.errors import NoRoom, NotFound, Refused, Temporary
+from alveole.host import disk, paths
+from alveole.host.run import ENVIRONMENT, ProgramFailed, run, start
+from alveole.host.sandbox import Sandbox, as_root, as_user
+from alveole.host.tar import Stream, members
+from alveole.host.tree import CHUNK, TAR_END, Rejected, padded, size_text, tar_header, write_all
+from alveole.model.names import BackupId, Digest
+from alveole.model.site import Release
+
+log = logging.getLogger("alveole.agent")
+#: Holds the processes of an instance still; they go on when the block ends.
+Freezer = Callable[[str, int], AbstractContextManager[None]]
+
+FILE = "/archive.tar"
+_TAG = "alveole"
+_MANIFEST = b"manifest.json"
+_MANIFEST_BYTES = 4 * 1024 * 1024
+_SECONDS = 6 * 3600.0
+_SNAPSHOT = re.compile(r"^[0-9a-f]{8,64}\Z")
+#: What restic needs to reach a repository elsewhere comes from the agent's own environment.
+_PASSED = re.compile(r"^(?:AWS|B2|AZURE|GOOGLE|OS|ST|RCLONE)_[A-Z0-9_]+\Z")
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``manifest.json`` of a backup. ``site`` is control's own text about the site, passed through."""
+
+    format: int
+    id: BackupId
+    release: Digest | None
+    volumes: tuple[str, ...]
+    site: str
+
+
+class _Snapshot(msgspec.Struct):
+    """The part of ``restic snapshots --json`` that is used."""
+
+    id: str
+    time: str
+    tags: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def _no_freezer(_site: str, _slot: int) -> Iterator[None]:
+    yield
+
+
+class Backups:
+    """Creates, reads, restores, lists and drops backups."""
+
+    def __init__(
+        self, settings: Settings, sandbox: Sandbox, releases: Releases, freezer: Freezer = _no_freezer
+    ) -> None:
+        self._settings = settings
+        self._sandbox = sandbox
+        self._releases = releases
+        self._freezer = freezer
+        # restic locks its repository against itself; waiting here is kinder than failing there.
+        self._lock = threading.RLock()
+        self._ready = False
+
+    def recover(self) -> None:
+        """Remove what a death in the middle of a restore left in the writable parts. Once, at the agent's start."""
+        for site in sorted(paths.sites(self._settings).glob("s*")):
+            self._clear_leftovers(paths.volumes(site / "data", 0).parent)
+
+    # The repository
+
+    def prepare(self) -> None:
+        """Make the password and the repository unless they are there, and drop locks of the dead.
+
+        Raises ``Refused`` for a repository whose password is lost, ``ProgramFailed``.
+        """
+        with self._lock:
+            if self._ready:
+                return
+            password = paths.backup_password(self._settings)
+            local = None if self._settings.backups.repository else Path(paths.backup_repository(self._settings))
+            exists = (local / "config").exists() if local is not None else None
+            if not password.exists():
+                if exists:
+                    raise Refused(
+                        f"the password of the backups is missing ({password})",
+                        field="backups",
+                        hint="put the file back; without it no backup can be read",
+                    )
+                _make_password(password)
+            if exists is None:
+                exists = self._restic("cat", "config", check=False).returncode == 0
+            if not exists:
+                self._restic("init")
+            elif local is None or any((local / "locks").iterdir()):
+                # restic removes a lock whose process has died or that nobody renewed for 30 minutes.
+                self._restic("unlock")
+            self._ready = True
+
+    def _argv(self, *words: str) -> list[str]:
+        cache = ("--no-cache",)
+        if self._settings.backups.repository:
+            cache = (f"--cache-dir={paths.secrets(self._settings) / 'restic-cache'}",)
+        return [
+            # A backup that nobody waits for any more must not go on and appear later.
+            *("setpriv", "--pdeathsig", "KILL", "restic", "--repo", paths.backup_repository(self._settings)),
+            *("--password-file", str(paths.backup_password(self._settings)), *cache, *words),
+        ]
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        return {key: value for key, value in os.environ.items() if _PASSED.match(key)}
+
+    def _restic(self, *words: str, stdin: int | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run(self._argv(*words), stdin=stdin, env=self._environment(), timeout=_SECONDS, check=check)
+
+    def _snapshots(self) -> list[_Snapshot]:
+        self.prepare()
+        with self._lock:
+            done = self._restic("snapshots", "--json", "--tag", _TAG)
+        # Warnings stand before the document.
+        text = next((line for line in done.stdout.splitlines() if line.startswith(("[", "null"))), "null")
+        return msgspec.json.decode(text, type=list[_Snapshot] | None) or []
+
+    def list(self) -> tuple[BackupMade, ...]:
+        """What the repository holds of ours, oldest first."""
+        found = []
+        for snapshot in self._snapshots():
+            tags = dict(tag.partition("=")[::2] for tag in snapshot.tags)
+            with contextlib.suppress(msgspec.ValidationError, ValueError):
+                made = {
+                    "id": tags.get("id"),
+                    "snapshot": snapshot.id[:8],
+                    "bytes": int(tags.get("bytes", "")),
+                    "digest": f"sha256:{tags.get('digest')}",
+                    "created_at": _seconds(snapshot.time),
+                }
+                found.append(msgspec.convert(made, BackupMade))
+        return tuple(sorted(found, key=lambda backup: backup.created_at))
+
+    # Making
+
+    def create(self, request: CreateBackup, say: Say = quiet) -> BackupMade:
+        """Save content and volumes of a site, which may run. Raises ``NoRoom`` before anything is written."""
+        self.prepare()
+        self._releases.prepare_site(request.site)
+        with self._spool(request.site) as spool, contextlib.ExitStack() as stack:
+            try:
+                data = stack.enter_context(disk.borrowed(self._settings, request.site))
+                volumes: Path | None = paths.volumes(data, request.generation)
+            except FileNotFoundError:
+                volumes = None
+            names = sorted(path.name for path in volumes.iterdir()) if volumes is not None and volumes.is_dir() else []
+            expected = self._measure(request, volumes if names else None)
+            manifest = Manifest(1, request.id, request.release, tuple(names), request.manifest)
+            text = msgspec.json.encode(manifest)
+            if len(text) > _MANIFEST_BYTES:
+                raise Refused("the description of the site is larger than 4 MiB")
+            write_all(spool, tar_header(_MANIFEST, b"0", size=len(text)) + padded(text))
+            if request.release is not None:
+                release = paths.release(self._settings, request.site, request.release)
+                self._pack(release, as_user(self._settings, request.number), "release/", spool, expected, say)
+            if volumes is not None and names:
+                with self._freezer(request.site, request.slot):
+                    self._pack(volumes, as_root(self._settings, request.number), "volumes/", spool, expected, say)
+            # Unmounted, where it was mounted for this, before the slow part.
+            stack.close()
+            write_all(spool, TAR_END)
+            failpoints.hit("backup-spooled")
+            return self._store(request.id, request.site, spool, say)
+
+    def _measure(self, request: CreateBackup, volumes: Path | None) -> int:
+        expected = 0
+        found: list[tuple[Path, Any]] = []
+        if request.release is not None:
+            release = paths.release(self._settings, request.site, request.release)
+            if not release.is_dir():
+                raise NotFound(f"release {request.release[:19]}… is missing", hint="deliver it again")
+            found.append((release, as_user(self._settings, request.number)))
+        if volumes is not None:
+            found.append((volumes, as_root(self._settings, request.number)))
+        for path, ids in found:
+            size = self._sandbox.run("measure", path, ids, {"paths": ["."]})
+            # A header and the padding of each member.
+            expected += int(size["bytes"]) + 1024 * int(size["files"])
+        local = not self._settings.backups.repository
+        self._need(expected * (2 if local else 1), paths.site(self._settings, request.site))
+        return expected
+
+    def _need(self, size: int, where: Path) -> None:
+        left, _ = room(self._settings, where)
+        if size > left:
+            raise NoRoom(
+                f"this needs {size_text(size)}, and {size_text(left)} are left",
+                field="disk",
+                hint="delete old backups or releases, or enlarge the disk",
+            )
+
+    def _pack(self, path: Path, ids: Any, prefix: str, spool: int, expected: int, say: Say) -> None:
+        args = {"path": ".", "prefix": prefix, "bytes": expected}
+        self._sandbox.run("pack", path, ids, args, fds=(spool,), say=say)
+
+    @contextlib.contextmanager
+    def _spool(self, site: str) -> Iterator[int]:
+        """An open file without a name beside the site's data: gone with this process, whatever happens."""
+        fd = os.open(paths.staging(self._settings, site), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _store(self, id: str, site: str, spool: int, say: Say) -> BackupMade:
+        size = os.lseek(spool, 0, os.SEEK_END)
+        digest = _digest(spool)
+        os.lseek(spool, 0, os.SEEK_SET)
+        say(f"storing {size_text(size)}", 0.8)
+        tags = ",".join((_TAG, f"id={id}", f"site={site}", f"bytes={size}", f"digest={paths.hex_of(digest)}"))
+        words = ("backup", "--json", "--quiet", "--host", "alveole", "--tag", tags, "--stdin", "--stdin-filename", FILE)
+        with self._lock:
+            done = self._restic(*words, stdin=spool)
+        match = re.search(r'"snapshot_id":"([0-9a-f]{8,64})"', done.stdout)
+        if match is None:
+            raise Temporary("restic did not say under which name it stored the backup")
+        return BackupMade(id, match[1], size, digest, datetime.datetime.now(datetime.UTC).timestamp())
+
+    # Reading
+
+    def _known(self, snapshot: str) -> BackupMade:
+        if not _SNAPSHOT.match(snapshot):
+            raise NotFound("that is no name of a backup")
+        for backup in self.list():
+            if snapshot.startswith(backup.snapshot):
+                return backup
+        raise NotFound(f"the backup {snapshot[:8]} is not in the repository", hint="alveole backup list")
+
+    @contextlib.contextmanager
+    def _dump(self, snapshot: str) -> Iterator[IO[bytes]]:
+        """The archive's bytes as restic gives them; raises ``Refused`` when it cannot read all of them."""
+        with self._lock:
+            process = start(
+                self._argv("dump", snapshot, FILE),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**ENVIRONMENT, **self._environment()},
+            )
+            errors: list[bytes] = []
+            reader = threading.Thread(target=lambda: errors.append(process.stderr.read()) if process.stderr else None)
+            reader.start()
+            try:
+                if process.stdout is None:
+                    raise ValueError("restic was started without a pipe")
+                yield process.stdout
+                status = process.wait(60)
+            finally:
+                process.kill()
+                process.wait()
+                reader.join()
+                for stream in (process.stdout, process.stderr):
+                    if stream is not None:
+                        stream.close()
+        if status != 0:
+            said = b"".join(errors).decode("utf-8", "replace").strip().splitlines()
+            raise _damaged(snapshot, f"restic cannot read it: {said[-1] if said else f'status {status}'}")
+
+    def read_manifest(self, snapshot: str, digest: str, say: Say = quiet) -> str:
+        """Read a whole backup, compare its digest, and give control's own text about the site.
+
+        Raises ``NotFound``, or ``Refused`` naming the backup and what is wrong with it.
+        """
+        return self.verify(snapshot, digest, say).site
+
+    def verify(self, snapshot: str, digest: str, say: Say = quiet) -> Manifest:
+        """As :meth:`read_manifest`, giving the whole manifest."""
+        known = self._known(snapshot)
+        head = io.BytesIO()
+        total = hashlib.sha256()
+        done = 0
+        with self._dump(known.snapshot) as stream:
+            while data := stream.read(CHUNK):
+                total.update(data)
+                if head.tell() < _MANIFEST_BYTES + 4096:
+                    head.write(data)
+                done += len(data)
+                say(f"reading the backup, {size_text(done)}", min(1.0, done / max(1, known.bytes)))
+        self._compare(snapshot, f"sha256:{total.hexdigest()}", digest)
+        with os.fdopen(os.memfd_create("manifest", os.MFD_CLOEXEC), "w+b") as file:
+            file.write(head.getvalue())
+            file.flush()
+            return _manifest(snapshot, file.fileno())
+
+    @staticmethod
+    def _compare(snapshot: str, found: str, wanted: str) -> None:
+        if found != wanted:
+            raise _damaged(snapshot, f"its content has the digest {found[:19]}… instead of {wanted[:19]}…")
+
+    def restore(self, request: RestoreBackup, say: Say = quiet) -> Release | None:
+        """Unpack a backup's content and volumes for a site, as a new data generation beside the live one.
+
+        Everything was read and compared before the first file is made. Ids, sizes and names of the
+        site come from ``request`` alone. A generation of that number that a restore left half-way
+        is replaced. Raises ``Refused`` naming a damaged backup, ``NotFound``, ``NoRoom``.
+        """
+        known = self._known(request.snapshot)
+        self._releases.prepare_site(request.site)
+        self._need(2 * known.bytes, paths.site(self._settings, request.site))
+        with self._spool(request.site) as spool:
+            say(f"reading the backup, {size_text(known.bytes)}", 0.1)
+            with self._dump(known.snapshot) as stream, open(spool, "wb", closefd=False) as file:
+                shutil.copyfileobj(stream, file, CHUNK)
+            self._compare(request.snapshot, _digest(spool), request.digest)
+            manifest = _manifest(request.snapshot, spool)
+            failpoints.hit("restore-read")
+            release = None
+            if manifest.release is not None:
+                say("unpacking the content", 0.5)
+                release = self._releases.import_release(
+                    request.site, request.number, spool, ArchiveFormat.TAR, say, prefix="release/", may_be_empty=True
+                )
+                if release.digest != manifest.release:
+                    raise _damaged(request.snapshot, "its content is not the release that it says it holds")
+            if manifest.volumes:
+                say("unpacking the volumes", 0.7)
+                self._restore_volumes(request, spool, say)
+        return release
+
+    def _restore_volumes(self, request: RestoreBackup, spool: int, say: Say) -> None:
+        with self._data(request) as data:
+            top = paths.volumes(data, request.generation).parent
+            top.mkdir(mode=0o711, exist_ok=True)
+            top.chmod(0o711)
+            self._clear_leftovers(top)
+            start_uid = self._settings.uid_start(request.number)
+            fresh = top / f".restore.{secrets.token_hex(4)}"
+            fresh.mkdir(0o700)
+            os.chown(fresh, start_uid, start_uid)
+            try:
+                disk_info = os.statvfs(top)
+                free = disk_info.f_bavail * disk_info.f_frsize
+                if request.disk_bytes is None:
+                    free, _ = room(self._settings, top)
+                self._sandbox.run(
+                    "restore",
+                    fresh,
+                    as_root(self._settings, request.number),
+                    {"prefix": "volumes/", "room_bytes": free},
+                    fds=(spool,),
+                    say=say,
+                )
+                failpoints.hit("restore-unpacked")
+                target = top / str(request.generation)
+                if target.is_dir():
+                    target.rename(top / f".gone.{secrets.token_hex(4)}")
+                os.chown(fresh, 0, 0)
+                fresh.chmod(0o711)
+                fresh.rename(target)
+                sync_directory(top)
+            finally:
+                self._clear_leftovers(top)
+
+    @contextlib.contextmanager
+    def _data(self, request: RestoreBackup) -> Iterator[Path]:
+        """The writable part, made if the site is new."""
+        image = paths.disk_image(self._settings, request.site)
+        plain = paths.data_dir(self._settings, request.site, False)
+        if not image.exists() and not plain.exists():
+            if request.disk_bytes is None:
+                plain.mkdir(0o711)
+                plain.chmod(0o711)
+            else:
+                disk.create(image, request.disk_bytes)
+        with disk.borrowed(self._settings, request.site) as data:
+            yield data
+
+    def _clear_leftovers(self, top: Path) -> None:
+        """Remove what restores have begun or replaced in ``top``; root's own directory, out of reach of sites."""
+        for pattern in (".restore.*", ".gone.*"):
+            for left in sorted(top.glob(pattern)):
+                uids = [path.lstat().st_uid for path in (left, *left.iterdir())]
+                number = (max(uids) - self._settings.users.first_uid) // 65_536
+                if number >= 1:
+                    start_uid = self._settings.uid_start(number)
+                    os.chown(left, start_uid, start_uid, follow_symlinks=False)
+                    self._sandbox.run("remove", left, as_root(self._settings, number), {"paths": None})
+                left.rmdir()
+
+    def drop(self, snapshot: str) -> None:
+        """Forget a backup and give its room back; an absent one is fine."""
+        try:
+            known = self._known(snapshot)
+        except NotFound:
+            return
+        with self._lock:
+            self._restic("unlock")
+            self._restic("forget", "--prune", known.snapshot)
+
+
+def _make_password(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, secrets.token_urlsafe(32).encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.rename(path)
+    sync_directory(path.parent)
+
+
+def _digest(fd: int) -> str:
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _damaged(snapshot: str, why: str) -> Refused:
+    return Refused(f"the backup {snapshot[:8]} is damaged: {why}", field="backup", hint="use another backup")
+
+
+def _manifest(snapshot: str, fd: int) -> Manifest:
+    """The manifest at the beginning of an archive whose digest was compared."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    stream = Stream(fd, "")
+    try:
+        member = next(members(stream), None)
+        if member is None or member.name != _MANIFEST or not 0 < member.size <= _MANIFEST_BYTES:
+            raise _damaged(snapshot, "it does not begin with a manifest")
+        return msgspec.json.decode(stream.take(member.size), type=Manifest)
+    except (Rejected, msgspec.DecodeError) as error:
+        raise _damaged(snapshot, f"its manifest does not parse: {error}") from None
+
+
+def _seconds(text: str) -> float:
+    # restic writes nanoseconds, which Python 3.11 does not read.
+    return datetime.datetime.fromisoformat(re.sub(r"\.(\d{6})\d*", r".\1", text)).timestamp()
+
+
+__all__ = ["Backups", "Freezer", "Manifest", "ProgramFailed"]
