@@ -156,9 +156,14 @@ class Flows(Core):
         if settled.problems and settled.essential and undo is not None:
             self._take_back(live, site, undo, settled)
             return
-        self.journal.end(live, settled.problems, {"release": site.release, "version": site.version})
-        if not settled.problems:
-            self._drop_old_releases(site)
+        dropped = () if settled.problems else self._drop_old_releases(site)
+
+        def forget(transaction: Transaction) -> None:
+            for digest in dropped:
+                transaction.delete_release(site.id, digest)
+
+        result: dict[str, str | int | float | None] = {"release": site.release, "version": site.version}
+        self.journal.end(live, settled.problems, result, also=forget if dropped else None)
 
     def _take_back(self, live: Live, new: Site, undo: Site, settled: Settled) -> None:
         live.say("the new instance did not become ready: going back", level="error")
@@ -179,19 +184,18 @@ class Flows(Core):
                 self.agent.call(protocol.DropRelease(new.id, new.number, added))
         self.journal.end(live, settled.problems)
 
-    def _drop_old_releases(self, site: Site) -> None:
-        stored = self.store.sites.get(site.id)
-        if stored is None:
-            return
-        kept = [each for each in self.store.releases(site.id) if each.digest != stored.site.release]
-        for each in kept[self.settings.content.releases_kept - (stored.site.release is not None) :]:
+    def _drop_old_releases(self, site: Site) -> tuple[str, ...]:
+        """Remove the files of all but the newest; gives the digests of those that are gone."""
+        old = [each.digest for each in self.store.releases(site.id) if each.digest != site.release]
+        gone = []
+        for digest in old[self.settings.content.releases_kept - (site.release is not None) :]:
             try:
-                self.agent.call(protocol.DropRelease(site.id, site.number, each.digest))
-                with self.store.write() as transaction:
-                    transaction.delete_release(site.id, each.digest)
+                self.agent.call(protocol.DropRelease(site.id, site.number, digest))
+                gone.append(digest)
             except AlveoleError as error:
                 # Tried again after the next update.
                 log.warning("an old release of %s could not be dropped: %s", site.name, error)
+        return tuple(gone)
 
     # --- flows --------------------------------------------------------------------------------
     def _flow_settle(self, live: Live) -> None:

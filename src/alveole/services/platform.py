@@ -86,7 +86,7 @@ class PlatformVerbs(BackupVerbs):
         columns = (table.c.id, table.c.name, table.c.role, table.c.created_at, table.c.expires_at, table.c.last_used_at)
         with self.store.read() as connection:
             rows = connection.execute(sa.select(*columns).order_by(table.c.name)).all()
-        return tuple(msgspec.convert(dict(row._mapping), views.TokenView) for row in rows)
+        return tuple(views.TokenView(**row._asdict()) for row in rows)
 
     def delete_token(self, caller: Actor, token: str) -> None:
         self._allow(caller, "tokens")
