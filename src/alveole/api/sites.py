@@ -36,10 +36,11 @@ async def create_site(
     key: Key,
     wanted: Annotated[ask.CreateSite, Depends(body(ask.CreateSite))],
     dry_run: Annotated[bool, Query(description="Check everything and say what would happen (200, DryRun).")] = False,
+    content: Annotated[bool, Query(description="With dry_run: an upload or an image is still to be sent.")] = False,
 ) -> Response:
     """With ``dry_run`` nothing is stored and the answer is 200 with the steps that would be taken."""
     if dry_run:
-        return json(await run_in_threadpool(services(request).preview_create, caller, wanted))
+        return json(await run_in_threadpool(services(request).preview_create, caller, wanted, content=content))
     return change_accepted(await run_in_threadpool(services(request).create_site, caller, wanted, key=key))
 
 

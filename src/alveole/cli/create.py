@@ -125,12 +125,12 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
     if problems:
         _all_problems(here, {**body, "base": "host"} if image else body, problems)
     if options["dry_run"]:
-        _preview(here, body, image)
+        _preview(here, body, image, source is not None)
         return
     if source is not None or image is not None:
         # What is wrong with the request is told before anything large is sent.
         checked = {**body, "base": "host"} if image else body
-        here.client.send("POST", "/v1/sites", checked, query={"dry_run": True})
+        here.client.send("POST", "/v1/sites", checked, query={"dry_run": True, "content": True})
     if image is not None:
         body["base"] = _imported(here, *image)
     if source is not None:
@@ -242,7 +242,7 @@ def _all_problems(here: Here, body: dict[str, Any], problems: parse.Problems) ->
     found = list(problems)
     told = {problem.field.partition(".")[0] for problem in problems}
     try:
-        here.client.send("POST", "/v1/sites", body, query={"dry_run": True})
+        here.client.send("POST", "/v1/sites", body, query={"dry_run": True, "content": True})
     except InvalidInput as error:
         found += [problem for problem in error.problems if problem.field.partition(".")[0] not in told]
     except AlveoleError:
@@ -251,11 +251,12 @@ def _all_problems(here: Here, body: dict[str, Any], problems: parse.Problems) ->
     raise InvalidInput(problems=found)
 
 
-def _preview(here: Here, body: dict[str, Any], image: tuple[str, str] | None) -> None:
+def _preview(here: Here, body: dict[str, Any], image: tuple[str, str] | None, content: bool) -> None:
     if image is not None:
         note(f"The image {clean(image[1])} would be imported first; it is not looked into now.")
         body = {**body, "base": "host"}
-    plan = here.client.send("POST", "/v1/sites", body, query={"dry_run": True})
+    query = {"dry_run": True, "content": content or image is not None}
+    plan = here.client.send("POST", "/v1/sites", body, query=query)
     if here.json:
         emit(plan)
         return

@@ -47,7 +47,7 @@ BackupId = Annotated[str, msgspec.Meta(pattern=r"^b[a-z2-7]{12}\Z")]
 # ``\\Z`` and never ``$``: in Python ``$`` also matches before a final line feed.
 # Names that would shadow Alvéole's own on the main domain, or confuse a reader.
 RESERVED = frozenset(
-    {  # fmt: skip
+    {
         "admin",
         "alveole",
         "api",

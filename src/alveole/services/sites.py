@@ -61,16 +61,17 @@ class SiteVerbs(Flows):
 
         return self._accept(caller, request.digest(), key, build, before)
 
-    def preview_create(self, caller: Actor, request: ask.CreateSite) -> views.DryRun:
+    def preview_create(self, caller: Actor, request: ask.CreateSite, *, content: bool = False) -> views.DryRun:
         self._allow(caller, "look")
-        self._draft(caller, request, _placeholder(request))
-        draft = self._draft(caller, request, self._resolve_base(request.base, request.packages, _wants_static(request)))
+        self._draft(caller, request, _placeholder(request), content)
+        base = self._resolve_base(request.base, request.packages, _wants_static(request))
+        draft = self._draft(caller, request, base, content)
         taken = {stored.site.number for stored in self.store.sites.values()}
         number = next(each for each in range(1, len(taken) + 2) if each not in taken)
         if number > self.addressing.capacity():
             raise Refused("all addresses are taken", hint="destroy a site, or widen network.ipv4 in the settings")
         site = msgspec.structs.replace(draft, number=number)
-        shown = msgspec.structs.replace(site, release=_NO_DIGEST) if request.upload else site
+        shown = msgspec.structs.replace(site, release=_NO_DIGEST) if content or request.upload else site
         needed = compile_site(shown, self.settings, self.loop.limits)
         steps = [
             views.StepView(action=str(Action.CREATE), resource=f"{item.id.kind}/{item.id.name}", reason="missing")
@@ -80,8 +81,11 @@ class SiteVerbs(Flows):
             steps.insert(0, views.StepView(action="create", resource=f"base/{site.base.key}", reason="missing"))
         return views.DryRun(site=self._view(Stored(site), None), steps=tuple(steps))
 
-    def _draft(self, caller: Actor, request: ask.CreateSite, base: Base) -> Site:
-        """The site that is asked for; raises everything that is wrong with it."""
+    def _draft(self, caller: Actor, request: ask.CreateSite, base: Base, content: bool = False) -> Site:
+        """The site that is asked for; raises everything that is wrong with it.
+
+        ``content``: what it shall serve (an upload or an image) is still to be sent.
+        """
         draft = Draft(self.settings, self.store.owner_of)
         known = find_base(request.base, self.store.bases)
         draft.name(request.name, self.store.site(request.name) is not None)
@@ -108,7 +112,7 @@ class SiteVerbs(Flows):
         access = draft.access(request.allow, request.deny)
         if request.upload is not None:
             draft.problems.extend(self._check_upload_there(request.upload))
-        elif not run.processes and not draft.problems:
+        elif not content and not run.processes and not draft.problems:
             draft.wrong("from", "nothing to serve", "give content (--from) or a program (--command)")
         draft.finish()
         return Site(

@@ -1,0 +1,27 @@
+"""The unprivileged process: opens the database, keeps the loop going, serves the API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from alveole import api
+from alveole.agent.client import AgentClient
+from alveole.config import Settings
+from alveole.errors import Refused
+from alveole.services import Services
+
+
+def run_control(settings: Settings, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is called once the API listens. Raises ``AlveoleError``."""
+    if os.geteuid() == 0:
+        raise Refused(
+            "control does not run as root",
+            hint=f"start it as the user {settings.users.control}, or use 'alveole serve'",
+        )
+    agent = AgentClient(settings.agent_socket)
+    services = Services.open(settings, agent)
+    try:
+        api.run(api.build(services, settings, start=agent.exec), settings, ready)
+    finally:
+        services.close()
