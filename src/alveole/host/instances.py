@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -136,6 +137,13 @@ def open_process(pid: int, started: int) -> int | None:
         return fd
     os.close(fd)
     return None
+
+
+def wait_end(pidfd: int, seconds: float) -> bool:
+    """Whether the process behind ``pidfd`` has ended, after ``seconds`` at the most."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
 def adopt(process: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import grp
 import os
 import pwd
-import select
 import signal
 import time
 from pathlib import Path
@@ -109,9 +108,9 @@ class Output:
                 try:
                     # s6-log(1): SIGTERM is treated as the end of its input.
                     signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-                    if not select.select([pidfd], [], [], 1.0)[0]:
+                    if not instances.wait_end(pidfd, 1.0):
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                        select.select([pidfd], [], [], 1.0)
+                        instances.wait_end(pidfd, 1.0)
                 finally:
                     os.close(pidfd)
             with contextlib.suppress(ChildProcessError):

@@ -65,6 +65,8 @@ class Machine(msgspec.Struct, frozen=True):
     oom_score: int = 200
     seccomp: str = ""
     """The compiled filter in base64; see ``host.seccomp``."""
+    nameservers: tuple[str, ...] = ()
+    """Those a site may reach: the rules let it out to public addresses only."""
     network: str = ""
     """Path of the network namespace. Empty: the runtime makes one with nothing in it."""
 
@@ -232,6 +234,8 @@ def lower(spec: WorkloadSpec, machine: Machine) -> Bundle:
         argv, needs = (S6_SVSCAN, SERVICES), (S6_SVSCAN, "/bin/sh")
         services = tuple(_service(spec, item.name, item.argv) for item in spec.processes)
     generated = {} if spec.static else {"hosts": _hosts(spec, settings)}
+    if generated and spec.limits.internet:
+        generated["resolv.conf"] = "".join(f"nameserver {address}\n" for address in machine.nameservers)
     start = settings.uid_start(spec.number)
     mapping = (IdMapping(0, start, RANGE),)
     config = Config(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from alveole.config import Settings
-from alveole.host import paths
+from alveole.host import instances, paths
 from alveole.model.resource import WorkloadSpec
 
 #: From about twice what the question itself costs, growing, so that a quick start is seen at once
@@ -24,11 +24,15 @@ _STATUS = re.compile(rb"^HTTP/1\.[01] ([1-5]\d\d)")
 
 
 class NotReady(Exception):
-    """Why the instance is not ready, in words for people. ``ended``: its process is gone."""
+    """Why the instance is not ready, in words for people.
 
-    def __init__(self, message: str, *, ended: bool = False) -> None:
+    ``ended``: its process is gone. ``tail``: the last lines it printed.
+    """
+
+    def __init__(self, message: str, *, ended: bool = False, tail: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.ended = ended
+        self.tail = tail
 
 
 def wait(settings: Settings, spec: WorkloadSpec, pidfd: int, cancelled: Callable[[], bool] = lambda: False) -> int:
@@ -49,7 +53,7 @@ def wait(settings: Settings, spec: WorkloadSpec, pidfd: int, cancelled: Callable
             last = _words(error)
         if cancelled():
             raise NotReady("the wait was cancelled")
-        if has_ended(pidfd, pause):
+        if instances.wait_end(pidfd, pause):
             raise NotReady("it ended before it answered", ended=True)
         if time.monotonic() >= deadline:
             raise NotReady(f"it did not answer within {spec.ready_seconds} s: {last}")
@@ -70,10 +74,9 @@ def ask(settings: Settings, spec: WorkloadSpec, pidfd: int, seconds: float) -> i
         found = b""
         until = time.monotonic() + seconds
         while len(found) < 12:
-            left = until - time.monotonic()
-            ready = select.select([link, pidfd], [], [], max(0.0, left))[0]
-            if link not in ready:
-                raise TimeoutError("it took the connection and did not answer" if not ready else "it ended")
+            ready = _readable((link.fileno(), pidfd), until - time.monotonic())
+            if link.fileno() not in ready:
+                raise TimeoutError("it ended" if ready else "it took the connection and did not answer")
             part = link.recv(64)
             if not part:
                 raise ValueError("it closed the connection without an answer")
@@ -84,8 +87,12 @@ def ask(settings: Settings, spec: WorkloadSpec, pidfd: int, seconds: float) -> i
         return int(status[1])
 
 
-def has_ended(pidfd: int, seconds: float = 0.0) -> bool:
-    return bool(select.select([pidfd], [], [], seconds)[0])
+def _readable(fds: tuple[int, ...], seconds: float) -> set[int]:
+    # Not select(2): with many instances the files have numbers beyond its 1024.
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(max(0.0, seconds) * 1000)}
 
 
 def _target(settings: Settings, spec: WorkloadSpec) -> str | tuple[str, int]:

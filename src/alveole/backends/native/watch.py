@@ -98,7 +98,7 @@ class Watch:
 
         Only what is seen as ended twice, half a minute apart, so that nobody's wait is disturbed.
         """
-        seen = set()
+        seen: set[int] = set()
         for task in os.scandir("/proc/self/task"):
             with contextlib.suppress(OSError), open(f"{task.path}/children") as children:  # noqa: PTH123
                 seen.update(int(pid) for pid in children.read().split() if _is_zombie(int(pid)))
