@@ -3,7 +3,9 @@
 Binary frames, the first byte of each saying which stream it is: 0 stdin, 1 stdout (or the
 terminal), 2 stderr, 3 control. A control frame holds one JSON object: from the client
 ``{"resize": [rows, columns]}``, ``{"eof": true}``, ``{"signal": 15}``; to the client
-``{"started": true}``, and last ``{"exit": status}`` or ``{"problem": {…}}`` (a problem document).
+``{"started": true}``, ``{"taken": bytes}`` for input that the program took, and last
+``{"exit": status}`` or ``{"problem": {…}}`` (a problem document). A client that cannot read while
+it sends keeps at most 64 KiB of input that is not yet taken; else both sides could wait for ever.
 """
 
 from __future__ import annotations
@@ -158,8 +160,10 @@ async def _inward(socket: WebSocket, session: Session, fd: int, tty: bool) -> No
         frame: bytes = message.get("bytes") or b""
         if not frame:
             continue
-        if frame[0] == STDIN and not closed:
-            closed = not await _write(fd, frame[1:])
+        if frame[0] == STDIN:
+            # What comes after the end of the input, or after the program closed it, is taken and dropped.
+            closed = closed or not await _write(fd, frame[1:])
+            await _tell(socket, {"taken": len(frame) - 1})
         elif frame[0] == CONTROL:
             with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
                 said = _control.decode(frame[1:])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
 import signal
 import sys
 import termios
 import threading
 import tty as terminal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +26,10 @@ if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
 STDIN, STDOUT, STDERR, CONTROL = range(4)
-_BLOCK = 32 * 1024
+_BLOCK = 16 * 1024
+#: Input that was sent and not yet taken. While ``websockets`` sends it does not read, so a send must
+#: never block: were the program's output to fill the connection meanwhile, both sides would wait for ever.
+_WINDOW = 64 * 1024
 
 
 @verb(
@@ -91,35 +93,64 @@ def _refused(body: bytes | bytearray | None, status: int = 503) -> AlveoleError:
         return kind(f"Alvéole did not open the session ({status})", hint="its log has the details")
 
 
-def _frames(socket: ClientConnection) -> Iterator[tuple[int, bytes]]:
+class _Input:
+    """Our standard input on its way to the program, in a thread of its own."""
+
+    def __init__(self, socket: ClientConnection, tty: bool) -> None:
+        self._socket = socket
+        self._tty = tty
+        self._under_way = 0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._pump, daemon=True).start()
+
+    def taken(self, count: int) -> None:
+        with self._changed:
+            self._under_way -= count
+            self._changed.notify()
+
+    def _pump(self) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        with contextlib.suppress(ConnectionClosed, OSError, ValueError):
+            while block := os.read(0, _BLOCK):
+                with self._changed:
+                    self._changed.wait_for(lambda: self._under_way < _WINDOW)
+                    self._under_way += len(block)
+                self._socket.send(bytes([STDIN]) + block)
+            if not self._tty:
+                _control(self._socket, eof=True)
+
+
+def _carry(socket: ClientConnection, given: _Input | None, out: Callable[[int, bytes], None]) -> int:
+    """Hand the program's output to ``out`` until it ends; its exit status. Raises what the API answers."""
     while True:
         message = socket.recv()
-        if isinstance(message, bytes) and message:
-            yield message[0], message[1:]
-
-
-def _ended(content: bytes) -> int | None:
-    """The exit status that a control frame carries; raises the error it carries instead."""
-    said: dict[str, Any] = msgspec.json.decode(content)
-    if "problem" in said:
-        raise _refused(msgspec.json.encode(said["problem"]))
-    return int(said["exit"]) if "exit" in said else None
+        if not isinstance(message, bytes) or not message:
+            continue
+        stream, content = message[0], message[1:]
+        if stream in (STDOUT, STDERR):
+            out(stream, content)
+        elif stream == CONTROL:
+            said: dict[str, Any] = msgspec.json.decode(content)
+            if given is not None and "taken" in said:
+                given.taken(int(said["taken"]))
+            if "problem" in said:
+                raise _refused(msgspec.json.encode(said["problem"]))
+            if "exit" in said:
+                return int(said["exit"])
 
 
 def _collect(socket: ClientConnection) -> int:
     parts: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+    given = None
     if sys.stdin.isatty():
         _control(socket, eof=True)
     else:
-        threading.Thread(target=_pump, args=(socket, False), daemon=True).start()
-    for stream, content in _frames(socket):
-        if stream in parts:
-            parts[stream].append(content)
-        elif stream == CONTROL and (status := _ended(content)) is not None:
-            texts = {name: b"".join(parts[n]).decode("utf-8", "replace") for n, name in ((1, "stdout"), (2, "stderr"))}
-            emit({"exit": status, **texts})
-            return status
-    return 1
+        given = _Input(socket, False)
+    status = _carry(socket, given, lambda stream, content: parts[stream].append(content))
+    texts = {name: b"".join(parts[n]).decode("utf-8", "replace") for n, name in ((1, "stdout"), (2, "stderr"))}
+    emit({"exit": status, **texts})
+    return status
 
 
 def _attach(socket: ClientConnection, tty: bool) -> int:
@@ -131,13 +162,7 @@ def _attach(socket: ClientConnection, tty: bool) -> int:
             old = termios.tcgetattr(0)
             stack.callback(termios.tcsetattr, 0, termios.TCSADRAIN, old)
             terminal.setraw(0)
-        threading.Thread(target=_pump, args=(socket, tty), daemon=True).start()
-        for stream, content in _frames(socket):
-            if stream in (STDOUT, STDERR):
-                _write(stream, content)
-            elif stream == CONTROL and (status := _ended(content)) is not None:
-                return status
-    return 1
+        return _carry(socket, _Input(socket, tty), _write)
 
 
 def _write(fd: int, content: bytes) -> None:
@@ -145,21 +170,6 @@ def _write(fd: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def _pump(socket: ClientConnection, tty: bool) -> None:
-    """Carry our input to the program, until either ends."""
-    from websockets.exceptions import ConnectionClosed
-
-    with contextlib.suppress(ConnectionClosed, OSError, ValueError):
-        while True:
-            select.select([0], [], [])
-            block = os.read(0, _BLOCK)
-            if not block:
-                if not tty:
-                    _control(socket, eof=True)
-                return
-            socket.send(bytes([STDIN]) + block)
 
 
 def _control(socket: ClientConnection, **message: Any) -> None:

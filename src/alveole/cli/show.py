@@ -1,0 +1,102 @@
+"""``alveole site list`` and ``show``: the two that must answer at once, so they import least."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from alveole.cli.client import segment
+from alveole.cli.output import emit, fields, note, paint, seconds, size, state, table, when
+from alveole.cli.verbs import Here, site_name, verb
+from alveole.text import clean
+
+
+def path(name: str, *more: str) -> str:
+    """The address of a site, or of something below it."""
+    return "/".join(("/v1/sites", segment(name), *more))
+
+
+@verb(None, "list", examples=["alveole site list", "alveole site list --json"])
+def list_(here: Here) -> None:
+    """List all sites, by name."""
+    if here.json:
+        emit(here.client.raw("/v1/sites"))
+        return
+    sites = here.client.get("/v1/sites")
+    if not sites:
+        note("There is no site yet. Make one: alveole site create NAME --from DIR")
+        return
+    rows = [
+        (
+            clean(site["name"]),
+            state(site["state"]),
+            clean(site["plan"]),
+            size(site["memory_bytes"]),
+            seconds(site["cpu_seconds"]),
+            size(site["disk_bytes"]),
+            clean(site["urls"][0]) if site["urls"] else "-",
+        )
+        for site in sites
+    ]
+    table(("NAME", "STATE", "PLAN", "MEMORY", "CPU", "DISK", "URL"), rows, right="MEMORY CPU DISK")
+
+
+@verb(None, "show", examples=["alveole site show blog", "alveole site show blog --json"])
+@site_name
+@click.option("--show-env", is_flag=True, help="Print the values of the environment too; they may be secrets.")
+def show(here: Here, name: str, show_env: bool) -> None:
+    """Show one site: its state, addresses, limits, content and promises."""
+    site = here.client.get(path(name), {"show_env": show_env or None})
+    if here.json:
+        emit(site)
+        return
+    fields(_shown(site))
+
+
+def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
+    what = [f"{item['name']}: {' '.join(item['argv'])}" for item in site["processes"]]
+    access = site["access"]
+    rules = [f"allow {net}" for net in access["allow"]] + [f"deny {net}" for net in access["deny"]]
+    broken = [item for item in site["promises"] if item["state"] != "kept"]
+    kept = len(site["promises"]) - len(broken)
+    promises = [f"{kept} of {len(site['promises'])} kept"] if site["promises"] else []
+    promises += [f"{item['resource']} {state(item['state'])} {clean(item['reason'])}".rstrip() for item in broken]
+    listens = f"port {site['port']}" if site["port"] else "its socket" if what else ""
+    releases = [
+        f"{item['digest'][7:19]}  {when(item['created_at'], short=True)}  {item['files']} files, "
+        f"{size(item['bytes'])}{'  ' + item['note'] if item['note'] else ''}"
+        f"{'  (live)' if item['digest'] == site['release'] else ''}"
+        for item in site["releases"]
+    ]
+    stays = "" if site["wanted"] == site["state"] else f" (wanted: {site['wanted']})"
+    return [
+        ("name", paint(clean(site["name"]), "bold")),
+        ("state", state(site["state"]) + stays),
+        ("problem", paint(clean(site["problem"]), "red")),
+        ("urls", _lines(site["urls"])),
+        ("ipv4", clean(site["ipv4"])),
+        ("ipv6", clean(site["ipv6"])),
+        ("plan", clean(site["plan"])),
+        ("base", clean(site["base"])),
+        ("runs", _lines(what) if what else "static content"),
+        ("listens on", listens),
+        ("memory", size(site["memory_bytes"])),
+        ("processor", seconds(site["cpu_seconds"])),
+        ("disk", size(site["disk_bytes"])),
+        ("processes", str(site["pids"])),
+        ("https only", "yes" if site["https_only"] else ""),
+        ("access", _lines(rules)),
+        ("environment", _lines(f"{key}={value}" for key, value in sorted(site["env"].items()))),
+        ("volumes", _lines(f"{item['name']} at {item['path']}" for item in site["volumes"])),
+        ("releases", _lines(releases)),
+        ("promises", "\n".join(promises)),
+        ("change", clean(site["change"] or "")),
+        ("owner", clean(site["owner"])),
+        ("created", when(site["created_at"])),
+        ("version", str(site["version"])),
+    ]
+
+
+def _lines(items: Any) -> str:
+    return "\n".join(clean(str(item)) for item in items)
