@@ -322,7 +322,10 @@ def _server(settings: Settings, machine: Machine) -> list[Node]:
         directive("ssl_certificate", certificate),
         directive("ssl_certificate_key", certificate),
         *(directive("error_page", str(code), f"/.alveole/{code}.html") for code in (403, 404, 503)),
-        directive("error_page", "502", "504", "=502", "/.alveole/502.html"),
+        # 500 is what nginx makes of a balancer that finds no instance.
+        directive("error_page", "500", "502", "504", "=502", "/.alveole/502.html"),
+        # The port listened on may not be the one the client used.
+        directive("absolute_redirect", "off"),
         directive("proxy_http_version", "1.1"),
         *_forwarded(),
         # Obeyed by default: a site could name a file of the edge (measured). Buffering is the one

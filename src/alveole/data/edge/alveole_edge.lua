@@ -131,10 +131,12 @@ local function parse(text)
         target.to = "=503"
     elseif match(first, "^unix:/[%w/._-]+$") then
         target.to = first
-    elseif match(first, "^tcp:%d+%.%d+%.%d+%.%d+:%d+$") then
-        target.to = sub(first, 5)
     else
-        return BROKEN
+        local address, port = match(first, "^tcp:([%d.]+):(%d+)$")
+        if not address or tonumber(port) > 65535 or C.inet_pton(2, address, packed) ~= 1 then
+            return BROKEN
+        end
+        target.to = sub(first, 5)
     end
     for key, value in gmatch(sub(text, #first + 1), "([^ =]+)=([^ ]*)") do
         if key == "site" and match(value, "^%w+$") then
