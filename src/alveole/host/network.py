@@ -23,7 +23,7 @@ import msgspec
 
 from alveole import failpoints
 from alveole.config import Settings
-from alveole.errors import Refused
+from alveole.errors import NoRoom, Refused
 from alveole.host import netlink, syscalls
 from alveole.host.netlink import Link, Message, PortFlags
 from alveole.host.netns import SYSCTL, Spare, in_thread, read_sysctl, write_sysctl
@@ -62,7 +62,8 @@ class SiteNetwork:
     """All that the kernel's network holds for one instance of Alvéole. Thread-safe.
 
     Belongs to the network namespace of the thread that makes it. Every method raises ``OSError``
-    with the name of the failing message when the kernel refuses.
+    with the name of the failing message when the kernel refuses. A bridge has 1,023 ports
+    (``BR_MAX_PORTS``), so no more instances than that run at a time: ``plug`` then raises ``NoRoom``.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -403,7 +404,14 @@ class SiteNetwork:
         create = netlink.create_veth(net.interface, self.group, bridge, INSIDE, net.mac, fd)
         try:
             self._netlink.send(create)
-        except FileExistsError:
+        except OSError as error:
+            if error.errno == errno.EXFULL:
+                raise NoRoom(
+                    f"the bridge {self.bridge} has no free port: Linux gives it 1,023",
+                    hint="stop a site, or run a second Alvéole with a bridge of its own",
+                ) from None
+            if error.errno != errno.EEXIST:
+                raise
             self.settle()
             left = self._netlink.link(net.interface)
             if left and left.group != self.group:
