@@ -1,0 +1,215 @@
+"""Wiring of the root process: which actuators there are, what each verb calls, and its life."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import grp
+import logging
+import os
+import pwd
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from alveole.actuators.backups import Backups
+from alveole.actuators.bases import Bases
+from alveole.actuators.certificates import CertificatesActuator
+from alveole.actuators.edge import EdgeActuator
+from alveole.actuators.images import Images
+from alveole.actuators.network import Instance, NetworkActuator
+from alveole.actuators.releases import Releases
+from alveole.actuators.routes import RoutesActuator
+from alveole.actuators.storage import Storage
+from alveole.agent import chain, protocol
+from alveole.agent.agent import Agent, Verb
+from alveole.agent.server import Server
+from alveole.app import prepare_control
+from alveole.backends.native.run import NativeBackend
+from alveole.config import Settings
+from alveole.errors import InvalidInput, Refused
+from alveole.host import instances, paths, runtime
+from alveole.host.firewall import Firewall
+from alveole.host.network import SiteNetwork
+from alveole.host.sandbox import Sandbox
+
+log = logging.getLogger("alveole.agent")
+
+
+def run_agent(settings: Settings, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is called once the door is open. Raises ``AlveoleError``."""
+    os.umask(0o022)
+    control = prepare_control(settings)
+    with _only_one(settings):
+        _prepare(settings, control)
+        runtime.prepare_mount_namespace(settings)
+        server, close = build(settings, frozenset({control.pw_uid}))
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            threading.Thread(target=server.close).start()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        server.listen()
+        ready()
+        log.info("the agent listens at %s", settings.agent_socket)
+        try:
+            server.serve()
+        finally:
+            close()
+
+
+@contextlib.contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    """Hold the lock of this run directory; raises ``Refused`` when another agent does."""
+    file = os.open(settings.run / "agent.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(
+                f"another agent already runs in {settings.run}", hint="stop it, or give this instance its own paths.run"
+            ) from None
+        yield
+    finally:
+        os.close(file)
+
+
+def _prepare(settings: Settings, control: pwd.struct_passwd) -> None:
+    """Directories of the layout with their owners; raises ``InvalidInput`` when a user is missing."""
+    missing = [name for name in (settings.users.edge, settings.users.log) if not _exists(name)]
+    if missing:
+        raise InvalidInput(
+            f"there is no user {' nor '.join(missing)} on this machine",
+            field="users",
+            hint="adduser --system --group --no-create-home NAME",
+        )
+    edge_group = grp.getgrnam(settings.users.edge).gr_gid
+    for directory, mode, gid in (
+        (paths.sites(settings), 0o711, 0),
+        (paths.bases(settings), 0o711, 0),
+        (settings.logs, 0o751, control.pw_gid),
+        (paths.secrets(settings), 0o700, 0),
+        (settings.run / "sites", 0o711, 0),
+        (settings.run / "sockets", 0o710, edge_group),
+    ):
+        directory.mkdir(parents=True, exist_ok=True)
+        os.chown(directory, 0, gid)
+        directory.chmod(mode)
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable[[], None]]:
+    """The agent's door with everything behind it, not yet open, and what ends it all."""
+    network = SiteNetwork(settings)
+    firewall = Firewall(settings)
+    sandbox = Sandbox()
+    sandbox.start()
+    backend = NativeBackend(settings, network, firewall, on_end=lambda site: server.tell(site))
+    releases = Releases(settings, sandbox)
+    bases = Bases(settings, sandbox)
+    images = Images(settings, sandbox, bases)
+    backups = Backups(settings, sandbox, releases, lambda site, _slot: backend.frozen(site))
+    certificates = CertificatesActuator(settings)
+    inspector = chain.Inspector(settings, partial(_pid_of, settings), certificates.authority_pem)
+
+    def remove_site(request: protocol.RemoveSite, _files: list[int], _say: Any) -> None:
+        releases.remove_site(request.site, request.number)
+        for directory in (paths.site_log(settings, request.site), paths.edge_log(settings, request.site)):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    verbs: dict[type, Verb] = {
+        protocol.Facts: lambda _r, _f, _s: facts(settings, backend),
+        protocol.GetUsage: lambda r, _f, _s: backend.usage(r.sites),
+        protocol.ImportRelease: lambda r, f, s: releases.import_release(r.site, r.number, _one(f), r.format, s),
+        protocol.DropRelease: lambda r, _f, _s: releases.drop_release(r.site, r.number, r.digest),
+        protocol.RemoveSite: remove_site,
+        protocol.ResolveBase: lambda r, _f, _s: bases.resolve(r.kind, r.packages),
+        protocol.DropBase: lambda r, _f, _s: bases.drop(r.key),
+        protocol.ImportImage: lambda _r, f, s: images.import_image(_one(f), s),
+        protocol.CreateBackup: lambda r, _f, s: backups.create(r, s),
+        protocol.ReadBackup: lambda r, _f, _s: backups.read_manifest(r.snapshot, r.digest),
+        protocol.RestoreBackup: lambda r, _f, s: backups.restore(r, s),
+        protocol.DropBackup: lambda r, _f, _s: backups.drop(r.snapshot),
+        protocol.ListBackups: lambda _r, _f, _s: backups.list(),
+        protocol.GetAuthority: lambda _r, _f, _s: certificates.authority_pem(),
+        protocol.Inspect: lambda r, _f, _s: inspector.chain(r),
+        protocol.Doctor: lambda _r, _f, _s: chain.doctor(settings, backend.cgroups.mode),
+    }
+    agent = Agent(
+        (
+            NetworkActuator(settings, network, firewall, partial(_running, settings)),
+            EdgeActuator(settings),
+            certificates,
+            RoutesActuator(settings),
+            releases,
+            bases,
+            Storage(settings),
+            backend,
+        ),
+        verbs,
+    )
+    server = Server(
+        settings.agent_socket,
+        allowed,
+        agent.handle,
+        lambda request: backend.exec(request.site, request.slot, request.argv, tty=request.tty, uid=request.uid),
+    )
+    releases.recover()
+    bases.recover()
+    backups.recover()
+    backend.start()
+
+    def close() -> None:
+        backend.close()
+        sandbox.close()
+        network.close()
+
+    return server, close
+
+
+def _pid_of(settings: Settings, site: str, slot: int) -> int | None:
+    state = instances.load(settings, site, slot)
+    return state.pid if state is not None and state.running else None
+
+
+def _running(settings: Settings) -> list[Instance]:
+    states = (instances.load(settings, site, slot) for site, slot in instances.present(settings))
+    return [
+        Instance(state.spec.site, state.spec.number, state.spec.slot, state.spec.limits.internet)
+        for state in states
+        if state is not None and state.running
+    ]
+
+
+def _one(files: Collection[int]) -> int:
+    if len(files) != 1:
+        raise InvalidInput(f"comes with {len(files)} files instead of one", field="request")
+    return next(iter(files))
+
+
+def facts(settings: Settings, backend: NativeBackend) -> protocol.MachineFacts:
+    """What machine this is, for ``status``."""
+    disk = shutil.disk_usage(settings.state)
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return protocol.MachineFacts(
+        cgroup=backend.cgroups.mode,
+        kernel=os.uname().release,
+        runtime=backend.name,
+        proxy="nginx",
+        cpus=len(os.sched_getaffinity(0)),
+        memory_bytes=pages,
+        disk_free_bytes=disk.free,
+        disk_bytes=disk.total,
+    )
