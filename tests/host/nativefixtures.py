@@ -22,7 +22,7 @@ from alveole.backends.base import Session
 from alveole.backends.native import lower
 from alveole.backends.native.run import NativeBackend
 from alveole.config import Cgroup, Network, Paths, Settings, Users
-from alveole.host import disk, mounts, paths, syscalls
+from alveole.host import disk, mounts, paths, runtime, syscalls
 from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
 from alveole.model.resource import (
@@ -295,7 +295,7 @@ def cell(tag: str = "", directory: str | None = None) -> Iterator[Cell]:
                 each.mkdir(exist_ok=True)
             # A host's sysfs belongs to its network namespace.
             build_skeleton(paths.base_root(settings, HOST_BASE))
-            mounts.prepare_namespace(settings.run)
+            runtime.prepare_mount_namespace(settings)
             made = Cell(settings)
             try:
                 yield made
@@ -305,6 +305,7 @@ def cell(tag: str = "", directory: str | None = None) -> Iterator[Cell]:
             for site in paths.sites(settings).iterdir() if paths.sites(settings).exists() else ():
                 disk.detach(paths.disk_mount(settings, site.name))
             mounts.release_namespace(settings.run)
+            mounts.detach(paths.sites(settings))
     shutil.rmtree(place)
 
 

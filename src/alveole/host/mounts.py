@@ -10,7 +10,6 @@ import errno
 import os
 import shutil
 import stat
-import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -20,20 +19,21 @@ from alveole.host import syscalls
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNIFIED = "/sys/fs/cgroup/unified"
-# posix_acl_xattr.h: version, then (tag, permissions, id) of owner, group and others: all rwx.
-_ACL_ALL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, 0xFFFF_FFFF) for tag in (0x01, 0x04, 0x20))
 
 
-def prepare_namespace(run: Path) -> None:
+def prepare_namespace(run: Path, sites: Path) -> None:
     """Give this process a mount namespace of its own in which the run directory stays shared.
 
     Mounts below ``run`` go on to be seen by the host, by the proxy and by the next agent; all other
     mounts only come in. The second cgroup hierarchy of a hybrid layout is taken away here, because
-    crun refuses to run beside it (measured with 1.8, 1.21 and 1.28).
+    crun refuses to run beside it (measured with 1.8, 1.21 and 1.28). ``sites``, the directory of
+    what sites own, becomes nosuid and nodev here, and so does whatever of it is mounted into a
+    container: crun 1.8 forgets these two for a writable bind mount into a user namespace.
 
     Call it before any thread is started: unshare(2) moves only the calling thread. Raises ``OSError``.
     """
     run.mkdir(parents=True, exist_ok=True)
+    sites.mkdir(mode=0o711, parents=True, exist_ok=True)
     _own_mount(run)
     syscalls.unshare(syscalls.CLONE_NEWNS)
     for point in syscalls.mount_points("/"):
@@ -43,6 +43,10 @@ def prepare_namespace(run: Path) -> None:
                 syscalls.mount(None, point, flags=syscalls.MS_SLAVE)
     if is_hybrid():
         syscalls.umount(_UNIFIED, syscalls.MNT_DETACH)
+    syscalls.mount(sites, sites, flags=syscalls.MS_BIND)
+    safe = syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount(None, sites, flags=safe)
+    make_private(sites)
 
 
 def _own_mount(run: Path) -> None:
@@ -89,17 +93,28 @@ def tmpfs(where: Path, *, size: int, inodes: int, mode: int, uid: int, gid: int,
 def socket_directory(where: Path, uid: int, gid: int) -> None:
     """Where an instance leaves its sockets for the edge.
 
-    Everything the site creates in it may be used by the edge's group ``gid``, whatever the umask
-    (a default ACL replaces it, acl(5)); the edge follows no link in it, so that a site cannot lead
-    it to the socket of another.
+    What is made in it belongs to the edge's group ``gid`` (set-group-id directory). The edge
+    follows no link in it, so that a site cannot lead it to the socket of another.
     """
     flags = syscalls.MS_NOSYMFOLLOW | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     tmpfs(where, size=64 * 1024, inodes=16, mode=0o2777, uid=uid, gid=gid, flags=flags)
+
+
+def open_to_group(socket: Path) -> None:
+    """Let the group of the directory connect to ``socket``, for a program that has set a umask of its own.
+
+    Nothing but a socket is touched, and only where the site cannot put a link in the way.
+    """
     try:
-        os.setxattr(where, "system.posix_acl_default", _ACL_ALL)
-    except BaseException:
-        detach(where)
-        raise
+        fd = os.open(socket, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(mode) and mode & 0o060 != 0o060:
+            Path(f"/proc/self/fd/{fd}").chmod(stat.S_IMODE(mode) | 0o060)
+    finally:
+        os.close(fd)
 
 
 def readonly_root(base: Path, target: Path, userns: int) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from alveole.config import Settings
 from alveole.errors import Temporary
-from alveole.host import mounts, syscalls
+from alveole.host import mounts, paths, syscalls
 from alveole.host.cgroups import Cgroups
 from alveole.host.run import ProgramFailed
 
@@ -27,7 +27,7 @@ _TIMEOUT = 30.0
 
 def prepare_mount_namespace(settings: Settings) -> None:
     """What the agent does first, before any thread; see :func:`alveole.host.mounts.prepare_namespace`."""
-    mounts.prepare_namespace(settings.run)
+    mounts.prepare_namespace(settings.run, paths.sites(settings))
 
 
 def become_reaper() -> None:

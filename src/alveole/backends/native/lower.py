@@ -47,6 +47,8 @@ class User(msgspec.Struct, frozen=True):
     uid: int
     gid: int
     additional_gids: tuple[int, ...] = msgspec.field(name="additionalGids", default=())
+    umask: int = 0o002
+    """bind(2) applies it to a socket, and connect(2) wants write permission: the edge has it by its group."""
 
 
 SITE_USER = User(SITE_UID, SITE_UID)
@@ -325,7 +327,7 @@ def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -
     # An image may bring things in /run; elsewhere it is empty and belongs to the site's user.
     if spec.base_kind is not BaseKind.OCI or not spec.writable:
         found.append(_tmpfs("/run", 16 * MIB, "755", owner=SITE_UID))
-    found.append(_bind(SOCKETS, paths.sockets(settings, spec.site, spec.slot), "rw", "noexec"))
+    found.append(_bind(SOCKETS, paths.sockets(settings, spec.site, spec.slot), "noexec"))
     if spec.release is not None:
         found.append(_bind(SITE_CONTENT, paths.release(settings, spec.site, spec.release), "ro"))
     elif spec.static:
@@ -333,9 +335,9 @@ def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -
     if len(spec.processes) == 1:
         found.append(_bind(INIT, TINI, "ro"))
     elif spec.processes:
-        found.append(_bind(SERVICES, run / "services", "rw"))
+        found.append(_bind(SERVICES, run / "services"))
     found.extend(_bind(f"/etc/{name}", run / "bundle" / name, "ro") for name in sorted(generated))
     data = paths.data_dir(settings, spec.site, spec.limits.disk_bytes is not None)
     for volume in sorted(spec.volumes, key=lambda item: item.path):
-        found.append(_bind(volume.path, paths.volume(data, spec.data_generation, volume.name), "rw"))
+        found.append(_bind(volume.path, paths.volume(data, spec.data_generation, volume.name)))
     return tuple(found)

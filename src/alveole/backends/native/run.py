@@ -250,6 +250,7 @@ class NativeBackend:
             if pidfd is None:
                 raise ready.NotReady("it ended before it answered", ended=True)
             ready.wait(self.settings, state.spec, pidfd)
+            mounts.open_to_group(paths.web_socket(self.settings, state.spec.site, state.spec.slot))
         except ready.NotReady as error:
             message = str(error)
             if error.ended:
