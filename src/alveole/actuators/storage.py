@@ -128,10 +128,11 @@ class Storage:
             data.chmod(0o711)
             owner = paths.site_uid(self._settings, spec.number)
             generation = paths.volumes(data, spec.generation)
-            generation.mkdir(mode=0o711, parents=True, exist_ok=True)
-            # mkdir's mode goes through the umask.
+            generation.mkdir(parents=True, exist_ok=True)
+            # mkdir's mode goes through the umask. The site's own root lists the names for a backup;
+            # what the volumes hold is closed to others by themselves.
             for directory in (generation.parent, generation):
-                directory.chmod(0o711)
+                directory.chmod(0o755)
             for name in spec.volumes:
                 _ensure_volume(generation / name, owner)
         hit("storage-made")
