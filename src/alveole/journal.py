@@ -126,7 +126,8 @@ class Journal:
             self._enter(live)
         else:
             transaction.connection.execute(sa.insert(changes).values(**_row(live)))
-            transaction.effects.append(lambda: self._enter(live))
+            # First: whoever sees the site that is stored here also sees that a change is at work on it.
+            transaction.effects.insert(0, lambda: self._enter(live))
         return live
 
     def _enter(self, live: Live) -> None:

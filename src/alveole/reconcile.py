@@ -112,6 +112,8 @@ class Reconciler:
         # Changes wait for imports and builds: one slow one must not hold up another site's.
         self._changes = ThreadPoolExecutor(max_workers=32, thread_name_prefix="change")
         self._end_watch: Callable[[], None] = lambda: None
+        self.abandoned: Callable[[Site], None] = lambda _site: None
+        """Called for a site that was never finished and that no change is at work on."""
 
     # --- life ---------------------------------------------------------------------------------
     def start(self) -> None:
@@ -123,7 +125,9 @@ class Reconciler:
         self._end_watch = self.agent.watch(self.trigger)
 
     def stop(self) -> None:
-        """End all threads; passes under way end after their step."""
+        """End all threads; passes under way end after their step. Again: nothing."""
+        if self.stopping:
+            return
         self._stopping.set()
         self._end_watch()
         for _thread in self._threads:
@@ -269,8 +273,10 @@ class Reconciler:
             self._platform = {item.id: item for item in platform}
         self._check_platform(platform, unknown)
         for stored in list(self.store.sites.values()):
-            if stored.pending == "create" or stored.site.id in self._settling:
+            if stored.pending == "create" or self._in_hands(stored.site.id):
                 scopes.pop(stored.site.id, None)
+                if stored.pending == "create" and self.journal.of_site(stored.site.id) is None:
+                    self.submit(lambda site=stored.site: self.abandoned(site))  # type: ignore[misc]
                 continue
             found = scopes.pop(stored.site.id, [])
             compiled = self._compile(stored)
@@ -364,13 +370,19 @@ class Reconciler:
             return
         with self.lock(site_id):
             stored = self.store.sites.get(site_id)
-            if site_id in self._settling or (stored is not None and stored.pending):
-                # A change is at work on it and looks by itself.
+            if self._in_hands(site_id) or (stored is not None and stored.pending):
                 return
             if stored is None:
                 self._drop_orphan(site_id)
                 return
             self._repair(site_id, stored.site, lambda: self._fresh(site_id))
+
+    def _in_hands(self, site_id: str) -> bool:
+        """Whether a change is at work on it, or about to be, and looks by itself."""
+        if site_id in self._settling:
+            return True
+        live = self.journal.of_site(site_id)
+        return live is not None and live.work.stored
 
     def _fresh(self, site_id: str) -> tuple[Desired, ...]:
         stored = self.store.sites.get(site_id)
@@ -510,8 +522,17 @@ class Reconciler:
             stored = self.store.sites.get(site_id)
             if stored is None or (version is not None and stored.site.version != version):
                 return Settled((Problem("", "another change took its place"),), superseded=True)
-            with self.lock(site_id):
-                done = self._pass(site_id, self.desired(stored), lambda: live)
+            try:
+                with self.lock(site_id):
+                    done = self._pass(site_id, self.desired(stored), lambda: live)
+            except Temporary as error:
+                # The agent is started again by itself; what was asked is stored and still wanted.
+                if self.stopping or time.monotonic() > deadline:
+                    return Settled(error.problems)
+                live.show("waits for the agent")
+                poke.wait(poll)
+                poll = min(poll * 2, _POLL_SECONDS[1])
+                continue
             if not done.plan.steps and not done.plan.waiting and done.plan.kept:
                 return Settled()
             failure = self._hopeless(done, attempts)

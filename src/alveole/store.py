@@ -207,6 +207,12 @@ class Store:
         with _mapped(), self._readers.connect() as connection:
             yield connection
 
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """No transaction is under way inside, and what is in memory is all that was committed."""
+        with self._lock:
+            yield
+
     # --- writing ------------------------------------------------------------------------------
     @contextlib.contextmanager
     def write(self) -> Iterator[Transaction]:

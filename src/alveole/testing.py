@@ -89,7 +89,12 @@ class FakeAgent:
     def watch(self, callback: Callable[[str], None]) -> Callable[[], None]:
         self._watchers.append(callback)
         callback("*")
-        return lambda: self._watchers.remove(callback)
+
+        def end() -> None:
+            if callback in self._watchers:
+                self._watchers.remove(callback)
+
+        return end
 
     # --- what tests do to it ------------------------------------------------------------------
     def tell(self, scope: str) -> None:

@@ -37,6 +37,12 @@ class Control:
         self.settings = settings
         self.agent = agent
         self.services = Services.open(settings, agent)
+        # The boot is over: what tests count afterwards is their own.
+        until(lambda: self.services.status(ROOT).promises and self._platform_kept())
+        self.quiet()
+
+    def _platform_kept(self) -> bool:
+        return {promise.state for promise in self.services.status(ROOT).promises} == {"kept"}
 
     def upload(self, content: bytes = b"content") -> str:
         view = self.services.new_upload(ROOT)

@@ -349,3 +349,12 @@ def test_plans(control: Control) -> None:
         control.services.delete_plan(ROOT, "tiny")
     with pytest.raises(Refused, match="built in"):
         control.services.delete_plan(ROOT, "small")
+
+
+def test_export(control: Control) -> None:
+    control.static("blog", domains=("www.example.org",), path="/blog")
+    for kind in ("nginx", "apache"):
+        text = control.services.export(READER, kind).text
+        assert "blog.localhost" in text and "www.example.org" in text and "/blog" in text
+    with pytest.raises(InvalidInput):
+        control.services.export(READER, "caddy")

@@ -26,8 +26,10 @@ from __future__ import annotations
 import time
 
 from alveole import views
+from alveole.compile import hosts
 from alveole.config import Settings
-from alveole.errors import AlveoleError, InvalidInput
+from alveole.errors import InvalidInput
+from alveole.export import ExportedSite, export
 from alveole.journal import Journal
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
@@ -49,6 +51,7 @@ class Services(PlatformVerbs):
         self.agent = agent
         self.journal = Journal(store)
         self.loop = Reconciler(settings, store, self.journal, agent)
+        self.loop.abandoned = self._remove
         self.started_at = time.time()
         self._usage = {}
         self._usage_at = float("-inf")
@@ -62,8 +65,9 @@ class Services(PlatformVerbs):
         """
         services = cls(settings, Store(settings.database), agent)
         if loop:
-            services.loop.start()
+            # First, so that no pass takes what a change is at work on for abandoned.
             services._resume()
+            services.loop.start()
         return services
 
     def close(self) -> None:
@@ -76,4 +80,12 @@ class Services(PlatformVerbs):
         self._allow(caller, "look")
         if kind not in ("nginx", "apache"):
             raise InvalidInput(f"{kind!r} is not a proxy", field="kind", hint="nginx or apache")
-        raise AlveoleError("exports are not part of this build")
+        edge = self.settings.edge
+        address = "127.0.0.1" if edge.ipv4 == "0.0.0.0" else edge.ipv4  # noqa: S104  compared, not bound
+        sites = [
+            ExportedSite(site.name, hosts(site, self.settings), site.path, site.https_only, site.access)
+            for site in sorted((stored.site for stored in self.store.sites.values()), key=lambda site: site.name)
+        ]
+        where = f"http://{address}:{edge.http_port}"
+        text = export("nginx" if kind == "nginx" else "apache", sites, where, domain=self.settings.domain)
+        return views.Exported(kind=kind, text=text)

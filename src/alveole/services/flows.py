@@ -62,15 +62,10 @@ class Flows(Core):
         self.journal.end(live, problems)
 
     def _resume(self) -> None:
-        """Take up what was going on when control ended; remove what no change will finish."""
-        lives = self.journal.resume()
-        for live in lives:
+        """Take up what was going on when control ended."""
+        for live in self.journal.resume():
             live.say("taken up again after a restart of control")
             self._resume_one(live)
-        busy = {live.change.site_id for live in lives}
-        for stored in list(self.store.sites.values()):
-            if stored.pending == "create" and stored.site.id not in busy:
-                self.loop.submit(lambda site=stored.site: self._remove(site))  # type: ignore[misc]
 
     def _resume_one(self, live: Live) -> None:
         verb, work = live.change.verb, live.work
@@ -230,10 +225,15 @@ class Flows(Core):
             self.journal.end(live, problems, also=lambda transaction: transaction.delete_site(site.id))
             self.loop.forget(site.id)
             return
-        # The agent is down: the row stays set aside, and the next start of control removes it.
+        # The agent is down: the row stays set aside, and the drift timer sees to it.
         self.journal.end(live, problems)
 
     def _remove(self, site: Site) -> None:
+        """Remove what is left of a create that was taken back while the agent was down."""
+        with self.store.standing_still():
+            stored = self.store.sites.get(site.id)
+            if stored is None or stored.pending != "create" or self.journal.of_site(site.id) is not None:
+                return
         try:
             self.agent.call(protocol.RemoveSite(site.id, site.number))
             with self.store.write() as transaction:

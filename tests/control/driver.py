@@ -1,0 +1,63 @@
+"""Control in a process of its own, for tests that kill it: ``driver.py CONFIG-JSON SCRIPT``.
+
+Prints one line for each request that was acknowledged. The agent is behind the real socket.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from alveole import requests as ask
+from alveole.agent.client import AgentClient
+from alveole.config import parse
+from alveole.model.change import Change
+from alveole.requests import Actor, Role
+from alveole.services import Services
+
+ROOT = Actor("root", Role.ADMIN)
+
+
+def main() -> None:
+    settings = parse(json.loads(sys.argv[1]))
+    services = Services.open(settings, AgentClient(settings.agent_socket))
+
+    def upload(content: bytes) -> str:
+        view = services.new_upload(ROOT)
+        Path(view.path).write_bytes(content)
+        return view.id
+
+    def go(change: Change) -> Change:
+        print(change.id, flush=True)
+        ended = services.wait(ROOT, change.id, 30)
+        assert ended.state == "done", ended
+        return ended
+
+    def create() -> None:
+        go(services.create_site(ROOT, ask.CreateSite(name="new", upload=upload(b"new")), key="create"))
+
+    def update() -> None:
+        go(services.update_site(ROOT, "app", ask.UpdateSite(upload=upload(b"two"))))
+
+    def destroy() -> None:
+        go(services.stop_site(ROOT, "app"))
+        go(services.destroy_site(ROOT, "app", ask.DestroySite(confirm="app")))
+
+    def backup() -> None:
+        made = str(go(services.create_backup(ROOT, ask.CreateBackup(site="app"))).result["backup"])
+        go(services.restore_backup(ROOT, made, ask.RestoreBackup()))
+        go(services.restore_backup(ROOT, made, ask.RestoreBackup(name="copy")))
+        go(services.delete_backup(ROOT, made))
+
+    def change() -> None:
+        go(services.set_site(ROOT, "app", ask.SetSite(env={"A": "2"})))
+        go(services.restart_site(ROOT, "app"))
+        go(services.rename_site(ROOT, "app", ask.RenameSite(name="other")))
+
+    {"create": create, "update": update, "destroy": destroy, "backup": backup, "change": change}[sys.argv[2]]()
+    services.close()
+
+
+if __name__ == "__main__":
+    main()
