@@ -140,7 +140,7 @@ class Machine:
         self.open: list[Place | socket.socket] = []
 
     def instances(self) -> list[Instance]:
-        return [Instance(site_id(n), n, slot, site.internet) for (n, slot), site in self.sites.items()]
+        return [Instance(site_id(n), n, slot, site.internet) for (n, slot), site in list(self.sites.items())]
 
     def start(self, number: int, slot: int = 0, *, internet: bool = False, admit: bool = True) -> Site:
         fd = self.network.plug(number, slot, internet=internet)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +17,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from netfixtures import Machine, attempt, machine_of_its_own, site_id
 
-from alveole.errors import Refused
-from alveole.host import netlink
+from alveole.errors import NoRoom, Refused
+from alveole.host import netlink, syscalls
 from alveole.model.resource import Action, Kind
 
 pytestmark = pytest.mark.root
@@ -297,6 +299,53 @@ def test_unknown_is_not_absent(ready: Machine, monkeypatch: pytest.MonkeyPatch) 
     observation = ready.actuator.observe(None)
     assert [kind for kind, _ in observation.unknown] == [Kind.NETWORK]
     assert [each.id.kind for each in observation.found] == [Kind.FIREWALL]
+
+
+def test_instances_start_and_end_side_by_side(ready: Machine) -> None:
+    """Four at a time, beside passes that look and repair: nothing is lost, nothing is left."""
+    failures: list[BaseException] = []
+
+    def worker(first: int) -> None:
+        try:
+            syscalls.setns(home, syscalls.CLONE_NEWNET)
+            for turn in range(6):
+                for number in range(first, first + 3):
+                    site = ready.start(number, turn % 2, internet=turn % 3 == 0)
+                    assert ready.reach(site.net.own4) == "connected"
+                for number in range(first, first + 3):
+                    ready.stop(number, turn % 2)
+        except BaseException as error:
+            failures.append(error)
+
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    threads = [threading.Thread(target=worker, args=(10 * place + 1,)) for place in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert ready.apply(Kind.FIREWALL, Action.REPAIR).done
+        assert ready.apply(Kind.NETWORK, Action.REPAIR).done
+    for thread in threads:
+        thread.join()
+    os.close(home)
+    assert not failures, failures
+    ready.network.settle()
+    assert ready.network.interfaces() == {} and ready.network.sweep(list) == 0
+    ready.apply(Kind.FIREWALL, Action.REPAIR)
+    seen = ready.seen(Kind.FIREWALL)
+    assert seen is not None and seen.ready
+
+
+def test_a_full_bridge_is_said_to_be_full(ready: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = netlink.Socket.send
+
+    def full(self: netlink.Socket, *messages: netlink.Message) -> None:
+        if messages and messages[0].what.startswith("create veth"):
+            raise OSError(errno.EXFULL, "create veth: Exchange full")
+        send(self, *messages)
+
+    monkeypatch.setattr(netlink.Socket, "send", full)
+    with pytest.raises(NoRoom, match="1,023"):
+        ready.network.plug(1, 0, internet=False)
 
 
 def test_no_network_without_a_bridge_and_nothing_left_of_the_try(machine: Machine) -> None:

@@ -42,6 +42,8 @@ from alveole.model.resource import (
 _SECOND_LOOK = 0.1
 _SITE = re.compile(r"^s[a-z2-7]{12}\Z")
 
+_ListPorts = Callable[[], dict[str, Port]]
+
 NETWORK = ResourceId(Kind.NETWORK, PLATFORM, "network")
 FIREWALL = ResourceId(Kind.FIREWALL, PLATFORM, "firewall")
 
@@ -94,27 +96,36 @@ class NetworkActuator:
                 unknown.append((kind, str(error)))
 
         if scopes is None or PLATFORM in scopes:
-            look(Kind.NETWORK, lambda: _twice(self._observe_network))
-            look(Kind.FIREWALL, lambda: _twice(self._observe_firewall))
+            # One list of interfaces for both. It is made before the rules are read: whoever starts
+            # meanwhile has then more rules than interfaces, not fewer.
+            ports: list[dict[str, Port]] = []
+
+            def first() -> dict[str, Port]:
+                if not ports:
+                    ports.append(self.network.ports())
+                return ports[0]
+
+            look(Kind.NETWORK, lambda: _twice(self._observe_network, first, self.network.ports))
+            look(Kind.FIREWALL, lambda: _twice(self._observe_firewall, first, self.network.ports))
         sites = None if scopes is None else [scope for scope in scopes if _SITE.match(scope)]
         if sites is None or sites:
             look(Kind.ADDRESS, lambda: self._observe_addresses(sites))
         return Observation(tuple(found), tuple(unknown))
 
-    def _observe_network(self) -> list[Observed]:
+    def _observe_network(self, list_ports: _ListPorts) -> list[Observed]:
         state = self.network.observe_bridge()
         if state is None:
             return []
         defects = [Defect("changed", problem) for problem in state.problems]
-        ports = self.network.ports()
+        ports = list_ports()
         loose = self.network.loose(ports)
         defects += [Defect("interface-loose", problem) for problem in loose.values()]
         return [self._seen(NETWORK, state.stamp, defects, {"instances": len(ports)}, _bridge_ready(state))]
 
-    def _observe_firewall(self) -> list[Observed]:
-        # The interfaces before the rules: whoever starts meanwhile has then more rules than interfaces, not fewer.
-        present = self._present(self.network.ports())
-        running = {(each.number, each.slot): each.internet for each in self._instances()}
+    def _observe_firewall(self, list_ports: _ListPorts) -> list[Observed]:
+        ports = list_ports()
+        running = self._running()
+        present = _present(ports, running)
         state = self.firewall.observe(present, running)
         if state is None:
             return []
@@ -157,11 +168,8 @@ class NetworkActuator:
             identity, stamp, ready=not defects if ready is None else ready, defects=tuple(defects), detail=detail or {}
         )
 
-    def _present(self, ports: dict[str, Port]) -> dict[tuple[int, int], bool]:
-        """Every instance with an interface, and whether it may go out: the back end's word before the interface's."""
-        known = {(each.number, each.slot): each.internet for each in self._instances()}
-        places = {(port.number, port.slot): port.internet for port in ports.values()}
-        return {place: known.get(place, internet) for place, internet in places.items()}
+    def _running(self) -> dict[tuple[int, int], bool]:
+        return {(each.number, each.slot): each.internet for each in self._instances()}
 
     # Acting
 
@@ -198,7 +206,7 @@ class NetworkActuator:
         if step.action is Action.DELETE:
             self.firewall.remove()
             return
-        self.firewall.update(lambda: self._present(self.network.ports()), step.digest)
+        self.firewall.update(lambda: _present(self.network.ports(), self._running()), step.digest)
 
     def _apply_address(self, step: Step) -> None:
         file = self._directory / step.id.scope
@@ -236,6 +244,12 @@ class NetworkActuator:
         return found
 
 
+def _present(ports: dict[str, Port], running: dict[tuple[int, int], bool]) -> dict[tuple[int, int], bool]:
+    """Every instance with an interface, and whether it may go out: the back end's word before the interface's."""
+    places = {(port.number, port.slot): port.internet for port in ports.values()}
+    return {place: running.get(place, internet) for place, internet in places.items()}
+
+
 def _address(site: str) -> ResourceId:
     return ResourceId(Kind.ADDRESS, site, "ipv4")
 
@@ -245,15 +259,15 @@ def _bridge_ready(state: BridgeState) -> bool:
     return not state.problems
 
 
-def _twice(look: Callable[[], list[Observed]]) -> list[Observed]:
+def _twice(look: Callable[[_ListPorts], list[Observed]], first_ports: _ListPorts, ports: _ListPorts) -> list[Observed]:
     """Look again when there is a defect, and keep those that were there both times."""
-    first = look()
+    first = look(first_ports)
     if not any(each.defects for each in first):
         return first
     time.sleep(_SECOND_LOOK)
     before = {defect for each in first for defect in each.defects}
     second = []
-    for each in look():
+    for each in look(ports):
         defects = tuple(defect for defect in each.defects if defect in before)
         ready = each.ready or not defects
         second.append(msgspec.structs.replace(each, defects=defects, ready=ready))

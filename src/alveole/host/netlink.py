@@ -57,6 +57,9 @@ _VETH_PEER = 1
 _BR_FORWARD_DELAY, _BR_STP, _BR_MCAST_SNOOPING = 1, 5, 23
 _PORT_LEARNING, _PORT_UNICAST_FLOOD, _PORT_MCAST_FLOOD, _PORT_BCAST_FLOOD = 8, 9, 27, 30
 _PORT_ISOLATED, _PORT_LOCKED = 33, 39
+_OF_PORT = frozenset(
+    (_PORT_LEARNING, _PORT_UNICAST_FLOOD, _PORT_MCAST_FLOOD, _PORT_BCAST_FLOOD, _PORT_ISOLATED, _PORT_LOCKED)
+)
 _INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _SKIP_STATS = 8
 _NDA_DST, _NDA_LLADDR, _NDA_IFINDEX, _NDA_MASTER = 1, 2, 8, 9
@@ -504,7 +507,7 @@ def _parse_link(body: bytes) -> Link:
                         kind = inner.rstrip(b"\0").decode()
                     elif part == _INFO_SLAVE_DATA:
                         port = _parse_port(inner)
-        place += max((size + 3) & ~3, 4)
+        place += (size + 3) & ~3 or 4
     return Link(index, name, kind, bool(flags & IFF_UP), mac, master, group, alias, port)
 
 
@@ -513,9 +516,9 @@ def _parse_port(data: bytes) -> PortFlags:
     place, end, unpack = 0, len(data), _ATTRIBUTE.unpack_from
     while place + 4 <= end:
         size, key = unpack(data, place)
-        if size == 5:
+        if key in _OF_PORT:
             found[key] = data[place + 4] != 0
-        place += max((size + 3) & ~3, 4)
+        place += (size + 3) & ~3 or 4
     return PortFlags(
         isolated=found.get(_PORT_ISOLATED, False),
         learning=found.get(_PORT_LEARNING, True),
@@ -528,11 +531,15 @@ def _parse_neighbour(body: bytes) -> Neighbour:
     family, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
     address: Address | None = None
     mac = ""
-    for key, value in _attributes(body, 12):
-        if key == _NDA_DST and family != AF_BRIDGE:
-            address = IPv4Address(value) if len(value) == 4 else IPv6Address(value)
-        elif key == _NDA_LLADDR:
-            mac = value.hex(":")
+    place, end, unpack = 12, len(body), _ATTRIBUTE.unpack_from
+    while place + 4 <= end:
+        size, key = unpack(body, place)
+        if key == _NDA_LLADDR:
+            mac = body[place + 4 : place + size].hex(":")
+        elif key == _NDA_DST and family != AF_BRIDGE:
+            value = body[place + 4 : place + size]
+            address = IPv4Address(value) if size == 8 else IPv6Address(value)
+        place += (size + 3) & ~3 or 4
     return Neighbour(address, mac, bool(state & (NUD_PERMANENT | _NUD_NOARP)), index)
 
 
