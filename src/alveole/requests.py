@@ -140,7 +140,8 @@ class CreateBackup(Body, frozen=True, kw_only=True):
 
 class RestoreBackup(Body, frozen=True, kw_only=True):
     name: str | None = None
-    """Restore as a new site of this name; ``None``: into the site it was made of."""
+    """Restore as a new site of this name; ``None``: into the site it was made of, or a new one of
+    its name when that was destroyed."""
 
 
 class CreatePlan(Body, frozen=True, kw_only=True):

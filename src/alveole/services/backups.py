@@ -112,16 +112,12 @@ class BackupVerbs(SiteVerbs):
         def build(transaction: Transaction) -> Live:
             found = self._backup(backup)
             work = Work(backup=found.id)
-            if request.name is None:
-                if found.site_id not in self.store.sites:
-                    raise Refused(
-                        f"site {found.site_name} does not exist any more",
-                        field="backup",
-                        hint=f"restore it as a new site: --as {found.site_name}",
-                    )
+            # A site that was destroyed comes back under its own name, as a new one.
+            name = request.name or (None if found.site_id in self.store.sites else found.site_name)
+            if name is None:
                 site = self._free_to_change(found.site_id, None)
             else:
-                site = self._reserve(caller, request.name, transaction)
+                site = self._reserve(caller, name, transaction)
             return self.journal.begin(
                 "restore",
                 caller.name,
