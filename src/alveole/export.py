@@ -155,7 +155,7 @@ class _Nginx(_Front):
                 node
                 for site in sites
                 for node in (
-                    [block("location", where, body=[to_https]) for where in self._places(site, by_path)]
+                    [block("location", where, body=[to_https]) for where in self._asked(site, by_path)]
                     if site.https_only
                     else self._locations(site, by_path)
                 )
@@ -177,6 +177,9 @@ class _Nginx(_Front):
         if by_path and site.path is not None:
             places.append(f"{site.path}/")
         return places
+
+    def _asked(self, site: ExportedSite, by_path: bool) -> list[str]:
+        return [place.rstrip("/") or "/" for place in self._places(site, by_path)]
 
     def _locations(self, site: ExportedSite, by_path: bool) -> list[Node]:
         return [

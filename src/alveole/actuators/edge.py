@@ -181,6 +181,7 @@ class EdgeActuator:
 
     def _put_in_force(self, digest: str, say: Say) -> None:
         master = self.master()
+        earlier: list[int] = []
         if master is not None and self.digest_in_force() == digest:
             _write(self._pid_file, f"{master}\n")
             return
@@ -198,8 +199,10 @@ class EdgeActuator:
         else:
             _write(self._pid_file, f"{master}\n")
             say("handing the proxy its configuration", None)
+            earlier = _children(master)
             os.kill(master, signal.SIGHUP)
-        if not _until(lambda: self.digest_in_force() == digest, PATIENCE):
+        # Until the earlier workers have stopped to listen, either generation may answer.
+        if not _until(lambda: self.digest_in_force() == digest and not any(map(_listens, earlier)), PATIENCE):
             raise StepFailed(
                 "the proxy did not take its configuration", hint=f"see {self._settings.logs}/edge/error.log"
             )
@@ -400,6 +403,18 @@ def _command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
     except OSError:
         return b""
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _listens(worker: int) -> bool:
+    # A worker that is asked to quit says so in its title and closes its listening sockets.
+    return _command_line(worker).rstrip() == b"nginx: worker process"
 
 
 def _nginx_workers() -> list[int]:
