@@ -257,7 +257,9 @@ class _Apache(_Front):
             ((where, site) for site in sites for where in self._places(site, by_path)),
             key=lambda place: -len(place[0]),
         )
-        served = [node for where, site in places for node in self._place(where, site)]
+        # Sections are merged in their order and the last one's rules count: the longest prefix last.
+        sections = [self._section(where, site) for where, site in reversed(places)]
+        served = [*(node for where, site in places for node in self._pass(where, site)), *sections]
         logged = [node for where, site in places for node in self._log(where, site, [one for one, _ in places])]
         hosts = []
         for port, secure in ((self.http_port, False), *(((self.https_port, True),) if self.tls else ())):
@@ -267,8 +269,9 @@ class _Apache(_Front):
                 inner = [
                     node
                     for where, site in places
-                    for node in (self._to_https(where, names[0]) if site.https_only else self._place(where, site))
+                    for node in (self._to_https(where, names[0]) if site.https_only else self._pass(where, site))
                 ]
+                inner.extend(sections)
             body: list[Node] = [*shared, *self._headers(secure), *logged, *inner]
             if secure and self.tls:
                 body.extend(
@@ -302,21 +305,25 @@ class _Apache(_Front):
             directive("RequestHeader", "set", "X-Real-IP", Template("expr=%{REMOTE_ADDR}")),
         ]
 
-    def _place(self, where: str, site: ExportedSite) -> list[Node]:
+    def _pass(self, where: str, site: ExportedSite) -> list[Node]:
         prefix = where.rstrip("/")
         stripped = site.target is not None and prefix != ""
         to = f"{site.target or self.edge}/" if stripped or where == "/" else f"{self.edge}{where}"
         nodes: list[Node] = []
         if prefix:
             nodes.append(directive("RedirectMatch", "308", f"^{_regex(prefix)}$", f"{prefix}/"))
-        nodes.append(directive("ProxyPass", where, to, "upgrade=websocket"))
-        body: list[Node] = [self._rules(site.access)]
+        # Without nocanon "%2F" would arrive as "%252F".
+        nodes.append(directive("ProxyPass", where, to, "nocanon", "upgrade=websocket"))
         if stripped:
             nodes.append(directive("ProxyPassReverse", where, to))
             nodes.append(directive("ProxyPassReverseCookiePath", "/", where))
-            body.append(directive("RequestHeader", "set", "X-Forwarded-Prefix", prefix))
-        nodes.append(block("Location", where, body=body))
         return nodes
+
+    def _section(self, where: str, site: ExportedSite) -> Block:
+        body: list[Node] = [self._rules(site.access)]
+        if site.target is not None and where != "/":
+            body.append(directive("RequestHeader", "set", "X-Forwarded-Prefix", where.rstrip("/")))
+        return block("Location", where, body=body)
 
     def _rules(self, access: Access) -> Node:
         if not access.allow and not access.deny:
