@@ -19,10 +19,10 @@ import secrets
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
@@ -34,7 +34,7 @@ from alveole.config import Settings
 from alveole.errors import NoRoom, NotFound, Refused, Temporary
 from alveole.host import disk, paths
 from alveole.host.run import ENVIRONMENT, ProgramFailed, run, start
-from alveole.host.sandbox import Sandbox, as_root, as_user
+from alveole.host.sandbox import As, Sandbox, as_root, as_user
 from alveole.host.tar import Stream, members
 from alveole.host.tree import CHUNK, TAR_END, Rejected, padded, size_text, tar_header, write_all
 from alveole.model.names import BackupId, Digest
@@ -141,7 +141,12 @@ class Backups:
         return {key: value for key, value in os.environ.items() if _PASSED.match(key)}
 
     def _restic(self, *words: str, stdin: int | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(self._argv(*words), stdin=stdin, env=self._environment(), timeout=_SECONDS, check=check)
+        argv = self._argv(*words)
+        try:
+            return run(argv, stdin=stdin, env=self._environment(), timeout=_SECONDS, check=check)
+        except ProgramFailed as error:
+            # The one who reads it wants to hear of restic, not of what starts it.
+            raise ProgramFailed(argv[argv.index("restic") :], error.status, "\n".join(error.tail)) from None
 
     def _snapshots(self) -> list[_Snapshot]:
         self.prepare()
@@ -180,7 +185,7 @@ class Backups:
             except FileNotFoundError:
                 volumes = None
             names = sorted(path.name for path in volumes.iterdir()) if volumes is not None and volumes.is_dir() else []
-            expected = self._measure(request, volumes if names else None)
+            expected = self._measure(request, volumes, names)
             manifest = Manifest(1, request.id, request.release, tuple(names), request.manifest)
             text = msgspec.json.encode(manifest)
             if len(text) > _MANIFEST_BYTES:
@@ -191,25 +196,27 @@ class Backups:
                 self._pack(release, as_user(self._settings, request.number), "release/", spool, expected, say)
             if volumes is not None and names:
                 with self._freezer(request.site, request.slot):
-                    self._pack(volumes, as_root(self._settings, request.number), "volumes/", spool, expected, say)
+                    for name in names:
+                        ids = as_root(self._settings, request.number)
+                        self._pack(volumes, ids, f"volumes/{name}/", spool, expected, say, path=name)
             # Unmounted, where it was mounted for this, before the slow part.
             stack.close()
             write_all(spool, TAR_END)
             failpoints.hit("backup-spooled")
             return self._store(request.id, request.site, spool, say)
 
-    def _measure(self, request: CreateBackup, volumes: Path | None) -> int:
+    def _measure(self, request: CreateBackup, volumes: Path | None, names: Sequence[str]) -> int:
         expected = 0
-        found: list[tuple[Path, Any]] = []
+        found: list[tuple[Path, As, Sequence[str]]] = []
         if request.release is not None:
             release = paths.release(self._settings, request.site, request.release)
             if not release.is_dir():
                 raise NotFound(f"release {request.release[:19]}… is missing", hint="deliver it again")
-            found.append((release, as_user(self._settings, request.number)))
-        if volumes is not None:
-            found.append((volumes, as_root(self._settings, request.number)))
-        for path, ids in found:
-            size = self._sandbox.run("measure", path, ids, {"paths": ["."]})
+            found.append((release, as_user(self._settings, request.number), ["."]))
+        if volumes is not None and names:
+            found.append((volumes, as_root(self._settings, request.number), names))
+        for path, ids, inside in found:
+            size = self._sandbox.run("measure", path, ids, {"paths": [*inside]})
             # A header and the padding of each member.
             expected += int(size["bytes"]) + 1024 * int(size["files"])
         local = not self._settings.backups.repository
@@ -225,9 +232,9 @@ class Backups:
                 hint="delete old backups or releases, or enlarge the disk",
             )
 
-    def _pack(self, path: Path, ids: Any, prefix: str, spool: int, expected: int, say: Say) -> None:
-        args = {"path": ".", "prefix": prefix, "bytes": expected}
-        self._sandbox.run("pack", path, ids, args, fds=(spool,), say=say)
+    def _pack(self, world: Path, ids: As, prefix: str, spool: int, expected: int, say: Say, *, path: str = ".") -> None:
+        args = {"path": path, "prefix": prefix, "bytes": expected}
+        self._sandbox.run("pack", world, ids, args, fds=(spool,), say=say)
 
     @contextlib.contextmanager
     def _spool(self, site: str) -> Iterator[int]:
@@ -421,7 +428,12 @@ class Backups:
             return
         with self._lock:
             self._restic("unlock")
-            self._restic("forget", "--prune", known.snapshot)
+            self._restic("forget", known.snapshot)
+            try:
+                self._restic("prune")
+            except ProgramFailed as error:
+                # The backup is gone from the list all the same; a damaged repository must not keep it there.
+                log.warning("the room of the backup %s is not given back: %s", known.snapshot, error)
 
 
 def _make_password(path: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -144,11 +145,15 @@ class Builder:
         except OSError as error:
             raise full(error) or error from None
         try:
+            length = 0
             for part in parts:
                 whole.update(part)
+                length += len(part)
                 done = os.write(fd, part)
                 while done < len(part):
                     done += os.write(fd, part[done:])
+            if length != size:
+                raise Rejected(f"is damaged: {shown(path)} has another length than announced", hint="send it again")
             os.utime(fd, (mtime, mtime))
         except OSError as error:
             raise full(error) or error from None
@@ -321,6 +326,10 @@ def _unzip(builder: Builder, fd: int, ceilings: Ceilings) -> bool:
     try:
         with open(fd, "rb", closefd=False) as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
+            # zipfile believes lengths in the directory and may so step over members.
+            end: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+            if end is None or end[zipfile._ECD_ENTRIES_TOTAL] & 0xFFFF != len(infos) & 0xFFFF:  # type: ignore[attr-defined]
+                raise Rejected("is damaged: its directory does not hold as many members as it says")
             if len(infos) > 2 * ceilings.files + 1000:
                 raise Rejected(f"holds more than {ceilings.files:,} files", hint="the ceiling is content.files")
             for info in infos:
@@ -348,6 +357,8 @@ def _zip_member(builder: Builder, archive: Any, info: Any, path: str, ceilings: 
     kind = stat.S_IFMT(mode)
     name = path or info.filename
     if info.filename.endswith("/") or kind == stat.S_IFDIR:
+        if info.file_size:
+            raise Rejected(f"is damaged: the directory {shown(name)} has content", hint="send it again")
         builder.directory(path)
         return
     if info.flag_bits & 1:
@@ -378,10 +389,9 @@ def _zip_member(builder: Builder, archive: Any, info: Any, path: str, ceilings: 
 
 
 def _zip_time(moment: tuple[int, ...]) -> int:
-    import calendar
-
     try:
-        return max(0, calendar.timegm((*moment, 0, 0, 0)))
+        # The child's zone is UTC; a zip does not say which one it means.
+        return max(0, int(time.mktime(time.struct_time((*moment[:6], 0, 0, 0)))))
     except (ValueError, OverflowError):
         return 0
 

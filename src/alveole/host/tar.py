@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from alveole.host.tree import BLOCK, CHUNK, Rejected, size_text
 
@@ -21,6 +21,8 @@ RATIO_FREE = 16 * 1024 * 1024
 _META_BYTES = 64 * 1024
 #: Window of a zstd frame that is still unpacked: what ``zstd --ultra`` uses without ``--long``.
 _ZSTD_WINDOW = 1 << 27
+#: Four bytes of zstd may stand for 128 KiB (RLE blocks, RFC 8878 §3.1.1.2): what comes out of one piece is bounded.
+_ZSTD_PIECE = 2048
 
 FORMATS = ("tar", "tar.gz", "tar.zst", "zip")
 
@@ -56,7 +58,7 @@ class Stream:
         self.consumed = 0
         self.given = 0
         self._ratio = ratio
-        self._pull = {"": self._read, "gz": self._gzip().__next__, "zst": self._zstd()}[packing]
+        self._pull = {"": self._read, "gz": self._gzip().__next__, "zst": self._zstd().__next__}[packing]
         self._buffer = b""
         self._at = 0
 
@@ -92,22 +94,30 @@ class Stream:
                 if not data and not out:
                     raise Rejected("is cut: the compressed data ends early", hint="send it again")
 
-    def _zstd(self) -> Callable[[], bytes]:
-        reader: Any = None
+    def _zstd(self) -> Iterator[bytes]:
+        import zstandard
 
-        def pull() -> bytes:
-            nonlocal reader
-            import zstandard
-
-            if reader is None:
-                unpack = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-                reader = unpack.stream_reader(cast(Any, _Pulled(self._read)), read_size=CHUNK, read_across_frames=True)
-            try:
-                return bytes(reader.read(CHUNK))
-            except zstandard.ZstdError as error:
-                raise Rejected(f"is damaged: {error}", hint="send it again") from None
-
-        return pull
+        data = b""
+        while True:
+            data = data or self._read(_ZSTD_PIECE)
+            if not data:
+                while True:
+                    yield b""
+            unpack = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+            while True:
+                try:
+                    out = unpack.decompress(data)
+                except zstandard.ZstdError as error:
+                    raise Rejected(f"is damaged: {error}", hint="send it again") from None
+                if out:
+                    yield out
+                if unpack.eof:
+                    # Frames may follow one another (RFC 8878 §3.1).
+                    data = unpack.unused_data
+                    break
+                data = self._read(_ZSTD_PIECE)
+                if not data:
+                    raise Rejected("is cut: the compressed data ends early", hint="send it again")
 
     def _more(self) -> bool:
         data = self._pull()
@@ -155,16 +165,6 @@ class Stream:
 
     def at_end(self) -> bool:
         return self._at == len(self._buffer) and not self._more()
-
-
-class _Pulled:
-    """What zstandard wants of a file."""
-
-    def __init__(self, pull: Callable[[int], bytes]) -> None:
-        self._pull = pull
-
-    def read(self, size: int = -1) -> bytes:
-        return self._pull(CHUNK if size < 0 else size)
 
 
 class Member(NamedTuple):

@@ -1,0 +1,3 @@
+from contentkit import place
+
+__all__ = ["place"]
