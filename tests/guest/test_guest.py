@@ -1,0 +1,131 @@
+"""A fresh Debian 12 with systemd and cgroup v2: one command, a live site, a restart, a power cut, and no trace."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guest_machine import LIMIT_SECONDS, Guest
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(LIMIT_SECONDS + 300)]
+ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
+QUICKSTART = "/root/alveole/scripts/quickstart"
+GREETING = "Your first site has its own cell."
+#: Everything on the disk but what lives by itself: logs, caches, the package manager's own books.
+_TREE = (
+    "find / -xdev"
+    r" \( -path /var/cache -o -path /var/log -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/lib/systemd"
+    r" -o -path /tmp -o -path /var/tmp -o -path /run -o -path /root -o -name __pycache__ \) -prune -o -print | sort"
+)
+
+
+@pytest.fixture(scope="module")
+def guest() -> Iterator[Guest]:
+    for program in ("qemu-system-x86_64", "mmdebstrap", "mke2fs"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is absent; scripts/test installs it")
+    machine = Guest(ARTEFACTS)
+    try:
+        yield machine
+    finally:
+        machine.close()
+
+
+def _demo_answers(guest: Guest, seconds: float) -> None:
+    """The demo site, by its name, over HTTP and HTTPS, IPv4 and IPv6, from inside and from outside."""
+    deadline = time.monotonic() + seconds
+    while True:
+        status, page = guest.ask("curl", "-sS", "--max-time", "20", "http://demo.localhost/")
+        if status == 0 and GREETING in page:
+            break
+        assert time.monotonic() < deadline, page + guest.run("alveole", "why", "demo", check=False)
+        time.sleep(2)
+    guest.run("sh", "-c", "alveole ca show > /tmp/ca.pem")
+    for family in ("-4", "-6"):
+        assert GREETING in guest.run("curl", family, "-sSf", "--max-time", "20", "http://demo.localhost/")
+        secure = guest.run(
+            "curl", family, "-sSf", "--max-time", "20", "--cacert", "/tmp/ca.pem", "https://demo.localhost/"
+        )
+        assert GREETING in secure
+    for argv in (
+        ["-H", "Host: demo.localhost", f"http://127.0.0.1:{guest.http_port}/"],
+        ["-k", "--connect-to", f"::127.0.0.1:{guest.https_port}", "https://demo.localhost/"],
+    ):
+        outside = subprocess.run(
+            ["curl", "-sSf", "--noproxy", "*", "--max-time", "20", *argv], capture_output=True, text=True, check=False
+        )
+        assert GREETING in outside.stdout, outside.stderr
+
+
+def test_quickstart_puts_a_site_on_line(guest: Guest) -> None:
+    guest.booted()
+    assert "memory" in guest.run("cat", "/sys/fs/cgroup/cgroup.controllers"), "not the unified hierarchy"
+    guest.run(
+        "sh",
+        "-c",
+        f"{_TREE} > /root/before; dpkg-query -W > /root/packages.before; cat /etc/passwd > /root/users.before",
+    )
+    printed = guest.run(QUICKSTART, timeout=500)
+    assert "http://demo.localhost/" in printed
+    assert re.search(r"Admin token +\S{20,}", printed), "no token"
+    _demo_answers(guest, 60)
+
+
+def test_both_units_are_in_order(guest: Guest) -> None:
+    units = ("alveole-agent.service", "alveole-control.service")
+    assert guest.run("systemctl", "is-active", *units).split() == ["active", "active"]
+    assert guest.run("systemctl", "is-enabled", *units).split() == ["enabled", "enabled"]
+    assert "0 loaded units" in guest.run("systemctl", "--failed", "--no-pager", "--plain")
+    assert (
+        guest.run("sh", "-c", "ps -o user= -p $(systemctl show -p MainPID --value alveole-control)").strip()
+        == "alveole"
+    )
+
+
+def test_a_second_quickstart_changes_nothing(guest: Guest) -> None:
+    pid = ("systemctl", "show", "-p", "MainPID", "--value", "alveole-agent", "alveole-control")
+    before = guest.run(*pid)
+    guest.run(QUICKSTART, timeout=200)
+    assert guest.run(*pid) == before, "a daemon was restarted though nothing had changed"
+    _demo_answers(guest, 20)
+
+
+def test_sites_outlive_a_restart_of_both_halves(guest: Guest) -> None:
+    """Fault 20: agent and control stop and start; the site answers all along."""
+    guest.run("systemctl", "stop", "alveole-agent", "alveole-control", timeout=120)
+    assert GREETING in guest.run("curl", "-sSf", "--max-time", "20", "http://demo.localhost/")
+    guest.run("systemctl", "start", "alveole-agent", "alveole-control", timeout=180)
+    _demo_answers(guest, 60)
+
+
+def test_the_site_comes_back_after_a_restart_of_the_machine(guest: Guest) -> None:
+    guest.send("systemctl", "reboot")
+    guest.booted()
+    _demo_answers(guest, 180)
+
+
+def test_the_site_comes_back_after_a_power_cut(guest: Guest) -> None:
+    """Fault 19: the machine is reset without any warning to anybody."""
+    guest.run("sync")
+    guest.send("sh", "-c", "echo 1 > /proc/sys/kernel/sysrq; echo b > /proc/sysrq-trigger")
+    guest.booted()
+    _demo_answers(guest, 180)
+
+
+def test_undo_leaves_no_trace(guest: Guest) -> None:
+    guest.run(QUICKSTART, "--undo", timeout=300)
+    guest.run(
+        "sh", "-c", f"{_TREE} > /root/after; dpkg-query -W > /root/packages.after; cat /etc/passwd > /root/users.after"
+    )
+    for what in ("packages", "users"):
+        assert guest.run("diff", f"/root/{what}.before", f"/root/{what}.after", check=False) == ""
+    assert guest.run("diff", "/root/before", "/root/after", check=False) == ""
+    assert "alv" not in guest.run("ip", "-br", "link")
+    assert "alveole" not in guest.run("cat", "/proc/self/mountinfo").replace("/root/alveole", "")
+    assert guest.run("sh", "-c", "ls -d /sys/fs/cgroup/*alveole* 2>/dev/null", check=False) == ""
+    assert guest.run("sh", "-c", "ps -eo pid,args | grep -e '[n]ginx' -e '[s]6-' -e 'a[l]veole '", check=False) == ""
