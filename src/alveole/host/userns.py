@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 
 from alveole.host import syscalls
 
@@ -46,3 +48,35 @@ def write_map(pid: int, start: int, *, inside: int = 0, count: int = RANGE) -> N
             os.write(fd, f"{inside} {start} {count}\n".encode())
         finally:
             os.close(fd)
+
+
+class Kept:
+    """User namespaces for id-maps, kept open for the next time: making one costs a fork.
+
+    Thread-safe. At the most ``size`` files are held; whoever takes one gets a duplicate of its own.
+    """
+
+    def __init__(self, size: int = 64) -> None:
+        self._size = size
+        self._files: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, start: int) -> int:
+        """A file of the namespace that maps the ids 0… to ``start``…; the caller closes it."""
+        with self._lock:
+            if start in self._files:
+                self._files.move_to_end(start)
+                return os.dup(self._files[start])
+        fd = create(start)
+        with self._lock:
+            if start not in self._files:
+                self._files[start] = os.dup(fd)
+            while len(self._files) > self._size:
+                os.close(self._files.popitem(last=False)[1])
+        return fd
+
+    def close(self) -> None:
+        with self._lock:
+            for fd in self._files.values():
+                os.close(fd)
+            self._files.clear()

@@ -86,6 +86,7 @@ class NativeBackend:
         self._looker = Looker(settings, self.output, network)
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._meter = meter(settings)
+        self._namespaces = userns.Kept()
 
     # Life of the agent
 
@@ -102,6 +103,7 @@ class NativeBackend:
     def close(self) -> None:
         """Stop watching. Instances go on."""
         self._watch.close()
+        self._namespaces.close()
 
     def _recover(self) -> None:
         owned = set()
@@ -330,9 +332,9 @@ class NativeBackend:
             disk.attach(paths.disk_image(self.settings, spec.site), paths.disk_mount(self.settings, spec.site))
         points = [mount.destination for mount in bundle.config.mounts]
         own = [path for path in points if not path.startswith("/etc/") and not _is_inside(path, points)]
-        namespace = userns.create(start)
+        namespace = self._namespaces.take(start)
         try:
-            if not spec.writable and all(mounts.is_plain_directory(base, path) for path in own):
+            if not spec.writable and _has_directories(base, tuple(own)):
                 mounts.readonly_root(base, target, namespace)
                 return
             if spec.writable:
@@ -373,11 +375,10 @@ class NativeBackend:
         if pidfd is None:
             return
         try:
-            machine = lower.Machine(self.settings)
-            for service in reversed(lower.lower(state.spec, machine).services):
+            bundle = lower.lower(state.spec, lower.Machine(self.settings))
+            for service in reversed(bundle.services):
                 self._stop_service(state.spec, service.name, pidfd, deadline)
-            name = lower.lower(state.spec, machine).stop_signal
-            signal.pidfd_send_signal(pidfd, signal.Signals[name])
+            signal.pidfd_send_signal(pidfd, signal.Signals[bundle.stop_signal])
             if not instances.wait_end(pidfd, deadline - time.monotonic()):
                 log.warning("%s did not end within %d s", state.name, state.spec.stop_seconds)
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -521,6 +522,12 @@ def nameservers() -> tuple[str, ...]:
                     if ipaddress.ip_address(fields[1]).is_global:
                         found.append(fields[1])
     return tuple(found[:3])
+
+
+@functools.lru_cache(maxsize=256)
+def _has_directories(base: Path, wanted: tuple[str, ...]) -> bool:
+    """Whether the base has them all, none behind a link. Asked once: a base never changes under its key."""
+    return all(mounts.is_plain_directory(base, path) for path in wanted)
 
 
 def _is_inside(path: str, points: Sequence[str]) -> bool:
