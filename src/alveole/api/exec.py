@@ -95,7 +95,11 @@ async def execute(
             await _tell(socket, {"problem": msgspec.to_builtins(problems.document(error))})
             await socket.close()
     finally:
-        await asyncio.shield(run_in_threadpool(services.exec_ended, grant, status, problem))
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            # The server stops: nothing that is awaited goes on.
+            services.exec_ended(grant, status, problem)
+        else:
+            await run_in_threadpool(services.exec_ended, grant, status, problem)
 
 
 async def _tell(socket: WebSocket, message: dict[str, Any]) -> None:

@@ -113,7 +113,7 @@ async def delete_base(request: Request, caller: Caller, key: Key, base: str) -> 
 @router.post(
     "/uploads",
     tags=["uploads"],
-    **described("Send an archive", uploads.Uploaded, status=201, errors=(413, 422, 507)),
+    **described("Send an archive", uploads.Uploaded, status=201, body=bytes, errors=(413, 422, 507)),
 )
 async def upload(request: Request, caller: Caller) -> Response:
     """The raw bytes are the body, with or without a length. Name the `id` in the request that uses it;

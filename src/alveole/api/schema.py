@@ -80,7 +80,10 @@ def described(
     headers: dict[str, str] | None = None,
     answers: str = "",
 ) -> dict[str, Any]:
-    """Keyword arguments for a route: what it does, takes and answers. ``errors`` beside 401, 403 and 503."""
+    """Keyword arguments for a route: what it does, takes and answers. ``errors`` beside 401, 403 and 503.
+
+    ``body`` is the struct that the body is decoded into, or ``bytes`` for a raw one.
+    """
     good: dict[str, Any] = {"description": answers or "Done."}
     if answer is not None:
         good["content"] = {media: {"schema": reference(answer)}}
@@ -95,7 +98,10 @@ def described(
             "content": {MEDIA_TYPE: {"schema": reference(ProblemDocument)}},
         }
     extra: dict[str, Any] = {"responses": responses}
-    if body is not None:
+    if body is bytes:
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        extra["requestBody"] = {"required": True, "content": {"application/octet-stream": binary}}
+    elif body is not None:
         extra["requestBody"] = {"required": True, "content": {JSON: {"schema": reference(body)}}}
     return {"summary": summary, "status_code": status, "response_model": None, "openapi_extra": extra}
 

@@ -60,8 +60,8 @@ async def receive(request: Request, caller: Actor, services: Services, settings:
         raise Temporary("the upload was cut", hint="send it again") from error
     finally:
         if not done:
-            # Also when the task is cancelled: the file must not stay.
-            await asyncio.shield(run_in_threadpool(services.drop_upload, caller, upload.id))
+            # At once and not in a thread: when the server stops, nothing that is awaited here goes on.
+            services.drop_upload(caller, upload.id)
 
 
 async def _spool(
