@@ -70,7 +70,7 @@ def settings_page() -> str:
 
 
 def command_page() -> str:
-    from alveole.cli import main
+    from alveole.cli.tree import root as main
 
     parts = ["# Command line\n", NOTE]
 
@@ -83,7 +83,7 @@ def command_page() -> str:
                 if child is not None and not child.hidden:
                     walk(child, click.Context(child, info_name=name, parent=context, terminal_width=100), depth + 1)
 
-    walk(main, click.Context(main, info_name="alveole", terminal_width=100), 1)
+    walk(main, click.Context(main, info_name="alveole", **{**main.context_settings, "terminal_width": 100}), 1)
     return "".join(parts)
 
 
@@ -94,9 +94,11 @@ def errors_page() -> str:
 
 
 def api_page() -> str:
-    from alveole.api import openapi
+    from alveole.api import build
 
-    document: dict[str, Any] = openapi()
+    # The document comes from the routes alone; no service is called for it.
+    app: Any = build(None, config.Settings())  # type: ignore[arg-type]
+    document: dict[str, Any] = app.openapi()
     rows = "".join(
         f"| `{method.upper()} {path}` | {operation.get('summary', '')} |\n"
         for path, operations in sorted(document["paths"].items())

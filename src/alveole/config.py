@@ -83,6 +83,7 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str = "127.0.0.1"
     """Where the API listens besides its Unix socket; there it asks for a token."""
     port: Port = 8780
+    """Port of the API on that address."""
 
 
 class Cgroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
