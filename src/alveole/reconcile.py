@@ -278,8 +278,8 @@ class Reconciler:
                 if stored.pending == "create" and self.journal.of_site(stored.site.id) is None:
                     self.submit(lambda site=stored.site: self.abandoned(site))  # type: ignore[misc]
                 continue
-            found = scopes.pop(stored.site.id, [])
             compiled = self._compile(stored)
+            found = self._without_resting_data(stored.site.id, compiled.desired, scopes.pop(stored.site.id, []))
             if all_kept(compiled.desired, found):
                 self.looks[stored.site.id] = Look(compiled.kept, tuple(found), (), time.time())
                 continue
@@ -329,7 +329,8 @@ class Reconciler:
         if scope == PLATFORM:
             with self._mutex:
                 self._platform = {item.id: item for item in observation.found}
-        planned, look = self._look(scope, desired, observation.found, dict(observation.unknown))
+        found = self._without_resting_data(scope, desired, observation.found)
+        planned, look = self._look(scope, desired, found, dict(observation.unknown))
         self.looks[scope] = look
         failed = []
         for step in planned.steps:
@@ -339,6 +340,21 @@ class Reconciler:
             if not outcome.done:
                 failed.append((step, outcome))
         return _Pass(planned, tuple(failed))
+
+    def _without_resting_data(
+        self, scope: str, desired: Sequence[Desired], found: Sequence[Observed]
+    ) -> Sequence[Observed]:
+        """``found`` but for the site's own data where nothing asks for it at the moment.
+
+        A site whose last volume or command was taken away keeps its files until it is destroyed.
+        """
+        stored = self.store.sites.get(scope)
+        if stored is None or stored.pending:
+            return found
+        own = ResourceId(Kind.STORAGE, scope, str(stored.site.data_generation))
+        if any(item.id == own for item in desired):
+            return found
+        return [item for item in found if item.id != own]
 
     def _apply(self, step: Step, live: Live) -> Outcome:
         what = f"{step.id.kind}/{step.id.name}"

@@ -211,9 +211,22 @@ def test_set(control: Control) -> None:
     assert control.show("app").path is None and "workload/1" in control.agent.of(site.id)
     with pytest.raises(InvalidInput):
         control.services.set_site(ROOT, "app", ask.SetSite())
-    with pytest.raises(InvalidInput, match="smaller disk"):
-        control.done(control.services.set_site(ROOT, "app", ask.SetSite(plan="large")))
+    control.done(control.services.set_site(ROOT, "app", ask.SetSite(plan="large")))
+    with pytest.raises(Refused, match="stop the site first"):
         control.services.set_site(ROOT, "app", ask.SetSite(plan="small"))
+    control.done(control.services.stop_site(ROOT, "app"))
+    control.done(control.services.set_site(ROOT, "app", ask.SetSite(plan="small")))
+
+
+def test_data_that_nothing_asks_for_is_kept(control: Control) -> None:
+    site = control.static(volumes=(ask.VolumeBody(name="data", path="/data"),))
+    control.done(control.services.set_site(ROOT, "blog", ask.SetSite(volumes=())))
+    control.services.loop.look_everywhere()
+    control.quiet()
+    assert "storage/1" in control.agent.of(site.id) and control.show("blog").state is State.RUNNING
+    control.done(control.services.stop_site(ROOT, "blog"))
+    control.done(control.services.destroy_site(ROOT, "blog", ask.DestroySite(confirm="blog")))
+    assert not control.agent.of(site.id)
 
 
 def test_the_environment_is_hidden(control: Control) -> None:

@@ -127,9 +127,7 @@ def test_save_destroy_restore(control: Control) -> None:
     control.done(control.services.destroy_site(ROOT, "app", ask.DestroySite(confirm="app")))
     (listed,) = control.services.list_backups(ROOT, "app")
     assert not listed.exists
-    with pytest.raises(Refused, match="--as app"):
-        control.services.restore_backup(ROOT, backup, ask.RestoreBackup())
-    control.done(control.services.restore_backup(ROOT, backup, ask.RestoreBackup(name="app")))
+    control.done(control.services.restore_backup(ROOT, backup, ask.RestoreBackup()))
     after = control.show("app")
     assert (after.domains, after.path, after.plan, after.release) == (site.domains, site.path, site.plan, site.release)
     assert after.id != site.id

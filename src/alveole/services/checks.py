@@ -200,19 +200,16 @@ class Draft:
         return plan.limits
 
     def disk(self, old: Limits, new: Limits) -> None:
-        """A writable part can grow in place, nothing else."""
-        if (old.disk_bytes is None) != (new.disk_bytes is None):
-            self.wrong(
-                "plan",
-                "has a disk limit where the present plan has none, or the other way round",
-                "save the site and restore it under the other plan",
-            )
-        elif old.disk_bytes is not None and new.disk_bytes is not None and new.disk_bytes < old.disk_bytes:
-            self.wrong(
-                "plan",
-                f"has a smaller disk ({new.disk_bytes} bytes) than the present one ({old.disk_bytes})",
-                "choose a plan with as large a disk",
-            )
+        """The writable part of a site that runs can grow, nothing else."""
+        if old.disk_bytes == new.disk_bytes:
+            return
+        if old.disk_bytes is None or new.disk_bytes is None or new.disk_bytes < old.disk_bytes:
+            have, want = (_size(each.disk_bytes) for each in (old, new))
+            self.conflict("plan", f"changes the disk from {have} to {want}", "stop the site first")
+
+
+def _size(disk_bytes: int | None) -> str:
+    return "no limit" if disk_bytes is None else f"{disk_bytes} bytes"
 
 
 def find_base(text: str, bases: Mapping[str, KnownBase]) -> KnownBase | None:

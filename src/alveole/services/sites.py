@@ -12,7 +12,7 @@ from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
 from alveole.backends.base import Usage
-from alveole.compile import compile_site, is_static, site_domain
+from alveole.compile import compile_site, has_storage, is_static, site_domain
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.journal import Live, Work
 from alveole.model.change import Change
@@ -374,7 +374,7 @@ class SiteVerbs(Flows):
         draft = Draft(self.settings, self.store.owner_of, old.id)
         plan = old.plan if request.plan is UNSET else request.plan
         limits = draft.plan(plan, self.store.plans)
-        if limits is not None and limits != self._limits(old.plan) and (old.run.processes or old.volumes):
+        if limits is not None and old.wanted is Wanted.RUNNING and has_storage(old):
             draft.disk(self._limits(old.plan), limits)
         listed = old.domains if request.domains is UNSET else request.domains
         unknown = [domain for domain in request.remove_domains if domain not in listed]
