@@ -61,14 +61,18 @@ def install(instance: Instance) -> None:
         say(f"{name}: {NEEDED[name]}")
     # The list of before is written down first: whatever happens next, the difference can still be told.
     instance.record.set(packages_before=sorted(before))
+    fetch(missing)
+    _settle(instance)
+    if left := NEEDED.keys() - installed():
+        raise Stop(f"apt did not install {', '.join(sorted(left))}", status=5)
+
+
+def fetch(names: list[str]) -> None:
+    """Install packages without starting any service of theirs."""
     with _no_service_starts():
         if run(["apt-get", "update", "-q"], check=False).returncode != 0:
             warn("apt-get update failed; trying with the package lists that are there")
-        apt("install", "--no-install-recommends", *missing)
-    _settle(instance)
-    left = NEEDED.keys() - installed()
-    if left:
-        raise Stop(f"apt did not install {', '.join(sorted(left))}", status=5)
+        apt("install", "--no-install-recommends", *names)
 
 
 def apt(verb: str, *words: str) -> None:

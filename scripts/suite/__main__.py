@@ -1,0 +1,243 @@
+"""The whole suite in layers: checks of the source, then each directory of tests/.
+
+Each layer is one pytest process with its log and its JUnit file in artefacts/. At the end the
+machine must be as it was. Exit status: 0 all passed, 1 something failed, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import leftovers
+import prepare
+from prepare import ROOT, VENV
+
+ARTEFACTS = ROOT / "artefacts"
+CHECKS = "checks"
+#: Files directly in tests/ are this layer.
+RULES = "rules"
+#: Cheap and telling first; the guest last, for it takes both cores.
+_ORDER = (RULES, "pure", "property", "agent", "api", "cli", "control", "contract", "content", "host", "edge", "threat")
+_LAST = ("fault", "guest")
+#: Layers whose tests share nothing and may run side by side.
+_SIDE_BY_SIDE = {"pure", "property", "api", "cli", "control", "contract"}
+#: No layer may take longer: the whole has 30 minutes.
+_LAYER_SECONDS = 1200
+
+
+@dataclass
+class Outcome:
+    layer: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    why: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    options = _options()
+    # What is printed is read by people and by machines as it comes.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, _terminated)
+    leftovers.adopt()
+    layers = options.layers or [CHECKS, *_layers(options.fast)]
+    unknown = [layer for layer in layers if layer != CHECKS and layer not in _layers(fast=False)]
+    if unknown:
+        print(f"test: no such layer: {', '.join(unknown)}; there are {CHECKS}, {', '.join(_layers(fast=False))}")
+        return 2
+    print("Preparing")
+    prepare.machine()
+    prepare.environment()
+    if options.setup:
+        return 0
+    ARTEFACTS.mkdir(exist_ok=True)
+    before = leftovers.take()
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="suite-") as work:
+        for layer in layers:
+            outcome = _checks() if layer == CHECKS else _pytest(layer, options, Path(work))
+            outcomes.append(outcome)
+            _tell(outcome)
+    outcomes.append(_cleanliness(before))
+    _tell(outcomes[-1])
+    return _summary(outcomes)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="test", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("layers", nargs="*", help="run these only (default: all)")
+    parser.add_argument("--fast", action="store_true", help="leave out the guest and every test marked slow")
+    parser.add_argument("-k", dest="expression", default="", help="only tests whose name matches (pytest's -k)")
+    parser.add_argument("--setup", action="store_true", help="prepare machine and environment, and end")
+    return parser.parse_args()
+
+
+def _terminated(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _layers(fast: bool) -> list[str]:
+    found = {place.parent.name for place in (ROOT / "tests").glob("*/test_*.py")}
+    if list((ROOT / "tests").glob("test_*.py")):
+        found.add(RULES)
+    middle = sorted(found - {*_ORDER, *_LAST})
+    order = [*_ORDER, *middle, *_LAST]
+    return [layer for layer in order if layer in found and not (fast and layer == "guest")]
+
+
+def _checks() -> Outcome:
+    """Format, lint, types and the direction of imports."""
+    began = time.monotonic()
+    outcome = Outcome(CHECKS)
+    sources = [name for name in ("src", "tests", "scripts", "bench", "examples") if (ROOT / name).is_dir()]
+    programs = {
+        "ruff-format": ["ruff", "format", "--check", *sources],
+        "ruff": ["ruff", "check", *sources],
+        "mypy": ["mypy"],
+        "mypy-installer": ["mypy", "--strict", "scripts/installer"],
+        "import-linter": ["lint-imports"],
+    }
+    for name, argv in programs.items():
+        log = ARTEFACTS / f"{CHECKS}-{name}.log"
+        status = _run([str(VENV / "bin" / argv[0]), *argv[1:]], log, {})
+        if status == 0:
+            outcome.passed += 1
+        else:
+            outcome.failed += 1
+            outcome.why.append(f"{name} (status {status}):\n{_tail(log, 40)}")
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
+    began = time.monotonic()
+    report = ARTEFACTS / f"{layer}.xml"
+    log = ARTEFACTS / f"{layer}.log"
+    report.unlink(missing_ok=True)
+    places = sorted((ROOT / "tests").glob("test_*.py")) if layer == RULES else [ROOT / "tests" / layer]
+    argv = [str(VENV / "bin/python"), "-m", "pytest", *map(str, places), f"--junitxml={report}", "--durations=10"]
+    argv += ["-p", "no:cacheprovider", "--color=no", f"--basetemp={work / layer}"]
+    if layer in _SIDE_BY_SIDE:
+        argv += ["-n", "2", "--dist", "loadfile"]
+    if options.fast:
+        argv += ["-m", "not slow"]
+    if options.expression:
+        argv += ["-k", options.expression]
+    status = _run(argv, log, {"HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis")})
+    outcome = Outcome(layer)
+    counted = _count(report, outcome)
+    # 5: nothing was collected, which -k and --fast may well bring about.
+    if status not in (0, 5) and not outcome.failed:
+        outcome.failed += 1
+        outcome.why.append(f"pytest ended with status {status}")
+    if status == 5 and not (options.expression or options.fast):
+        outcome.failed += 1
+        outcome.why.append("no test was found")
+    if outcome.failed:
+        outcome.why.append(_tail(log, 60 if counted else 40))
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _count(report: Path, outcome: Outcome) -> bool:
+    """Add up pytest's own JUnit file; says whether there was one."""
+    try:
+        suites = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314  written by pytest a moment ago
+    except (FileNotFoundError, ElementTree.ParseError):
+        return False
+    for suite in suites:
+        total, failed = int(suite.get("tests", 0)), int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        skipped = int(suite.get("skipped", 0))
+        outcome.failed += failed
+        outcome.skipped += skipped
+        outcome.passed += max(total - failed - skipped, 0)
+    return True
+
+
+def _run(argv: list[str], log: Path, environment: dict[str, str]) -> int:
+    """Run in a session of its own with the output in ``log``; ended as a whole when it takes too long."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            argv,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"}
+            | environment,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(_LAYER_SECONDS)
+        except subprocess.TimeoutExpired:
+            output.write(f"\nended after {_LAYER_SECONDS} s\n".encode())
+            return 124
+        finally:
+            if process.poll() is None:
+                # SIGINT first: pytest then takes its fixtures down.
+                for number, seconds in ((signal.SIGINT, 30), (signal.SIGKILL, 5)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, number)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(seconds)
+                        break
+
+
+def _cleanliness(before: leftovers.Picture) -> Outcome:
+    began = time.monotonic()
+    left = leftovers.compare(before)
+    outcome = Outcome("leftovers", failed=1 if left else 0, passed=0 if left else 1, why=left)
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _tell(outcome: Outcome) -> None:
+    if outcome.why:
+        print(f"\n---- {outcome.layer} ----")
+        print("\n".join(outcome.why))
+        print("-" * (10 + len(outcome.layer)))
+    word = "FAILED" if outcome.failed else "ok"
+    counts = f"{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped"
+    print(f"{outcome.layer:12} {word:6} {outcome.seconds:7.1f} s  {counts}")
+
+
+def _summary(outcomes: list[Outcome]) -> int:
+    lines = [f"{'layer':12} {'passed':>7} {'failed':>7} {'skipped':>7} {'seconds':>9}"]
+    lines += [f"{o.layer:12} {o.passed:7} {o.failed:7} {o.skipped:7} {o.seconds:9.1f}" for o in outcomes]
+    passed, failed, skipped = (sum(getattr(o, name) for o in outcomes) for name in ("passed", "failed", "skipped"))
+    lines += [f"{'all':12} {passed:7} {failed:7} {skipped:7} {sum(o.seconds for o in outcomes):9.1f}"]
+    text = "\n".join(lines)
+    (ARTEFACTS / "summary.txt").write_text(f"{text}\n", encoding="utf-8")
+    print(f"\n{text}\n")
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if failed else 0
+
+
+def _tail(log: Path, lines: int) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        text = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(f"  {line}" for line in text[-lines:])
+    return ""
+
+
+if __name__ == "__main__":
+    if shutil.which("apt-get") is None:
+        print("test: needs Debian 12 or newer", file=sys.stderr)
+        raise SystemExit(2)
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        print("\ninterrupted")
+        raise SystemExit(130) from None

@@ -1,0 +1,106 @@
+"""Did the tests clean up? What the machine had before, compared with what it has after."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+#: Things that end by themselves get this long.
+_PATIENCE_SECONDS = 15.0
+
+Picture = dict[str, set[str]]
+
+
+def adopt() -> None:
+    """Become the parent of every orphan below: what a test leaves running ends up as our child."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def take() -> Picture:
+    """What there is now that tests could forget, by kind."""
+    return {
+        "interface": {entry.name for entry in Path("/sys/class/net").iterdir()},
+        "mount": _mounts(),
+        "nftables table": _tables(),
+        "cgroup": _cgroups(),
+        "loop device": {
+            f"{path.parent.parent.name}: {_read(path)}" for path in Path("/sys/block").glob("loop*/loop/backing_file")
+        },
+        "directory": {str(path) for path in Path("/tmp").glob("alv*")}  # noqa: S108  the tests' agreed place
+        | {str(path) for path in Path("/run").glob("alv*")}
+        | {str(path) for path in Path("/var/lib").glob("alv*")},
+        "user": {entry.pw_name for entry in pwd.getpwall()},
+    }
+
+
+def compare(before: Picture) -> list[str]:
+    """What is there now and was not before, processes of ours included; those are ended."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        processes = _descendants()
+        after = take()
+        left = [f"{kind} {name}" for kind, names in after.items() for name in sorted(names - before[kind])]
+        if not (left or processes) or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    for pid, name in processes.items():
+        left.append(f"process {pid} ({name})")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return left
+
+
+def _descendants() -> dict[int, str]:
+    """Every living process below us, orphans of the tests included."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    parents: dict[int, tuple[int, str]] = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            text = _read(process / "stat")
+            name, _, rest = text.partition("(")[2].rpartition(")")
+            words = rest.split()
+            # proc(5): state, parent. A zombie is dead already.
+            if words and words[0] != "Z":
+                parents[int(process.name)] = (int(words[1]), name)
+    found: dict[int, str] = {}
+    for pid in parents:
+        ancestor = pid
+        while ancestor in parents and ancestor != os.getpid():
+            ancestor = parents[ancestor][0]
+        if ancestor == os.getpid() and pid != ancestor:
+            found[pid] = parents[pid][1]
+    return found
+
+
+def _mounts() -> set[str]:
+    lines = _read(Path("/proc/self/mountinfo")).splitlines()
+    return {line.split()[4] for line in lines}
+
+
+def _tables() -> set[str]:
+    with contextlib.suppress(FileNotFoundError):
+        done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False)  # noqa: S607
+        return set(done.stdout.splitlines())
+    return set()
+
+
+def _cgroups() -> set[str]:
+    """The first two levels of every hierarchy; deeper ones go with these."""
+    top = Path("/sys/fs/cgroup")
+    return {str(path) for pattern in ("*", "*/*", "*/*/*") for path in top.glob(pattern) if path.is_dir()}
+
+
+def _read(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    return ""

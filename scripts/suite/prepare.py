@@ -1,0 +1,58 @@
+"""What the tests need of the machine, and the virtual environment they run in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts/installer"))
+
+import packages  # noqa: E402
+
+VENV = ROOT / ".venv"
+#: package: which tests need it.
+_TEST_PACKAGES = {
+    "apache2": "the configuration exported for Apache, tried against the real server",
+    "git": "the files of the checkout",
+    "openssl": "TLS from the outside",
+    "qemu-system-x86": "the guest",
+    "shellcheck": "shell scripts",
+    "strace": "which system calls are made",
+    "uidmap": "building root file systems",
+    "wrk": "requests under load",
+}
+
+
+def machine() -> None:
+    """Install what is missing through apt; needs root only for that."""
+    missing = sorted((packages.NEEDED.keys() | _TEST_PACKAGES.keys()) - packages.installed())
+    if not missing:
+        return
+    if os.geteuid() != 0:
+        print(f"  without root these stay absent: {', '.join(missing)}", flush=True)
+        return
+    print(f"  installing {', '.join(missing)}", flush=True)
+    packages.fetch(missing)
+
+
+def environment() -> None:
+    """Make ``.venv`` what requirements-dev.txt says, with the package itself editable in it."""
+    wanted = hashlib.sha256((ROOT / "requirements-dev.txt").read_bytes() + (ROOT / "pyproject.toml").read_bytes())
+    stamp = VENV / "installed.stamp"
+    if stamp.exists() and stamp.read_text(encoding="ascii") == f"{wanted.hexdigest()} {ROOT}":
+        return
+    print(f"  a virtual environment in {VENV} from requirements-dev.txt", flush=True)
+    shutil.rmtree(VENV, ignore_errors=True)
+    python = str(VENV / "bin/python")
+    subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action", "ignore"]
+    subprocess.run(
+        [*pip, "--require-hashes", "--only-binary", ":all:", "-r", ROOT / "requirements-dev.txt"], check=True, cwd="/"
+    )
+    subprocess.run([*pip, "--no-deps", "--no-index", "--no-build-isolation", "--editable", ROOT], check=True, cwd="/")
+    stamp.write_text(f"{wanted.hexdigest()} {ROOT}", encoding="ascii")
