@@ -88,7 +88,7 @@ def settings_for_test(directory: str, tag: str = "") -> Settings:
 
 def build_skeleton(root: Path) -> None:
     """What a base of the kind ``host`` holds."""
-    for name in ("dev", "proc", "sys", "tmp", "run", "usr", "etc/nginx", "etc/alveole", "site/current", "root"):
+    for name in ("dev", "proc", "sys", "tmp", "run/alveole", "usr", "etc/nginx", "etc/alveole", "site/current", "root"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for name in ("bin", "lib", "lib64", "sbin"):
         (root / name).symlink_to(f"usr/{name}")

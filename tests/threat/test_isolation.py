@@ -133,7 +133,7 @@ def test_hostile_mount_points(machine: Cell, tmp_path: Path, link: str, kind: st
         target.mkdir()
         (target / "canary").write_text("untouched")
         (target / "null").write_text("untouched")
-        (root / name).rmdir()
+        shutil.rmtree(root / name)
         (root / name).symlink_to(target if link == "absolute" else "../" * 12 + str(target).lstrip("/"))
     before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
     machine.content(number, {"index.html": "x"})

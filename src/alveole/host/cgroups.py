@@ -34,6 +34,7 @@ PERIOD = 100_000
 #: The runtime's own processes share the instance's cgroup while it starts or joins one.
 RUNTIME_PIDS = 8
 _DEADLINE = 5.0
+_BESIDE = "beside"
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -77,7 +78,7 @@ class Cgroups:
         found: set[str] = set()
         for top in self._tops:
             with contextlib.suppress(FileNotFoundError):
-                found.update(entry.name for entry in os.scandir(top) if entry.is_dir())
+                found.update(entry.name for entry in os.scandir(top) if entry.is_dir() and entry.name != _BESIDE)
         return found
 
     def create(self, name: str, limits: Limits) -> None:
@@ -106,6 +107,17 @@ class Cgroups:
             finally:
                 os.close(fd)
         return _from_thread(lambda: self._spawn_joined(name, argv, options))
+
+    def spawn_beside(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start a program that serves instances and must outlive the agent.
+
+        On v2 in a cgroup of its own: systemd ends whatever is in that of the agent's unit with it.
+        """
+        if not self.v2:
+            return start(argv, **options)
+        self._prepare()
+        (self._paths[""] / _BESIDE).mkdir(exist_ok=True)
+        return self.spawn(_BESIDE, argv, **options)
 
     def _spawn_joined(self, name: str, argv: Sequence[str], options: dict[str, Any]) -> subprocess.Popen[bytes]:
         # This thread ends here, so there is no way back to find. A child is born where its parent
@@ -244,8 +256,9 @@ class Cgroups:
     def remove_parent(self) -> None:
         """Take away the directory of this Alvéole itself, when nothing is left in it."""
         for top in self._tops:
-            with contextlib.suppress(OSError):
-                top.rmdir()
+            for directory in (top / _BESIDE, top):
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
 
     # Parts
 

@@ -20,7 +20,7 @@ import msgspec
 from alveole.config import Settings
 from alveole.errors import Temporary
 from alveole.host import instances, paths
-from alveole.host.run import start
+from alveole.host.cgroups import Cgroups
 
 #: Ten old files and ``current`` of a megabyte each: 11 MB a site at the most.
 _SCRIPT = ("n10", "s1000000", "T")
@@ -34,8 +34,9 @@ class _Logger(msgspec.Struct, frozen=True):
 
 
 class Output:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, cgroups: Cgroups) -> None:
         self._settings = settings
+        self._cgroups = cgroups
 
     def open(self, site: str) -> int:
         """The site's FIFO, open for reading and writing, with a logger at its other end."""
@@ -78,7 +79,9 @@ class Output:
         fifo = os.open(directory / "output", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             with (directory / "logger.err").open("wb") as errors:
-                process = start(argv, stdin=fifo, stdout=errors, stderr=errors, start_new_session=True, umask=0o027)
+                process = self._cgroups.spawn_beside(
+                    argv, stdin=fifo, stdout=errors, stderr=errors, start_new_session=True, umask=0o027
+                )
         finally:
             os.close(fifo)
         instances.adopt(process)

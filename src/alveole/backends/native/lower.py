@@ -315,17 +315,20 @@ def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -
         Mount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
         _tmpfs("/dev", 64 * 1024, "755", "noatime"),
         Mount("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")),
-        _tmpfs("/dev/shm", room, "1777", "noexec"),  # noqa: S108
-        # Not sysfs: it shows the host's, because our network namespace is not owned by the site's
-        # user namespace, and nothing a web application needs is in there.
-        _tmpfs("/sys", 4096, "555", "noexec", "ro"),
     ]
+    # No sysfs: it would show the host's, because our network namespace is not owned by the site's
+    # user namespace, and nothing a web application needs is in there.
+    if not spec.static:
+        found.append(_tmpfs("/dev/shm", room, "1777", "noexec"))  # noqa: S108
     if spec.base_kind is BaseKind.HOST:
-        found += [_bind("/usr", "/usr", "ro"), _tmpfs("/usr/local", 4096, "755", "ro")]
+        # What the machine's owner installed by hand is no part of the base: an empty directory lies over it.
+        empty = paths.base_root(settings, spec.base) / "sys"
+        found += [_bind("/usr", "/usr", "ro"), _bind("/usr/local", empty, "ro")]
     if spec.base_kind is BaseKind.HOST or not spec.writable:
         found.append(_tmpfs("/tmp", room, "1777"))  # noqa: S108
-    # An image may bring things in /run; elsewhere it is empty and belongs to the site's user.
-    if spec.base_kind is not BaseKind.OCI or not spec.writable:
+    # An image may bring things in /run; elsewhere it is empty and belongs to the site's user. Each
+    # file system less is memory that a static site does not take.
+    if spec.base_kind is not BaseKind.OCI and not spec.static:
         found.append(_tmpfs("/run", 16 * MIB, "755", owner=SITE_UID))
     found.append(_bind(SOCKETS, paths.sockets(settings, spec.site, spec.slot), "noexec"))
     if spec.release is not None:

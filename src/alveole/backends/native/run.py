@@ -76,7 +76,7 @@ class NativeBackend:
     ) -> None:
         self.settings = settings
         self.cgroups = Cgroups(settings)
-        self.output = Output(settings)
+        self.output = Output(settings, self.cgroups)
         self._network = network
         self._firewall = firewall
         self._on_end = on_end
@@ -87,6 +87,7 @@ class NativeBackend:
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._meter = meter(settings)
         self._namespaces = userns.Kept()
+        self._saving = threading.Lock()
 
     # Life of the agent
 
@@ -218,7 +219,8 @@ class NativeBackend:
         net = self._addressing.instance(spec.number, spec.slot)
         _mkdir(place, 0o711)
         state = State(digest, spec, instances.boot_id(), time.time())
-        instances.save(self.settings, state)
+        with self._saving:
+            instances.save(self.settings, state)
         hit("workload-begin")
         self.cgroups.create(name, spec.limits)
         uid = paths.site_uid(self.settings, spec.number)
@@ -473,9 +475,10 @@ class NativeBackend:
         instance = instances.parse_name(name)
         if instance is None:
             return
-        with self._locks[instance[0]]:
+        # Not the site's lock: a start of its other instance may hold that for a minute.
+        with self._saving:
             state = instances.load(self.settings, *instance)
-            if state is None or state.ended is not None or state.running:
+            if state is None or not state.pid or state.ended is not None or state.running:
                 return
             self._record_end(state, status, number)
         log.info("%s ended", name)
