@@ -112,7 +112,13 @@ class Core:
         if (change := self._replay(caller, key, digest)) is not None:
             return change
         if before is not None:
-            before()
+            try:
+                before()
+            except AlveoleError:
+                # The same request, asked twice at once, is refused by its own effect.
+                if (change := self._replay(caller, key, digest)) is not None:
+                    return change
+                raise
         with self.store.write() as transaction:
             # Again, now that no other request can come between.
             if (change := self._replay(caller, key, digest)) is not None:
