@@ -1,6 +1,6 @@
 """Throughput and memory of the edge beside nginx with a hand-written block a site, in one run.
 
-    sudo python bench/edge_proxy.py [--sites 1000] [--seconds 5] [--rounds 3] [--target unix|tcp]
+    sudo python bench/edge_proxy.py [--sites 1000] [--seconds 5] [--rounds 3] [--target unix|tcp] [--peers unix|tcp]
     sudo python bench/edge_proxy.py --memory 10000
 
 Everything runs in a network namespace of its own. The proxy measured has one worker pinned to
@@ -175,7 +175,8 @@ def throughput(directory: Path, options: argparse.Namespace) -> None:
         assert done.done, done
         masters["edge"] = (edge.master() or 0, HTTP_PORT)
         for place, name in enumerate(("plain", "keepalive", "plain-nolog", "keepalive-nolog")):
-            conf = write_peer(directory, settings, options.sites, port, name, PEER_PORT + place)
+            peer_port = None if (options.peers or options.target) == "unix" else 8000
+            conf = write_peer(directory, settings, options.sites, peer_port, name, PEER_PORT + place)
             masters[name] = (start(conf, 0), PEER_PORT + place)
         for _ in range(options.rounds):
             for name, (master, where) in masters.items():
@@ -247,6 +248,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--target", choices=("unix", "tcp"), default="unix")
+    parser.add_argument("--peers", choices=("unix", "tcp"), default="", help="as --target if absent")
     parser.add_argument("--memory", type=int, default=0)
     options = parser.parse_args()
     libc = ctypes.CDLL(None, use_errno=True)

@@ -299,6 +299,8 @@ def make_log_directory(directory: Path, settings: Settings) -> None:
     A worker can neither replace them nor make others there (nginx's CVE-2016-1247): it owns the
     files, not the directory. Control's group may read.
     """
+    if all((directory / name).is_file() for name in ("access.log", "error.log")):
+        return
     directory.mkdir(parents=True, exist_ok=True)
     os.chown(directory, 0, _group_id(settings.users.control))
     directory.chmod(0o751)
