@@ -37,6 +37,8 @@ class Output:
     def __init__(self, settings: Settings, cgroups: Cgroups) -> None:
         self._settings = settings
         self._cgroups = cgroups
+        self._sites = f"{settings.run}/sites"
+        self._known: dict[str, tuple[tuple[int, int, int], _Logger]] = {}
 
     def open(self, site: str) -> int:
         """The site's FIFO, open for reading and writing, with a logger at its other end."""
@@ -91,10 +93,16 @@ class Output:
 
     def logger(self, site: str) -> int | None:
         """The process id of the site's logger, when it runs."""
+        file = f"{self._sites}/{site}/logger.json"
         try:
-            record = msgspec.json.decode((self._directory(site) / "logger.json").read_bytes(), type=_Logger)
+            found = os.stat(file)  # noqa: PTH116
+            stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+            known = self._known.get(site)
+            if known is None or known[0] != stamp:
+                known = self._known[site] = (stamp, msgspec.json.decode(Path(file).read_bytes(), type=_Logger))
         except (OSError, msgspec.DecodeError):
             return None
+        record = known[1]
         return record.pid if instances.is_running(record.pid, record.started) else None
 
     def close(self, site: str) -> None:
@@ -118,6 +126,7 @@ class Output:
                     os.close(pidfd)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
+        self._known.pop(site, None)
         for name in ("logger.json", "logger.err", "output"):
             (directory / name).unlink(missing_ok=True)
 

@@ -203,7 +203,9 @@ class NativeBackend:
         before = instances.load(self.settings, spec.site, spec.slot)
         if before is not None and before.digest == digest and before.ready and before.running:
             return
-        self._purge(spec.site, spec.slot, spec.number)
+        # The run directory comes first and goes last: without it nothing of the instance is there.
+        if paths.instance(self.settings, spec.site, spec.slot).exists():
+            self._purge(spec.site, spec.slot, spec.number)
         with contextlib.ExitStack() as undo:
             undo.callback(self._purge, spec.site, spec.slot, spec.number)
             state = self._launch(spec, digest)
