@@ -413,3 +413,18 @@ def test_unknown_is_not_absent(machine: Cell, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(machine.network, "ports", fail)
     seen = machine.backend.observe(None)
     assert seen.found == () and [kind for kind, _ in seen.unknown] == ["workload"]
+
+
+def test_ends_when_rules_and_bridge_are_gone(machine: Cell) -> None:
+    """Fault 18: with the rules flushed and the bridge deleted, what is not wanted can still be taken away."""
+    machine.content(26, {"index.html": "x"})
+    spec = machine.must_start(machine.static(26))
+    machine.firewall.remove()
+    subprocess.run(["ip", "link", "delete", machine.settings.network.bridge], check=True)
+    try:
+        assert machine.stop(spec).done
+        assert machine.observed(spec) is None
+    finally:
+        machine.network.ensure_bridge()
+        machine.firewall.ensure({})
+    assert traces(machine, 26) == []

@@ -15,6 +15,7 @@ import ipaddress
 import logging
 import os
 import resource
+import shutil
 import signal
 import threading
 import time
@@ -98,6 +99,7 @@ class NativeBackend:
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
             directory.chmod(mode)
         os.chown(self.settings.run / "sockets", 0, self._edge_group())
+        shutil.rmtree(self.settings.run / "exec", ignore_errors=True)  # sessions of an agent that was killed
         self._recover()
         self._watch.start()
 
