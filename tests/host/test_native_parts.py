@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
@@ -27,7 +26,7 @@ LIMITS = Limits(500, 64 * MIB, 32, 1 * MIB)
 def settings(tmp_path: Path) -> Settings:
     return Settings(
         paths=Paths(state=str(tmp_path / "state"), run=str(tmp_path / "run")),
-        cgroup=Cgroup(f"alvtest-parts-{os.getpid()}/sites"),
+        cgroup=Cgroup(f"alvtest-parts-{os.getpid()}"),
     )
 
 
@@ -45,9 +44,6 @@ def groups(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Cgrou
         made.kill(name)
         made.remove(name)
     made.remove_parent()
-    for top in made._tops:
-        with contextlib.suppress(OSError):
-            top.parent.rmdir()
 
 
 def create(groups: Cgroups, name: str = "one.0") -> str:
