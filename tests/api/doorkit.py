@@ -141,6 +141,9 @@ class Door:
     def close(self) -> None:
         self.http.close()
         self.stop()
+        for session in self.sessions:
+            session.process.kill()
+            session.process.wait()
 
     def _session(self, request: protocol.Exec) -> LocalSession:
         session = LocalSession(request)

@@ -91,7 +91,7 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
     waits=True,
     examples=[
         "alveole site create blog --from ./public",
-        "alveole site create api --from app.tar.gz --command 'gunicorn -b 0.0.0.0:8000 app:app' --port 8000 \\",
+        "alveole site create hello --from app.tar.gz --command 'gunicorn -b 0.0.0.0:8000 app:app' --port 8000 \\",
         "    --base debian --packages gunicorn --env DEBUG=0 --volume data:/data --plan medium",
         "alveole site create shop --base oci:./image --domain shop.example.org --dry-run",
     ],
@@ -189,7 +189,7 @@ CLEARED = ("path", "port", "allow", "deny", "domains", "volumes", "command", "pa
     waits=True,
     examples=[
         "alveole site set blog --plan large",
-        "alveole site set api --env LEVEL=info --unset env.DEBUG --domain api.example.org",
+        "alveole site set hello --env LEVEL=info --unset env.DEBUG --domain hello.example.org",
         "alveole site set blog --allow 192.0.2.0/24 --https-only",
         "alveole site set blog --unset allow --unset path",
     ],

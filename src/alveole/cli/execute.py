@@ -37,8 +37,8 @@ _WINDOW = 64 * 1024
     "exec",
     examples=[
         "alveole site exec blog -- ls -l /site/current",
-        "alveole site exec api -t -- sh",
-        "echo 'SELECT 1' | alveole site exec api -- sqlite3 /data/app.db",
+        "alveole site exec hello -t -- sh",
+        "echo 'SELECT 1' | alveole site exec hello -- sqlite3 /data/app.db",
     ],
     statuses="That of the program (128 + the signal that ended it); before it starts: 1 to 5 as everywhere",
 )
@@ -161,7 +161,8 @@ def _attach(socket: ClientConnection, tty: bool) -> int:
             stack.callback(signal.signal, signal.SIGWINCH, before)
             old = termios.tcgetattr(0)
             stack.callback(termios.tcsetattr, 0, termios.TCSADRAIN, old)
-            terminal.setraw(0)
+            # Not TCSAFLUSH, the default: what was typed ahead is the program's.
+            terminal.setraw(0, termios.TCSADRAIN)
         return _carry(socket, _Input(socket, tty), _write)
 
 

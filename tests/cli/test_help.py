@@ -1,0 +1,174 @@
+"""The tree of commands: its help is complete, its short help costs no import, its start is quick."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from doorkit import Door
+
+from alveole.cli.tree import root
+from alveole.cli.verbs import Tree, Verb
+
+GOLDEN = Path(__file__).parent / "golden" / "help.txt"
+#: The contract of issue 2, and what belongs beside it.
+CONTRACT = """
+serve
+site create, site list, site show, site start, site stop, site restart, site destroy, site logs, site exec
+site update, site set, site rename
+backup create, backup list, backup restore, backup delete
+plan list, plan show, plan create, plan delete
+why, doctor, status, journal
+token create, token list, token delete
+ca show, export, base list, base delete, image import, image list, completion, version
+change show, change follow
+"""
+
+
+def leaves(group: click.Group, context: click.Context, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from leaves(command, context, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+@pytest.fixture
+def commands() -> dict[str, click.Command]:
+    with click.Context(root) as context:
+        return dict(leaves(root, context))
+
+
+def help_of(name: str, command: click.Command) -> str:
+    # A fixed width: what is kept must not depend on the terminal of whoever runs the tests.
+    with click.Context(command, info_name=f"alveole {name}", terminal_width=80, max_content_width=80) as context:
+        return command.get_help(context)
+
+
+def test_the_tree_is_the_contract(commands: dict[str, click.Command]) -> None:
+    wanted = {name.strip() for line in CONTRACT.split("\n") for name in line.split(",") if name.strip()}
+    assert commands.keys() == wanted
+
+
+def test_every_command_has_an_example_and_its_exit_statuses(commands: dict[str, click.Command]) -> None:
+    for name, command in commands.items():
+        assert isinstance(command, Verb), name
+        assert command.examples, f"{name} has no example"
+        assert any(f"alveole {name}" in example or name in example for example in command.examples), name
+        text = help_of(name, command)
+        assert "\nExamples:\n" in text, name
+        assert "\nExit status:\n" in text, name
+        assert command.help, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.opts}"
+
+
+def test_every_command_but_two_speaks_json(commands: dict[str, click.Command]) -> None:
+    silent = {name for name, command in commands.items() if all(item.name != "json" for item in command.params)}
+    # One runs until it is stopped, the other writes a script.
+    assert silent == {"serve", "completion"}
+
+
+def test_what_takes_time_can_be_left_alone(commands: dict[str, click.Command]) -> None:
+    waiting = {name for name, command in commands.items() if any(item.name == "wait" for item in command.params)}
+    assert waiting >= {
+        f"site {verb}" for verb in ("create", "start", "stop", "restart", "update", "set", "rename", "destroy")
+    }
+    assert waiting >= {"backup create", "backup restore", "backup delete", "image import", "base delete"}
+
+
+def test_help_is_as_it_was(commands: dict[str, click.Command]) -> None:
+    """A change of any help is seen in the review. Write it anew: ALVEOLE_GOLDEN=1 pytest tests/cli/test_help.py."""
+    parts = [f"$ alveole {name} --help\n{help_of(name, command)}\n" for name, command in sorted(commands.items())]
+    text = "\n".join(line.rstrip() for line in "\n".join(parts).split("\n"))
+    if os.environ.get("ALVEOLE_GOLDEN"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text()
+
+
+def test_short_help_fits_and_leads_somewhere() -> None:
+    def check(tree: Tree) -> None:
+        for name, (place, text) in tree.lazy.items():
+            module, _, attribute = place.partition(":")
+            found = getattr(importlib.import_module(module), attribute)
+            assert isinstance(found, click.Command), place
+            assert text.endswith("."), name
+            assert len(text) <= 62, f"{name}: does not fit beside its name in 80 columns"
+            if isinstance(found, Tree):
+                check(found)
+
+    assert isinstance(root, Tree)
+    check(root)
+
+
+FORBIDDEN = (
+    "fastapi",
+    "pydantic",
+    "sqlalchemy",
+    "rich",
+    "starlette",
+    "uvicorn",
+    "websockets",
+    "cryptography",
+    "http.client",
+)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["site", "--help"], ["site", "list", "--json"], ["site", "list"]])
+def test_the_start_imports_nothing_heavy(door: Door, argv: list[str]) -> None:
+    script = (
+        "import sys, json; from alveole.cli.tree import run; status = run(sys.argv[1:]);"
+        "print(json.dumps([status, sorted(sys.modules)]), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--config", str(door.config), *argv], capture_output=True, text=True, check=True
+    )
+    status, modules = json.loads(done.stderr.splitlines()[-1])
+    assert status == 0
+    assert not [name for name in FORBIDDEN if name in modules]
+
+
+def test_the_program_and_the_module_are_one(door: Door) -> None:
+    for program in ([str(Path(sys.executable).parent / "alveole")], [sys.executable, "-m", "alveole"]):
+        done = subprocess.run([*program, "version", "--json"], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout).keys() == {"version"}
+
+
+def test_completion_scripts_and_site_names(door: Door) -> None:
+    door.site("blog")
+    door.site("blossom")
+    for shell in ("bash", "zsh", "fish"):
+        ran = door.run("completion", shell)
+        assert ran.status == 0
+        assert f"_ALVEOLE_COMPLETE={shell}_complete" in ran.out
+    program = str(Path(sys.executable).parent / "alveole")
+
+    def complete(words: str) -> list[str]:
+        environment = {
+            "_ALVEOLE_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+            "ALVEOLE_CONFIG": str(door.config),
+            "PATH": os.environ["PATH"],
+        }
+        done = subprocess.run([program], env=environment, capture_output=True, text=True, check=True)
+        return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+    assert complete("alveole site show bl") == ["blog", "blossom"]
+    assert complete("alveole why blos") == ["blossom"]
+    assert "restart" in complete("alveole site re")
+    assert complete("alveole site create x --plan sm") == ["small"]
+    door.stop()
+    assert complete("alveole site show bl") == [], "silent when nobody answers"
+    door.start()
