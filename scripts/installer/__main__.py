@@ -173,14 +173,16 @@ def _demo(instance: Instance) -> None:
 
 def _token(instance: Instance) -> str:
     """A token for the API; the one that an earlier run printed ends here."""
-    made = instance.alveole("token", "create", TOKEN, "--json", check=False)
+    create = ("token", "create", TOKEN, "--role", "admin", "--json")
+    made = instance.alveole(*create, check=False)
     if made.returncode == 3:
         instance.alveole("token", "delete", TOKEN)
-        made = instance.alveole("token", "create", TOKEN, "--json")
-    if made.returncode != 0:
-        warn(f"no token: {made.stderr.strip()}")
+        made = instance.alveole(*create, check=False)
+    try:
+        return str(json.loads(made.stdout)["secret"])
+    except (ValueError, KeyError):
+        warn(f"no token was made: {made.stderr.strip()}")
         return ""
-    return str(json.loads(made.stdout)["token"])
 
 
 def _summary(instance: Instance, token: str, demo: bool, seconds: float) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import leftovers
 import prepare
+from kit import Stop
 from prepare import ROOT, VENV
 
 ARTEFACTS = ROOT / "artefacts"
@@ -28,7 +29,7 @@ CHECKS = "checks"
 #: Files directly in tests/ are this layer.
 RULES = "rules"
 #: Cheap and telling first; the guest last, for it takes both cores.
-_ORDER = (RULES, "pure", "property", "agent", "api", "cli", "control", "contract", "content", "host", "edge", "threat")
+_ORDER = (RULES, "pure", "property", "agent", "api", "cli", "control", "contract", "content", "host", "edge", "e2e", "threat")
 _LAST = ("fault", "guest")
 #: Layers whose tests share nothing and may run side by side.
 _SIDE_BY_SIDE = {"pure", "property", "api", "cli", "control", "contract"}
@@ -238,6 +239,9 @@ if __name__ == "__main__":
         raise SystemExit(2)
     try:
         raise SystemExit(main())
+    except Stop as stop:
+        print(f"test: {stop}", file=sys.stderr)
+        raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
         print("\ninterrupted")
         raise SystemExit(130) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts/installer"))
 
 import packages  # noqa: E402
+from kit import run  # noqa: E402
 
 VENV = ROOT / ".venv"
 #: package: which tests need it.
@@ -48,11 +48,8 @@ def environment() -> None:
         return
     print(f"  a virtual environment in {VENV} from requirements-dev.txt", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
-    python = str(VENV / "bin/python")
-    subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action", "ignore"]
-    subprocess.run(
-        [*pip, "--require-hashes", "--only-binary", ":all:", "-r", ROOT / "requirements-dev.txt"], check=True, cwd="/"
-    )
-    subprocess.run([*pip, "--no-deps", "--no-index", "--no-build-isolation", "--editable", ROOT], check=True, cwd="/")
+    run([sys.executable, "-m", "venv", VENV])
+    pip = [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet"]
+    run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", ROOT / "requirements-dev.txt"])
+    run([*pip, "--no-deps", "--no-index", "--no-build-isolation", "--editable", ROOT])
     stamp.write_text(f"{wanted.hexdigest()} {ROOT}", encoding="ascii")
