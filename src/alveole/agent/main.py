@@ -11,6 +11,7 @@ import pwd
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from types import FrameType
@@ -36,8 +37,10 @@ from alveole.host import instances, paths, runtime
 from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
 from alveole.host.sandbox import Sandbox
+from alveole.model.resource import PLATFORM
 
 log = logging.getLogger("alveole.agent")
+_ROTATE_SECONDS = 30.0
 
 
 def run_agent(settings: Settings, ready: Callable[[], None]) -> None:
@@ -124,10 +127,13 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     certificates = CertificatesActuator(settings)
     inspector = chain.Inspector(settings, partial(_pid_of, settings), certificates.authority_pem)
 
+    edge = EdgeActuator(settings)
+    routes = RoutesActuator(settings)
+
     def remove_site(request: protocol.RemoveSite, _files: list[int], _say: Any) -> None:
         releases.remove_site(request.site, request.number)
-        for directory in (paths.site_log(settings, request.site), paths.edge_log(settings, request.site)):
-            shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(paths.site_log(settings, request.site), ignore_errors=True)
+        routes.forget(request.site)
 
     verbs: dict[type, Verb] = {
         protocol.Facts: lambda _r, _f, _s: facts(settings, backend),
@@ -150,9 +156,9 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     agent = Agent(
         (
             NetworkActuator(settings, network, firewall, partial(_running, settings)),
-            EdgeActuator(settings),
+            edge,
             certificates,
-            RoutesActuator(settings),
+            routes,
             releases,
             bases,
             Storage(settings),
@@ -166,17 +172,43 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         agent.handle,
         lambda request: backend.exec(request.site, request.slot, request.argv, tty=request.tty, uid=request.uid),
     )
+    stopped = threading.Event()
+    threading.Thread(target=_look_after_edge, args=(edge, server, stopped), name="edge", daemon=True).start()
     releases.recover()
     bases.recover()
     backups.recover()
     backend.start()
 
     def close() -> None:
+        stopped.set()
         backend.close()
         sandbox.close()
         network.close()
 
     return server, close
+
+
+def _look_after_edge(edge: EdgeActuator, server: Server, stopped: threading.Event) -> None:
+    """Have the proxy looked at the moment it ends, and its logs bounded."""
+    rotate_at = 0.0
+    while not stopped.wait(0.5):
+        if time.monotonic() >= rotate_at:
+            rotate_at = time.monotonic() + _ROTATE_SECONDS
+            with contextlib.suppress(OSError):
+                edge.rotate_logs()
+        master = edge.master()
+        if master is None:
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(master)
+            try:
+                while not instances.wait_end(pidfd, 1.0):
+                    if stopped.is_set() or time.monotonic() >= rotate_at:
+                        break
+                else:
+                    server.tell(PLATFORM)
+            finally:
+                os.close(pidfd)
 
 
 def _pid_of(settings: Settings, site: str, slot: int) -> int | None:
