@@ -71,7 +71,6 @@ def figure(session: Session) -> list[Row]:
             seen["docker run"],
             ("API", "docker run"),
             1 / 5,
-            "≤ 1/5 of docker run",
             note,
         ),
         against(
@@ -79,8 +78,7 @@ def figure(session: Session) -> list[Row]:
             seen["api"],
             seen["engine"],
             ("API", "Engine API, create and start"),
-            1 / 5,
-            "≤ 1/5",
+            None,
             note,
         ),
         against(
@@ -88,8 +86,7 @@ def figure(session: Session) -> list[Row]:
             seen["cli"],
             seen["docker run"],
             ("alveole site create", "docker run"),
-            1 / 5,
-            "≤ 1/5 of docker run",
+            None,
             "the command waits until the change is done",
         ),
         Row(

@@ -59,17 +59,17 @@ def mb(size: float) -> str:
 
 
 def against(
-    figure: str, ours: list[float], peer: list[float], names: tuple[str, str], bar: float, bar_text: str, note: str = ""
+    figure: str, ours: list[float], peer: list[float], names: tuple[str, str], bar: float | None, note: str = ""
 ) -> Row:
-    """A row of seconds: the ratio of the medians is to be at most ``bar``."""
+    """A row of seconds: the ratio of the medians is to be at most ``bar``, if there is one."""
     ratio = median(ours) / median(peer)
     return Row(
         figure,
         f"{ms(median(ours))} ({names[0]})",
         f"{ms(median(peer))} ({names[1]})",
         ratio,
-        bar_text,
-        ratio <= bar,
+        "—" if bar is None else f"≤ 1/{1 / bar:.0f}",
+        None if bar is None else ratio <= bar,
         len(ours),
         note,
         {names[0]: ours, names[1]: peer},
@@ -95,6 +95,7 @@ class Session:
         self._small: Instance | None = None
         self._many: Instance | None = None
         self._sites = 0
+        self._broken = ""
 
     def runs(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -120,12 +121,18 @@ class Session:
 
     def many(self, count: int) -> Instance:
         """An Alvéole whose sites ``m0000``, ``m0001``… are at least ``count``; one worker at the edge."""
+        if self._broken:
+            raise BenchError(f"the sites could not be made: {self._broken}")
         if self._many is None:
             self._many = self.stack.enter_context(Instance(workers=1, keep_log=ROOT / "artefacts" / "bench-many.log"))
         if self._sites < count:
             say(f"creating sites {self._sites} to {count}")
             began = time.perf_counter()
-            self._many.grow([name(number) for number in range(self._sites, count)])
+            try:
+                self._many.grow([name(number) for number in range(self._sites, count)])
+            except BenchError as error:
+                self._broken = str(error)
+                raise
             seconds = time.perf_counter() - began
             say(f"{count - self._sites} sites in {seconds:.1f} s, {(count - self._sites) / seconds:.1f} a second")
             self._sites = count

@@ -62,30 +62,15 @@ def figure(session: Session) -> list[Row]:
         starts = interleave(runs, both)
         api.destroy("again")
         engine.call("DELETE", "/containers/again?force=true")
-    bar = "≤ 1/5"
+    until, done = "until the 200", "until it is done"
+    api_run, engine_run = ("API", "docker start"), ("API", "Engine API")
     return [
-        against("start a site", starts["api"], starts["docker"], ("API", "docker start"), 1 / 5, bar, "until the 200"),
-        against("start, Docker's API", starts["api"], starts["engine"], ("API", "Engine API"), 1 / 5, bar, "as above"),
-        against(
-            "start, by command",
-            starts["cli"],
-            starts["docker"],
-            ("alveole site start", "docker start"),
-            1 / 5,
-            bar,
-            "as above",
-        ),
-        against("stop a site", stops["api"], stops["docker"], ("API", "docker stop"), 1 / 5, bar, "until it is done"),
-        against("stop, Docker's API", stops["api"], stops["engine"], ("API", "Engine API"), 1 / 5, bar, "as above"),
-        against(
-            "stop, by command",
-            stops["cli"],
-            stops["docker"],
-            ("alveole site stop", "docker stop"),
-            1 / 5,
-            bar,
-            "as above",
-        ),
+        against("start a site", starts["api"], starts["docker"], api_run, 1 / 5, until),
+        against("the same beside Docker's API", starts["api"], starts["engine"], engine_run, None, until),
+        against("the same by the command", starts["cli"], starts["docker"], ("command", "docker start"), None, until),
+        against("stop a site", stops["api"], stops["docker"], ("API", "docker stop"), 1 / 5, done),
+        against("the same beside Docker's API", stops["api"], stops["engine"], engine_run, None, done),
+        against("the same by the command", stops["cli"], stops["docker"], ("command", "docker stop"), None, done),
     ]
 
 
