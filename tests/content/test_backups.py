@@ -267,6 +267,7 @@ backups.restore(RestoreBackup({made.snapshot!r}, {made.digest!r}, {SITE!r}, 1, 2
     died = subprocess.run([sys.executable, "-c", code], env={**os.environ, "ALVEOLE_FAILPOINT": point}, check=False)
     assert died.returncode == -9
     place.releases.recover()
+    place.releases.settle()
     place.backups.recover()
     assert [path.name for path in volume.parents[1].iterdir()] == ["1"]
     assert (volume / "file").read_text() == "live"

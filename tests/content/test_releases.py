@@ -207,6 +207,7 @@ Releases(settings, Sandbox()).import_release({SITE!r}, 1, os.open({str(archive)!
     kept = list(paths.releases(place.settings, SITE).iterdir())
     assert len(kept) == (1 if point == "release-renamed" else 0)
     place.releases.recover()
+    place.releases.settle()
     assert not list(paths.staging(place.settings, SITE).iterdir())
     with archive.open("rb") as file:
         release = place.releases.import_release(SITE, 1, file.fileno())
@@ -240,6 +241,7 @@ releases.import_release({SITE!r}, 1, os.open({str(archive)!r}, os.O_RDONLY))
         time.sleep(0.1)
         assert not list(paths.releases(place.settings, SITE).glob("*"))
         place.releases.recover()
+        place.releases.settle()
         assert place.nothing_kept()
 
 

@@ -102,14 +102,17 @@ class Releases:
         threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
 
     def recover(self) -> None:
-        """Remove what imports and removals left that a death cut short. Once, at the start of the agent."""
+        """Remove what imports and removals left that a death cut short; goes on behind (:meth:`settle`).
+
+        Once, at the start of the agent, before its first import.
+        """
         for site in _directories(paths.sites(self._settings)):
             if site.name.startswith(".gone."):
-                self._remove_tree(site)
+                self._gone.put(site)
                 continue
             for left in _directories(site / "staging"):
                 log.info("removing %s, left by an interrupted import", left)
-                self._remove_tree(left)
+                self._gone.put(left)
             for link in (site / "content").glob(".current.*"):
                 link.unlink(missing_ok=True)
 
