@@ -366,7 +366,7 @@ def test_backups(door: Door) -> None:
     assert door.run("backup", "restore", "bnosuchbackup").status == 4
     assert door.run("backup", "delete", made["id"]).status == 2, "nobody to ask"
     door.ok("backup", "delete", made["id"], "--yes")
-    assert door.ok("backup", "list") == []
+    until(lambda: door.ok("backup", "list") == [])
 
 
 def test_plans(door: Door) -> None:
@@ -420,6 +420,16 @@ def test_looking_around(door: Door) -> None:
     table = door.run("journal").out
     assert "create" in table
     assert all(len(line) <= 100 for line in table.splitlines())
+
+
+def test_exports(door: Door) -> None:
+    door.site("blog", domains=["blog.example.org"])
+    for kind, word in (("nginx", "proxy_pass"), ("apache", "ProxyPass")):
+        text = door.run("export", kind).out
+        assert word in text
+        assert "blog.example.org" in text
+        assert door.ok("export", kind) == {"kind": kind, "text": text}
+    assert door.run("export", "iis").status == 2
 
 
 def test_a_broken_link_is_shown_with_its_cure(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,13 @@ def commands() -> dict[str, click.Command]:
 
 def help_of(name: str, command: click.Command) -> str:
     # A fixed width: what is kept must not depend on the terminal of whoever runs the tests.
-    with click.Context(command, info_name=f"alveole {name}", terminal_width=80, max_content_width=80) as context:
+    with click.Context(
+        command,
+        info_name=f"alveole {name}",
+        terminal_width=80,
+        max_content_width=80,
+        help_option_names=["-h", "--help"],
+    ) as context:
         return command.get_help(context)
 
 
