@@ -36,7 +36,7 @@ def _print(here: Here, bases: list[dict[str, Any]], none: str) -> None:
             clean(base["key"]),
             "yes" if base["ready"] else "no",
             str(base["sites"]),
-            when(base["created_at"], short=True),
+            when(base["created_at"] or None, short=True),
             clean(base["label"]),
         )
         for base in bases
