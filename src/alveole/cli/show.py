@@ -64,7 +64,8 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
     promises += [f"{item['resource']} {state(item['state'])} {clean(item['reason'])}".rstrip() for item in broken]
     listens = f"port {site['port']}" if site["port"] else "its socket" if what else ""
     releases = [
-        f"{item['digest'][7:19]}  {when(item['created_at'], short=True)}  {item['files']} file{'s' * (item['files'] != 1)}, "
+        f"{item['digest'][7:19]}  {when(item['created_at'], short=True)}  "
+        f"{item['files']} file{'s' * (item['files'] != 1)}, "
         f"{size(item['bytes'])}{'  ' + item['note'] if item['note'] else ''}"
         f"{'  (live)' if item['digest'] == site['release'] else ''}"
         for item in site["releases"]
