@@ -56,6 +56,8 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         loop="uvloop",
         lifespan="off",
         log_config=None,
+        # Below this it writes every WebSocket's address, and with it the arguments of exec, which may be secrets.
+        log_level="warning",
         access_log=False,
         proxy_headers=False,
         server_header=False,
