@@ -18,7 +18,7 @@ import re
 import time
 import zlib
 from collections.abc import Collection
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
 import msgspec
@@ -92,7 +92,12 @@ def write_text(route: RouteText, name: str) -> str:
     tokens = [route.target, f"site={route.site}"]
     if route.https:
         tokens.append("https=1")
-    tokens.extend(f"{field}={','.join(getattr(route, field))}" for field in ("allow", "deny") if getattr(route, field))
+    tokens.extend(
+        # In the one form the edge reads: it takes neither a bare address nor a dotted mask.
+        f"{field}={','.join(str(ip_network(each, strict=False)) for each in getattr(route, field))}"
+        for field in ("allow", "deny")
+        if getattr(route, field)
+    )
     tokens.append(f"stamp={route.stamp}")
     for token in tokens:
         if not _TOKEN.match(token.partition("=")[2] if "=" in token else token):

@@ -6,6 +6,7 @@ A :class:`Draft` collects problems while it turns the plain values of a request 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import ip_network
 
 from alveole.compile import site_domain, under_wildcard
 from alveole.config import Settings
@@ -178,7 +179,10 @@ class Draft:
             if self._many(field, networks):
                 for network in networks:
                     self.problems.extend(check_network(network, field))
-        return Access(tuple(allow), tuple(deny))
+        if self.problems:
+            return Access()
+        # One form for all who read it: the edge and nginx take no dotted mask.
+        return Access(*(tuple(str(ip_network(each, strict=False)) for each in listed) for listed in (allow, deny)))
 
     # --- where it runs ------------------------------------------------------------------------
     def packages(self, packages: Sequence[str], kind: BaseKind | None) -> tuple[str, ...]:
