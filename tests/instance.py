@@ -1,0 +1,851 @@
+"""A whole Alvéole of a test's own: its processes, its paths, its networks; nothing of it is left at the end.
+
+``with Instance() as alveole:`` starts ``alveole serve`` and waits until the platform is as promised. With
+``split=True`` the test starts agent and control itself, so that it can let one of them die at a failpoint.
+Used by ``tests/e2e`` and ``tests/fault``; needs root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import functools
+import http.client
+import io
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+ROOT = Path(__file__).resolve().parents[1]
+#: What is slow to make and the same every time: bases and images. May be removed at any time.
+CACHE = Path(os.environ.get("ALVEOLE_TEST_CACHE", "/var/cache/alveole-test"))
+CGROUPS = Path("/sys/fs/cgroup")
+USERS = ("alveole", "alveole-edge", "alveole-log")
+GUNICORN = "gunicorn"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_MNT_DETACH = 2
+
+SETTINGS = """\
+domain = "localhost"
+
+[paths]
+state = "{root}/s"
+run = "{root}/r"
+
+[network]
+bridge = "{tag}br"
+interface_prefix = "{prefix}"
+table = "{tag}"
+ipv4 = "10.{octet}.0.0/16"
+first_ipv4 = "10.{octet}.1.1"
+gateway_ipv4 = "10.{octet}.1.254"
+ipv6 = "fd61:6c76:7e{octet:02x}::/64"
+
+[edge]
+http_port = {http}
+https_port = {https}
+workers = 1
+
+[api]
+port = {api}
+
+[cgroup]
+parent = "{tag}"
+
+[reconcile]
+drift_seconds = {drift}
+drain_seconds = 0.3
+"""
+
+
+class Answer:
+    """What came from a site: ``status``, ``body`` (text) and ``headers``."""
+
+    def __init__(self, status: int, body: bytes, headers: http.client.HTTPMessage, version: int) -> None:
+        self.status, self.raw, self.headers, self.version = status, body, headers, version
+
+    @property
+    def body(self) -> str:
+        return self.raw.decode(errors="replace")
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.body[:120]!r}>"
+
+
+class Done:
+    """How a command ended: its exit status, what it printed, and that as JSON."""
+
+    def __init__(self, argv: tuple[str, ...], status: int, out: str, err: str) -> None:
+        self.argv, self.status, self.out, self.err = argv, status, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def fields(self) -> set[str]:
+        """The fields that a refusal names."""
+        return {str(each["field"]).partition(".")[0] for each in self.json["problems"]}
+
+    def __repr__(self) -> str:
+        return f"alveole {' '.join(self.argv)} -> {self.status}\n{self.out[-1500:]}\n{self.err[-1500:]}"
+
+
+class UnixHTTP(http.client.HTTPConnection):
+    def __init__(self, path: Path, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class ApiError(Exception):
+    """An answer of 400 or more, with its document."""
+
+    def __init__(self, status: int, document: Any) -> None:
+        super().__init__(f"{status}: {document}")
+        self.status, self.document = status, document
+
+
+class Instance:
+    def __init__(
+        self, *, split: bool = False, drift: float = 1.0, more: str = "", state_on: Callable[[Path], None] | None = None
+    ) -> None:
+        """``more`` is added to the settings; ``state_on`` may mount something at the state directory first."""
+        self.split, self.drift, self.more, self.state_on = split, drift, more, state_on
+        self.supervisor: subprocess.Popen[bytes] | None = None
+        self.roles: dict[str, subprocess.Popen[bytes]] = {}
+        self._ca: ssl.SSLContext | None = None
+
+    # --- life -------------------------------------------------------------------------------------
+    def __enter__(self) -> Instance:
+        make_users()
+        self.root = Path(tempfile.mkdtemp(prefix="alt", dir="/var/tmp"))
+        self.root.chmod(0o755)
+        self.tag = f"alt{secrets.token_hex(3)}"
+        self.prefix = f"t{secrets.token_hex(2)}"
+        self.state, self.run_dir = self.root / "s", self.root / "r"
+        self.config = self.root / "alveole.toml"
+        self.log = self.root / "serve.log"
+        try:
+            with _one_at_a_time("network"):
+                self.octet = free_octet()
+                self.http, self.https, self.api_port = free_ports(3)
+                self.settle_settings()
+                self.state.mkdir()
+                if self.state_on is not None:
+                    self.state_on(self.state)
+                self.seed_bases()
+                self.start(ready=False)
+                # The bridge holds the octet from here on.
+                self.until_ready()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        if kind is not None:
+            sys.stderr.write(f"--- log of {self.root}\n{self.tail(60)}\n")
+        self.remove()
+        left = self.leftovers()
+        assert not left, f"left behind: {left}"
+
+    def settle_settings(self, **changed: str) -> None:
+        text = SETTINGS.format(
+            root=self.root,
+            tag=self.tag,
+            prefix=self.prefix,
+            octet=self.octet,
+            http=self.http,
+            https=self.https,
+            api=self.api_port,
+            drift=self.drift,
+        )
+        self.config.write_text(text + self.more)
+
+    def seed_bases(self) -> None:
+        bases = self.state / "bases"
+        for kept in sorted((CACHE / "bases").glob("[a-z]*-*")):
+            bases.mkdir(exist_ok=True)
+            if not (bases / kept.name).exists() and _same_device(kept, bases):
+                run("cp", "-al", kept, bases / kept.name)
+
+    def keep_base(self, key: str) -> None:
+        """Let later instances begin with this base. Bases are never written to, so links are copies enough."""
+        target = CACHE / "bases" / key
+        if not target.exists() and _same_device(self.state, CACHE.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fresh = target.with_name(f".{key}.{secrets.token_hex(4)}")
+            run("cp", "-al", self.state / "bases" / key, fresh)
+            with contextlib.suppress(OSError):
+                fresh.rename(target)
+
+    def start(self, *, ready: bool = True, **failpoints: str) -> None:
+        """Start what is not running; ``agent="name"`` or ``control="name"`` lets that role die there."""
+        if self.split:
+            for role in ("agent", "control"):
+                if not self.is_up(role):
+                    self.start_role(role, failpoints.get(role, ""))
+        elif self.supervisor is None:
+            assert not failpoints
+            self.supervisor = self._popen([])
+        if ready:
+            self.until_ready()
+
+    def start_role(self, role: str, failpoint: str = "") -> None:
+        more: dict[str, Any] = {}
+        if role == "control":
+            user = pwd.getpwnam("alveole")
+            more = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "umask": 0o077}
+            until(self.agent_listens, 20, "the agent does not listen")
+        self.roles[role] = self._popen(["--role", role], failpoint, **more)
+
+    def _popen(self, words: list[str], failpoint: str = "", **more: Any) -> subprocess.Popen[bytes]:
+        environment = {**clean_environment(), "ALVEOLE_CONFIG": str(self.config), "HOME": "/nonexistent"}
+        if failpoint:
+            environment["ALVEOLE_FAILPOINT"] = failpoint
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [public_python(), "-m", "alveole", "--config", str(self.config), "serve", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                env=environment,
+                **more,
+            )
+
+    def agent_listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(self.run_dir / "agent.sock"))
+            return True
+        return False
+
+    def until_ready(self, seconds: float = 40.0) -> None:
+        """Wait until the API answers and the platform is as promised."""
+        last: Any = None
+
+        def ready() -> bool:
+            nonlocal last
+            if self.supervisor is not None and self.supervisor.poll() is not None:
+                raise AssertionError(f"alveole serve ended: {self.tail()}")
+            try:
+                last = self.api("GET", "/v1/status")
+            except (OSError, http.client.HTTPException, ApiError) as error:
+                last = error
+                return False
+            return bool(last["agent"] and last["promises"] and all(p["state"] == "kept" for p in last["promises"]))
+
+        until(ready, seconds, lambda: f"not ready: {last}\n{self.tail()}")
+
+    def stop(self) -> None:
+        """End agent and control; sites and the proxy go on."""
+        ends = [*self.roles.values(), *([self.supervisor] if self.supervisor else [])]
+        self.roles, self.supervisor = {}, None
+        for process in ends:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        for process in ends:
+            try:
+                process.wait(35)
+            except subprocess.TimeoutExpired:
+                kill(descendants([process.pid]))
+                process.wait()
+
+    def is_up(self, role: str) -> bool:
+        return role in self.roles and self.roles[role].poll() is None
+
+    def pid_of(self, role: str) -> int:
+        """``agent``, ``control`` or ``nginx``."""
+        if role == "nginx":
+            return int((self.run_dir / "edge" / "nginx.pid").read_text())
+        if role in self.roles:
+            return self.roles[role].pid
+        assert self.supervisor is not None
+        for pid in descendants([self.supervisor.pid]):
+            if command(pid).endswith(f"serve --role {role}") and parent(pid) == self.supervisor.pid:
+                return pid
+        raise AssertionError(f"{role} does not run: {self.tail()}")
+
+    def kill_role(self, role: str) -> None:
+        pid = self.pid_of(role)
+        os.kill(pid, signal.SIGKILL)
+        if role in self.roles:
+            self.roles.pop(role).wait()
+        until(lambda: not alive(pid), 5, f"{role} does not die")
+
+    def tail(self, lines: int = 25) -> str:
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    # --- the doors --------------------------------------------------------------------------------
+    @property
+    def api_socket(self) -> Path:
+        return self.run_dir / "control" / "api.sock"
+
+    def api(self, method: str, path: str, body: Any = None, *, key: str = "", seconds: float = 60.0) -> Any:
+        """One request to the API; ``body``: bytes are sent as they are, anything else as JSON. Raises ``ApiError``."""
+        connection = UnixHTTP(self.api_socket, seconds)
+        headers = {"Idempotency-Key": key} if key else {}
+        content: bytes | None = None
+        if isinstance(body, bytes):
+            content, headers["Content-Type"] = body, "application/octet-stream"
+        elif body is not None:
+            content, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        try:
+            connection.request(method, path, content, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        document = json.loads(text) if text.strip() and "json" in answer.headers.get("Content-Type", "") else text
+        if answer.status >= 400:
+            raise ApiError(answer.status, document)
+        return document
+
+    def upload(self, content: bytes) -> str:
+        return str(self.api("POST", "/v1/uploads", content)["id"])
+
+    def create(self, name: str, content: bytes | None = None, *, wait: bool = True, **more: Any) -> Any:
+        body = {"name": name, **more}
+        if content is not None:
+            body["upload"] = self.upload(content)
+        return self._change(self.api("POST", "/v1/sites", body), wait)
+
+    def update(self, name: str, content: bytes, *, wait: bool = True) -> Any:
+        return self._change(
+            self.api("POST", f"/v1/sites/{quote(name)}/releases", {"upload": self.upload(content)}), wait
+        )
+
+    def verb(self, name: str, verb: str, *, wait: bool = True) -> Any:
+        return self._change(self.api("POST", f"/v1/sites/{quote(name)}/{verb}", {}), wait)
+
+    def destroy(self, name: str) -> None:
+        if self.site(name)["wanted"] == "running":
+            self.verb(name, "stop")
+        self._change(self.api("DELETE", f"/v1/sites/{quote(name)}?confirm={quote(name)}"), True)
+
+    def _change(self, change: Any, wait: bool) -> Any:
+        return self.ended(change["id"], good=True, seconds=300.0) if wait else change
+
+    def ended(self, id: str, *, good: bool = False, seconds: float = 60.0) -> Any:
+        """The change when it has ended, whatever becomes of control meanwhile."""
+        found: Any = None
+
+        def over() -> bool:
+            nonlocal found
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                found = self.api("GET", f"/v1/changes/{id}?wait=5")
+            return found is not None and found["state"] in ("done", "failed")
+
+        until(over, seconds, lambda: f"does not end: {found}\n{self.tail()}")
+        assert not good or found["state"] == "done", (found, self.tail())
+        return found
+
+    def site(self, name: str) -> Any:
+        return self.api("GET", f"/v1/sites/{quote(name)}")
+
+    def until_kept(self, *names: str, seconds: float = 30.0) -> None:
+        """Wait until every promise of these sites (none named: of all) is kept."""
+        last: Any = None
+
+        def kept() -> bool:
+            nonlocal last
+            with contextlib.suppress(OSError, http.client.HTTPException, ApiError):
+                last = self.api("GET", "/v1/sites")
+                last = last["sites"] if isinstance(last, dict) else last
+                chosen = [each for each in last if not names or each["name"] in names]
+                return all(each["state"] == each["wanted"] for each in chosen) and all(
+                    p["state"] == "kept" for each in chosen for p in each["promises"]
+                )
+            return False
+
+        until(kept, seconds, lambda: f"not as promised: {last}\n{self.tail()}")
+
+    def journal(self, **filters: str) -> list[Any]:
+        query = "&".join(f"{key}={value}" for key, value in filters.items())
+        found = self.api("GET", f"/v1/changes?limit=200&{query}")
+        return list(found["changes"] if isinstance(found, dict) else found)
+
+    def cli(self, *words: str, status: int | None = 0, input: str = "", seconds: float = 240.0) -> Done:
+        """Run the command as a person would; ``status``: what it must end with (``None``: whatever)."""
+        done = subprocess.run(
+            [sys.executable, "-m", "alveole", "--config", str(self.config), *words],
+            capture_output=True,
+            text=True,
+            input=input,
+            check=False,
+            timeout=seconds,
+            cwd="/",
+            env=clean_environment(),
+        )
+        found = Done(words, done.returncode, done.stdout, done.stderr)
+        assert status is None or done.returncode == status, f"{found}\n{self.tail()}"
+        return found
+
+    # --- its sites, from outside ------------------------------------------------------------------
+    def fetch(
+        self,
+        name: str,
+        path: str = "/",
+        *,
+        https: bool = False,
+        family: int = 4,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        seconds: float = 10.0,
+        trusted: bool = True,
+        body: bytes | None = None,
+    ) -> Answer:
+        """One request to a site by its public name (a bare name gets the main domain), certificate checked."""
+        host = name if "." in name or name == "localhost" else f"{name}.localhost"
+        port = self.https if https else self.http
+        raw = socket.create_connection(("127.0.0.1" if family == 4 else "::1", port), timeout=seconds)
+        connection = http.client.HTTPConnection(host, port, timeout=seconds)
+        connection.sock = raw
+        try:
+            if https:
+                context = self.trust() if trusted else ssl._create_unverified_context()
+                connection.sock = context.wrap_socket(raw, server_hostname=host)
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read(), answer.headers, answer.version)
+        finally:
+            connection.close()
+
+    def trust(self) -> ssl.SSLContext:
+        if self._ca is None:
+            self._ca = ssl.create_default_context(cadata=self.cli("ca", "show").out)
+        return self._ca
+
+    def answers(self, name: str, word: str = "", **how: Any) -> bool:
+        try:
+            answer = self.fetch(name, **how)
+        except OSError:
+            return False
+        return answer.status == 200 and word in answer.body
+
+    def until_answers(self, name: str, word: str = "", seconds: float = 20.0, **how: Any) -> None:
+        until(lambda: self.answers(name, word, **how), seconds, lambda: f"{name} does not answer\n{self.tail()}")
+
+    def inside(self, name: str, script: str, *, status: int = 0, user: int | None = None) -> str:
+        """Run Python inside a site; what it printed."""
+        who = ("--user", str(user)) if user is not None else ()
+        done = self.cli("site", "exec", *who, "--no-tty", name, "--", "/usr/bin/python3", "-c", script, status=status)
+        return done.out
+
+    # --- looking at the machine -------------------------------------------------------------------
+    def workload_pid(self, name: str) -> int:
+        """PID 1 of the site's live instance, as the host sees it."""
+        site = self.site(name)
+        for file in sorted(self.run_dir.glob(f"sites/{site['id']}.*/state.json")):
+            found = json.loads(file.read_text()).get("pid")
+            if found and alive(int(found)):
+                return int(found)
+        raise AssertionError(f"{name} has no process")
+
+    def mounts(self) -> list[str]:
+        """Everything mounted below the instance's directory, in our namespace or the agent's."""
+        found = set(_mounted("self", self.root))
+        with contextlib.suppress(AssertionError):
+            found.update(_mounted(str(self.pid_of("agent")), self.root))
+        return sorted(found)
+
+    def interfaces(self) -> list[str]:
+        bridge = f"{self.tag}br"
+        return sorted(
+            each
+            for each in os.listdir("/sys/class/net")  # noqa: PTH208
+            if each == bridge or (each.startswith(self.prefix) and each[-1] in "abp")
+        )
+
+    def cgroups(self) -> list[str]:
+        return sorted(
+            {
+                str(Path(directory).relative_to(top))
+                for top in cgroup_tops(self.tag)
+                for directory, _, _ in os.walk(top)
+            }
+        )
+
+    def site_pids(self) -> set[int]:
+        found: set[int] = set()
+        for top in cgroup_tops(self.tag):
+            for directory, _, _ in os.walk(top):
+                with contextlib.suppress(OSError):
+                    found.update(int(word) for word in Path(directory, "cgroup.procs").read_text().split())
+        return found
+
+    def pids(self) -> set[int]:
+        """Every process that belongs to this instance, whatever its state."""
+        marker = str(self.root).encode()
+        found = {
+            pid
+            for pid in all_pids()
+            if marker in _read(f"/proc/{pid}/cmdline") or marker in _read(f"/proc/{pid}/environ")
+        }
+        return {pid for pid in descendants(found | self.site_pids()) if alive(pid)} - {os.getpid(), os.getppid()}
+
+    def nft(self) -> list[str]:
+        """Lines of our tables, counters left out."""
+        done = run("nft", "-s", "list", "ruleset", check=False)
+        lines, ours = [], False
+        for line in done.stdout.splitlines():
+            if line.startswith("table "):
+                ours = line.split()[2] == self.tag
+            if ours:
+                lines.append(line.strip())
+        return lines
+
+    def loops(self) -> list[str]:
+        return sorted(
+            each.read_text().strip()
+            for each in Path("/sys/block").glob("loop*/loop/backing_file")
+            if str(self.root) in _read(str(each)).decode(errors="replace")
+        )
+
+    def traces(self) -> dict[str, list[str]]:
+        """Everything an empty instance must be the same in before and after any number of sites."""
+        s, r = self.state, self.run_dir
+        places = {
+            "sites": s / "sites",
+            "instances": r / "sites",
+            "sockets": r / "sockets",
+            "routes": r / "edge" / "routes",
+            "edge certificates": r / "edge" / "certs",
+            "certificates": s / "certs",
+            "edge logs": s / "logs" / "edge",
+            "logs": s / "logs",
+            "uploads": s / "control" / "uploads",
+            "bases": s / "bases",
+        }
+        found = {
+            what: sorted(each.name for each in place.iterdir()) if place.is_dir() else []
+            for what, place in places.items()
+        }
+        found["mounts"] = self.mounts()
+        found["interfaces"] = self.interfaces()
+        found["cgroups"] = self.cgroups()
+        found["site processes"] = sorted(command(pid) for pid in self.site_pids())
+        found["log writers"] = sorted(command(pid) for pid in self.pids() if "s6-log" in command(pid))
+        found["rules"] = self.nft()
+        found["loops"] = self.loops()
+        neighbours = run("ip", "neighbour", "show", "dev", f"{self.tag}br", "nud", "permanent", check=False).stdout
+        found["neighbours"] = sorted(neighbours.split("\n"))
+        return found
+
+    # --- the end ----------------------------------------------------------------------------------
+    def cut(self) -> None:
+        """What a power cut or a reboot does: processes, mounts, interfaces, rules and cgroups go; the disk stays."""
+        ends = [*self.roles.values(), *([self.supervisor] if self.supervisor else [])]
+        self.roles, self.supervisor = {}, None
+        for process in ends:
+            with contextlib.suppress(OSError):
+                os.kill(process.pid, signal.SIGKILL)
+        for _round in range(100):
+            found = self.pids()
+            for process in ends:
+                process.poll()
+            if not found:
+                break
+            kill(found)
+            time.sleep(0.03)
+        for process in ends:
+            process.wait()
+        keep = self.state if self.state_on is not None else None
+        for place in reversed(_mounted("self", self.root)):
+            if keep is None or Path(place) != keep:
+                _libc.umount2(place.encode(), _MNT_DETACH)
+        for each in Path("/sys/block").glob("loop*/loop/backing_file"):
+            if f"{self.state}/" in _read(str(each)).decode(errors="replace"):
+                run("losetup", "-d", f"/dev/{each.parent.parent.name}", check=False)
+        for name in self.interfaces():
+            run("ip", "link", "del", name, check=False)
+        for line in run("nft", "list", "tables", check=False).stdout.splitlines():
+            words = line.split()
+            if len(words) == 3 and words[2] == self.tag:
+                run("nft", "delete", "table", words[1], words[2], check=False)
+        for top in cgroup_tops(self.tag):
+            for directory, _, _ in os.walk(top, topdown=False):
+                for _try in range(100):
+                    try:
+                        Path(directory).rmdir()
+                        break
+                    except FileNotFoundError:
+                        break
+                    except OSError:
+                        time.sleep(0.02)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    def remove(self) -> None:
+        with contextlib.suppress(Exception):
+            self.stop()
+        self.cut()
+        for place in reversed(_mounted("self", self.root)):
+            _libc.umount2(place.encode(), _MNT_DETACH)
+        for each in Path("/sys/block").glob("loop*/loop/backing_file"):
+            if str(self.root) in _read(str(each)).decode(errors="replace"):
+                run("losetup", "-d", f"/dev/{each.parent.parent.name}", check=False)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def leftovers(self) -> list[str]:
+        """What of the instance is still on the machine."""
+        left = [f"mount {each}" for each in _mounted("self", self.root)]
+        left += [f"interface {each}" for each in self.interfaces()]
+        left += [f"rule {each}" for each in self.nft()[:3]]
+        left += [f"cgroup {each}" for each in cgroup_tops(self.tag)]
+        left += [f"loop {each}" for each in self.loops()]
+        left += [f"process {pid} {command(pid)[:80]}" for pid in self.pids()]
+        left += [f"file {self.root}"] if self.root.exists() else []
+        return left
+
+
+class Load:
+    """Asks sites again and again from a few threads and counts what comes: ``with Load(alveole, "a") as load:``."""
+
+    def __init__(self, alveole: Instance, *names: str, threads: int = 3, pause: float = 0.002, keep: bool = True):
+        self.alveole, self.names, self.pause, self.keep = alveole, names, pause, keep
+        self.counts: Counter[str] = Counter()
+        self.bad: list[str] = []
+        self.worst = 0.0
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(threads)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _work(self, number: int) -> None:
+        # Half of the threads keep their connection, the others take a new one each time.
+        keep = self.keep and number % 2 == 0
+        connection: http.client.HTTPConnection | None = None
+        turn = number
+        while not self._stop.is_set():
+            name = self.names[turn % len(self.names)]
+            turn += 1
+            began = time.monotonic()
+            try:
+                if connection is None:
+                    connection = http.client.HTTPConnection("127.0.0.1", self.alveole.http, timeout=15)
+                connection.request("GET", "/", headers={"Host": f"{name}.localhost"})
+                answer = connection.getresponse()
+                answer.read()
+                word = str(answer.status)
+            except (OSError, http.client.HTTPException) as error:
+                word = f"{type(error).__name__}: {error}"
+                if connection is not None:
+                    connection.close()
+                    connection = None
+            if not keep and connection is not None:
+                connection.close()
+                connection = None
+            took = time.monotonic() - began
+            with self._lock:
+                self.counts[word] += 1
+                self.worst = max(self.worst, took)
+                if word != "200" and len(self.bad) < 20:
+                    self.bad.append(f"{name}: {word}")
+            time.sleep(self.pause)
+
+    def check(self, least: int = 50) -> None:
+        """Every answer was a 200, and there were at least ``least``."""
+        assert set(self.counts) == {"200"}, (self.counts, self.bad)
+        assert self.counts["200"] >= least, self.counts
+
+
+# --- content --------------------------------------------------------------------------------------
+def archive(files: dict[str, str | bytes], mode: int = 0o644) -> bytes:
+    """A ``.tar.gz`` of ``files``."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
+        for name, text in files.items():
+            raw = text.encode() if isinstance(text, str) else text
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(raw), mode
+            tar.addfile(member, io.BytesIO(raw))
+    return out.getvalue()
+
+
+def page(text: str) -> bytes:
+    return archive({"index.html": f"<!doctype html><title>{text}</title><h1>{text}</h1>\n"})
+
+
+def directory(place: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    return place
+
+
+# --- the machine ----------------------------------------------------------------------------------
+def run(*argv: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([str(each) for each in argv], text=True, capture_output=True, check=False, **options)
+    assert not check or done.returncode == 0, f"{argv}: {done.stderr[-800:]}"
+    return done
+
+
+def until(
+    what: Callable[[], bool], seconds: float, message: str | Callable[[], str] = "not in time", pause: float = 0.05
+) -> float:
+    """Wait for ``what``; gives the seconds it took."""
+    began = time.monotonic()
+    while not what():
+        if time.monotonic() - began > seconds:
+            raise AssertionError(f"after {seconds} s: {message() if callable(message) else message}")
+        time.sleep(pause)
+    return time.monotonic() - began
+
+
+def make_users() -> None:
+    for user in USERS:
+        try:
+            pwd.getpwnam(user)
+        except KeyError:
+            run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", user)
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without what would change a command's mind."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("ALVEOLE", "PYTEST", "COLUMNS"))}
+
+
+@functools.cache
+def public_python() -> str:
+    """A Python with Alvéole in it that an unprivileged user can execute.
+
+    That is ours, unless it lies in a directory that is closed to others; then the system's own of the same
+    version, with the modules of ours.
+    """
+    probe = [sys.executable, "-c", "import alveole"]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(probe, user="nobody", group="nogroup", extra_groups=[], capture_output=True, check=False)
+        if done.returncode == 0:
+            return sys.executable
+    place = CACHE / "python"
+    with _one_at_a_time("python"):
+        own = place / "bin" / "python"
+        if not own.exists():
+            run("/usr/bin/python3", "-m", "venv", "--without-pip", place)
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        paths = [str(ROOT / "src"), *(each for each in sys.path if each.endswith("site-packages"))]
+        (place / "lib" / version / "site-packages" / "alveole-test.pth").write_text("\n".join(paths) + "\n")
+        run(own, "-c", "import alveole.control")
+    return str(own)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(what: str) -> Iterator[None]:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+one_at_a_time = _one_at_a_time
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def free_octet() -> int:
+    taken = run("ip", "-o", "address", check=False).stdout + run("ip", "route", check=False).stdout
+    for octet in range(20 + secrets.randbelow(60), 100):
+        if f" 10.{octet}." not in taken and f"\n10.{octet}." not in taken:
+            return octet
+    raise AssertionError("no free network inside 10.0.0.0/8")
+
+
+def cgroup_tops(name: str) -> list[Path]:
+    tops = [CGROUPS / name, *(each / name for each in CGROUPS.iterdir() if each.is_dir() and not each.is_symlink())]
+    return [top for top in tops if top.is_dir()]
+
+
+def _same_device(one: Path, two: Path) -> bool:
+    return one.stat().st_dev == two.stat().st_dev
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+def _mounted(pid: str, below: Path) -> list[str]:
+    places = [line.split()[4].decode() for line in _read(f"/proc/{pid}/mountinfo").splitlines()]
+    return [place for place in places if place == str(below) or place.startswith(f"{below}/")]
+
+
+def all_pids() -> list[int]:
+    return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+
+
+def parent(pid: int) -> int:
+    stat = _read(f"/proc/{pid}/stat")
+    return int(stat[stat.rfind(b")") + 2 :].split()[1]) if stat else 0
+
+
+def command(pid: int) -> str:
+    return _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def alive(pid: int) -> bool:
+    stat = _read(f"/proc/{pid}/stat")
+    return bool(stat) and stat[stat.rfind(b")") + 2 : stat.rfind(b")") + 3] not in (b"Z", b"X")
+
+
+def descendants(roots: Iterable[int]) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for pid in all_pids():
+        children.setdefault(parent(pid), []).append(pid)
+    found: set[int] = set()
+    queue = list(roots)
+    while queue:
+        pid = queue.pop()
+        if pid not in found:
+            found.add(pid)
+            queue.extend(children.get(pid, ()))
+    return found
+
+
+def kill(found: Iterable[int]) -> None:
+    for pid in found:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
