@@ -585,5 +585,8 @@ def _essential(planned: Plan) -> bool:
 
 
 def _problem(step: Step, outcome: Outcome) -> Problem:
-    tail = "".join(f"\n{line}" for line in outcome.tail[-20:])
-    return Problem(f"{step.id.kind}/{step.id.name}", f"{step.action} failed: {outcome.message}{tail}")
+    # The whole tail is among the events; a sentence has room for the line that says most.
+    lines = [line.strip() for line in outcome.tail if line.strip()]
+    telling = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
+    said = f"; it printed: {telling[:300]}" if telling else ""
+    return Problem(f"{step.id.kind}/{step.id.name}", f"{step.action} failed: {outcome.message}{said}")

@@ -161,7 +161,7 @@ class NativeBackend:
                 self._create(spec, step.digest, say)
                 return Outcome(True)
             except ready.NotReady as error:
-                return Outcome(False, f"{site} is not ready: {error}", tail=error.tail)
+                return Outcome(False, f"not ready: {error}", tail=error.tail)
             except StepFailed as error:
                 return Outcome(False, str(error))
 
