@@ -20,9 +20,11 @@ GENERATED = {"requirements.txt", "requirements-dev.txt", "LICENSE"}
 
 
 def _tracked() -> list[Path]:
-    argv = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    argv = ["git", "-c", "safe.directory=*", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others"]
     try:
-        names = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split("\0")
+        names = subprocess.run([*argv, "--exclude-standard"], check=True, capture_output=True, text=True).stdout.split(
+            "\0"
+        )
     except (FileNotFoundError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
