@@ -125,7 +125,7 @@ class Journal:
         if transaction is None:
             self._enter(live)
         else:
-            transaction.connection.execute(sa.insert(changes).values(**_row(live)))
+            transaction.connection.execute(sa.insert(changes).values(**_row(live, live.change)))
             # First: whoever sees the site that is stored here also sees that a change is at work on it.
             transaction.effects.insert(0, lambda: self._enter(live))
         return live
@@ -168,18 +168,22 @@ class Journal:
             problems=tuple(problems),
             result={**live.change.result, **(result or {})},
         )
-        live.change = change
+        late = False
         try:
             with self.store.write() as transaction:
                 if also is not None:
                     also(transaction)
                 self._flush_late(transaction)
-                self._write_end(transaction, live)
+                self._write_end(transaction, live, change)
         except AlveoleError:
             if also is not None:
                 raise
-            self._late.append(live)
+            late = True
         with self.news:
+            # Only now: who sees a change as ended must find what it did.
+            live.change = change
+            if late:
+                self._late.append(live)
             live.ticks += 1
             self._live.pop(live.id, None)
             if change.site_id is not None and self._by_site.get(change.site_id) is live:
@@ -189,10 +193,11 @@ class Journal:
 
     def _flush_late(self, transaction: Transaction) -> None:
         while self._late:
-            self._write_end(transaction, self._late.popleft())
+            live = self._late.popleft()
+            self._write_end(transaction, live, live.change)
 
-    def _write_end(self, transaction: Transaction, live: Live) -> None:
-        row = _row(live)
+    def _write_end(self, transaction: Transaction, live: Live, change: Change) -> None:
+        row = _row(live, change)
         if live.stored:
             transaction.connection.execute(sa.update(changes).where(changes.c.id == live.id).values(**row))
         else:
@@ -310,8 +315,7 @@ class Journal:
             yield change
 
 
-def _row(live: Live) -> dict[str, Any]:
-    change = live.change
+def _row(live: Live, change: Change) -> dict[str, Any]:
     return {
         "id": change.id,
         "verb": change.verb,

@@ -254,7 +254,6 @@ def test_the_whole_life_of_a_site(door: Door) -> None:
     until(lambda: door.http.get("/v1/backups").json() == [])
 
 
-@pytest.mark.xfail(reason="Journal.end shows a change as ended before its commit", strict=False)
 def test_a_change_that_ended_is_stored(door: Door) -> None:
     """Fault 2: what is answered as done is in the database, and is seen by whoever asks next."""
     door.site(stopped=True)
