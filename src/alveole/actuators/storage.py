@@ -228,7 +228,11 @@ class Storage:
             mounts.remove_tree(paths.volumes(data, generation))
         if not others:
             # The last one takes everything along, the changes of the root too.
-            disk.detach(paths.disk_mount(self._settings, site))
+            target = paths.disk_mount(self._settings, site)
+            disk.detach(target)
+            with contextlib.suppress(OSError):
+                # Mounting it once more has made this anew, after the end of the last instance.
+                target.parent.rmdir()
             paths.disk_image(self._settings, site).unlink(missing_ok=True)
             mounts.remove_tree(paths.data_dir(self._settings, site, False))
         self._stamp(site, generation).unlink(missing_ok=True)
