@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,6 +60,8 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The bridge's own address."""
     ipv6: str = "fd61:6c76:656f::/64"
     """Private IPv6 network of the sites."""
+    resolvers: tuple[str, ...] = ()
+    """Name servers of the sites that may go out, private ones too; none: the machine's own public ones."""
 
 
 class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -246,6 +248,14 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
     for key, address in (("gateway_ipv4", plan.gateway4), ("first_ipv4", plan.first4)):
         if address not in plan.network4:
             wrong(f"network.{key}", f"{address} is not in {plan.network4}")
+    for place, address in enumerate(settings.network.resolvers):
+        try:
+            resolver = ip_address(address)
+        except ValueError:
+            wrong(f"network.resolvers[{place}]", f"{address!r} is not an address")
+        else:
+            if resolver.is_loopback or resolver.is_multicast or resolver.is_unspecified:
+                wrong(f"network.resolvers[{place}]", f"{address} cannot be reached from a site")
     if plan.network6.prefixlen != 64:
         wrong("network.ipv6", "is not a /64")
     if not problems and plan.capacity() < 1:

@@ -13,6 +13,7 @@ from alveole.config import Network, Settings
 from alveole.host import netlink
 from alveole.host.firewall import render
 from alveole.host.network import group_of
+from alveole.host.run import run
 
 GOLDEN = Path(__file__).parent / "network_rules.nft"
 
@@ -26,6 +27,19 @@ def test_nothing_of_one_instance_is_in_the_rules_of_another() -> None:
     other = render(Settings(network=Network(bridge="other0", table="other")))
     assert "alveole0" not in other and "table inet alveole " not in other
     assert str(group_of("alveole0")) in one and str(group_of("alveole0")) not in other
+
+
+def test_only_port_53_of_named_resolvers_is_open() -> None:
+    rules = render(Settings(network=Network(resolvers=("10.0.0.53", "fd00::53"))))
+    assert "\t\tip saddr @out4 ip daddr { 10.0.0.53 } meta l4proto { tcp, udp } th dport 53 accept\n" in rules
+    assert "\t\tip6 saddr @out6 ip6 daddr { fd00::53 } meta l4proto { tcp, udp } th dport 53 accept\n" in rules
+    assert rules.index("10.0.0.53") > rules.index("goto refuse")
+    assert "dport 53" not in render(Settings())
+
+
+def test_the_kernel_takes_the_rules_of_named_resolvers() -> None:
+    settings = Settings(network=Network(table="alvcheck", resolvers=("10.0.0.53", "192.168.1.1", "fd00::53")))
+    run(["nft", "--check", "-f", "-"], stdin=render(settings).encode())
 
 
 def test_groups_come_in_pairs_and_never_touch_the_default_one() -> None:

@@ -27,6 +27,7 @@ import re
 import struct
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -77,6 +78,21 @@ class FirewallState(msgspec.Struct, frozen=True):
 
     stamp: str
     problems: tuple[str, ...]
+
+
+def _resolvers(settings: Settings) -> str:
+    """Rules that open port 53 of the name servers named in the settings, which may be private."""
+    lines = []
+    for family, name in (("ip", "out4"), ("ip6", "out6")):
+        version = 4 if family == "ip" else 6
+        found = [a for text in settings.network.resolvers if (a := ip_address(text)).version == version]
+        if found:
+            servers = ", ".join(str(address) for address in found)
+            rule = (
+                f"{family} saddr @{name} {family} daddr {{ {servers} }} meta l4proto {{ tcp, udp }} th dport 53 accept"
+            )
+            lines.append(f"\t\t{rule}\n")
+    return "".join(lines)
 
 
 def render(settings: Settings) -> str:
@@ -130,7 +146,7 @@ table inet {names.table} {{
 	chain from_site {{
 		ct state invalid drop
 		oifname "{names.bridge}" goto refuse
-		ip saddr @out4 ip daddr != {plan.network4} ip daddr != {{ {closed4} }} accept
+{_resolvers(settings)}		ip saddr @out4 ip daddr != {plan.network4} ip daddr != {{ {closed4} }} accept
 		ip6 saddr @out6 ip6 daddr 2000::/3 ip6 daddr != {plan.network6} ip6 daddr != {{ {closed6} }} accept
 		goto refuse
 	}}

@@ -284,7 +284,7 @@ class NativeBackend:
             open_files=min(65_536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
             oom_score=max(200, int(Path("/proc/self/oom_score_adj").read_text())),
             seccomp=seccomp.annotation(),
-            nameservers=nameservers(),
+            nameservers=self.settings.network.resolvers[:3] or nameservers(),
         )
 
     def _edge_group(self) -> int:
