@@ -248,14 +248,14 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
     for key, address in (("gateway_ipv4", plan.gateway4), ("first_ipv4", plan.first4)):
         if address not in plan.network4:
             wrong(f"network.{key}", f"{address} is not in {plan.network4}")
-    for place, address in enumerate(settings.network.resolvers):
+    for place, text in enumerate(settings.network.resolvers):
         try:
-            resolver = ip_address(address)
+            resolver = ip_address(text)
         except ValueError:
-            wrong(f"network.resolvers[{place}]", f"{address!r} is not an address")
+            wrong(f"network.resolvers[{place}]", f"{text!r} is not an address")
         else:
             if resolver.is_loopback or resolver.is_multicast or resolver.is_unspecified:
-                wrong(f"network.resolvers[{place}]", f"{address} cannot be reached from a site")
+                wrong(f"network.resolvers[{place}]", f"{text} cannot be reached from a site")
     if plan.network6.prefixlen != 64:
         wrong("network.ipv6", "is not a /64")
     if not problems and plan.capacity() < 1:
