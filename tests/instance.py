@@ -138,6 +138,7 @@ class Instance:
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.roles: dict[str, subprocess.Popen[bytes]] = {}
         self._ca: ssl.SSLContext | None = None
+        self._ids: dict[str, str] = {}
 
     # --- life -------------------------------------------------------------------------------------
     def __enter__(self) -> Instance:
@@ -290,6 +291,12 @@ class Instance:
             if command(pid).endswith(f"serve --role {role}") and parent(pid) == self.supervisor.pid:
                 return pid
         raise AssertionError(f"{role} does not run: {self.tail()}")
+
+    def pid_is_new(self, role: str, old: int) -> bool:
+        try:
+            return self.pid_of(role) != old
+        except AssertionError:
+            return False
 
     def kill_role(self, role: str) -> None:
         pid = self.pid_of(role)
@@ -462,11 +469,13 @@ class Instance:
     # --- looking at the machine -------------------------------------------------------------------
     def workload_pid(self, name: str) -> int:
         """PID 1 of the site's live instance, as the host sees it."""
-        site = self.site(name)
-        for file in sorted(self.run_dir.glob(f"sites/{site['id']}.*/state.json")):
-            found = json.loads(file.read_text()).get("pid")
-            if found and alive(int(found)):
-                return int(found)
+        with contextlib.suppress(OSError):
+            self._ids[name] = str(self.site(name)["id"])
+        id = self._ids[name]
+        for file in sorted(self.run_dir.glob("sites/s*.*/state.json")):
+            found = json.loads(file.read_text())
+            if found["spec"]["site"] == id and found.get("pid") and alive(int(found["pid"])):
+                return int(found["pid"])
         raise AssertionError(f"{name} has no process")
 
     def mounts(self) -> list[str]:

@@ -1,0 +1,207 @@
+"""The state directory on a small file system of its own that fills up (fault 12), and damage on it (fault 14)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from instance import ApiError, Instance, page, run, until
+from test_fault_killed import APP, word
+
+INODES = 1500
+
+
+def small_disk(place: Path) -> None:
+    """A file system of 96 MiB and few inodes, in a file beside ``place``."""
+    image = place.parent / "state.img"
+    with image.open("wb") as file:
+        file.truncate(96 << 20)
+    run("mkfs.ext4", "-q", "-F", "-N", str(INODES), "-O", "^has_journal", image)
+    run("mount", "-o", "loop,nodev,nosuid", image, place)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Instance]:
+    with Instance(state_on=small_disk) as made:
+        made.create("still", page("static page"))
+        # Without a limit of its own the site writes to the machine's disk.
+        made.api("POST", "/v1/plans", {"name": "open", "cpu_millis": 500, "memory_bytes": 128 << 20, "pids": 64})
+        made.create("app", word("one"), plan="open", **APP)
+        made.create("spare", page("spare"))
+        yield made
+
+
+@contextlib.contextmanager
+def full(machine: Instance, what: str) -> Iterator[None]:
+    """Nothing is left of ``what``: bytes or inodes."""
+    place = machine.state / "filler"
+    place.mkdir()
+    try:
+        if what == "bytes":
+            with contextlib.suppress(OSError), (place / "big").open("wb", buffering=0) as file:
+                for size in (1 << 20, 4096, 512):
+                    with contextlib.suppress(OSError):
+                        while True:
+                            file.write(b"x" * size)
+        else:
+            with contextlib.suppress(OSError):
+                for number in range(INODES * 2):
+                    (place / str(number)).touch()
+        yield
+    finally:
+        run("rm", "-rf", place)
+
+
+@pytest.mark.parametrize("what", ["bytes", "inodes"])
+def test_the_state_disk_is_full(machine: Instance, what: str) -> None:
+    """Fault 12: reading, serving and looking work; writing is refused cleanly; afterwards all is as before."""
+    with full(machine, what):
+        assert machine.fetch("still").status == 200 and machine.fetch("app").body == "one"
+        assert {each["name"] for each in machine.api("GET", "/v1/sites")} >= {"still", "app"}
+        assert machine.api("GET", "/v1/status")["agent"] is True
+        assert machine.cli("site", "show", "still", "--json").json["state"] == "running"
+        assert machine.cli("why", "still", "--json").json["links"]
+        done = machine.cli("site", "create", "more", "--from", str(source(machine)), "--json", status=3)
+        assert "no-room" in done.out + done.err or "room" in done.out + done.err, done
+        done = machine.cli("backup", "create", "app", "--json", status=None)
+        assert done.status in (3, 5), done
+        assert machine.fetch("still").status == 200 and machine.fetch("app").body == "one"
+    until(lambda: machine.site("app")["change"] is None, 20)
+    machine.until_kept()
+    assert "more" not in {each["name"] for each in machine.api("GET", "/v1/sites")}
+    machine.cli("site", "create", "more", "--from", str(source(machine)))
+    machine.until_answers("more", "content")
+    machine.destroy("more")
+
+
+def test_deleting_makes_room(machine: Instance) -> None:
+    """Fault 12: a full disk does not keep anybody from stopping and destroying a site."""
+    with full(machine, "bytes"):
+        machine.cli("site", "stop", "spare")
+        machine.cli("site", "destroy", "spare", "--yes")
+        assert machine.fetch("spare").status == 404
+    machine.until_kept()
+
+
+def test_control_and_agent_start_on_a_full_disk(machine: Instance) -> None:
+    """Fault 12: what is kept is served and shown, and whatever ended is started again."""
+    with full(machine, "bytes"):
+        machine.stop()
+        machine.start()
+        assert machine.fetch("still").status == 200
+        os.kill(machine.workload_pid("still"), 9)
+        machine.until_answers("still", seconds=20)
+    machine.until_kept()
+
+
+def source(machine: Instance) -> Path:
+    place = machine.root / "source"
+    place.mkdir(exist_ok=True)
+    (place / "index.html").write_text("content " * 20_000)
+    return place
+
+
+def flip(file: Path, at: float = 0.5) -> None:
+    content = bytearray(file.read_bytes())
+    content[int(len(content) * at)] ^= 0xFF
+    file.write_bytes(content)
+
+
+def test_a_damaged_certificate_is_replaced_and_never_served() -> None:
+    """Fault 14."""
+    with Instance() as alveole:
+        alveole.create("own", page("own"), domains=["own.example.org"])
+        file = alveole.state / "certs" / "own.example.org.pem"
+        before = file.read_bytes()
+        flip(file, 0.6)
+        damaged = file.read_bytes()
+        until(lambda: file.exists() and file.read_bytes() not in (before, damaged) or file.read_bytes() == before, 15)
+        alveole.until_answers("own.example.org", https=True)
+        repairs = [each["reason"] for each in alveole.journal() if each["verb"] == "repair"]
+        assert any("certificate/own.example.org" in reason for reason in repairs), repairs
+
+
+def test_a_damaged_row_is_named_and_set_aside() -> None:
+    """Fault 14: the other sites are as they were, the damaged one is named and its instance goes on."""
+    with Instance() as alveole:
+        alveole.create("good", page("good"))
+        alveole.create("hurt", page("hurt"))
+        id = alveole.site("hurt")["id"]
+        alveole.stop()
+        with sqlite3.connect(alveole.state / "control" / "alveole.db") as database:
+            changed = database.execute(
+                "UPDATE sites SET document = replace(document, '\"hurt\"', '\"evil\"') WHERE id = ?", (id,)
+            )
+            assert changed.rowcount == 1
+        alveole.start()
+        status = alveole.api("GET", "/v1/status")
+        assert any(id in each or "hurt" in each for each in status["damaged"]), status
+        assert {each["name"] for each in alveole.api("GET", "/v1/sites")} == {"good"}
+        assert alveole.fetch("good").status == 200
+        assert alveole.fetch("hurt").body.count("hurt") and alveole.fetch("evil").status == 404
+        with pytest.raises(ApiError) as caught:
+            alveole.site(id)
+        assert caught.value.status in (404, 409)
+        alveole.create("new", page("new"))
+        assert alveole.fetch("new").status == 200
+
+
+def test_a_damaged_database_is_read_only_and_named() -> None:
+    """Fault 14: a page of the database is rubbish; sites are served, nothing is written, doctor or status names it."""
+    with Instance() as alveole:
+        alveole.create("good", page("good"))
+        for number in range(3):
+            alveole.update("good", page(str(number)))
+        alveole.stop()
+        file = alveole.state / "control" / "alveole.db"
+        with sqlite3.connect(file) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (root,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_changes_1'").fetchone()
+            (size,) = database.execute("PRAGMA page_size").fetchone()
+        content = bytearray(file.read_bytes())
+        content[(root - 1) * size + 8 : root * size] = b"\xa5" * (size - 8)
+        owner = file.stat()
+        file.write_bytes(content)
+        os.chown(file, owner.st_uid, owner.st_gid)
+        for beside in ("-wal", "-shm"):
+            file.with_name(file.name + beside).unlink(missing_ok=True)
+        alveole.start(ready=False)
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError, ApiError):
+                return bool(alveole.api("GET", "/v1/status")["damaged"])
+            return False
+
+        until(answers, 20, lambda: alveole.tail())
+        assert alveole.fetch("good").status == 200
+        with pytest.raises(ApiError) as caught:
+            alveole.create("more", page("x"))
+        assert caught.value.status in (409, 503), caught.value
+        assert "damaged" in str(caught.value.document)
+        assert [each["name"] for each in alveole.api("GET", "/v1/sites")] == ["good"]
+
+
+def test_damaged_content_is_noticed(machine: Instance) -> None:
+    """Fault 14: the link to the live release is broken by hand; it comes back."""
+    site = machine.site("still")
+    current = machine.state / "sites" / site["id"] / "content" / "current"
+    current.unlink()
+    machine.until_answers("still", "static page")
+
+
+def test_damaged_upload_is_refused(machine: Instance) -> None:
+    """Fault 14: an archive with a flipped bit is refused as a whole, and named."""
+    content = bytearray(word("x" * 4000))
+    content[len(content) // 2] ^= 0xFF
+    with pytest.raises(ApiError) as caught:
+        found: Any = machine.create("flipped", bytes(content), wait=False, **APP)
+        ended = machine.ended(found["id"])
+        assert ended["state"] == "failed" and ended["problems"], ended
+        raise ApiError(422, ended)
+    assert caught.value.status == 422
+    until(lambda: "flipped" not in {each["name"] for each in machine.api("GET", "/v1/sites")}, 10)
