@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from alveole.agent import protocol
+from alveole.agent.checks import check_step, known_scopes
 from alveole.backends.base import Actuator, Say
 from alveole.errors import AlveoleError, InvalidInput, Refused
 from alveole.model.resource import Kind, Observation, Observed, Outcome, Step
@@ -46,9 +47,10 @@ class Agent:
     def _observe(self, request: protocol.Observe, _files: list[int], _say: Say) -> Observation:
         found: list[Observed] = []
         unknown: list[tuple[Kind, str]] = []
+        scopes = known_scopes(request.scopes)
         for actuator in self._actuators:
             try:
-                seen = actuator.observe(request.scopes)
+                seen = actuator.observe(scopes)
             except (OSError, AlveoleError) as error:
                 log.warning("could not look at %s: %s", ", ".join(sorted(actuator.kinds)), error)
                 unknown.extend((kind, str(error)) for kind in actuator.kinds)
@@ -61,6 +63,7 @@ class Agent:
         step = request.step
         began = time.monotonic()
         try:
+            check_step(step)
             outcome = self._by_kind[step.id.kind].apply(step, say)
         except AlveoleError as error:
             temporary = not isinstance(error, InvalidInput | Refused)

@@ -15,7 +15,19 @@ import msgspec
 
 from alveole.backends.base import Usage
 from alveole.errors import Problem
-from alveole.model.names import BackupId, BaseKey, Digest, Package, SiteId
+from alveole.model.names import (
+    BackupId,
+    BaseKey,
+    Digest,
+    Domain,
+    Generation,
+    Number,
+    Package,
+    PathPrefix,
+    Port,
+    SiteId,
+    Slot,
+)
 from alveole.model.resource import Observation, Outcome, Step
 from alveole.model.site import Base, Release
 
@@ -59,14 +71,14 @@ class ImportRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     """
 
     site: SiteId
-    number: int
+    number: Number
     format: ArchiveFormat | None = None
     """``None``: recognised from its first bytes."""
 
 
 class DropRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-release"):
     site: SiteId
-    number: int
+    number: Number
     digest: Digest
 
 
@@ -77,7 +89,7 @@ class RemoveSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="r
     """
 
     site: SiteId
-    number: int
+    number: Number
 
 
 class ImportImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="import-image"):
@@ -106,10 +118,11 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="exec"):
     """
 
     site: SiteId
-    slot: int
-    argv: tuple[str, ...]
+    slot: Slot
+    argv: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=4096)]
     tty: bool = False
-    uid: int | None = None
+    uid: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | None = None
+    """An id inside the container."""
 
 
 class CreateBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="create-backup"):
@@ -117,9 +130,9 @@ class CreateBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
 
     id: BackupId
     site: SiteId
-    number: int
-    slot: int
-    generation: int
+    number: Number
+    slot: Slot
+    generation: Generation
     release: Digest | None
     manifest: str
 
@@ -140,9 +153,9 @@ class RestoreBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     snapshot: str
     digest: Digest
     site: SiteId
-    number: int
-    generation: int
-    disk_bytes: int | None
+    number: Number
+    generation: Generation
+    disk_bytes: Annotated[int, msgspec.Meta(ge=1)] | None
 
 
 class DropBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-backup"):
@@ -161,11 +174,11 @@ class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="insp
     """→ ``tuple[Link, ...]``: the chain from a name to the application, each link really tried."""
 
     site: SiteId
-    number: int
-    slot: int
-    domain: str
-    path: str | None = None
-    port: int | None = None
+    number: Number
+    slot: Slot
+    domain: Domain
+    path: PathPrefix | None = None
+    port: Port | None = None
 
 
 class Doctor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="doctor"):

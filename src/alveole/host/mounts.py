@@ -181,6 +181,8 @@ def plain_directories(upper: Path, base: Path, wanted: Iterable[str], uid_start:
     The layer was written by the site: it is walked without following a link.
     """
     for path in wanted:
+        if ".." in Path(path).parts:
+            raise ValueError(f"{path!r} leads out of the root")
         fd = os.open(upper, _DIRECTORY)
         lower: Path | None = base
         try:

@@ -43,6 +43,10 @@ Digest = Annotated[str, msgspec.Meta(pattern=DIGEST)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 BaseKey = Annotated[str, msgspec.Meta(pattern=r"^(?:host|debian|oci)-[0-9a-f]{16}\Z")]
 BackupId = Annotated[str, msgspec.Meta(pattern=r"^b[a-z2-7]{12}\Z")]
+Number = Annotated[int, msgspec.Meta(ge=1, le=16_777_216)]
+"""The lease of a site. Never 0 or less: its uid range would then be one of the machine's own."""
+Slot = Annotated[int, msgspec.Meta(ge=0, le=1)]
+Generation = Annotated[int, msgspec.Meta(ge=1, le=999_999_999)]
 
 # ``\\Z`` and never ``$``: in Python ``$`` also matches before a final line feed.
 # Names that would shadow Alvéole's own on the main domain, or confuse a reader.

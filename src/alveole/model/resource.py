@@ -21,7 +21,19 @@ from typing import Annotated
 
 import msgspec
 
-from alveole.model.names import BaseKey, Digest, Domain, EnvKey, PathPrefix, Port, SiteId
+from alveole.model.names import (
+    BaseKey,
+    Digest,
+    Domain,
+    EnvKey,
+    Generation,
+    Number,
+    PathPrefix,
+    Port,
+    SiteId,
+    Slot,
+    VolumeName,
+)
 from alveole.model.site import Access, Base, BaseKind, Limits, Process, VolumeMount
 
 PLATFORM = "platform"
@@ -76,7 +88,7 @@ class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     """Makes ``digest`` the live content (the link ``current``). Importing it is a call of its own."""
 
     site: SiteId
-    number: int
+    number: Number
     digest: Digest
 
 
@@ -84,9 +96,9 @@ class StorageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     """The writable part: a directory, or a file of ``disk_bytes`` mounted as a partition."""
 
     site: SiteId
-    number: int
-    generation: int
-    volumes: tuple[str, ...]
+    number: Number
+    generation: Generation
+    volumes: tuple[VolumeName, ...]
     disk_bytes: int | None
 
 
@@ -98,8 +110,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     """
 
     site: SiteId
-    number: Annotated[int, msgspec.Meta(ge=1)]
-    slot: Annotated[int, msgspec.Meta(ge=0, le=1)]
+    number: Number
+    slot: Slot
     hostname: str
     base: BaseKey
     base_kind: BaseKind
@@ -109,11 +121,11 @@ class WorkloadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     port: Port | None
     env: dict[EnvKey, str]
     volumes: tuple[VolumeMount, ...]
-    data_generation: int
+    data_generation: Generation
     limits: Limits
     health: str
-    ready_seconds: int
-    stop_seconds: int
+    ready_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)]
+    stop_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)]
     incarnation: int
     release: Digest | None = None
     """Set for what must start anew with its content; static sites follow the link instead."""
@@ -121,8 +133,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
 
 class AddressSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="address"):
     site: SiteId
-    number: int
-    slot: int
+    number: Number
+    slot: Slot
 
 
 class CertificateSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="certificate"):
@@ -142,8 +154,8 @@ class RouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ro
     """One name (``domain``) or one path of the main domain (``path``) and where it leads."""
 
     site: SiteId
-    number: int
-    slot: int
+    number: Number
+    slot: Slot
     target: RouteTarget
     port: Port | None
     """``None``: the instance's Unix socket."""
