@@ -22,6 +22,9 @@ from alveole.model.site import GIB, MIB
 
 DEFAULT_FILE = Path("/etc/alveole/alveole.toml")
 ENVIRONMENT = "ALVEOLE_CONFIG"
+_UIDS = 65_536
+#: Ids have 32 bits, and the last is "no id" (user_namespaces(7), chown(2)).
+_LAST_UID = (1 << 32) - 1
 
 Interface = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,14}\Z")]
 User = Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}\Z")]
@@ -173,8 +176,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def uid_start(self, number: int) -> int:
-        """First host uid of site ``number``; container root. The site's own user is 1000 above."""
-        return self.users.first_uid + number * 65_536
+        """First host uid of site ``number``; container root. The site's own user is 1000 above.
+
+        Raises ``InvalidInput`` for a number whose range is not wholly between ``first_uid`` and the end of
+        all ids: the kernel takes an id modulo 2³², so a range beyond would be that of the machine's own root.
+        """
+        start = self.users.first_uid + number * _UIDS
+        if number < 0 or start + _UIDS > _LAST_UID:
+            raise InvalidInput(f"there are no user ids for site number {number}", field="number")
+        return start
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Settings:
@@ -260,6 +270,13 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
         wrong("network.ipv6", "is not a /64")
     if not problems and plan.capacity() < 1:
         wrong("network.first_ipv4", "leaves no room for a site in the first quarter of the network")
+    ranges = (_LAST_UID - settings.users.first_uid) // _UIDS - 1
+    if plan.capacity() > ranges:
+        wrong(
+            "network.ipv4",
+            f"holds {plan.capacity():,} sites, and there are user ids for {ranges:,}",
+            "choose a smaller network or a lower users.first_uid",
+        )
     for place, network in enumerate(settings.edge.trusted_proxies):
         problems.extend(check_network(network, f"{origin}: edge.trusted_proxies[{place}]"))
     if settings.edge.http_port == settings.edge.https_port:
