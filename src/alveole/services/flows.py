@@ -144,6 +144,8 @@ class Flows(Core):
 
     def _finish(self, live: Live, site: Site, *, attempts: int) -> None:
         """Settle; when it fails and there is something to go back to, go back."""
+        # Again here: a death between the commit and the removal would leave it for a day.
+        self._drop_upload(live.work.upload)
         settled = self.loop.settle(site, live, attempts=attempts, version=site.version)
         if self.loop.stopping and settled.problems:
             return
