@@ -101,17 +101,22 @@ class Api:
 
     def __init__(self, path: Path) -> None:
         self._connection = UnixHTTP(path)
+        self._used = 0.0
 
     def call(
         self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, type: str = "application/json"
     ) -> Any:
         content = raw if raw is not None else (json.dumps(body).encode() if body is not None else None)
         headers = {"Content-Type": type} if content is not None else {}
+        if time.monotonic() - self._used > 10:
+            # The server closes a connection that was idle for long; a POST into it would be lost.
+            self._connection.close()
         for last in (False, True):
             try:
                 self._connection.request(method, path, content, headers)
                 answer = self._connection.getresponse()
                 text = answer.read()
+                self._used = time.monotonic()
                 break
             except (http.client.HTTPException, OSError):
                 # A server may close an idle connection at any time.

@@ -5,7 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from common import BenchError, fetch, pin, unpin
+from common import BenchError, cpu_seconds, fetch, pin, unpin
 from load import installed, wrk
 from peers import HandNginx
 from report import Row, Session, interleave, main, median, name
@@ -54,10 +54,22 @@ def figure(session: Session) -> list[Row]:
                     if status != 200:
                         raise BenchError(f"{label} gives {status} for {host}")
 
+            workers = {
+                "edge": alveole.edge_workers(),
+                "plain": plain.workers(),
+                "keepalive": kept.workers(),
+                "plain, no log": bare.workers(),
+                "keepalive, no log": kept_bare.workers(),
+                "direct": direct.workers(),
+            }
+            cost: dict[str, list[float]] = {label: [] for label in ports}
+
             def load(label: str, _number: int) -> float:
+                before = cpu_seconds(workers[label])
                 seen = wrk(ports[label], hosts, seconds, core=OTHER_CORE)
                 if seen.wrong:
                     raise BenchError(f"{label}: {seen.wrong} wrong answers under load")
+                cost[label].append((cpu_seconds(workers[label]) - before) / (seen.requests_per_second * seconds))
                 # Connections that idle out meanwhile are not the next one's business.
                 time.sleep(0.3)
                 return seen.requests_per_second
@@ -68,13 +80,17 @@ def figure(session: Session) -> list[Row]:
     finally:
         unpin(others | alveole.edge_workers())
     middle = {label: median(values) for label, values in seen.items()}
+    each = {label: median(values) * 1e6 for label, values in cost.items()}
     against_plain = middle["edge"] / middle["plain"]
     against_kept = middle["edge"] / middle["keepalive"]
     note = (
         f"{seconds} s a run, wrk with 32 connections; share of direct: edge "
         f"{middle['edge'] / middle['direct']:.2f}, plain {middle['plain'] / middle['direct']:.2f}, keep-alive "
         f"{middle['keepalive'] / middle['direct']:.2f}; blocks without any access log: plain "
-        f"{middle['plain, no log']:,.0f}, keep-alive {middle['keepalive, no log']:,.0f}; direct {middle['direct']:,.0f}"
+        f"{middle['plain, no log']:,.0f}, keep-alive {middle['keepalive, no log']:,.0f}; direct {middle['direct']:,.0f}; "
+        f"the proxy's own CPU a request: edge {each['edge']:.0f} µs, plain {each['plain']:.0f} µs "
+        f"({each['plain'] / each['edge']:.2f}), keep-alive {each['keepalive']:.0f} µs "
+        f"({each['keepalive'] / each['edge']:.2f})"
     )
     ours = f"{middle['edge']:,.0f} requests/s"
     return [
