@@ -87,8 +87,8 @@ def figure(session: Session) -> list[Row]:
         f"{seconds} s a run, wrk with 32 connections; share of direct: edge "
         f"{middle['edge'] / middle['direct']:.2f}, plain {middle['plain'] / middle['direct']:.2f}, keep-alive "
         f"{middle['keepalive'] / middle['direct']:.2f}; blocks without any access log: plain "
-        f"{middle['plain, no log']:,.0f}, keep-alive {middle['keepalive, no log']:,.0f}; direct {middle['direct']:,.0f}; "
-        f"the proxy's own CPU a request: edge {each['edge']:.0f} µs, plain {each['plain']:.0f} µs "
+        f"{middle['plain, no log']:,.0f}, keep-alive {middle['keepalive, no log']:,.0f}; direct {middle['direct']:,.0f}"
+        f"; the proxy's own CPU a request: edge {each['edge']:.0f} µs, plain {each['plain']:.0f} µs "
         f"({each['plain'] / each['edge']:.2f}), keep-alive {each['keepalive']:.0f} µs "
         f"({each['keepalive'] / each['edge']:.2f})"
     )
