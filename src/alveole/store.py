@@ -7,7 +7,8 @@ connections write and checkpoint; readers have connections of their own that can
 plans are also kept decoded in memory, replaced after each commit, so that lists and passes cost no
 query.
 
-A full disk refuses writes with ``NoRoom`` and leaves reading as it is. A row whose checksum does not
+A full disk leaves reading as it is; what makes room can still be written (:mod:`alveole.reserve`), and
+when that is used up too, writes are refused with ``NoRoom``. A row whose checksum does not
 fit its document is named in :attr:`Store.damaged` and set aside: nothing is planned for that site.
 """
 
@@ -33,6 +34,7 @@ from alveole.agent.protocol import Image
 from alveole.errors import AlveoleError, NoRoom, Refused, Temporary
 from alveole.failpoints import hit
 from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePlan, Site
+from alveole.reserve import Reserve
 
 #: The newest migration; a test keeps it equal to the newest script.
 HEAD = "0001"
@@ -68,6 +70,9 @@ class Store:
         """What was set aside and why, by the site's id (or ``database``)."""
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.reserve = Reserve(path.parent / "reserve")
+        # Opening needs two more files and some pages.
+        self.reserve.keep()
         self._writer = sa.create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args=_CONNECT)
         sa.event.listen(self._writer, "connect", _prepare_writer)
         sa.event.listen(self._writer, "begin", _begin_immediate)
@@ -223,6 +228,7 @@ class Store:
         if "database" in self.damaged:
             raise Refused(f"the database is damaged and read-only: {self.damaged['database']}")
         with self._lock:
+            self.reserve.keep()
             transaction = Transaction(self)
             with _mapped(), self._writer.begin() as connection:
                 transaction.connection = connection

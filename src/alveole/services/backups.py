@@ -77,7 +77,7 @@ class BackupVerbs(SiteVerbs):
                 transaction=transaction,
             )
 
-        return self._accept(caller, self._digest("backup", request.digest()), key, build)
+        return self._accept(caller, self._digest("backup", request.digest()), key, build, self._need_room)
 
     def list_backups(self, caller: Actor, site: str | None = None) -> tuple[views.BackupView, ...]:
         self._allow(caller, "look")
@@ -127,7 +127,7 @@ class BackupVerbs(SiteVerbs):
                 transaction=transaction,
             )
 
-        return self._accept(caller, self._digest("restore", backup, request.digest()), key, build)
+        return self._accept(caller, self._digest("restore", backup, request.digest()), key, build, self._need_room)
 
     def _reserve(self, caller: Actor, name: str, transaction: Transaction) -> Site:
         """A row with a name and a number; everything else comes from the manifest once it is read."""

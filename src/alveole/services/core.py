@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alveole import tables
 from alveole.compile import site_domain
 from alveole.config import Settings
-from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem, Refused
+from alveole.errors import AlveoleError, Denied, InvalidInput, NoRoom, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Journal, Live
 from alveole.model.addressing import Addressing
@@ -94,6 +94,11 @@ class Core:
         """What the site holds in the table of names: its domains and its path."""
         own = (site_domain(site.name, self.settings), *site.domains)
         return own if site.path is None else (*own, f"@{site.path}")
+
+    def _need_room(self) -> None:
+        """Raise ``NoRoom`` for what makes the platform grow while only the last reserve is left."""
+        if self.store.reserve.short():
+            raise NoRoom("the state disk is full", hint="free some space; serving, stopping and deleting go on")
 
     # --- accepting ----------------------------------------------------------------------------
     def _accept(

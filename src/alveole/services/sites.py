@@ -45,6 +45,7 @@ class SiteVerbs(Flows):
             nonlocal base
             # Everything is checked before the agent is asked for anything, and again in the transaction.
             self._draft(caller, request, _placeholder(request))
+            self._need_room()
             base = self._resolve_base(request.base, request.packages, _wants_static(request))
 
         def build(transaction: Transaction) -> Live:
@@ -353,6 +354,7 @@ class SiteVerbs(Flows):
             old = self._free_to_change(site, version)
             # All checks first, then the agent is asked for the base.
             self._redraft(old, request, old.base)
+            self._need_room()
             if request.base is not UNSET or request.packages is not UNSET:
                 kind = request.base if request.base is not UNSET else str(old.base.kind)
                 packages = request.packages if request.packages is not UNSET else old.base.packages
