@@ -131,10 +131,19 @@ class ApiError(Exception):
 
 class Instance:
     def __init__(
-        self, *, split: bool = False, drift: float = 1.0, more: str = "", state_on: Callable[[Path], None] | None = None
+        self,
+        *,
+        split: bool = False,
+        drift: float = 1.0,
+        more: str = "",
+        state_on: Callable[[Path], None] | None = None,
+        alone: bool = False,
     ) -> None:
-        """``more`` is added to the settings; ``state_on`` may mount something at the state directory first."""
-        self.split, self.drift, self.more, self.state_on = split, drift, more, state_on
+        """``more`` is added to the settings; ``state_on`` may mount something at the state directory first.
+
+        ``alone``: only the agent, which makes nothing by itself.
+        """
+        self.split, self.drift, self.more, self.state_on, self.alone = split or alone, drift, more, state_on, alone
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.roles: dict[str, subprocess.Popen[bytes]] = {}
         self._ca: ssl.SSLContext | None = None
@@ -159,6 +168,10 @@ class Instance:
                 if self.state_on is not None:
                     self.state_on(self.state)
                 self.seed_bases()
+                if self.alone:
+                    self.start_role("agent")
+                    until(self.agent_listens, 20, self.tail)
+                    return self
                 self.start(ready=False)
                 # The bridge holds the octet from here on.
                 self.until_ready()
@@ -437,7 +450,7 @@ class Instance:
         connection.sock = raw
         try:
             if https:
-                context = self.trust() if trusted else ssl._create_unverified_context()
+                context = self.trust() if trusted else ssl._create_unverified_context()  # noqa: S323  a test asks for it
                 connection.sock = context.wrap_socket(raw, server_hostname=host)
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
@@ -495,11 +508,7 @@ class Instance:
 
     def cgroups(self) -> list[str]:
         return sorted(
-            {
-                str(Path(directory).relative_to(top))
-                for top in cgroup_tops(self.tag)
-                for directory, _, _ in os.walk(top)
-            }
+            {str(Path(directory).relative_to(top)) for top in cgroup_tops(self.tag) for directory, _, _ in os.walk(top)}
         )
 
     def site_pids(self) -> set[int]:

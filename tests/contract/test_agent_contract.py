@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from alveole.agent import protocol
+from alveole.agent.client import AgentClient
 from alveole.compile import CURRENT, compile_platform, compile_site
-from alveole.config import Settings
+from alveole.config import Settings, load
 from alveole.errors import AlveoleError, Refused
 from alveole.model.resource import PLATFORM, Action, Desired, Kind, Observed, ResourceId, Step
 from alveole.model.site import BUILT_IN_PLANS, Base, Process, Release, Run, Site, Wanted
 from alveole.plan import plan
 from alveole.ports import AgentPort
 from alveole.testing import FakeAgent
+from instance import Instance
 
 PLANS = {each.name: each.limits for each in BUILT_IN_PLANS}
 SITE = "saaaaaaaaaaaa"
@@ -38,11 +43,19 @@ def fake() -> Iterator[tuple[AgentPort, Settings]]:
     assert not agent.violations
 
 
+@contextmanager
+def real() -> Iterator[tuple[AgentPort, Settings]]:
+    with Instance(alone=True) as alone:
+        settings = load(alone.config)
+        yield AgentClient(settings.agent_socket), settings
+        assert not [each for each in alone.interfaces() if not each.endswith("br")]
+
+
 Made = Callable[[], AbstractContextManager[tuple[AgentPort, Settings]]]
-AGENTS: dict[str, Made] = {"fake": fake}
+AGENTS: dict[str, Made] = {"fake": fake, "real": real}
 
 
-@pytest.fixture(params=list(AGENTS))
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.root)])
 def machine(request: pytest.FixtureRequest) -> Iterator[tuple[AgentPort, Settings]]:
     with AGENTS[request.param]() as made:
         yield made

@@ -10,16 +10,16 @@ from instance import archive
 
 PYTHON = "/usr/bin/python3"
 #: The course's gunicorn hello-world, with a word to tell releases apart.
-HELLO = '''
+HELLO = """
 import os
 
 def app(environ, start_response):
     data = b"Hello, {0}!\\n"
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(data)))])
     return iter([data])
-'''
+"""
 #: Answers with what it knows; echoes one WebSocket frame. Listens on $PORT, else on $ALVEOLE_SOCKET.
-ASK = '''
+ASK = """
 import base64, hashlib, json, os, socket, socketserver, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -81,7 +81,7 @@ else:
     server = Unix(path, Handler)
     os.umask(old)
     server.serve_forever()
-'''
+"""
 
 
 def hello(word: str) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from instance import GUNICORN, Instance, one_at_a_time, until
+from instance import GUNICORN, ApiError, Instance, one_at_a_time, until
 
 _turn = itertools.count(1)
 
@@ -53,9 +53,9 @@ class Sites:
         there = {each["name"]: each for each in self.alveole.api("GET", "/v1/sites")}
         for name in self.made:
             if name in there:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(ApiError):
                     until(lambda name=name: self.alveole.site(name)["change"] is None, 20)  # type: ignore[misc]
-                self.alveole.destroy(name)
+                    self.alveole.destroy(name)
 
 
 @pytest.fixture

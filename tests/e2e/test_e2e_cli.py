@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from apps import ON_PORT, ask
 from conftest import Sites
+
 from instance import Instance, clean_environment, directory, until
 
 KEYS = {
@@ -142,9 +143,7 @@ def test_plans(alveole: Instance, sites: Sites) -> None:
     alveole.destroy(name)
     alveole.cli("plan", "delete", "tiny-one")
     alveole.cli("plan", "show", "tiny-one", status=4)
-    bad = alveole.cli(
-        "plan", "create", "Bad", "--cpu", "x", "--memory", "y", "--pids", "0", "--json", status=2
-    )
+    bad = alveole.cli("plan", "create", "Bad", "--cpu", "x", "--memory", "y", "--pids", "0", "--json", status=2)
     assert bad.out or bad.err
 
 
@@ -174,7 +173,12 @@ def test_temporary_is_5(alveole: Instance, tmp_path: Path) -> None:
 
 
 def test_wrong_words_are_2(alveole: Instance) -> None:
-    for words in (("site", "nonsense"), ("site", "create"), ("site", "create", "x", "--port", "many"), ("journal", "-x")):
+    for words in (
+        ("site", "nonsense"),
+        ("site", "create"),
+        ("site", "create", "x", "--port", "many"),
+        ("journal", "-x"),
+    ):
         assert alveole.cli(*words, status=2)
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 from apps import ON_PORT, PYTHON, ask
 from conftest import Sites
+
 from instance import Instance, Load, archive, page, until
 
 #: Sleeps until it is told what to do by a file, so that it is ready first.
@@ -34,7 +35,10 @@ h.ThreadingHTTPServer(("0.0.0.0", 8000), S).serve_forever()
 @pytest.fixture
 def hog(alveole: Instance, sites: Sites) -> str:
     return sites.create(
-        archive({"hog.py": HOG}), stem="hog", command=[PYTHON, "/site/current/hog.py"], port=8000,
+        archive({"hog.py": HOG}),
+        stem="hog",
+        command=[PYTHON, "/site/current/hog.py"],
+        port=8000,
         volumes=[{"name": "data", "path": "/data"}],
     )
 
@@ -84,7 +88,8 @@ def test_a_cpu_hog_gets_its_share(alveole: Instance, sites: Sites, hog: str) -> 
 def test_a_full_disk_hits_that_site_only(alveole: Instance, sites: Sites) -> None:
     """Fault 13: the size of the plan is a hard limit; the site itself goes on answering."""
     alveole.api(
-        "POST", "/v1/plans",
+        "POST",
+        "/v1/plans",
         {"name": "cramped", "cpu_millis": 500, "memory_bytes": 128 << 20, "pids": 64, "disk_bytes": 32 << 20},
     )
     volume = [{"name": "data", "path": "/data"}]
@@ -101,7 +106,9 @@ def test_a_full_disk_hits_that_site_only(alveole: Instance, sites: Sites) -> Non
         written, number = alveole.inside(name, fill).split()
         assert int(number) == 28 and 10 < int(written) < 32
         alveole.inside(other, "open('/data/x','w').write('fine')")
-        assert "28" in alveole.inside(name, "try: open('/tmp/y','w').write('x' * 9000000)\nexcept OSError as e: print(e.errno)")
+        assert "28" in alveole.inside(
+            name, "try: open('/tmp/y','w').write('x' * 9000000)\nexcept OSError as e: print(e.errno)"
+        )
     load.check()
     shown = alveole.site(name)
     assert shown["disk_bytes"] > 10 << 20

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Sites
+
 from instance import ApiError, Instance, directory, page, until
 
 
@@ -40,7 +41,24 @@ def refused(alveole: Instance, *words: str, status: int = 2) -> Any:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "Upper", "-a", "a-", "a.b", "a_b", "a b", "ü", "x" * 41, "www", "api", "a\nb", "../x", "$(id)", "xn--a", "localhost"],
+    [
+        "",
+        "Upper",
+        "-a",
+        "a-",
+        "a.b",
+        "a_b",
+        "a b",
+        "ü",
+        "x" * 41,
+        "www",
+        "api",
+        "a\nb",
+        "../x",
+        "$(id)",
+        "xn--a",
+        "localhost",
+    ],
 )
 def test_bad_names(alveole: Instance, same: Any, name: str) -> None:
     found = refused(alveole, "--command", "x", "--", name)
@@ -56,7 +74,19 @@ def test_all_problems_at_once(alveole: Instance, same: Any) -> None:
         *("--base", "host", "--health", "x", "--ready-seconds", "0", "--from", "/no/such/place"),
     )
     fields = {each["field"].partition(".")[0] for each in found["problems"]}
-    assert fields >= {"name", "port", "plan", "domains", "path", "volumes", "env", "allow", "packages", "health", "from"}
+    assert fields >= {
+        "name",
+        "port",
+        "plan",
+        "domains",
+        "path",
+        "volumes",
+        "env",
+        "allow",
+        "packages",
+        "health",
+        "from",
+    }
     assert all(each["hint"] for each in found["problems"] if each["field"] in ("name", "port", "plan", "path", "from"))
 
 

@@ -15,6 +15,7 @@ import pytest
 from apps import GUNICORN_PORT, ON_PORT, ON_SOCKET, PYTHON, ask, hello
 from conftest import Sites
 from image import apache_image
+
 from instance import GUNICORN, Instance, archive, directory, page, run, until
 
 
@@ -96,7 +97,7 @@ def test_environment_volumes_and_what_outlives_an_update(alveole: Instance, site
     name = sites.name("env")
     source = directory(tmp_path / "a", {"ask.py": ask_text("one")})
     command = ["--command", " ".join(ON_PORT["command"]), "--port", "8000"]  # type: ignore[arg-type]
-    more = ["--env", "GREETING=a b=c \"d\" $HOME ü", "--env", "EMPTY=", "--volume", "data:/data"]
+    more = ["--env", 'GREETING=a b=c "d" $HOME ü', "--env", "EMPTY=", "--volume", "data:/data"]
     made = alveole.cli("site", "create", name, "--from", str(source), *command, *more, "--json").json
     assert made["env"] == {"GREETING": "***", "EMPTY": "***"}
     told = json.loads(alveole.fetch(name).body)
@@ -143,9 +144,10 @@ def test_a_domain_of_its_own_with_its_own_certificate(alveole: Instance, sites: 
     everywhere(alveole, domain, "mine")
     everywhere(alveole, name, "mine")
     context = alveole.trust()
-    with socket.create_connection(("127.0.0.1", alveole.https)) as raw, context.wrap_socket(
-        raw, server_hostname=domain
-    ) as secure:
+    with (
+        socket.create_connection(("127.0.0.1", alveole.https)) as raw,
+        context.wrap_socket(raw, server_hostname=domain) as secure,
+    ):
         certificate = secure.getpeercert()
         assert certificate is not None
         assert [value for _kind, value in certificate["subjectAltName"]] == [domain]
@@ -275,7 +277,9 @@ def test_addresses_are_kept_for_life_and_interfaces_go_at_stop(alveole: Instance
     host = f"http://{made['ipv4']}:8000/"
 
     def there() -> list[str]:
-        return [each for each in alveole.interfaces() if f"{made['number']:x}" in each.removeprefix(alveole.prefix)[:-1]]
+        return [
+            each for each in alveole.interfaces() if f"{made['number']:x}" in each.removeprefix(alveole.prefix)[:-1]
+        ]
 
     assert there()
     assert '"word": "a"' in run("curl", "-sS", "--max-time", "5", host).stdout

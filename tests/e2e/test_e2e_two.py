@@ -10,7 +10,9 @@ def test_two_instances_side_by_side() -> None:
     with Instance() as one:
         with Instance() as two:
             for number, each in enumerate((one, two)):
-                made = each.cli("site", "create", "blog", "--command", "x", "--port", "8000", "--dry-run", "--json").json
+                made = each.cli(
+                    "site", "create", "blog", "--command", "x", "--port", "8000", "--dry-run", "--json"
+                ).json
                 assert made["site"]["ipv4"] == f"10.{each.octet}.1.1"
                 each.create("blog", page(f"of {number}"))
                 each.create("second", page("second"))

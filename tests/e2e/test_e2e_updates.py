@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apps import GUNICORN_PORT, ON_PORT, ON_SOCKET, PYTHON, ask, hello
 from conftest import Sites
+
 from instance import GUNICORN, ApiError, Instance, Load, page, until
 
 
@@ -19,9 +20,7 @@ def test_a_static_site_is_updated_under_load(alveole: Instance, sites: Sites) ->
 def test_gunicorn_is_updated_under_load(alveole: Instance, sites: Sites, debian: str) -> None:
     sock = ["/usr/bin/gunicorn", "--bind", "unix:/run/alveole/web.sock", "app:app"]
     for command, port in ((GUNICORN_PORT, 8000), (sock, None)):
-        name = sites.create(
-            hello("0"), base="debian", packages=[GUNICORN], command=command, port=port, plan="medium"
-        )
+        name = sites.create(hello("0"), base="debian", packages=[GUNICORN], command=command, port=port, plan="medium")
         with Load(alveole, name, threads=4) as load:
             for number in (1, 2):
                 alveole.update(name, hello(str(number)))

@@ -10,24 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from instance import ApiError, Instance, page, run, until
 from test_fault_killed import APP, word
+
+from instance import ApiError, Instance, page, run, until
 
 INODES = 1500
 
 
 def small_disk(place: Path) -> None:
-    """A file system of 96 MiB and few inodes, in a file beside ``place``."""
+    """A file system of 160 MiB and few inodes, in a file beside ``place``; nothing of it is root's alone."""
     image = place.parent / "state.img"
     with image.open("wb") as file:
-        file.truncate(96 << 20)
-    run("mkfs.ext4", "-q", "-F", "-N", str(INODES), "-O", "^has_journal", image)
+        file.truncate(160 << 20)
+    run("mkfs.ext4", "-q", "-F", "-N", str(INODES), "-m", "0", "-O", "^has_journal", image)
     run("mount", "-o", "loop,nodev,nosuid", image, place)
 
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Instance]:
-    with Instance(state_on=small_disk) as made:
+    with Instance(state_on=small_disk, more="\n[content]\nreserve_bytes = 4194304\n") as made:
         made.create("still", page("static page"))
         # Without a limit of its own the site writes to the machine's disk.
         made.api("POST", "/v1/plans", {"name": "open", "cpu_millis": 500, "memory_bytes": 128 << 20, "pids": 64})
@@ -82,6 +83,8 @@ def test_the_state_disk_is_full(machine: Instance, what: str) -> None:
 def test_deleting_makes_room(machine: Instance) -> None:
     """Fault 12: a full disk does not keep anybody from stopping and destroying a site."""
     with full(machine, "bytes"):
+        refused = machine.cli("site", "create", "more", "--command", "x", "--json", status=3)
+        assert "full" in refused.out + refused.err
         machine.cli("site", "stop", "spare")
         machine.cli("site", "destroy", "spare", "--yes")
         assert machine.fetch("spare").status == 404
@@ -120,7 +123,7 @@ def test_a_damaged_certificate_is_replaced_and_never_served() -> None:
         before = file.read_bytes()
         flip(file, 0.6)
         damaged = file.read_bytes()
-        until(lambda: file.exists() and file.read_bytes() not in (before, damaged) or file.read_bytes() == before, 15)
+        until(lambda: (file.exists() and file.read_bytes() not in (before, damaged)) or file.read_bytes() == before, 15)
         alveole.until_answers("own.example.org", https=True)
         repairs = [each["reason"] for each in alveole.journal() if each["verb"] == "repair"]
         assert any("certificate/own.example.org" in reason for reason in repairs), repairs
@@ -161,7 +164,9 @@ def test_a_damaged_database_is_read_only_and_named() -> None:
         file = alveole.state / "control" / "alveole.db"
         with sqlite3.connect(file) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            (root,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_changes_1'").fetchone()
+            (root,) = database.execute(
+                "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_changes_1'"
+            ).fetchone()
             (size,) = database.execute("PRAGMA page_size").fetchone()
         content = bytearray(file.read_bytes())
         content[(root - 1) * size + 8 : root * size] = b"\xa5" * (size - 8)

@@ -7,8 +7,9 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from instance import Instance, Load, page, run, until
 from test_fault_killed import APP, word
+
+from instance import Instance, Load, page, run, until
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +64,14 @@ def test_a_veth_is_deleted(machine: Instance) -> None:
 
 def test_a_route_is_deleted_or_changed(machine: Instance) -> None:
     link = machine.run_dir / "edge" / "routes" / "app.localhost"
-    target = os.readlink(link)
+    target = str(link.readlink())
     link.unlink()
     machine.until_answers("app", "one")
     journalled(machine, "app: route/app.localhost")
-    other = os.readlink(machine.run_dir / "edge" / "routes" / "still.localhost")
+    other = (machine.run_dir / "edge" / "routes" / "still.localhost").readlink()
     link.unlink()
     link.symlink_to(other)
-    until(lambda: link.is_symlink() and os.readlink(link).split()[0] == target.split()[0], 10)
+    until(lambda: link.is_symlink() and str(link.readlink()).startswith(target.split(maxsplit=1)[0] + " "), 10)
     machine.until_answers("app", "one")
     all_answer(machine)
 
