@@ -37,7 +37,7 @@ from alveole.model.resource import (
 
 _STAMP = re.compile(r"^storage\.(\d{1,18})\.json\Z")
 _MOVING, _ASIDE = "disk.moving", "data.moved"
-_BUSY = "the site runs: its writable part can be exchanged only while it is stopped"
+_BUSY = "the site runs or is being saved: its writable part can be exchanged only while it is stopped"
 
 
 class _Stamp(msgspec.Struct, frozen=True):
@@ -167,10 +167,10 @@ class Storage:
             except ProgramFailed:
                 if runs:
                     return _BUSY
-        if runs:
-            return _BUSY
-        disk.detach(target)
-        disk.resize(image, spec.disk_bytes)
+        with disk.exclusive(target):
+            if runs or not disk.detach(target):
+                return _BUSY
+            disk.resize(image, spec.disk_bytes)
         return ""
 
     def _finish_move(self, image: Path, plain: Path) -> None:

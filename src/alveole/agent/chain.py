@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,8 @@ from alveole.model.addressing import InstanceNet
 
 #: How long any one link may take to answer, in seconds.
 PATIENCE = 3.0
+#: How long a whole answer may take: a site may send a byte now and then, or interim answers without end.
+WHOLE_PATIENCE = 6.0
 
 
 class _Broken(Exception):
@@ -43,16 +46,33 @@ class _Plain(http.client.HTTPConnection):
         self._target = target
         self._name = name
         self._context = context
+        self._handle: socket.socket | None = None
+        self._timer = threading.Timer(WHOLE_PATIENCE, self._hang_up)
+        self._timer.daemon = True
 
     def connect(self) -> None:
+        self._timer.start()
         if isinstance(self._target, str):
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.sock.settimeout(PATIENCE)
             self.sock.connect(self._target)
         else:
             self.sock = socket.create_connection(self._target, PATIENCE)
+        self._handle = self.sock.dup()
         if self._context is not None:
             self.sock = self._context.wrap_socket(self.sock, server_hostname=self._name)
+
+    def _hang_up(self) -> None:
+        if self._handle is not None:
+            with contextlib.suppress(OSError):
+                self._handle.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        # Called by the base class too, as soon as an answer is over.
+        super().close()
+        self._timer.cancel()
+        if self._handle is not None:
+            self._handle.close()
 
 
 def _link(name: str, asked: str, attempt: Callable[[], str]) -> Link:
@@ -61,7 +81,7 @@ def _link(name: str, asked: str, attempt: Callable[[], str]) -> Link:
         came, cure, ok = attempt(), "", True
     except _Broken as broken:
         came, cure, ok = broken.came, broken.cure, False
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         came, cure, ok = str(error) or type(error).__name__, "", False
     return Link(name, ok, asked, came, cure, round((time.monotonic() - began) * 1000, 2))
 

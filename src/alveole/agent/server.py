@@ -7,12 +7,16 @@ kernel says who they are); what they say is decoded field by field before anythi
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import signal
 import socket
 import struct
 import threading
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +25,21 @@ import msgspec
 from alveole.agent.protocol import Done, Exec, Failed, Kill, Request, Resize, Said, Started, Watch
 from alveole.agent.wire import Wire
 from alveole.backends.base import Say, Session
-from alveole.errors import AlveoleError, InvalidInput, Problem, Temporary
+from alveole.errors import AlveoleError, InvalidInput, Problem, Refused, Temporary
 
 log = logging.getLogger("alveole.agent")
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _signals: msgspec.json.Decoder[Resize | Kill] = msgspec.json.Decoder(Resize | Kill)
 #: Bounds the threads that a caller gone mad could start.
 MAX_CONNECTIONS = 256
+#: Programs started by ``Exec`` that may run at a time, in all and in one site. Each holds a connection for as
+#: long as the site's owner likes, and the rest has to stay free for everybody's steps.
+MAX_SESSIONS, MAX_SITE_SESSIONS = 128, 16
+#: What a program may still do after its caller has gone (SIGHUP), before it is killed.
+HANGUP_SECONDS = 5.0
+#: A watcher that does not read for this long is let go; it looks at everything when it comes back.
+WATCHER_SECONDS = 2.0
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 #: ``handle(request, files, say)`` gives the result or raises ``AlveoleError``.
 Handle = Callable[[Request, list[int], Say], Any]
@@ -46,6 +58,8 @@ class Server:
         self._room = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._watchers: set[Wire] = set()
         self._watchers_lock = threading.Lock()
+        self._sessions: Counter[str] = Counter()
+        self._sessions_lock = threading.Lock()
         self._listener: socket.socket | None = None
 
     def listen(self) -> None:
@@ -70,10 +84,19 @@ class Server:
         while True:
             try:
                 connection, _address = listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    return
+                log.warning("no connection can be taken: %s", error.strerror)
+                time.sleep(0.2)
+                continue
             self._room.acquire()
-            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+            try:
+                threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+            except RuntimeError as error:
+                log.warning("no connection can be served: %s", error)
+                connection.close()
+                self._room.release()
 
     def close(self) -> None:
         if self._listener is not None:
@@ -91,6 +114,9 @@ class Server:
             except OSError:
                 with self._watchers_lock:
                     self._watchers.discard(wire)
+                # It has to notice, or it would wait for news for ever.
+                with contextlib.suppress(OSError):
+                    wire.socket.shutdown(socket.SHUT_RDWR)
 
     def _one(self, connection: socket.socket) -> None:
         wire = Wire(connection)
@@ -144,6 +170,10 @@ class Server:
             wire.send(Failed(Temporary.code, (Problem("", text, "see the agent's log"),)))
 
     def _watch(self, wire: Wire) -> None:
+        # Whoever tells is the one thread that reaps: a caller that has stopped must not stop it too.
+        whole = int(WATCHER_SECONDS)
+        patience = struct.pack("@ll", whole, int((WATCHER_SECONDS - whole) * 1e6))
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         with self._watchers_lock:
             self._watchers.add(wire)
         try:
@@ -154,18 +184,41 @@ class Server:
                 self._watchers.discard(wire)
 
     def _exec(self, wire: Wire, request: Exec) -> int:
-        session = self._start(request)
+        with self._one_session(request.site):
+            session = self._start(request)
+            ended = threading.Event()
+            try:
+                wire.send(Started(len(session.fds)), session.fds)
+                threading.Thread(target=self._control, args=(wire, session, ended), daemon=True).start()
+            except BaseException:
+                session.kill(signal.SIGKILL)
+                session.wait()
+                raise
+            finally:
+                for fd in session.fds:
+                    os.close(fd)
+            try:
+                return session.wait()
+            finally:
+                ended.set()
+
+    @contextlib.contextmanager
+    def _one_session(self, site: str) -> Iterator[None]:
+        with self._sessions_lock:
+            if self._sessions[site] >= MAX_SITE_SESSIONS or self._sessions.total() >= MAX_SESSIONS:
+                raise Refused("too many programs are open already", hint="end one of them first")
+            self._sessions[site] += 1
         try:
-            wire.send(Started(len(session.fds)), session.fds)
+            yield
         finally:
-            for fd in session.fds:
-                os.close(fd)
-        threading.Thread(target=self._control, args=(wire, session), daemon=True).start()
-        return session.wait()
+            with self._sessions_lock:
+                self._sessions[site] -= 1
+                if not self._sessions[site]:
+                    del self._sessions[site]
 
     @staticmethod
-    def _control(wire: Wire, session: Session) -> None:
-        with contextlib.suppress(OSError, AlveoleError, msgspec.ValidationError):
+    def _control(wire: Wire, session: Session, ended: threading.Event) -> None:
+        with contextlib.suppress(OSError, AlveoleError, msgspec.DecodeError):
             while (order := wire.receive(_signals)) is not None:
                 if isinstance(order, Resize):
                     session.resize(order.rows, order.columns)
@@ -173,7 +226,9 @@ class Server:
                     session.kill(order.signal)
         # The caller is gone: what it started must not stay behind. A session that has ended ignores this.
         with contextlib.suppress(OSError):
-            session.kill(1)
+            session.kill(signal.SIGHUP)
+            if not ended.wait(HANGUP_SECONDS):
+                session.kill(signal.SIGKILL)
 
 
 def _say(wire: Wire, text: str, share: float | None) -> None:

@@ -50,6 +50,8 @@ class Wire:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     whole = len(payload) - len(payload) % struct.calcsize("i")
                     self._files.extend(array.array("i", payload[:whole]))
+            if len(self._files) > MAX_FILES:
+                raise Temporary(f"more than {MAX_FILES} files came with a message")
             if not data:
                 if self._pending:
                     raise Temporary("the connection to the agent was cut in the middle of a message")

@@ -13,6 +13,8 @@ import fcntl
 import os
 import stat
 import struct
+import threading
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,10 @@ _CONFIG = struct.Struct(f"=II{_INFO.size}s8Q")
 _FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV
 #: ``discard`` gives the space of deleted files back to the machine.
 _OPTIONS = "discard,errors=remount-ro"
+#: By mount point: who may mount, unmount or resize, and how many lean on the mount for a while.
+_turns: defaultdict[Path, threading.RLock] = defaultdict(threading.RLock)
+_turns_lock = threading.Lock()
+_borrowers: Counter[Path] = Counter()
 
 
 def create(image: Path, size: int) -> None:
@@ -82,26 +88,45 @@ def attach(image: Path, target: Path) -> bool:
     After a power cut the journal is replayed by the mount itself. What is damaged beyond that is
     repaired once by e2fsck. Raises ``OSError`` or ``Temporary``.
     """
-    target.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if is_attached(target):
-        return False
-    with _loop(image) as device:
-        try:
-            syscalls.mount(device, target, "ext4", _FLAGS, _OPTIONS)
-            return True
-        except OSError as error:
-            if error.errno not in (errno.EUCLEAN, errno.EINVAL, errno.EIO):
-                raise
-            _check(Path(device))
-            syscalls.mount(device, target, "ext4", _FLAGS, _OPTIONS)
-    return True
+    # One at a time: two loop devices on one file are two disks to the kernel, and one file system that is
+    # mounted twice is destroyed.
+    with exclusive(target):
+        target.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if is_attached(target):
+            return False
+        with _loop(image) as device:
+            try:
+                syscalls.mount(device, target, "ext4", _FLAGS, _OPTIONS)
+                return True
+            except OSError as error:
+                if error.errno not in (errno.EUCLEAN, errno.EINVAL, errno.EIO):
+                    raise
+                _check(Path(device))
+                syscalls.mount(device, target, "ext4", _FLAGS, _OPTIONS)
+        return True
 
 
-def detach(target: Path) -> None:
-    """Unmount; the loop device goes with the last user. Idempotent."""
-    mounts.detach(target)
-    with contextlib.suppress(OSError):
-        target.rmdir()
+@contextlib.contextmanager
+def exclusive(target: Path) -> Iterator[None]:
+    """Nobody else mounts, unmounts or begins to borrow ``target`` in the block. A thread may nest it."""
+    with _turns_lock:
+        turn = _turns[target]
+    with turn:
+        yield
+
+
+def detach(target: Path) -> bool:
+    """Unmount; the loop device goes with the last user. Idempotent.
+
+    Gives false, and leaves it to the last one who borrows, while anybody does (:func:`borrowed`).
+    """
+    with exclusive(target):
+        if _borrowers[target]:
+            return False
+        mounts.detach(target)
+        with contextlib.suppress(OSError):
+            target.rmdir()
+        return True
 
 
 def size(image: Path) -> int:
@@ -156,13 +181,19 @@ def borrowed(settings: Settings, site: str) -> Iterator[Path]:
         yield data
         return
     target = paths.disk_mount(settings, site)
-    attached = attach(image, target)
+    with exclusive(target):
+        attach(image, target)
+        _borrowers[target] += 1
     try:
         yield target
     finally:
-        # An instance that has started meanwhile leans on the mount too.
-        if attached and not any(paths.instance(settings, site, slot).exists() for slot in (0, 1)):
-            detach(target)
+        with exclusive(target):
+            _borrowers[target] -= 1
+            if not _borrowers[target]:
+                del _borrowers[target]
+            # An instance that has started meanwhile leans on the mount too.
+            if not any(paths.instance(settings, site, slot).exists() for slot in (0, 1)):
+                detach(target)
 
 
 def _check(where: Path) -> None:

@@ -93,7 +93,9 @@ def write(path: Path, content: bytes) -> None:
     new = path.with_name(f".{path.name}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.write(fd, content)
+        view = memoryview(content)
+        while view:  # a disk that fills up takes a part
+            view = view[os.write(fd, view) :]
     finally:
         os.close(fd)
     new.rename(path)

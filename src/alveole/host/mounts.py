@@ -16,6 +16,7 @@ from pathlib import Path
 
 from alveole.errors import Temporary
 from alveole.host import syscalls
+from alveole.host.run import run
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNIFIED = "/sys/fs/cgroup/unified"
@@ -232,4 +233,10 @@ def remove_tree(path: Path) -> None:
         return
     if mounted := syscalls.mount_points(path):
         raise Temporary(f"{mounted[0]} is still mounted", hint="umount it by hand")
-    shutil.rmtree(path)
+    try:
+        shutil.rmtree(path)
+    except (RecursionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG):
+            raise
+        # Deeper than Python goes. rm walks with a few open files, follows no link and takes any depth.
+        run(("rm", "-rf", "--one-file-system", "--", str(path)), timeout=600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
@@ -35,6 +36,10 @@ def create(start: int, *, inside: int = 0, count: int = RANGE) -> int:
         write_map(pid, start, inside=inside, count=count)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
+        # A byte and not just the end of the pipe: a child that another thread forked meanwhile holds a copy of
+        # this end, and two such children would wait for each other's end for ever.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(leave_w, b"1")
         for fd in (ready_r, leave_r, leave_w):
             os.close(fd)
         os.waitpid(pid, 0)

@@ -109,18 +109,23 @@ def _with_terminal(crun: runtime.Crun, name: str, directory: Path) -> tuple[tupl
 def _session(directory: Path, fds: tuple[int, ...], running: subprocess.Popen[bytes]) -> Session:
     lock = threading.Lock()
     cleaned = threading.Event()
+    # The caller closes its files when it likes, and their numbers then mean others'.
+    terminal = os.dup(fds[0]) if len(fds) == 1 else None
 
     def wait() -> int:
         status = running.wait()
         with lock:
             if not cleaned.is_set():
                 cleaned.set()
+                if terminal is not None:
+                    os.close(terminal)
                 shutil.rmtree(directory, ignore_errors=True)
         return 128 - status if status < 0 else status
 
     def resize(rows: int, columns: int) -> None:
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(fds[0], termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        with lock, contextlib.suppress(OSError):
+            if terminal is not None and not cleaned.is_set():
+                fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def kill(number: int) -> None:
         # The program itself, not crun, which waits for it: its status then says how it ended.
@@ -131,6 +136,9 @@ def _session(directory: Path, fds: tuple[int, ...], running: subprocess.Popen[by
                     signal.pidfd_send_signal(pidfd, number)
             finally:
                 os.close(pidfd)
+        if number == signal.SIGKILL and running.poll() is None:
+            # Whatever became of the program: nobody waits for crun any longer.
+            running.kill()
 
     return Session(fds, wait, resize, kill)
 

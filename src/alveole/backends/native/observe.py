@@ -212,12 +212,15 @@ def meter(settings: Settings, *, seconds: float = 60.0, budget: float = 0.05) ->
                 spent[:] = [now, 0.0]
             if now - at < seconds or spent[1] > budget:
                 return value
-            value = disk_usage(os.fspath(paths.site(settings, site)))
-            took = time.monotonic() - now
+            # Whoever asks meanwhile gets what was known: a site may have millions of files.
+            known[site] = (now, value)
+        value = disk_usage(os.fspath(paths.site(settings, site)))
+        took = time.monotonic() - now
+        with lock:
             spent[1] += took
             # What takes long to walk is walked less often.
             known[site] = (now + 100 * took, value)
-            return value
+        return value
 
     return measure
 
