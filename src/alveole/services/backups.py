@@ -234,7 +234,7 @@ class BackupVerbs(SiteVerbs):
             except AlveoleError as error:
                 if not pending:
                     raise
-                self._take_back_create(live, site, error.problems)
+                self._take_back_create(live, site, error.problems, error.code)
                 return
         self._finish(live, site, attempts=2)
 

@@ -49,17 +49,19 @@ class Flows(Core):
         try:
             flow(live)
         except AlveoleError as error:
-            self._fail(live, error.problems)
+            self._fail(live, error.problems, error.code)
         except Exception as error:
             log.exception("change %s failed by a fault of ours", live.id)
-            self._fail(live, (Problem("", f"a fault of ours: {type(error).__name__}: {error}", "see the log"),))
+            problem = Problem("", f"a fault of ours: {type(error).__name__}: {error}", "see the log")
+            self._fail(live, (problem,), AlveoleError.code)
 
-    def _fail(self, live: Live, problems: tuple[Problem, ...]) -> None:
+    def _fail(self, live: Live, problems: tuple[Problem, ...], code: str = "") -> None:
+        """End a change with what was wrong. ``code``: of the error, for the command's exit status."""
         # A control that is being stopped leaves its changes running: the next one takes them up.
         if self.loop.stopping or self.journal.live(live.id) is None:
             return
         self._drop_upload(live.work.upload)
-        self.journal.end(live, problems)
+        self.journal.end(live, problems, {"code": code} if code else None)
 
     def _resume(self) -> None:
         """Take up what was going on when control ended."""
@@ -211,24 +213,25 @@ class Flows(Core):
                     transaction.save_site(site)
                     self.journal.save(live, transaction, msgspec.structs.replace(live.work, stored=True))
             except AlveoleError as error:
-                self._take_back_create(live, site, error.problems)
+                self._take_back_create(live, site, error.problems, error.code)
                 return
             hit("services.content-stored")
             self._drop_upload(live.work.upload)
         self._finish(live, site, attempts=3)
 
-    def _take_back_create(self, live: Live, site: Site, problems: tuple[Problem, ...]) -> None:
+    def _take_back_create(self, live: Live, site: Site, problems: tuple[Problem, ...], code: str = "") -> None:
         """Nothing half done: files, row, names, lease and upload go."""
+        result: dict[str, str | int | float | None] | None = {"code": code} if code else None
         if self.loop.stopping:
             return
         self._drop_upload(live.work.upload)
         with contextlib.suppress(AlveoleError):
             self.agent.call(protocol.RemoveSite(site.id, site.number))
-            self.journal.end(live, problems, also=lambda transaction: transaction.delete_site(site.id))
+            self.journal.end(live, problems, result, also=lambda transaction: transaction.delete_site(site.id))
             self.loop.forget(site.id)
             return
         # The agent is down: the row stays set aside, and the drift timer sees to it.
-        self.journal.end(live, problems)
+        self.journal.end(live, problems, result)
 
     def _remove(self, site: Site) -> None:
         """Remove what is left of a create that was taken back while the agent was down."""
