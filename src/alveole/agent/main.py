@@ -131,6 +131,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     routes = RoutesActuator(settings)
 
     def remove_site(request: protocol.RemoveSite, _files: list[int], _say: Any) -> None:
+        if instances.of_site(settings, request.site):
+            raise Refused("an instance of the site is still there", field="site", hint="stop the site first")
         releases.remove_site(request.site, request.number)
         shutil.rmtree(paths.site_log(settings, request.site), ignore_errors=True)
         routes.forget(request.site)
