@@ -31,7 +31,7 @@ def same(alveole: Instance) -> Any:
 
 
 def refused(alveole: Instance, *words: str, status: int = 2) -> Any:
-    done = alveole.cli("site", "create", *words, "--json", status=status)
+    done = alveole.cli("site", "create", "--json", *words, status=status)
     text = done.out if done.out.strip() else done.err
     assert "Traceback" not in done.err
     import json

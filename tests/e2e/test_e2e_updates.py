@@ -56,7 +56,7 @@ def test_an_update_that_does_not_work_leaves_the_old_one_serving(alveole: Instan
     with Load(alveole, name, threads=2) as load:
         change = alveole.update(name, archive({"ask.py": "raise SystemExit('broken')"}), wait=False)
         ended = alveole.ended(change["id"])
-        assert ended["state"] == "failed" and "broken" in str(ended["problems"])
+        assert ended["state"] == "failed" and "status 1" in str(ended["problems"])
     load.check()
     after = alveole.site(name)
     assert after["release"] == before["release"] and after["state"] == "running"
