@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -511,3 +512,55 @@ def test_extra_spec_fields_are_refused() -> None:
     """Threat 30: there is no way to say "privileged" or to name a path of the host."""
     fields = {field.name for field in msgspec.structs.fields(WorkloadSpec)}
     assert not fields & {"privileged", "capabilities", "mounts", "devices", "path", "network", "pid", "user"}
+
+
+def test_families_of_sockets(machine: Cell, site: WorkloadSpec) -> None:
+    """Threat 3: a socket of a rare family is the way to kernel code that no web application needs."""
+    code = (
+        "import errno, socket\n"
+        "for family in (*range(0, 46), 4000):\n"
+        "    try: socket.socket(family, socket.SOCK_DGRAM).close()\n"
+        "    except OSError as error: print(family, errno.errorcode[error.errno])\n"
+        "    else: print(family, 'made')\n"
+    )
+    status, printed = machine.inside(site, code)
+    assert status == 0
+    found = dict(line.split() for line in printed.splitlines())
+    made = {int(family) for family, outcome in found.items() if outcome == "made"}
+    assert made == {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
+    assert {outcome for family, outcome in found.items() if int(family) not in made} == {"ENOSYS"}
+
+
+def test_a_crash_runs_nothing_on_the_host(machine: Cell, site: WorkloadSpec) -> None:
+    """Threat 2: what core_pattern names is run by the kernel as root of the host, unless the limit is 1."""
+    code = (
+        "import resource\n"
+        "print(*resource.getrlimit(resource.RLIMIT_CORE))\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+        "print(*resource.getrlimit(resource.RLIMIT_CORE))\n"
+        "resource.prlimit(0, resource.RLIMIT_CORE, (0, 1))\n"
+        "import ctypes; ctypes.CDLL(None).syscall(160, 4, (ctypes.c_ulong * 2)(0, 0))\n"
+        "print(*resource.getrlimit(resource.RLIMIT_CORE))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+    )
+    assert machine.inside(site, code) == (0, "1 1\n1 1\n1 1\n64 64\n")
+
+
+def test_no_family_by_the_way_of_32_bit_programs(machine: Cell, site: WorkloadSpec) -> None:
+    """Threat 3: socketcall(2) of i386 hides the family from the filter; socket(2) of i386 does not."""
+    code = (
+        "import ctypes, struct\n"
+        "libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p\n"
+        "at = libc.mmap(None, 8192, 7, 0x22 | 0x40, -1, ctypes.c_long(0))\n"
+        "def call(number, *arguments):\n"
+        "    words = zip(b'\\xb8\\xbb\\xb9\\xba', (number, *arguments))\n"
+        "    text = b''.join(bytes([load]) + struct.pack('<I', word) for load, word in words)\n"
+        "    ctypes.memmove(at, b'\\x53' + text + b'\\xcd\\x80\\x5b\\xc3', len(text) + 5)\n"
+        "    return ctypes.CFUNCTYPE(ctypes.c_int)(at)()\n"
+        "def old(family):\n"
+        "    ctypes.memmove(at + 4096, struct.pack('<III', family, 1, 0), 12)\n"
+        "    return call(102, 1, at + 4096, 0)\n"
+        "print(old(40), old(38), old(2), call(359, 40, 1, 0), call(359, 2, 1, 0) > 2)\n"
+    )
+    assert machine.inside(site, code) == (0, "-38 -38 -38 -38 True\n")

@@ -246,7 +246,8 @@ def _confine(order: dict[str, Any], fds: list[int], ready: int, go: int) -> None
             raise OSError("the user namespace got no ids")
     # The child forks nothing, so that the processes of the same uid elsewhere do not count.
     limits = {
-        resource.RLIMIT_CORE: 0,
+        # 1 and not 0: then no crash runs a program of the host's core_pattern either (see host.seccomp).
+        resource.RLIMIT_CORE: 1,
         resource.RLIMIT_NPROC: 0,
         resource.RLIMIT_NOFILE: 1100,
         resource.RLIMIT_CPU: CPU_SECONDS,

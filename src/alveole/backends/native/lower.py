@@ -214,7 +214,8 @@ def process(
         capabilities=capabilities(spec),
         rlimits=(
             Rlimit("RLIMIT_NOFILE", machine.open_files, machine.open_files),
-            Rlimit("RLIMIT_CORE", 0, 0),
+            # 1 and not 0: see host.seccomp.
+            Rlimit("RLIMIT_CORE", 1, 1),
         ),
         oom_score_adj=machine.oom_score,
     )
