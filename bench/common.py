@@ -292,6 +292,16 @@ def end(found: Callable[[], Iterable[int]], seconds: float = 15.0) -> None:
         time.sleep(0.05)
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals wait until the block is left: a second Ctrl-C must not leave half of it behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def in_cgroup(name: str) -> set[int]:
     """Every process in the cgroup ``name`` (below the root) or one below it, in any hierarchy."""
     found: set[int] = set()
@@ -573,9 +583,7 @@ class Instance:
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def remove(self) -> None:
-        # A second Ctrl-C must not leave half of it behind.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with undisturbed():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop()
             if self.keep_log is not None and self.log.exists():
@@ -589,8 +597,6 @@ class Instance:
                     Path(path).write_text(value)
                 for user in self._users:
                     run("userdel", user, check=False)
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _make_users(self) -> None:
         for user in USERS:

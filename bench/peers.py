@@ -33,6 +33,7 @@ from common import (
     remove_cgroup,
     remove_mounts,
     run,
+    undisturbed,
     until_200,
 )
 
@@ -202,8 +203,7 @@ class Docker:
         return descendants(found) - {os.getpid()}
 
     def remove(self) -> None:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with undisturbed():
             if self.process is not None and self.process.poll() is None:
                 with contextlib.suppress(BenchError, OSError):
                     names = self.cli("ps", "-aq").split()
@@ -222,8 +222,6 @@ class Docker:
                 with contextlib.suppress(OSError):
                     Path("/etc/docker").rmdir()
             shutil.rmtree(self.root, ignore_errors=True)
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
 class HandNginx:
@@ -330,5 +328,6 @@ class HandNginx:
 
     def remove(self) -> None:
         marker = str(self.root).encode()
-        end(lambda: descendants(p for p in pids() if marker in _read(f"/proc/{p}/cmdline") and p != os.getpid()))
-        shutil.rmtree(self.root, ignore_errors=True)
+        with undisturbed():
+            end(lambda: descendants(p for p in pids() if marker in _read(f"/proc/{p}/cmdline") and p != os.getpid()))
+            shutil.rmtree(self.root, ignore_errors=True)

@@ -162,7 +162,7 @@ def machine() -> dict[str, Any]:
         "cpu": model.partition(":")[2].strip(),
         "kernel": os.uname().release,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "load_before": os.getloadavg()[0],
+        "load_average_before": os.getloadavg()[0],
         "commit": commit.stdout.strip(),
         "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -188,7 +188,10 @@ def measure(figures: Sequence[tuple[str, Figure]], quick: bool, out: Path | None
         for label, figure in figures:
             say(f"{label}: {(figure.__doc__ or '').splitlines()[0]}")
             try:
-                rows.extend(figure(session))
+                found = figure(session)
+                rows.extend(found)
+                for row in found:
+                    say("  | ".join(row.cells()) + f"  ({row.note})")
             except KeyboardInterrupt:
                 say("interrupted: cleaning up")
                 interrupted = True
@@ -198,16 +201,25 @@ def measure(figures: Sequence[tuple[str, Figure]], quick: bool, out: Path | None
                     traceback.print_exc()
                 failed[label] = f"{type(error).__name__}: {error}"
                 say(f"{label} could not be measured: {error}")
+        # Told before the cleaning, which takes a while and may be interrupted.
+        _tell(rows, failed, facts, quick, time.monotonic() - began, out)
         say("cleaning up")
-    seconds = time.monotonic() - began
+    return 130 if interrupted else 1 if failed else 0
+
+
+def _tell(
+    rows: list[Row], failed: dict[str, str], facts: dict[str, Any], quick: bool, seconds: float, out: Path | None
+) -> None:
     print(table(rows))
     print(
         f"\n{'Quick run: fewer sites and runs, no figure to quote. ' if quick else ''}"
-        f"{facts['cores']} cores ({facts['cpu']}), kernel {facts['kernel']}, {facts['at']}, {seconds:.0f} s in all; "
+        f"{facts['cores']} cores ({facts['cpu']}), kernel {facts['kernel']}, load average before "
+        f"{facts['load_average_before']:.1f}, {facts['at']}, {seconds:.0f} s in all; "
         "medians, runs interleaved."
     )
     for label, why in failed.items():
         print(f"\nNot measured: {label}: {why}")
+    sys.stdout.flush()
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         document = {
@@ -218,7 +230,6 @@ def measure(figures: Sequence[tuple[str, Figure]], quick: bool, out: Path | None
             "failed": failed,
         }
         out.write_text(json.dumps(document, indent=2) + "\n")
-    return 130 if interrupted else 1 if failed else 0
 
 
 def main(label: str, figure: Figure) -> None:
