@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from instance import GUNICORN, ApiError, Instance, one_at_a_time, until
+from e2ekit import Sites
 
-_turn = itertools.count(1)
+from instance import GUNICORN, Instance, one_at_a_time
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,32 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def alveole() -> Iterator[Instance]:
     with Instance() as made:
         yield made
-
-
-class Sites:
-    """Makes sites with names of their own and destroys them at the end of the test."""
-
-    def __init__(self, alveole: Instance) -> None:
-        self.alveole = alveole
-        self.made: list[str] = []
-
-    def name(self, stem: str = "site") -> str:
-        name = f"{stem}{next(_turn)}"
-        self.made.append(name)
-        return name
-
-    def create(self, content: bytes | None = None, *, stem: str = "site", **more: Any) -> str:
-        name = self.name(stem)
-        self.alveole.create(name, content, **more)
-        return name
-
-    def end(self) -> None:
-        there = {each["name"]: each for each in self.alveole.api("GET", "/v1/sites")}
-        for name in self.made:
-            if name in there:
-                with contextlib.suppress(ApiError):
-                    until(lambda name=name: self.alveole.site(name)["change"] is None, 20)  # type: ignore[misc]
-                    self.alveole.destroy(name)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from apps import ON_PORT, ask
-from conftest import Sites
+from e2ekit import Sites
 
 from instance import Instance, Load, page, until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from apps import ON_PORT, ask
-from conftest import Sites
+from e2ekit import Sites
 
 from instance import Instance, clean_environment, directory, until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from apps import ON_PORT, ask
-from conftest import Sites
+from e2ekit import Sites
 
 from instance import Instance, run
 

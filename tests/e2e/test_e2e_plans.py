@@ -6,7 +6,7 @@ import time
 
 import pytest
 from apps import ON_PORT, PYTHON, ask
-from conftest import Sites
+from e2ekit import Sites
 
 from instance import Instance, Load, archive, page, until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Sites
+from e2ekit import Sites
 
 from instance import ApiError, Instance, directory, page, until
 

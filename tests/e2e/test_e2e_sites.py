@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from apps import GUNICORN_PORT, ON_PORT, ON_SOCKET, PYTHON, ask, hello
-from conftest import Sites
+from e2ekit import Sites
 from image import apache_image
 
 from instance import GUNICORN, Instance, archive, directory, page, run, until

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apps import GUNICORN_PORT, ON_PORT, ON_SOCKET, PYTHON, ask, hello
-from conftest import Sites
+from e2ekit import Sites
 
 from instance import GUNICORN, ApiError, Instance, Load, page, until
 
