@@ -376,7 +376,10 @@ class Reconciler:
     def keep_platform(self) -> None:
         """Passes over what all sites share, but for the bases, which take long and have locks of their own."""
         with self.lock(PLATFORM):
-            self._repair(PLATFORM, None, lambda: compile_platform(self.settings, ()))
+            changed = self._repair(PLATFORM, None, lambda: compile_platform(self.settings, ()))
+        if changed:
+            # After a boot every site waits for this; none shall wait for the drift timer as well.
+            self.trigger(EVERYWHERE)
         for site_id in list(self._settling):
             self.trigger(site_id)
 
@@ -404,7 +407,9 @@ class Reconciler:
         stored = self.store.sites.get(site_id)
         return () if stored is None else self.desired(stored)
 
-    def _repair(self, scope: str, site: Site | None, desired: Callable[[], tuple[Desired, ...]]) -> None:
+    def _repair(self, scope: str, site: Site | None, desired: Callable[[], tuple[Desired, ...]]) -> bool:
+        """Passes until nothing is to be done or it must wait; whether any step was done."""
+        changed = False
         live: Live | None = None
 
         def tell() -> Live:
@@ -420,6 +425,7 @@ class Reconciler:
                 done = self._pass(scope, desired(), tell)
                 reasons.update({f"{s.id.kind}/{s.id.name}: {s.reason}": None for s in done.plan.steps})
                 problems.extend(_problem(step, outcome) for step, outcome in done.failed)
+                changed = changed or len(done.failed) < len(done.plan.steps)
                 if not done.plan.steps or len(done.failed) == len(done.plan.steps):
                     self._come_back(scope, done.plan)
                     break
@@ -427,6 +433,7 @@ class Reconciler:
             if live is not None:
                 live.change = msgspec.structs.replace(live.change, reason="; ".join(reasons))
                 self.journal.end(live, problems)
+        return changed
 
     def _come_back(self, scope: str, planned: Plan) -> None:
         """Arrange the next pass for what has to wait."""
