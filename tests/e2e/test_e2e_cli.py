@@ -121,7 +121,7 @@ def test_exec(alveole: Instance, sites: Sites) -> None:
     assert done.out == "out\n" and done.err == "err\n"
     assert alveole.cli("site", "exec", name, "--", "cat", input="through\n").out == "through\n"
     found = alveole.cli("site", "exec", "--json", name, "--", "sh", "-c", "echo o; exit 3", status=None).json
-    assert found["status"] == 3 and found["stdout"] == "o\n"
+    assert found["exit"] == 3 and found["stdout"] == "o\n"
     assert alveole.cli("site", "exec", name, "--", "sh", "-c", "kill -9 $$", status=137)
     assert "1000" in alveole.cli("site", "exec", name, "--", "id", "-u").out
     alveole.cli("site", "exec", "nosuchsite", "--", "true", status=4)
