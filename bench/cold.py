@@ -5,7 +5,8 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from common import ROOT, BenchError, Instance, fetch, until_200
+from common import ROOT, Instance, until_200
+from machine import BenchError, fetch
 from report import Row, Session, main, median, say
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import shutil
 
-from common import ROOT, BenchError, Instance, pss
+from common import ROOT, Instance
 from load import wrk
+from machine import BenchError, pss
 from peers import HandNginx
 from report import Row, Session, main, mb
 

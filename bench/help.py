@@ -4,7 +4,7 @@ from __future__ import annotations
 import sys
 import time
 
-from common import run
+from machine import run
 from peers import DOCKER
 from report import Row, Session, interleave, main, median, ms
 

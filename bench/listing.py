@@ -5,7 +5,7 @@ import json
 import sys
 import time
 
-from common import BenchError, run
+from machine import BenchError, run
 from report import Row, Session, interleave, main, median, ms
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from common import BenchError, run
+from machine import BenchError, run
 
 _LUA = """\
 local hosts, requests, at = {{ {hosts} }}, {{}}, 0

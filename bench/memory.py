@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import time
 
-from common import CGROUPS, ROOT, Instance, available_bytes, pss
+from common import ROOT, Instance
+from machine import CGROUPS, available_bytes, pss
 from report import Row, Session, main, mb
 
 

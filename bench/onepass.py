@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import time
 
-from common import BenchError, cpu_seconds
+from machine import BenchError, cpu_seconds
 from report import Row, Session, main
 
 

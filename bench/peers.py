@@ -18,23 +18,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from common import (
-    ROOT,
-    Api,
+from common import ROOT, Api, _free_octet, free_ports, until_200
+from machine import (
     BenchError,
-    _free_octet,
-    _read,
     command,
     descendants,
     end,
-    free_ports,
     in_cgroup,
     pids,
+    read_bytes,
     remove_cgroup,
     remove_mounts,
     run,
     undisturbed,
-    until_200,
 )
 
 #: Debian's own, also where another client comes first in PATH.
@@ -197,7 +193,7 @@ class Docker:
     def _all(self) -> set[int]:
         marker = str(self.root).encode()
         found = self.container_pids()
-        found |= {pid for pid in pids() if marker in _read(f"/proc/{pid}/cmdline")}
+        found |= {pid for pid in pids() if marker in read_bytes(f"/proc/{pid}/cmdline")}
         if self.process is not None:
             found.add(self.process.pid)
         return descendants(found) - {os.getpid()}
@@ -263,7 +259,7 @@ class HandNginx:
                 if time.monotonic() > until:
                     raise BenchError("nginx does not start")
                 time.sleep(0.005)
-                self.master = int(_read(str(self.root / "nginx.pid")).strip() or 0)
+                self.master = int(read_bytes(str(self.root / "nginx.pid")).strip() or 0)
         except BaseException:
             self.remove()
             raise
@@ -329,5 +325,9 @@ class HandNginx:
     def remove(self) -> None:
         marker = str(self.root).encode()
         with undisturbed():
-            end(lambda: descendants(p for p in pids() if marker in _read(f"/proc/{p}/cmdline") and p != os.getpid()))
+            end(
+                lambda: descendants(
+                    p for p in pids() if marker in read_bytes(f"/proc/{p}/cmdline") and p != os.getpid()
+                )
+            )
             shutil.rmtree(self.root, ignore_errors=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common import ROOT, BenchError, Instance
+from common import ROOT, Instance
+from machine import BenchError
 from peers import Docker
 
 Figure = Callable[["Session"], "list[Row]"]

@@ -5,8 +5,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from common import BenchError, cpu_seconds, fetch, pin, unpin
 from load import installed, wrk
+from machine import BenchError, cpu_seconds, fetch, pin, unpin
 from peers import HandNginx
 from report import Row, Session, interleave, main, median, name
 

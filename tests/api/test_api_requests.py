@@ -149,7 +149,8 @@ def test_many_waiters_do_not_keep_others_out(door: Door) -> None:
     time.sleep(0.5)
     began = time.monotonic()
     assert door.http.get("/v1/sites").status_code == 200
-    assert time.monotonic() - began < 1.0
+    # The waiters hold out for 20 s: whoever had to queue behind one would come after that.
+    assert time.monotonic() - began < 10
     for waiter in waiters:
         waiter.join(30)
 
