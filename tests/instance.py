@@ -618,7 +618,18 @@ class Instance:
                         break
                     except OSError:
                         time.sleep(0.02)
+        for network in self.routes():
+            # By design they outlive the bridge, so that nothing meant for a site ever leaves by another way.
+            run("ip", "route", "del", "unreachable", network, check=False)
         shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    def routes(self) -> list[str]:
+        """Networks of ours that have a route, in both families."""
+        ours = (f"10.{self.octet}.", f"fd61:6c76:7e{self.octet:02x}:")
+        lines = [line for family in ("-4", "-6") for line in run("ip", family, "route").stdout.splitlines()]
+        return sorted(
+            line.split()[1] for line in lines if line.startswith(tuple(f"unreachable {each}" for each in ours))
+        )
 
     def remove(self) -> None:
         with contextlib.suppress(Exception):
@@ -638,6 +649,7 @@ class Instance:
         left += [f"rule {each}" for each in self.nft()[:3]]
         left += [f"cgroup {each}" for each in cgroup_tops(self.tag)]
         left += [f"loop {each}" for each in self.loops()]
+        left += [f"route {each}" for each in self.routes()]
         left += [f"process {pid} {command(pid)[:80]}" for pid in self.pids()]
         left += [f"file {self.root}"] if self.root.exists() else []
         return left

@@ -29,7 +29,21 @@ CHECKS = "checks"
 #: Files directly in tests/ are this layer.
 RULES = "rules"
 #: Cheap and telling first; the guest last, for it takes both cores.
-_ORDER = (RULES, "pure", "property", "agent", "api", "cli", "control", "contract", "content", "host", "edge", "e2e", "threat")
+_ORDER = (
+    RULES,
+    "pure",
+    "property",
+    "agent",
+    "api",
+    "cli",
+    "control",
+    "contract",
+    "content",
+    "host",
+    "edge",
+    "e2e",
+    "threat",
+)
 _LAST = ("fault", "guest")
 #: Layers whose tests share nothing and may run side by side.
 _SIDE_BY_SIDE = {"pure", "property", "api", "cli", "control", "contract"}

@@ -135,7 +135,8 @@ class Supervisor:
             delay = min(delay * 2, _RESTART_SECONDS[1])
 
     def _start(self, role: Role, user: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
-        environment = dict(os.environ)
+        # Should the interpreter itself ever crash, its log says where.
+        environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
         if self._config is not None:
             environment[ENVIRONMENT] = str(self._config)
         argv = [sys.executable, "-m", "alveole", "serve", "--role", role]

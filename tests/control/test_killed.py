@@ -96,7 +96,7 @@ def drive(control: Control, script: str, point: str) -> list[str]:
     settings = json.dumps(msgspec.to_builtins(control.settings))
     ended = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("driver.py")), settings, script],
-        env={**os.environ, "ALVEOLE_FAILPOINT": point},
+        env={**os.environ, "ALVEOLE_FAILPOINT": point, "PYTHONFAULTHANDLER": "1"},
         capture_output=True,
         text=True,
         check=False,
