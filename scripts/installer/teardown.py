@@ -134,6 +134,10 @@ def _network(instance: Instance) -> None:
     for family, name in _tables(instance):
         say(f"removing the nftables table {family} {name}")
         run(["nft", "delete", "table", family, name], check=False)
+    for key in ("ipv4", "ipv6"):
+        # They outlive the bridge on purpose, so that nothing meant for a site leaves by another way.
+        network = str(instance.setting("network", key))
+        run(["ip", "route", "delete", "unreachable", network, "proto", "161"], check=False)
 
 
 def _cgroup_dirs(instance: Instance) -> list[Path]:
