@@ -171,7 +171,7 @@ class World:
                 "users": {"edge": "www-data", "control": "nobody"},
                 "edge": {"http_port": self.http, "https_port": self.https, "workers": 1, **edge},
                 # On loopback, so that instances on TCP need no network of their own.
-                "network": {"ipv4": "127.64.0.0/12", "first_ipv4": "127.64.1.1", "gateway_ipv4": "127.64.1.254"},
+                "network": {"ipv4": "127.64.0.0/15", "first_ipv4": "127.64.1.1", "gateway_ipv4": "127.64.1.254"},
             }
         )
         self.edge = EdgeActuator(self.settings)

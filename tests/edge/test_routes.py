@@ -28,7 +28,7 @@ def settings() -> Iterator[Settings]:
                 "domain": "alv.test",
                 "paths": {"state": f"{directory}/s", "run": f"{directory}/r"},
                 "users": {"edge": "www-data", "control": "nobody"},
-                "network": {"ipv4": "10.64.0.0/12", "first_ipv4": "10.64.1.1", "gateway_ipv4": "10.64.1.254"},
+                "network": {"ipv4": "10.64.0.0/15", "first_ipv4": "10.64.1.1", "gateway_ipv4": "10.64.1.254"},
             }
         )
 

@@ -262,3 +262,25 @@ def test_workers_cannot_replace_logs_nor_certificates(edge: World) -> None:
     authority = paths.authority(edge.settings)
     assert authority.stat().st_mode & 0o777 == 0o700
     assert (authority / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_one_site_cannot_take_every_connection(edge: World) -> None:
+    """Threat 29 at the edge: requests to one site that never end leave the others their connections."""
+    edge.site(70, "hog.alv.test", name="hog")
+    edge.site(71, "calm.alv.test", name="calm")
+    unending = b"POST / HTTP/1.1\r\nHost: hog.alv.test\r\nContent-Length: 9\r\n\r\n"
+    held: list[socket.socket] = []
+    try:
+        for _ in range(1100):
+            connection = socket.create_connection(("127.0.0.1", edge.http), timeout=10)
+            connection.sendall(unending)
+            held.append(connection)
+        refused = held[-1].recv(100)
+        with socket.create_connection(("127.0.0.1", edge.http), timeout=10) as other:
+            other.sendall(b"GET / HTTP/1.1\r\nHost: calm.alv.test\r\nConnection: close\r\n\r\n")
+            answer = other.recv(100)
+    finally:
+        for connection in held:
+            connection.close()
+    assert refused.startswith(b"HTTP/1.1 429 "), refused
+    assert answer.startswith(b"HTTP/1.1 200 "), answer

@@ -133,9 +133,7 @@ def _configuration(settings: Settings, machine: Machine, digest: str) -> list[No
     run = paths.edge(settings)
     logs = settings.logs / "edge"
     group = (machine.edge_group,) if machine.edge_group else ()
-    # Two of them a proxied request; each costs 430 bytes from the start. A share of the files is left
-    # for logs, certificates and pages.
-    connections = max(512, min(8192, machine.open_files - 1536))
+    connections = _connections(machine)
     return [
         *(directive("load_module", module) for module in MODULES),
         directive("user", settings.users.edge, *group),
@@ -149,6 +147,12 @@ def _configuration(settings: Settings, machine: Machine, digest: str) -> list[No
         block("events", body=[directive("worker_connections", str(connections))]),
         block("http", body=_http(settings, machine, digest)),
     ]
+
+
+def _connections(machine: Machine) -> int:
+    """Connections a worker may hold: two a proxied request, each 430 bytes from the start."""
+    # A share of the files is left for logs, certificates and pages.
+    return max(512, min(8192, machine.open_files - 1536))
 
 
 def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
@@ -182,7 +186,7 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         directive("proxy_headers_hash_max_size", "1024"),
         directive("proxy_headers_hash_bucket_size", "128"),
         Comment("Limits and times"),
-        *_limits(settings),
+        *_limits(settings, machine),
         Comment("Logs: one directory a site; what belongs to no site stays in the parent"),
         directive("log_format", "site", "escape=json", Template(_log_format())),
         directive("open_log_file_cache", "max=1024", "inactive=30s", "valid=5s", "min_uses=1"),
@@ -214,8 +218,12 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
     ]
 
 
-def _limits(settings: Settings) -> list[Node]:
+def _limits(settings: Settings, machine: Machine) -> list[Node]:
     return [
+        # One site's WebSockets, which may stay for an hour, leave three quarters of a worker to the others.
+        directive("limit_conn_zone", Template("$alv_site"), "zone=alveole_site:4m"),
+        directive("limit_conn", "alveole_site", str(_connections(machine) // 8)),
+        directive("limit_conn_status", "429"),
         # A client that dribbles its headers or stalls in its body holds nothing for long (slowloris);
         # the times run between two reads, so slow lines are no problem.
         directive("client_header_timeout", "10s"),
