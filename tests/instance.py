@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
-import functools
 import http.client
-import io
 import json
 import os
 import pwd
@@ -23,110 +20,45 @@ import socket
 import ssl
 import subprocess
 import sys
-import tarfile
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-ROOT = Path(__file__).resolve().parents[1]
-#: What is slow to make and the same every time: bases and images. May be removed at any time.
-CACHE = Path(os.environ.get("ALVEOLE_TEST_CACHE", "/var/cache/alveole-test"))
-CGROUPS = Path("/sys/fs/cgroup")
-USERS = ("alveole", "alveole-edge", "alveole-log")
+from instancekit import (
+    CACHE,
+    SETTINGS,
+    Answer,
+    ApiError,
+    Done,
+    UnixHTTP,
+    alive,
+    all_pids,
+    cgroup_tops,
+    clean_environment,
+    command,
+    descendants,
+    free_octet,
+    free_ports,
+    kill,
+    make_users,
+    mounted,
+    one_at_a_time,
+    parent,
+    public_python,
+    read_bytes,
+    run,
+    same_device,
+    until,
+)
+
 GUNICORN = "gunicorn"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MNT_DETACH = 2
-
-SETTINGS = """\
-domain = "localhost"
-
-[paths]
-state = "{root}/s"
-run = "{root}/r"
-
-[network]
-bridge = "{tag}br"
-interface_prefix = "{prefix}"
-table = "{tag}"
-ipv4 = "10.{octet}.0.0/16"
-first_ipv4 = "10.{octet}.1.1"
-gateway_ipv4 = "10.{octet}.1.254"
-ipv6 = "fd61:6c76:7e{octet:02x}::/64"
-
-[edge]
-http_port = {http}
-https_port = {https}
-workers = 1
-
-[api]
-port = {api}
-
-[cgroup]
-parent = "{tag}"
-
-[reconcile]
-drift_seconds = {drift}
-drain_seconds = 0.3
-"""
-
-
-class Answer:
-    """What came from a site: ``status``, ``body`` (text) and ``headers``."""
-
-    def __init__(self, status: int, body: bytes, headers: http.client.HTTPMessage, version: int) -> None:
-        self.status, self.raw, self.headers, self.version = status, body, headers, version
-
-    @property
-    def body(self) -> str:
-        return self.raw.decode(errors="replace")
-
-    def __repr__(self) -> str:
-        return f"<{self.status} {self.body[:120]!r}>"
-
-
-class Done:
-    """How a command ended: its exit status, what it printed, and that as JSON."""
-
-    def __init__(self, argv: tuple[str, ...], status: int, out: str, err: str) -> None:
-        self.argv, self.status, self.out, self.err = argv, status, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def fields(self) -> set[str]:
-        """The fields that a refusal names."""
-        return {str(each["field"]).partition(".")[0] for each in self.json["problems"]}
-
-    def __repr__(self) -> str:
-        return f"alveole {' '.join(self.argv)} -> {self.status}\n{self.out[-1500:]}\n{self.err[-1500:]}"
-
-
-class UnixHTTP(http.client.HTTPConnection):
-    def __init__(self, path: Path, seconds: float) -> None:
-        super().__init__("localhost", timeout=seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-class ApiError(Exception):
-    """An answer of 400 or more, with its document."""
-
-    def __init__(self, status: int, document: Any) -> None:
-        super().__init__(f"{status}: {document}")
-        self.status, self.document = status, document
 
 
 class Instance:
@@ -160,7 +92,7 @@ class Instance:
         self.config = self.root / "alveole.toml"
         self.log = self.root / "serve.log"
         try:
-            with _one_at_a_time("network"):
+            with one_at_a_time("network"):
                 self.octet = free_octet()
                 self.http, self.https, self.api_port = free_ports(3)
                 self.settle_settings()
@@ -204,13 +136,13 @@ class Instance:
         bases = self.state / "bases"
         for kept in sorted((CACHE / "bases").glob("[a-z]*-*")):
             bases.mkdir(exist_ok=True)
-            if not (bases / kept.name).exists() and _same_device(kept, bases):
+            if not (bases / kept.name).exists() and same_device(kept, bases):
                 run("cp", "-al", kept, bases / kept.name)
 
     def keep_base(self, key: str) -> None:
         """Let later instances begin with this base. Bases are never written to, so links are copies enough."""
         target = CACHE / "bases" / key
-        if not target.exists() and _same_device(self.state, CACHE.parent):
+        if not target.exists() and same_device(self.state, CACHE.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             fresh = target.with_name(f".{key}.{secrets.token_hex(4)}")
             run("cp", "-al", self.state / "bases" / key, fresh)
@@ -493,9 +425,9 @@ class Instance:
 
     def mounts(self) -> list[str]:
         """Everything mounted below the instance's directory, in our namespace or the agent's."""
-        found = set(_mounted("self", self.root))
+        found = set(mounted("self", self.root))
         with contextlib.suppress(AssertionError):
-            found.update(_mounted(str(self.pid_of("agent")), self.root))
+            found.update(mounted(str(self.pid_of("agent")), self.root))
         return sorted(found)
 
     def interfaces(self) -> list[str]:
@@ -525,7 +457,7 @@ class Instance:
         found = {
             pid
             for pid in all_pids()
-            if marker in _read(f"/proc/{pid}/cmdline") or marker in _read(f"/proc/{pid}/environ")
+            if marker in read_bytes(f"/proc/{pid}/cmdline") or marker in read_bytes(f"/proc/{pid}/environ")
         }
         return {pid for pid in descendants(found | self.site_pids()) if alive(pid)} - {os.getpid(), os.getppid()}
 
@@ -544,7 +476,7 @@ class Instance:
         return sorted(
             each.read_text().strip()
             for each in Path("/sys/block").glob("loop*/loop/backing_file")
-            if str(self.root) in _read(str(each)).decode(errors="replace")
+            if str(self.root) in read_bytes(str(each)).decode(errors="replace")
         )
 
     def traces(self) -> dict[str, list[str]]:
@@ -596,11 +528,11 @@ class Instance:
         for process in ends:
             process.wait()
         keep = self.state if self.state_on is not None else None
-        for place in reversed(_mounted("self", self.root)):
+        for place in reversed(mounted("self", self.root)):
             if keep is None or Path(place) != keep:
                 _libc.umount2(place.encode(), _MNT_DETACH)
         for each in Path("/sys/block").glob("loop*/loop/backing_file"):
-            if f"{self.state}/" in _read(str(each)).decode(errors="replace"):
+            if f"{self.state}/" in read_bytes(str(each)).decode(errors="replace"):
                 run("losetup", "-d", f"/dev/{each.parent.parent.name}", check=False)
         for name in self.interfaces():
             run("ip", "link", "del", name, check=False)
@@ -635,16 +567,16 @@ class Instance:
         with contextlib.suppress(Exception):
             self.stop()
         self.cut()
-        for place in reversed(_mounted("self", self.root)):
+        for place in reversed(mounted("self", self.root)):
             _libc.umount2(place.encode(), _MNT_DETACH)
         for each in Path("/sys/block").glob("loop*/loop/backing_file"):
-            if str(self.root) in _read(str(each)).decode(errors="replace"):
+            if str(self.root) in read_bytes(str(each)).decode(errors="replace"):
                 run("losetup", "-d", f"/dev/{each.parent.parent.name}", check=False)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def leftovers(self) -> list[str]:
         """What of the instance is still on the machine."""
-        left = [f"mount {each}" for each in _mounted("self", self.root)]
+        left = [f"mount {each}" for each in mounted("self", self.root)]
         left += [f"interface {each}" for each in self.interfaces()]
         left += [f"rule {each}" for each in self.nft()[:3]]
         left += [f"cgroup {each}" for each in cgroup_tops(self.tag)]
@@ -653,229 +585,3 @@ class Instance:
         left += [f"process {pid} {command(pid)[:80]}" for pid in self.pids()]
         left += [f"file {self.root}"] if self.root.exists() else []
         return left
-
-
-class Load:
-    """Asks sites again and again from a few threads and counts what comes: ``with Load(alveole, "a") as load:``."""
-
-    def __init__(self, alveole: Instance, *names: str, threads: int = 3, pause: float = 0.002, keep: bool = True):
-        self.alveole, self.names, self.pause, self.keep = alveole, names, pause, keep
-        self.counts: Counter[str] = Counter()
-        self.bad: list[str] = []
-        self.worst = 0.0
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._work, args=(n,), daemon=True) for n in range(threads)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def _work(self, number: int) -> None:
-        # Half of the threads keep their connection, the others take a new one each time.
-        keep = self.keep and number % 2 == 0
-        connection: http.client.HTTPConnection | None = None
-        turn = number
-        while not self._stop.is_set():
-            name = self.names[turn % len(self.names)]
-            turn += 1
-            began = time.monotonic()
-            try:
-                if connection is None:
-                    connection = http.client.HTTPConnection("127.0.0.1", self.alveole.http, timeout=15)
-                connection.request("GET", "/", headers={"Host": f"{name}.localhost"})
-                answer = connection.getresponse()
-                answer.read()
-                word = str(answer.status)
-            except (OSError, http.client.HTTPException) as error:
-                word = f"{type(error).__name__}: {error}"
-                if connection is not None:
-                    connection.close()
-                    connection = None
-            if not keep and connection is not None:
-                connection.close()
-                connection = None
-            took = time.monotonic() - began
-            with self._lock:
-                self.counts[word] += 1
-                self.worst = max(self.worst, took)
-                if word != "200" and len(self.bad) < 20:
-                    self.bad.append(f"{name}: {word}")
-            time.sleep(self.pause)
-
-    def check(self, least: int = 50) -> None:
-        """Every answer was a 200, and there were at least ``least``."""
-        assert set(self.counts) == {"200"}, (self.counts, self.bad)
-        assert self.counts["200"] >= least, self.counts
-
-
-# --- content --------------------------------------------------------------------------------------
-def archive(files: dict[str, str | bytes], mode: int = 0o644) -> bytes:
-    """A ``.tar.gz`` of ``files``."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
-        for name, text in files.items():
-            raw = text.encode() if isinstance(text, str) else text
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(raw), mode
-            tar.addfile(member, io.BytesIO(raw))
-    return out.getvalue()
-
-
-def page(text: str) -> bytes:
-    return archive({"index.html": f"<!doctype html><title>{text}</title><h1>{text}</h1>\n"})
-
-
-def directory(place: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text(text)
-    return place
-
-
-# --- the machine ----------------------------------------------------------------------------------
-def run(*argv: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([str(each) for each in argv], text=True, capture_output=True, check=False, **options)
-    assert not check or done.returncode == 0, f"{argv}: {done.stderr[-800:]}"
-    return done
-
-
-def until(
-    what: Callable[[], bool], seconds: float, message: str | Callable[[], str] = "not in time", pause: float = 0.05
-) -> float:
-    """Wait for ``what``; gives the seconds it took."""
-    began = time.monotonic()
-    while not what():
-        if time.monotonic() - began > seconds:
-            raise AssertionError(f"after {seconds} s: {message() if callable(message) else message}")
-        time.sleep(pause)
-    return time.monotonic() - began
-
-
-def make_users() -> None:
-    for user in USERS:
-        try:
-            pwd.getpwnam(user)
-        except KeyError:
-            run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", user)
-
-
-def clean_environment() -> dict[str, str]:
-    """Ours, without what would change a command's mind."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("ALVEOLE", "PYTEST", "COLUMNS"))}
-
-
-@functools.cache
-def public_python() -> str:
-    """A Python with Alvéole in it that an unprivileged user can execute.
-
-    That is ours, unless it lies in a directory that is closed to others; then the system's own of the same
-    version, with the modules of ours.
-    """
-    probe = [sys.executable, "-c", "import alveole"]
-    with contextlib.suppress(OSError):
-        done = subprocess.run(probe, user="nobody", group="nogroup", extra_groups=[], capture_output=True, check=False)
-        if done.returncode == 0:
-            return sys.executable
-    place = CACHE / "python"
-    with _one_at_a_time("python"):
-        own = place / "bin" / "python"
-        if not own.exists():
-            run("/usr/bin/python3", "-m", "venv", "--without-pip", place)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        paths = [str(ROOT / "src"), *(each for each in sys.path if each.endswith("site-packages"))]
-        (place / "lib" / version / "site-packages" / "alveole-test.pth").write_text("\n".join(paths) + "\n")
-        run(own, "-c", "import alveole.control")
-    return str(own)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(what: str) -> Iterator[None]:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{what}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-one_at_a_time = _one_at_a_time
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-def free_octet() -> int:
-    taken = run("ip", "-o", "address", check=False).stdout + run("ip", "route", check=False).stdout
-    for octet in range(20 + secrets.randbelow(60), 100):
-        if f" 10.{octet}." not in taken and f"\n10.{octet}." not in taken:
-            return octet
-    raise AssertionError("no free network inside 10.0.0.0/8")
-
-
-def cgroup_tops(name: str) -> list[Path]:
-    tops = [CGROUPS / name, *(each / name for each in CGROUPS.iterdir() if each.is_dir() and not each.is_symlink())]
-    return [top for top in tops if top.is_dir()]
-
-
-def _same_device(one: Path, two: Path) -> bool:
-    return one.stat().st_dev == two.stat().st_dev
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return b""
-
-
-def _mounted(pid: str, below: Path) -> list[str]:
-    places = [line.split()[4].decode() for line in _read(f"/proc/{pid}/mountinfo").splitlines()]
-    return [place for place in places if place == str(below) or place.startswith(f"{below}/")]
-
-
-def all_pids() -> list[int]:
-    return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
-
-
-def parent(pid: int) -> int:
-    stat = _read(f"/proc/{pid}/stat")
-    return int(stat[stat.rfind(b")") + 2 :].split()[1]) if stat else 0
-
-
-def command(pid: int) -> str:
-    return _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
-
-
-def alive(pid: int) -> bool:
-    stat = _read(f"/proc/{pid}/stat")
-    return bool(stat) and stat[stat.rfind(b")") + 2 : stat.rfind(b")") + 3] not in (b"Z", b"X")
-
-
-def descendants(roots: Iterable[int]) -> set[int]:
-    children: dict[int, list[int]] = {}
-    for pid in all_pids():
-        children.setdefault(parent(pid), []).append(pid)
-    found: set[int] = set()
-    queue = list(roots)
-    while queue:
-        pid = queue.pop()
-        if pid not in found:
-            found.add(pid)
-            queue.extend(children.get(pid, ()))
-    return found
-
-
-def kill(found: Iterable[int]) -> None:
-    for pid in found:
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)

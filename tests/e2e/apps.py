@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from instance import archive
+from instancekit import archive
 
 PYTHON = "/usr/bin/python3"
 #: The course's gunicorn hello-world, with a word to tell releases apart.

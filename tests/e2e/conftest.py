@@ -12,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from e2ekit import Sites
 
-from instance import GUNICORN, Instance, one_at_a_time
+from instance import GUNICORN, Instance
+from instancekit import one_at_a_time
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,8 @@ import contextlib
 import itertools
 from typing import Any
 
-from instance import ApiError, Instance, until
+from instance import Instance
+from instancekit import ApiError, until
 
 _turn = itertools.count(1)
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from instance import CACHE, one_at_a_time, run
+from instancekit import CACHE, one_at_a_time, run
 
 
 def apache_image() -> tuple[Path, Path]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from apps import ON_PORT, ask
 from e2ekit import Sites
 
-from instance import Instance, Load, page, until
+from instance import Instance
+from instancekit import page, until
+from loadkit import Load
 
 VOLUME = [{"name": "data", "path": "/data"}]
 

@@ -11,7 +11,8 @@ import pytest
 from apps import ON_PORT, ask
 from e2ekit import Sites
 
-from instance import Instance, clean_environment, directory, until
+from instance import Instance
+from instancekit import clean_environment, directory, until
 
 KEYS = {
     *("name", "state", "wanted", "urls", "ipv4", "ipv6", "plan", "base"),

@@ -12,7 +12,8 @@ import pytest
 from apps import ON_PORT, ask
 from e2ekit import Sites
 
-from instance import Instance, run
+from instance import Instance
+from instancekit import run
 
 REACH = """
 import json, socket, sys

@@ -8,7 +8,9 @@ import pytest
 from apps import ON_PORT, PYTHON, ask
 from e2ekit import Sites
 
-from instance import Instance, Load, archive, page, until
+from instance import Instance
+from instancekit import archive, page, until
+from loadkit import Load
 
 #: Sleeps until it is told what to do by a file, so that it is ready first.
 HOG = """

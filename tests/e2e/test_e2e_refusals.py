@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from e2ekit import Sites
 
-from instance import ApiError, Instance, directory, page, until
+from instance import Instance
+from instancekit import ApiError, directory, page, until
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from apps import GUNICORN_PORT, ON_PORT, ON_SOCKET, PYTHON, ask, hello
 from e2ekit import Sites
 from image import apache_image
 
-from instance import GUNICORN, Instance, archive, directory, page, run, until
+from instance import GUNICORN, Instance
+from instancekit import archive, directory, page, run, until
 
 
 def everywhere(alveole: Instance, name: str, word: str, path: str = "/") -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from instance import Instance, Load, page, until
+from instance import Instance
+from instancekit import page, until
+from loadkit import Load
 
 
 def test_two_instances_side_by_side() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from apps import GUNICORN_PORT, ON_PORT, ON_SOCKET, PYTHON, ask, hello
 from e2ekit import Sites
 
-from instance import GUNICORN, ApiError, Instance, Load, page, until
+from instance import GUNICORN, Instance
+from instancekit import ApiError, page, until
+from loadkit import Load
 
 
 def test_a_static_site_is_updated_under_load(alveole: Instance, sites: Sites) -> None:
@@ -51,7 +53,7 @@ def test_an_update_that_does_not_work_leaves_the_old_one_serving(alveole: Instan
     """Fault 8: wholly the old release; its files and its row of the new one are gone."""
     name = sites.create(ask("good"), ready_seconds=4, **ON_PORT)
     before = alveole.site(name)
-    from instance import archive
+    from instancekit import archive
 
     with Load(alveole, name, threads=2) as load:
         change = alveole.update(name, archive({"ask.py": "raise SystemExit('broken')"}), wait=False)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from test_fault_killed import APP, word
 
-from instance import ApiError, Instance, page, run, until
+from instance import Instance
+from instancekit import ApiError, page, run, until
 
 INODES = 1500
 

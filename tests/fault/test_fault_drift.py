@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 from test_fault_killed import APP, word
 
-from instance import Instance, Load, page, run, until
+from instance import Instance
+from instancekit import page, run, until
+from loadkit import Load
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from instance import ApiError, Instance, Load, page, until
+from instance import Instance
+from instancekit import ApiError, page, until
+from loadkit import Load
 
 PYTHON = "/usr/bin/python3"
 SERVER = (
