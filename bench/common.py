@@ -227,6 +227,7 @@ class Instance:
         self.prefix = f"b{secrets.token_hex(2)}"
         self.http, self.https, self.api_port = free_ports(3)
         self.config = self.root / "alveole.toml"
+        self.octet = 0
         self._forward = {
             path: Path(path).read_text()
             for path in ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")
@@ -235,12 +236,13 @@ class Instance:
         self._users: list[str] = []
         try:
             self._make_users()
+            self.octet = _free_octet()
             self.config.write_text(
                 SETTINGS.format(
                     root=self.root,
                     tag=self.tag,
                     prefix=self.prefix,
-                    octet=_free_octet(),
+                    octet=self.octet,
                     http=self.http,
                     https=self.https,
                     workers=self.workers,
@@ -441,6 +443,8 @@ class Instance:
                 words = line.split()
                 if len(words) == 3 and words[2] == self.tag:
                     run("nft", "delete", "table", words[1], words[2], check=False)
+        for family, network in (("-4", f"10.{self.octet}.0.0/16"), ("-6", f"fd61:6c76:be{self.octet:02x}::/64")):
+            run("ip", family, "route", "flush", "root", network, "type", "unreachable", check=False)
 
 
 def _free_octet() -> int:

@@ -309,3 +309,9 @@ RESULTS: dict[type, Any] = {
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
 }
+
+# msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter
+# down (seen with 0.22: control ended by SIGSEGV at every fifth start on a slow machine). So all of them are
+# worked out here, at import, before there are threads.
+for _type in (Request, Answer, *filter(None, RESULTS.values())):
+    msgspec.json.Decoder(_type)
