@@ -398,7 +398,7 @@ class Instance:
     def answers(self, name: str, word: str = "", **how: Any) -> bool:
         try:
             answer = self.fetch(name, **how)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         return answer.status == 200 and word in answer.body
 

@@ -64,7 +64,7 @@ class Load:
                     self.bad.append(f"{name}: {word}")
             time.sleep(self.pause)
 
-    def check(self, least: int = 50) -> None:
+    def check(self, least: int = 10) -> None:
         """Every answer was a 200, and there were at least ``least``."""
         assert set(self.counts) == {"200"}, (self.counts, self.bad)
         assert self.counts["200"] >= least, self.counts

@@ -109,6 +109,7 @@ def _install(options: argparse.Namespace) -> int:
     fresh = program.virtual_environment(instance)
     changed = program.package(instance, fresh)
     program.link(instance)
+    services.leave_network_alone(instance)
     services.start(instance, changed or fresh)
 
     if not options.no_demo:

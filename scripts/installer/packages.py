@@ -39,6 +39,8 @@ _SAVED = Path("/usr/sbin/policy-rc.d.before-alveole")
 _GUARD = "#!/bin/sh\n# Written by Alvéole's quickstart while it installs packages: none starts a service.\nexit 101\n"
 #: Services that come with packages and would take Alvéole's ports at the next start of the machine.
 _SERVICES = {"nginx": "nginx"}
+#: Debian's nginx writes this page when it is installed and forgets it when it is removed.
+_PAGE = Path("/var/www/html/index.nginx-debian.html")
 
 
 def installed() -> set[str]:
@@ -61,6 +63,8 @@ def install(instance: Instance) -> None:
         say(f"{name}: {NEEDED[name]}")
     # The list of before is written down first: whatever happens next, the difference can still be told.
     instance.record.set(packages_before=sorted(before))
+    if _PAGE.exists():
+        instance.record.set(page_before=True)
     fetch(missing)
     _settle(instance)
     if left := NEEDED.keys() - installed():
@@ -152,6 +156,11 @@ def remove(instance: Instance) -> None:
     say(f"removing {len(ours)} Debian packages that came with Alvéole")
     with _no_service_starts():
         apt("purge", *sorted(ours))
+    if "nginx" in ours and not instance.record.get("page_before"):
+        _PAGE.unlink(missing_ok=True)
+        for directory in _PAGE.parents[:2]:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
 
 def _needed_by(foreign: set[str], ours: set[str]) -> set[str]:

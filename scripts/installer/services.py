@@ -29,6 +29,35 @@ def start(instance: Instance, changed: bool) -> None:
     instance.record.set(settings=settings)
 
 
+def leave_network_alone(instance: Instance) -> None:
+    """Tell the machine's network managers that the bridge and the sites' interfaces are not theirs.
+
+    systemd-networkd with a match as wide as ``Type=ether`` takes each new interface off the bridge and drops
+    routes it does not know (seen in the guest); NetworkManager would try DHCP on them.
+    """
+    bridge, prefix = instance.setting("network", "bridge"), instance.setting("network", "interface_prefix")
+    files = {
+        # Before every other file in alphabetical order: the first that matches counts (systemd.network(5)).
+        Path("/etc/systemd/network", f"00-{instance.key}.network"): (
+            Path("/etc/systemd/network"),
+            f"# Written by Alvéole's quickstart.\n[Match]\nName={bridge} {prefix}*\n\n[Link]\nUnmanaged=yes\n",
+            ["networkctl", "reload"],
+        ),
+        Path("/etc/NetworkManager/conf.d", f"{instance.key}.conf"): (
+            Path("/etc/NetworkManager"),
+            "# Written by Alvéole's quickstart.\n[keyfile]\n"
+            f"unmanaged-devices+=interface-name:{bridge};interface-name:{prefix}*\n",
+            ["nmcli", "general", "reload", "conf"],
+        ),
+    }
+    for path, (needs, text, reload) in files.items():
+        if needs.is_dir() and has_systemd():
+            instance.record.add("files", str(path))
+            if write(path, text):
+                say(f"{path}: sites' interfaces are Alvéole's own")
+                run(reload, check=False)
+
+
 def stop(instance: Instance) -> None:
     """Stop both halves. Sites and the proxy go on."""
     if has_systemd():

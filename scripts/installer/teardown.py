@@ -175,6 +175,9 @@ def _files(instance: Instance) -> None:
     for path in (instance.venv, instance.pid_file, instance.log_file):
         path.unlink(missing_ok=True)
     _remove_empty(instance.prefix, existed)
+    for name in instance.record.get("files", []):
+        say(f"removing {name}")
+        Path(name).unlink(missing_ok=True)
     if instance.record.get("link") and LINK.is_symlink():
         say(f"removing {LINK}")
         LINK.unlink()

@@ -16,7 +16,7 @@ def test_a_static_site_is_updated_under_load(alveole: Instance, sites: Sites) ->
         for number in range(1, 9):
             alveole.update(name, page(str(number)))
             assert f"<h1>{number}</h1>" in alveole.fetch(name).body
-    load.check(200)
+    load.check()
 
 
 def test_gunicorn_is_updated_under_load(alveole: Instance, sites: Sites, debian: str) -> None:
@@ -28,7 +28,7 @@ def test_gunicorn_is_updated_under_load(alveole: Instance, sites: Sites, debian:
                 alveole.update(name, hello(str(number)))
                 assert alveole.fetch(name).body == f"Hello, {number}!\n"
             alveole.cli("site", "set", name, "--env", "A=1")
-        load.check(100)
+        load.check()
 
 
 def test_others_notice_nothing_while_twenty_sites_come_and_go(alveole: Instance, sites: Sites) -> None:
@@ -46,7 +46,7 @@ def test_others_notice_nothing_while_twenty_sites_come_and_go(alveole: Instance,
             alveole.ended(change, good=True)
         for name in names:
             alveole.destroy(name)
-    load.check(500)
+    load.check()
 
 
 def test_an_update_that_does_not_work_leaves_the_old_one_serving(alveole: Instance, sites: Sites) -> None:
