@@ -173,3 +173,8 @@ class ExecSite(Body, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     tty: bool = False
     uid: int | None = None
+
+
+# Worked out here and not at the first request: see the end of :mod:`alveole.agent.protocol`.
+for _body in Body.__subclasses__():
+    msgspec.json.Decoder(_body)

@@ -65,6 +65,9 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: str
 
 
+_keeps: msgspec.json.Decoder[_Kept] = msgspec.json.Decoder(_Kept)
+
+
 class NetworkActuator:
     """Keeps ``network``, ``firewall`` and ``address``. Thread-safe."""
 
@@ -237,7 +240,7 @@ class NetworkActuator:
         for site in sites:
             with contextlib.suppress(FileNotFoundError):
                 try:
-                    found[site] = msgspec.json.decode((self._directory / site).read_bytes(), type=_Kept)
+                    found[site] = _keeps.decode((self._directory / site).read_bytes())
                 except msgspec.MsgspecError:
                     # Torn or altered: as if it had never been made; the next step writes it anew.
                     (self._directory / site).unlink(missing_ok=True)

@@ -45,6 +45,9 @@ class _Stamp(msgspec.Struct, frozen=True):
     spec: StorageSpec
 
 
+_stamps: msgspec.json.Decoder[_Stamp] = msgspec.json.Decoder(_Stamp)
+
+
 class Storage:
     kinds = frozenset({Kind.STORAGE})
 
@@ -73,7 +76,7 @@ class Storage:
         for generation, path in self._stamps(site):
             id = ResourceId(Kind.STORAGE, site, str(generation))
             try:
-                stamp = msgspec.json.decode(path.read_bytes(), type=_Stamp)
+                stamp = _stamps.decode(path.read_bytes())
             except msgspec.DecodeError:
                 defect = Defect("damaged", f"{path.name} cannot be read")
                 found.append(Observed(id, "", False, (defect,)))

@@ -33,6 +33,9 @@ class _Logger(msgspec.Struct, frozen=True):
     started: int
 
 
+_loggers: msgspec.json.Decoder[_Logger] = msgspec.json.Decoder(_Logger)
+
+
 class Output:
     def __init__(self, settings: Settings, cgroups: Cgroups) -> None:
         self._settings = settings
@@ -99,7 +102,7 @@ class Output:
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
             known = self._known.get(site)
             if known is None or known[0] != stamp:
-                known = self._known[site] = (stamp, msgspec.json.decode(Path(file).read_bytes(), type=_Logger))
+                known = self._known[site] = (stamp, _loggers.decode(Path(file).read_bytes()))
         except (OSError, msgspec.DecodeError):
             return None
         record = known[1]
