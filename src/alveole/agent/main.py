@@ -30,6 +30,7 @@ from alveole.agent import chain, protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.server import Server
 from alveole.app import prepare_control
+from alveole.backends.base import Say
 from alveole.backends.native.run import NativeBackend
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Refused
@@ -38,6 +39,7 @@ from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
 from alveole.host.sandbox import Sandbox
 from alveole.model.resource import PLATFORM
+from alveole.model.site import Release
 
 log = logging.getLogger("alveole.agent")
 _ROTATE_SECONDS = 30.0
@@ -130,6 +132,11 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     edge = EdgeActuator(settings)
     routes = RoutesActuator(settings)
 
+    def import_release(request: protocol.ImportRelease, files: list[int], say: Say) -> Release:
+        # A start follows an import; the namespace is made while the content is unpacked.
+        threading.Thread(target=backend.prepare, args=(request.number,), daemon=True).start()
+        return releases.import_release(request.site, request.number, _one(files), request.format, say)
+
     def remove_site(request: protocol.RemoveSite, _files: list[int], _say: Any) -> None:
         if instances.of_site(settings, request.site):
             raise Refused("an instance of the site is still there", field="site", hint="stop the site first")
@@ -140,7 +147,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     verbs: dict[type, Verb] = {
         protocol.Facts: lambda _r, _f, _s: facts(settings, backend),
         protocol.GetUsage: lambda r, _f, _s: backend.usage(r.sites),
-        protocol.ImportRelease: lambda r, f, s: releases.import_release(r.site, r.number, _one(f), r.format, s),
+        protocol.ImportRelease: import_release,
         protocol.DropRelease: lambda r, _f, _s: releases.drop_release(r.site, r.number, r.digest),
         protocol.RemoveSite: remove_site,
         protocol.ResolveBase: lambda r, _f, _s: bases.resolve(r.kind, r.packages),
