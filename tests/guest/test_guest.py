@@ -70,7 +70,7 @@ def test_quickstart_puts_a_site_on_line(guest: Guest) -> None:
         "-c",
         f"{_TREE} > /root/before; dpkg-query -W > /root/packages.before; cat /etc/passwd > /root/users.before",
     )
-    printed = guest.run(QUICKSTART, timeout=500)
+    printed = guest.run(QUICKSTART, timeout=900)
     assert "http://demo.localhost/" in printed
     assert re.search(r"Admin token +\S{20,}", printed), "no token"
     _demo_answers(guest, 60)
@@ -90,16 +90,16 @@ def test_both_units_are_in_order(guest: Guest) -> None:
 def test_a_second_quickstart_changes_nothing(guest: Guest) -> None:
     pid = ("systemctl", "show", "-p", "MainPID", "--value", "alveole-agent", "alveole-control")
     before = guest.run(*pid)
-    guest.run(QUICKSTART, timeout=200)
+    guest.run(QUICKSTART, timeout=400)
     assert guest.run(*pid) == before, "a daemon was restarted though nothing had changed"
     _demo_answers(guest, 20)
 
 
 def test_sites_outlive_a_restart_of_both_halves(guest: Guest) -> None:
     """Fault 20: agent and control stop and start; the site answers all along."""
-    guest.run("systemctl", "stop", "alveole-agent", "alveole-control", timeout=120)
+    guest.run("systemctl", "stop", "alveole-agent", "alveole-control", timeout=240)
     assert GREETING in guest.run("curl", "-sSf", "--max-time", "20", "http://demo.localhost/")
-    guest.run("systemctl", "start", "alveole-agent", "alveole-control", timeout=180)
+    guest.run("systemctl", "start", "alveole-agent", "alveole-control", timeout=360)
     _demo_answers(guest, 60)
 
 
@@ -118,7 +118,7 @@ def test_the_site_comes_back_after_a_power_cut(guest: Guest) -> None:
 
 
 def test_undo_leaves_no_trace(guest: Guest) -> None:
-    guest.run(QUICKSTART, "--undo", timeout=300)
+    guest.run(QUICKSTART, "--undo", timeout=600)
     guest.run(
         "sh", "-c", f"{_TREE} > /root/after; dpkg-query -W > /root/packages.after; cat /etc/passwd > /root/users.after"
     )
