@@ -73,7 +73,7 @@ def test_quickstart_puts_a_site_on_line(guest: Guest) -> None:
     printed = guest.run(QUICKSTART, timeout=900)
     assert "http://demo.localhost/" in printed
     assert re.search(r"Admin token +\S{20,}", printed), "no token"
-    _demo_answers(guest, 60)
+    _demo_answers(guest, 240)
 
 
 def test_both_units_are_in_order(guest: Guest) -> None:
@@ -92,7 +92,7 @@ def test_a_second_quickstart_changes_nothing(guest: Guest) -> None:
     before = guest.run(*pid)
     guest.run(QUICKSTART, timeout=400)
     assert guest.run(*pid) == before, "a daemon was restarted though nothing had changed"
-    _demo_answers(guest, 20)
+    _demo_answers(guest, 120)
 
 
 def test_sites_outlive_a_restart_of_both_halves(guest: Guest) -> None:
@@ -100,13 +100,13 @@ def test_sites_outlive_a_restart_of_both_halves(guest: Guest) -> None:
     guest.run("systemctl", "stop", "alveole-agent", "alveole-control", timeout=240)
     assert GREETING in guest.run("curl", "-sSf", "--max-time", "20", "http://demo.localhost/")
     guest.run("systemctl", "start", "alveole-agent", "alveole-control", timeout=360)
-    _demo_answers(guest, 60)
+    _demo_answers(guest, 240)
 
 
 def test_the_site_comes_back_after_a_restart_of_the_machine(guest: Guest) -> None:
     guest.send("systemctl", "reboot")
     guest.booted()
-    _demo_answers(guest, 180)
+    _demo_answers(guest, 420)
 
 
 def test_the_site_comes_back_after_a_power_cut(guest: Guest) -> None:
@@ -114,7 +114,7 @@ def test_the_site_comes_back_after_a_power_cut(guest: Guest) -> None:
     guest.run("sync")
     guest.send("sh", "-c", "echo 1 > /proc/sys/kernel/sysrq; echo b > /proc/sysrq-trigger")
     guest.booted()
-    _demo_answers(guest, 180)
+    _demo_answers(guest, 420)
 
 
 def test_undo_leaves_no_trace(guest: Guest) -> None:
