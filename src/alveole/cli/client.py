@@ -308,7 +308,8 @@ def connect(path: Path) -> socket.socket:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
                 raise Temporary(
                     f"Alvéole is not running (nobody listens at {path})",
-                    hint="start it: systemctl start alveole, or alveole serve; another instance needs --config FILE",
+                    hint="start it: systemctl start alveole-agent alveole-control, or alveole serve; "
+                    "another instance needs --config FILE",
                 ) from error
             raise Temporary(f"cannot reach Alvéole at {path}: {error.strerror}", hint="try again") from error
 
