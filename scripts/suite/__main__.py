@@ -161,7 +161,7 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
         outcome.failed += 1
         outcome.why.append("no test was found")
     if outcome.failed:
-        outcome.why.append(_tail(log, 60 if counted else 40))
+        outcome.why.append(_tail(log, 30 if counted else 40))
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -173,12 +173,21 @@ def _count(report: Path, outcome: Outcome) -> bool:
     except (FileNotFoundError, ElementTree.ParseError):
         return False
     for suite in suites:
+        outcome.why += [_told(case) for case in suite.iter("testcase") if case.find("failure") is not None]
+        outcome.why += [_told(case) for case in suite.iter("testcase") if case.find("error") is not None]
         total, failed = int(suite.get("tests", 0)), int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped = int(suite.get("skipped", 0))
         outcome.failed += failed
         outcome.skipped += skipped
         outcome.passed += max(total - failed - skipped, 0)
     return True
+
+
+def _told(case: ElementTree.Element) -> str:
+    """A failed test and its reason, short: the whole story is in the layer's log."""
+    found = case.find("failure") if case.find("failure") is not None else case.find("error")
+    reason = (found.get("message", "") if found is not None else "").split("\n", 1)[0]
+    return f"  FAILED {case.get('classname')}::{case.get('name')}: {reason[:300]}"
 
 
 def _run(argv: list[str], log: Path, environment: dict[str, str]) -> int:
@@ -236,6 +245,9 @@ def _summary(outcomes: list[Outcome]) -> int:
     text = "\n".join(lines)
     (ARTEFACTS / "summary.txt").write_text(f"{text}\n", encoding="utf-8")
     print(f"\n{text}\n")
+    for outcome in outcomes:
+        if outcome.failed:
+            print(f"{outcome.layer}:", *(each for each in outcome.why if each.startswith("  FAILED")), sep="\n")
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0
 

@@ -11,6 +11,7 @@ library only: nothing can be imported any more once the child is confined.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -28,6 +29,8 @@ BLOCK = 512
 DEEPEST = 900
 #: Where `remove` cuts a deep tree and goes on from the top.
 _CUT = 64
+#: How often in all a name may become another kind of file under the hands of a removal.
+_CHANGES = 1000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OFFSET_0 = ctypes.c_int64(0)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -186,19 +189,26 @@ def remove(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     removed = 0
     serial = 0
     todo = list(paths)
+    changed = 0
     while todo:
         path = todo.pop()
-        try:
-            info = os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if not stat.S_ISDIR(info.st_mode):
-            os.unlink(path)
-            removed += 1
-            continue
         stack: list[tuple[int, str]] = []
         try:
-            stack.append((_open_to_remove(path, None), path))
+            try:
+                if not stat.S_ISDIR(os.lstat(path).st_mode):
+                    os.unlink(path)
+                    removed += 1
+                    continue
+                stack.append((_open_to_remove(path, None), path))
+            except FileNotFoundError:
+                continue
+            except (NotADirectoryError, IsADirectoryError, PermissionError):
+                # It may have become another kind of file between the look and the act.
+                changed += 1
+                if changed > _CHANGES:
+                    raise
+                todo.append(path)
+                continue
             lists = [os.listdir(stack[0][0])]
             while stack:
                 fd, name = stack[-1]
@@ -219,8 +229,9 @@ def remove(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
                         # A tree of any depth is removed with few open files: the deep part goes to the top.
                         serial += 1
                         moved = f".removed.{os.getpid()}.{serial}"
-                        os.rename(entry, moved, src_dir_fd=fd)
-                        todo.append(moved)
+                        with contextlib.suppress(FileNotFoundError):
+                            os.rename(entry, moved, src_dir_fd=fd)
+                            todo.append(moved)
                         continue
                     try:
                         stack.append((_open_to_remove(entry, fd), entry))
@@ -244,7 +255,7 @@ def _open_to_remove(name: str, parent: int | None) -> int:
 def _quietly(call: Callable[..., None], name: str, parent: int | None) -> None:
     try:
         call(name, dir_fd=parent)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         if error.errno != errno.ENOTEMPTY:

@@ -20,6 +20,8 @@ from alveole.model.resource import WorkloadSpec
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.1
 #: One answer may take this long; an application may load itself at the first request.
 ANSWER_SECONDS = 30.0
+#: The rest of the first answer is read so long and so far.
+REST_SECONDS, REST_BYTES = 0.25, 1 << 20
 _STATUS = re.compile(rb"^HTTP/1\.[01] ([1-5]\d\d)")
 
 
@@ -84,7 +86,22 @@ def ask(settings: Settings, spec: WorkloadSpec, pidfd: int, seconds: float) -> i
         status = _STATUS.match(found)
         if status is None:
             raise ValueError("what it answered is not HTTP")
+        _take_rest(link)
         return int(status[1])
+
+
+def _take_rest(link: socket.socket) -> None:
+    """Read what else comes, within reason: closing before would make the application log a broken connection."""
+    until = time.monotonic() + REST_SECONDS
+    left = REST_BYTES
+    while left > 0 and (seconds := until - time.monotonic()) > 0 and _readable((link.fileno(),), seconds):
+        try:
+            part = link.recv(65536)
+        except OSError:
+            return
+        if not part:
+            return
+        left -= len(part)
 
 
 def _readable(fds: tuple[int, ...], seconds: float) -> set[int]:
