@@ -14,6 +14,7 @@ from alveole.model.resource import (
     AddressSpec,
     BaseSpec,
     CertificateSpec,
+    ConfigSpec,
     Desired,
     EdgeSpec,
     FirewallSpec,
@@ -25,6 +26,7 @@ from alveole.model.resource import (
     RouteTarget,
     Spec,
     StorageSpec,
+    VolumeOwner,
     WorkloadSpec,
     stamp,
 )
@@ -106,12 +108,20 @@ def compile_site(site: Site, settings: Settings, plans: Mapping[str, Limits]) ->
                 site=site.id,
                 number=site.number,
                 generation=site.data_generation,
-                volumes=tuple(sorted({volume.name for volume in site.volumes})),
+                volumes=tuple(sorted({VolumeOwner(volume.name, volume.uid) for volume in site.volumes})),
                 disk_bytes=limits.disk_bytes,
             ),
         )
         resources.append(storage)
         parts.append(storage.id)
+    if site.files:
+        config = _desired(
+            ResourceId(Kind.CONFIG, site.id, "config"),
+            ConfigSpec(site.id, site.number, site.files),
+            (base_id(site.base),),
+        )
+        resources.append(config)
+        parts.append(config.id)
     if running:
         resources.append(_workload(site, limits, tuple(parts)))
         resources.append(
@@ -148,6 +158,10 @@ def _workload(site: Site, limits: Limits, parts: tuple[ResourceId, ...]) -> Desi
         stop_seconds=site.run.stop_seconds,
         incarnation=site.incarnation,
         release=None if static else site.release,
+        tasks=site.run.tasks,
+        accounts=site.run.accounts,
+        links=site.run.links,
+        config=bool(site.files),
     )
     return _desired(workload_id(site), spec, (NETWORK, FIREWALL, *parts))
 

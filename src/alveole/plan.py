@@ -42,6 +42,7 @@ RANK = {
             Kind.EDGE,
             Kind.RELEASE,
             Kind.STORAGE,
+            Kind.CONFIG,
             Kind.WORKLOAD,
             Kind.ADDRESS,
             Kind.ROUTE,
@@ -53,9 +54,12 @@ USERS: dict[Kind, frozenset[Kind]] = {
     Kind.WORKLOAD: frozenset({Kind.ROUTE, Kind.ADDRESS}),
     Kind.STORAGE: frozenset({Kind.WORKLOAD}),
     Kind.RELEASE: frozenset({Kind.WORKLOAD}),
+    Kind.CONFIG: frozenset({Kind.WORKLOAD}),
     Kind.CERTIFICATE: frozenset({Kind.ROUTE}),
 }
 _NEVER_DELETED = frozenset({Kind.BASE})
+#: A defect that a person made and only a person settles: it is told, and never repaired.
+BY_HAND = "changed-by-hand"
 #: A clock that jumped must not keep an old instance for a year (fault 17).
 _CLOCK_SLACK = 1.0
 
@@ -151,6 +155,9 @@ class _Planner:
             self._promise(item.id, PromiseState.PENDING, "is not ready yet")
             self.waiting.append(Waiting(item.id, "is not ready yet"))
             return None
+        if found is not None and found.digest == item.digest and found.ready and not _repairable(found):
+            self._promise(item.id, PromiseState.BROKEN, "; ".join(defect.cause for defect in found.defects))
+            return None
         action, reason, broken = self._difference(item, found)
         missing = self._missing_need(item)
         wait = self.held.get(item.id) or missing
@@ -184,7 +191,7 @@ class _Planner:
             wanted = self.desired.get(need)
             if wanted is not None and found.digest != wanted.digest:
                 return f"waits for {_short(need)} to change"
-            if not found.ready or found.defects:
+            if not found.ready or _repairable(found):
                 return f"waits for {_short(need)} to be ready"
         return ""
 
@@ -247,6 +254,10 @@ class _Planner:
 
 def _order(item: Desired | Observed) -> tuple[int, str, str]:
     return RANK[item.id.kind], item.id.scope, item.id.name
+
+
+def _repairable(found: Observed) -> bool:
+    return any(defect.code != BY_HAND for defect in found.defects)
 
 
 def _short(id: ResourceId) -> str:

@@ -33,6 +33,7 @@ from alveole.model.resource import (
     ResourceId,
     Step,
     StorageSpec,
+    VolumeOwner,
     WorkloadSpec,
     stamp,
 )
@@ -169,7 +170,7 @@ class Cell:
             spec.site,
             spec.number,
             spec.data_generation,
-            tuple(volume.name for volume in spec.volumes),
+            tuple(VolumeOwner(volume.name, volume.uid) for volume in spec.volumes),
             spec.limits.disk_bytes,
         )
         id = ResourceId(Kind.STORAGE, spec.site, str(spec.data_generation))

@@ -16,7 +16,7 @@ from test_native import traces
 
 from alveole import failpoints
 from alveole.host import disk, paths
-from alveole.model.resource import Action, Kind, ResourceId, Step, StorageSpec, stamp
+from alveole.model.resource import Action, Kind, ResourceId, Step, StorageSpec, VolumeOwner, stamp
 from alveole.model.site import MIB
 
 pytestmark = pytest.mark.root
@@ -99,7 +99,7 @@ def test_started_by_a_dead_agent_and_ended(machine: Cell) -> None:
 def storage(number: int, size: int | None, *volumes: str, generation: int = 1) -> StorageSpec:
     from nativefixtures import site_id
 
-    return StorageSpec(site_id(number), number, generation, volumes, size)
+    return StorageSpec(site_id(number), number, generation, tuple(VolumeOwner(name, 1000) for name in volumes), size)
 
 
 def keep(machine: Cell, spec: StorageSpec, action: Action = Action.CREATE) -> None:

@@ -95,9 +95,9 @@ class Storage:
                 return ()
         data = paths.data_dir(self._settings, spec.site, spec.disk_bytes is not None)
         return tuple(
-            Defect("missing", f"the directory of the volume {name} is gone")
-            for name in spec.volumes
-            if not paths.volume(data, spec.generation, name).is_dir()
+            Defect("missing", f"the directory of the volume {volume.name} is gone")
+            for volume in spec.volumes
+            if not paths.volume(data, spec.generation, volume.name).is_dir()
         )
 
     def _stamps(self, site: str) -> list[tuple[int, Path]]:
@@ -129,15 +129,15 @@ class Storage:
             return Outcome(False, problem)
         with disk.borrowed(self._settings, spec.site) as data:
             data.chmod(0o711)
-            owner = paths.site_uid(self._settings, spec.number)
+            start = self._settings.uid_start(spec.number)
             generation = paths.volumes(data, spec.generation)
             generation.mkdir(parents=True, exist_ok=True)
             # mkdir's mode goes through the umask. The site's own root lists the names for a backup;
             # what the volumes hold is closed to others by themselves.
             for directory in (generation.parent, generation):
                 directory.chmod(0o755)
-            for name in spec.volumes:
-                _ensure_volume(generation / name, owner)
+            for volume in spec.volumes:
+                _ensure_volume(generation / volume.name, start + volume.uid)
         hit("storage-made")
         instances.write(self._stamp(spec.site, spec.generation), msgspec.json.encode(_Stamp(digest, spec)))
         return Outcome(True)

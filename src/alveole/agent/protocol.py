@@ -92,6 +92,21 @@ class RemoveSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="r
     number: Number
 
 
+class ReadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read-config"):
+    """→ ``tuple[ConfigState, ...]``: the configuration files of a site as they lie on the disk."""
+
+    site: SiteId
+    number: Number
+
+
+class ForgetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="forget-config"):
+    """Take hand-made changes of these files back: they are removed, and the loop writes them again."""
+
+    site: SiteId
+    number: Number
+    paths: tuple[str, ...]
+
+
 class ImportImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="import-image"):
     """→ :class:`~alveole.agent.protocol.Image`. One file comes along: an OCI archive (tar of an OCI layout).
 
@@ -197,6 +212,8 @@ Request = (
     | ImportRelease
     | DropRelease
     | RemoveSite
+    | ReadConfig
+    | ForgetConfig
     | ImportImage
     | ResolveBase
     | DropBase
@@ -269,6 +286,14 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: str
 
 
+class ConfigState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``text`` is given for what was changed by hand; ``None`` also when it is gone or no text."""
+
+    path: str
+    changed: bool
+    text: str | None = None
+
+
 class BackupMade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: BackupId
     snapshot: str
@@ -296,6 +321,8 @@ RESULTS: dict[type, Any] = {
     ImportRelease: Release,
     DropRelease: None,
     RemoveSite: None,
+    ReadConfig: tuple[ConfigState, ...],
+    ForgetConfig: None,
     ImportImage: Image,
     ResolveBase: Base,
     DropBase: None,

@@ -7,7 +7,8 @@ Which resources a site has::
 
     base ──┐
     release┼─> workload ──> address (which slot owns the site's address for life)
-    storage┘        └─────> route (one a name or path) <── certificate (one a name)
+    storage┤        └─────> route (one a name or path) <── certificate (one a name)
+    config ┘
 
 The platform has ``network`` (bridge and forwarding), ``firewall``, ``edge`` (the proxy) and
 ``certificate`` for the main domain's wildcard, in the scope ``platform``.
@@ -34,7 +35,19 @@ from alveole.model.names import (
     Slot,
     VolumeName,
 )
-from alveole.model.site import Access, Base, BaseKind, Limits, Process, VolumeMount
+from alveole.model.site import (
+    Access,
+    Account,
+    Base,
+    BaseKind,
+    ConfigFile,
+    FileLink,
+    InnerId,
+    Limits,
+    Process,
+    Task,
+    VolumeMount,
+)
 
 PLATFORM = "platform"
 
@@ -46,6 +59,7 @@ class Kind(StrEnum):
     BASE = "base"
     RELEASE = "release"
     STORAGE = "storage"
+    CONFIG = "config"
     WORKLOAD = "workload"
     ADDRESS = "address"
     CERTIFICATE = "certificate"
@@ -55,7 +69,7 @@ class Kind(StrEnum):
 class ResourceId(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order=True):
     """``scope`` is a site's id or ``platform``; ``name`` is unique within kind and scope.
 
-    Names by kind: base, its key; release, its digest; storage, the data generation (``"1"``);
+    Names by kind: config, ``"config"``; base, its key; release, its digest; storage, the data generation (``"1"``);
     workload, the slot (``"0"``, ``"1"``); address, ``"ipv4"`` stands for both families;
     certificate, the domain; route, the domain or ``@/prefix``; platform kinds, the kind itself.
     """
@@ -92,14 +106,31 @@ class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     digest: Digest
 
 
+class VolumeOwner(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order=True):
+    name: VolumeName
+    uid: InnerId
+
+
 class StorageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="storage"):
     """The writable part: a directory, or a file of ``disk_bytes`` mounted as a partition."""
 
     site: SiteId
     number: Number
     generation: Generation
-    volumes: tuple[VolumeName, ...]
+    volumes: tuple[VolumeOwner, ...]
     disk_bytes: int | None
+
+
+class ConfigSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="config"):
+    """The rendered configuration files of a site, mounted at ``/config`` in each of its instances.
+
+    Written in place, so that a change of a file starts only the processes anew that read it.
+    A file that was changed by hand is a defect ``changed-by-hand`` that the loop reports and never repairs.
+    """
+
+    site: SiteId
+    number: Number
+    files: tuple[ConfigFile, ...]
 
 
 class WorkloadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="workload"):
@@ -129,6 +160,11 @@ class WorkloadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     incarnation: int
     release: Digest | None = None
     """Set for what must start anew with its content; static sites follow the link instead."""
+    tasks: tuple[Task, ...] = ()
+    accounts: tuple[Account, ...] = ()
+    links: tuple[FileLink, ...] = ()
+    config: bool = False
+    """Whether the site has configuration files: ``/config`` is mounted."""
 
 
 class AddressSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="address"):
@@ -172,6 +208,7 @@ Spec = (
     | BaseSpec
     | ReleaseSpec
     | StorageSpec
+    | ConfigSpec
     | WorkloadSpec
     | AddressSpec
     | CertificateSpec

@@ -27,6 +27,11 @@ from alveole.model.names import (
     VolumeName,
 )
 
+Argv = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=256)]
+InnerId = Annotated[int, msgspec.Meta(ge=0, le=65_533)]
+"""A uid inside a container."""
+Answer = str | int | bool | tuple[str, ...] | None
+CONFIG_PATH = r"^(?:[a-z0-9][A-Za-z0-9._-]{0,63})(?:/[A-Za-z0-9_][A-Za-z0-9._-]{0,63}){0,5}\Z"
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 #: The one unprivileged user that owns and runs a site's content inside its container.
@@ -35,6 +40,8 @@ SITE_UID = 1000
 SITE_SOCKET = "/run/alveole/web.sock"
 #: The live release, a link that is replaced by one rename.
 SITE_CONTENT = "/site/current"
+#: Where the rendered configuration files of modules are, for the container to read.
+CONFIG = "/config"
 
 
 class Wanted(StrEnum):
@@ -99,19 +106,134 @@ class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return str(self.kind)
 
 
-class Process(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A program of the site: an argument vector, never a shell line."""
+class Process(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A program of the site that keeps running: an argument vector, never a shell line."""
 
     name: ProcessName
-    argv: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=256)]
+    argv: Argv
+    uid: InnerId = SITE_UID
+    """Inside the container. When any differs from ``SITE_UID`` the supervisor runs as the container's root."""
+    order: Annotated[int, msgspec.Meta(ge=0, le=99)] = 50
+    """Lower starts earlier and stops later; what is equal starts together. Tasks share the scale."""
+    ready: tuple[str, ...] = ()
+    """A program that succeeds when the process is ready; what follows waits for it. Empty: as soon as it runs."""
+    ready_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)] = 60
+    stop_signal: Annotated[str, msgspec.Meta(pattern=r"^(?:SIG[A-Z0-9]{2,6})?\Z")] = ""
+    """Empty: what the program is known to end cleanly on, else ``SIGTERM``."""
+    stop_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)] | None = None
+    """Grace of this process; ``None``: that of the site."""
+    env: dict[EnvKey, str] = {}
+    cwd: str = ""
 
 
-class VolumeMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class When(StrEnum):
+    """The points of a site's life at which a :class:`Task` runs, always inside the container."""
+
+    PREPARE = "prepare"
+    """At every start, before any process: what is made again does no harm."""
+    INSTALL = "install"
+    """Once in the life of the data, at its ``order`` among the processes."""
+    CHANGE = "change"
+    """After configuration files were written, before processes start anew."""
+    BACKUP = "backup"
+    """Before a backup of a running site: leave a consistent copy in a volume."""
+    RESTORE = "restore"
+    """Instead of ``install``, when the data came from a backup of a running site."""
+    STOP = "stop"
+    """Before the processes are stopped: flush."""
+
+
+class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A program of the site that ends by itself. Its failure fails what waits for it, with its output."""
+
+    name: ProcessName
+    when: When
+    argv: Argv
+    uid: InnerId = SITE_UID
+    order: Annotated[int, msgspec.Meta(ge=0, le=99)] = 60
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 120
+    env: dict[EnvKey, str] = {}
+
+
+class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A user of the container beside those of the base; it has a group of the same name and number."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}\Z")]
+    uid: InnerId
+    home: MountPath = "/nonexistent"
+
+
+class Kept(StrEnum):
+    """What a backup does with a volume."""
+
+    ALWAYS = "always"
+    COLD = "cold"
+    """Only while the site is stopped: its files make no sense while they are written to."""
+    NEVER = "never"
+
+
+class VolumeMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     name: VolumeName
     path: MountPath
+    uid: InnerId = SITE_UID
+    """Who owns the empty volume."""
+    backup: Kept = Kept.ALWAYS
 
 
-class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FileLink(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A symbolic link in the container's own root, for a program that reads one fixed path."""
+
+    path: str
+    target: str
+
+
+class ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A rendered configuration file. ``path`` is below ``CONFIG``, relative: ``mariadb/my.cnf``."""
+
+    path: Annotated[str, msgspec.Meta(pattern=CONFIG_PATH, max_length=200)]
+    text: str
+    uid: InnerId = 0
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] = 0o644
+    restarts: tuple[ProcessName, ...] = ()
+    """Processes that read it when they start."""
+
+
+class HealthCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One question whose answer says that the site works. Either ``argv`` (inside) or ``path`` (over HTTP)."""
+
+    name: ProcessName
+    argv: tuple[str, ...] = ()
+    uid: InnerId = SITE_UID
+    path: str = ""
+    status: int = 200
+    contains: str = ""
+    """Text that the answer holds."""
+
+
+class UpdateMode(StrEnum):
+    BLUE_GREEN = "blue-green"
+    """The new instance is started beside the old one."""
+    STOP_START = "stop-start"
+    """Two instances cannot share the data: the old one ends first."""
+
+
+class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a site made of modules comes from; everything that runs was composed of it."""
+
+    modules: dict[str, str] = {}
+    """Name to digest of each module, in order of need; the asked for are in ``asked``."""
+    asked: tuple[str, ...] = ()
+    answers: dict[str, dict[str, Answer]] = {}
+    """By module (``""``: the generic questions), then by question: given or computed, secrets included."""
+    given: dict[str, tuple[str, ...]] = {}
+    """Which of them a person gave: the others are computed again when they may."""
+    kept_files: dict[str, str] = {}
+    """Configuration files that were changed by hand and are to stay so: path to text."""
+    why: str = ""
+    """The reason, when the modules were picked from the content."""
+
+
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What runs in the container.
 
     No process and no image: the content is static and the edge's twin, nginx, serves it. One
@@ -126,6 +248,13 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ready_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)] = 60
     stop_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)] = 10
     """Grace between the stop signal and the kill."""
+    tasks: tuple[Task, ...] = ()
+    accounts: tuple[Account, ...] = ()
+    links: tuple[FileLink, ...] = ()
+    checks: tuple[HealthCheck, ...] = ()
+    logs: tuple[str, ...] = ()
+    """Files inside the container that programs write by themselves instead of printing."""
+    update: UpdateMode = UpdateMode.BLUE_GREEN
 
 
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,6 +285,8 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domains: tuple[Domain, ...] = ()
     env: dict[EnvKey, str] = {}
     volumes: tuple[VolumeMount, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
+    application: Application | None = None
     path: PathPrefix | None = None
     access: Access = Access()
     https_only: bool = False
@@ -178,6 +309,8 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created_at: float
     sender: str = ""
     note: str = ""
+    source: Digest | None = None
+    """The release it was built from; ``None``: it came as it is."""
 
 
 class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
