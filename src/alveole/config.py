@@ -127,6 +127,13 @@ class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A restic repository; empty: ``backups`` in the state directory."""
 
 
+class Modules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    directory: str = "/etc/alveole/modules"
+    """Modules of one's own, a folder each, beside those that come with Alvéole."""
+    signers: str = "/etc/alveole/module-signers"
+    """Who may sign modules that come from elsewhere: an allowed-signers file of ssh-keygen(1)."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domain: str = "localhost"
     paths: Paths = Paths()
@@ -138,6 +145,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: Content = Content()
     reconcile: Reconcile = Reconcile()
     backups: Backups = Backups()
+    modules: Modules = Modules()
 
     @property
     def state(self) -> Path:
@@ -160,6 +168,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def database(self) -> Path:
         return self.state / "control" / "alveole.db"
+
+    @property
+    def module_sources(self) -> Path:
+        """Modules that were added from elsewhere: one directory a source, below it one a module."""
+        return self.state / "control" / "modules"
 
     @property
     def logs(self) -> Path:

@@ -37,7 +37,7 @@ from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePl
 from alveole.reserve import Reserve
 
 #: The newest migration; a test keeps it equal to the newest script.
-HEAD = "0001"
+HEAD = "0002"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -188,7 +188,7 @@ class Store:
         query = sa.select(table).where(table.c.site_id == site_id).order_by(table.c.created_at.desc())
         with self.read() as connection:
             return tuple(
-                Release(row.digest, row.bytes, row.files, row.created_at, row.sender, row.note)
+                Release(row.digest, row.bytes, row.files, row.created_at, row.sender, row.note, row.source)
                 for row in connection.execute(query)
             )
 

@@ -39,6 +39,7 @@ releases = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("sender", sa.String(200), nullable=False),
     sa.Column("note", sa.Text, nullable=False),
+    sa.Column("source", sa.String(80)),
 )
 backups = sa.Table(
     "backups",
