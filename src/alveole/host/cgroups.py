@@ -45,6 +45,10 @@ class Stats(msgspec.Struct, frozen=True):
     pids: int
 
 
+#: Constant text; what it starts stays an argument vector.
+_JOINED = ("/bin/sh", "-c", 'echo 0 > "$0" && exec "$@"')
+
+
 class Cgroups:
     """The cgroups of all instances of one Alvéole. Thread-safe; every method may raise ``OSError``."""
 
@@ -100,12 +104,8 @@ class Cgroups:
     def spawn(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start ``argv`` inside the cgroup; ``options`` are those of ``subprocess.Popen``."""
         if self.v2:
-            fd = os.open(self._paths[""] / name / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                # One write(2) between fork and exec: nothing that another thread's lock could stop.
-                return start(argv, preexec_fn=lambda: os.write(fd, b"0"), **options)
-            finally:
-                os.close(fd)
+            # Not preexec_fn: between fork and exec it runs Python, which another thread's lock can stop for ever.
+            return start([*_JOINED, str(self._paths[""] / name / "cgroup.procs"), *argv], **options)
         return _from_thread(lambda: self._spawn_joined(name, argv, options))
 
     def spawn_beside(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

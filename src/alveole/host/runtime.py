@@ -17,7 +17,7 @@ import msgspec
 
 from alveole.config import Settings
 from alveole.errors import Temporary
-from alveole.host import mounts, paths, syscalls
+from alveole.host import instances, mounts, paths, syscalls
 from alveole.host.cgroups import Cgroups
 from alveole.host.run import ProgramFailed
 
@@ -56,12 +56,16 @@ class Crun:
         argv = [*self._argv(errors), "run", "--detach", "--bundle", str(bundle), "--pid-file", str(pid_file), name]
         with _empty() as stdin:
             process = self._cgroups.spawn(name, argv, stdin=stdin, stdout=output, stderr=output)
+        # Popen.wait with a time limit sleeps between looks, up to 50 ms too long.
+        pidfd = os.pidfd_open(process.pid)
         try:
-            status = process.wait(_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise Temporary(f"crun did not start {name} within {_TIMEOUT:g} s") from None
+            if not instances.wait_end(pidfd, _TIMEOUT):
+                process.kill()
+                process.wait()
+                raise Temporary(f"crun did not start {name} within {_TIMEOUT:g} s")
+        finally:
+            os.close(pidfd)
+        status = process.wait()
         if status != 0:
             raise ProgramFailed(argv, status, _said(errors))
         return int(pid_file.read_text())

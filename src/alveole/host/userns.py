@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import subprocess
 import threading
 from collections import OrderedDict
 
-from alveole.host import syscalls
+from alveole.host import run
 
 RANGE = 65_536
+_HOLDER = ("unshare", "--user", "--", "cat")
 
 
 def create(start: int, *, inside: int = 0, count: int = RANGE) -> int:
@@ -17,32 +18,22 @@ def create(start: int, *, inside: int = 0, count: int = RANGE) -> int:
 
     The namespace lives as long as somebody holds the file or runs in it. Raises ``OSError``.
     """
-    ready_r, ready_w = os.pipe()
-    leave_r, leave_w = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        # Between fork and exit: only async-signal-safe work, other threads' locks may be held.
+    # Programs and not a fork of this process: a child of a process with threads may find a lock held by a
+    # thread that it does not have, and its parent waits for ever (seen once in some ten thousand).
+    with run.start(_HOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as holder:
         try:
-            syscalls.unshare(syscalls.CLONE_NEWUSER)
-            os.write(ready_w, b"1")
-            os.close(leave_w)
-            os.read(leave_r, 1)
+            # cat gives the byte back as soon as it runs, and it runs in the new namespace.
+            os.write(holder.stdin.fileno(), b"1")  # type: ignore[union-attr]  # it is a pipe
+            if os.read(holder.stdout.fileno(), 1) != b"1":  # type: ignore[union-attr]  # it is a pipe
+                raise OSError(f"the kernel gave no user namespace: {_told(holder)}")
+            write_map(holder.pid, start, inside=inside, count=count)
+            return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         finally:
-            os._exit(0)
-    try:
-        os.close(ready_w)
-        if os.read(ready_r, 1) != b"1":
-            raise OSError("the kernel gave no user namespace")
-        write_map(pid, start, inside=inside, count=count)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        # A byte and not just the end of the pipe: a child that another thread forked meanwhile holds a copy of
-        # this end, and two such children would wait for each other's end for ever.
-        with contextlib.suppress(BrokenPipeError):
-            os.write(leave_w, b"1")
-        for fd in (ready_r, leave_r, leave_w):
-            os.close(fd)
-        os.waitpid(pid, 0)
+            holder.kill()
+
+
+def _told(holder: subprocess.Popen[bytes]) -> str:
+    return os.read(holder.stderr.fileno(), 1000).decode(errors="replace").strip() if holder.stderr else ""
 
 
 def write_map(pid: int, start: int, *, inside: int = 0, count: int = RANGE) -> None:
