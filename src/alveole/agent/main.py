@@ -20,6 +20,7 @@ from typing import Any
 from alveole.actuators.backups import Backups
 from alveole.actuators.bases import Bases
 from alveole.actuators.certificates import CertificatesActuator
+from alveole.actuators.config import ConfigFiles
 from alveole.actuators.edge import EdgeActuator
 from alveole.actuators.images import Images
 from alveole.actuators.network import Instance, NetworkActuator
@@ -171,6 +172,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
             releases,
             bases,
             Storage(settings),
+            ConfigFiles(),
             backend,
         ),
         verbs,
