@@ -21,6 +21,7 @@ from alveole.agent.protocol import ArchiveFormat
 from alveole.errors import AlveoleError, Problem
 from alveole.model.change import Change, ChangeState, Event
 from alveole.model.site import Site
+from alveole.requests import AddSource
 from alveole.store import Store, Transaction, new_id
 from alveole.tables import changes, events
 
@@ -48,6 +49,9 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     backup: str | None = None
     base: str | None = None
     release: str | None = None
+    take_back: tuple[str, ...] = ()
+    """Configuration files whose hand-made text is to go."""
+    source: AddSource | None = None
 
 
 class Live:

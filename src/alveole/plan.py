@@ -44,8 +44,8 @@ RANK = {
             Kind.STORAGE,
             Kind.CONFIG,
             Kind.WORKLOAD,
-            Kind.ADDRESS,
             Kind.ROUTE,
+            Kind.ADDRESS,
         )
     )
 }
@@ -206,6 +206,9 @@ class _Planner:
             wait = f"may be used by a {unseen[0]}, which could not be looked at"
         if not wait and found.id in self.used:
             wait = "is still used"
+        if not wait and kind is Kind.STORAGE:
+            # Where the instances cannot stand side by side, the old data is the way back until the new one is ready.
+            wait = self._unready_workload()
         if not wait:
             # Not every user says what it uses; what is to go itself goes first.
             for other in self.observed:
@@ -218,6 +221,12 @@ class _Planner:
             self.waiting.append(Waiting(found.id, wait))
             return None
         return Step(found.id, Action.DELETE, found.digest, None, "not wanted", self._grace(found.id))
+
+    def _unready_workload(self) -> str:
+        for id, item in self.desired.items():
+            if id.kind is Kind.WORKLOAD and not is_kept(item, self.observed.get(id)):
+                return f"is kept until {_short(id)} is ready"
+        return ""
 
     def _new_routes(self, workload: ResourceId) -> list[Observed]:
         """Routes that lead to the other instance of the same site: ``workload`` has been left."""

@@ -510,6 +510,11 @@ class Reconciler:
         return found is not None and found.ready and not found.defects
 
     # --- for a change -------------------------------------------------------------------------
+    def advance(self, site_id: str, desired: Sequence[Desired], live: Live) -> Plan:
+        """One pass over a site towards ``desired``, whatever is stored. Raises ``Temporary``."""
+        with self.lock(site_id):
+            return self._pass(site_id, desired, lambda: live).plan
+
     def settle(self, site: Site, live: Live, *, attempts: int = 3, version: int | None = None) -> Settled:
         """Passes over one site until all its promises are kept or it is clear that they will not be.
 
@@ -556,14 +561,14 @@ class Reconciler:
                 poke.wait(poll)
                 poll = min(poll * 2, _POLL_SECONDS[1])
                 continue
-            if not done.plan.steps and not done.plan.waiting and done.plan.kept:
+            if _reached(done.plan):
                 return Settled()
             failure = self._hopeless(done, attempts)
             if failure or self.stopping or time.monotonic() > deadline:
                 problems = failure or tuple(
                     Problem(f"{each.id.kind}/{each.id.name}", each.reason) for each in done.plan.waiting
                 )
-                return Settled(problems or (Problem("", "is not as promised in time"),), _essential(done.plan))
+                return Settled(problems or (Problem("", "is not as promised in time"),), _essential(done))
             if done.plan.steps and len(done.failed) < len(done.plan.steps):
                 poll = _POLL_SECONDS[0]
                 continue
@@ -586,9 +591,20 @@ def _runs(stored: Stored) -> bool:
     return stored.site.wanted is Wanted.RUNNING and not stored.pending
 
 
-def _essential(planned: Plan) -> bool:
+def _reached(planned: Plan) -> bool:
+    """Nothing is left that the loop could do: what is broken then was changed by hand, and is a person's to settle."""
+    if planned.steps or planned.waiting:
+        return False
+    return all(promise.state in (PromiseState.KEPT, PromiseState.BROKEN) for promise in planned.promises)
+
+
+def _essential(done: _Pass) -> bool:
     kinds = (Kind.WORKLOAD, Kind.STORAGE, Kind.RELEASE)
-    return any(promise.id.kind in kinds and promise.state is not PromiseState.KEPT for promise in planned.promises)
+    if any(each.id.kind in kinds and each.state is not PromiseState.KEPT for each in done.plan.promises):
+        return True
+    # Not by its promise: that is broken as well where a file was changed by hand.
+    acted = [*(step.id for step, _outcome in done.failed), *(each.id for each in done.plan.waiting)]
+    return any(id.kind is Kind.CONFIG for id in acted)
 
 
 def _problem(step: Step, outcome: Outcome) -> Problem:

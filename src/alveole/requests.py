@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from alveole.agent.protocol import ArchiveFormat
+from alveole.model.site import Answer
 
 
 class Role(StrEnum):
@@ -59,6 +60,9 @@ class CreateSite(Body, frozen=True, kw_only=True):
     ``command`` is the argument vector of the one process ``web``; ``processes`` names several, of
     which ``web`` answers. Neither: the image's own command, else static content. ``upload`` is the
     id of an upload (see :meth:`Services.new_upload`); it is consumed by the change.
+
+    ``modules`` compose what runs, and then ``base``, ``packages``, ``command``, ``processes``, ``port``,
+    ``health`` and ``volumes`` stay as they are: the modules say them.
     """
 
     name: str
@@ -69,7 +73,8 @@ class CreateSite(Body, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     processes: tuple[ProcessBody, ...] = ()
     port: int | None = None
-    plan: str = "small"
+    plan: str | None = None
+    """``None``: the least that the modules need, else ``small``."""
     domains: tuple[str, ...] = ()
     env: dict[str, str] = {}
     volumes: tuple[VolumeBody, ...] = ()
@@ -84,6 +89,9 @@ class CreateSite(Body, frozen=True, kw_only=True):
     """Store it without starting it."""
     note: str = ""
     """Kept with the first release."""
+    modules: tuple[str, ...] = ()
+    answers: dict[str, Answer] = {}
+    """By ``question``, or ``module.question`` where several modules of the site ask it."""
 
 
 class UpdateSite(Body, frozen=True, kw_only=True):
@@ -119,6 +127,54 @@ class SetSite(Body, frozen=True, kw_only=True):
     """The whole list. A volume that is no longer named keeps its files until the site is destroyed."""
     base: str | UnsetType = UNSET
     packages: tuple[str, ...] | UnsetType = UNSET
+
+
+class ConfigureSite(Body, frozen=True, kw_only=True):
+    """Compose a site of modules again, with other answers or other modules; what is absent stays.
+
+    Configuration files that were changed by hand and would change are named in the refusal, unless
+    ``keep`` (the hand-made text stays, also from now on) or ``take_back`` (the rendered text comes
+    back) names them.
+    """
+
+    answers: dict[str, Answer] = {}
+    """As for :class:`CreateSite`."""
+    unset: tuple[str, ...] = ()
+    """Answers to work out again, as if nobody had given them."""
+    add_modules: tuple[str, ...] = ()
+    remove_modules: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    """Paths below ``/config``."""
+    keep_all: bool = False
+    take_back: tuple[str, ...] = ()
+    take_back_all: bool = False
+
+
+class AskModules(Body, frozen=True, kw_only=True):
+    """What is still to be asked of somebody who wants these modules in a site of this name."""
+
+    modules: tuple[str, ...]
+    answers: dict[str, Answer] = {}
+    name: str = ""
+    domains: tuple[str, ...] = ()
+    plan: str | None = None
+    https_only: bool = False
+    content: bool = False
+    """Whether the site brings content of its own."""
+
+
+class AddSource(Body, frozen=True, kw_only=True):
+    """Modules from elsewhere, pinned and signed; see ``docs/how-to/modules.md``."""
+
+    source: str
+    """An ``https`` address or an absolute path of this machine; of an upload, where it came from."""
+    name: str = ""
+    """How the source is called from now on; empty: its file's or repository's name."""
+    pin: str
+    """The commit of a git repository (40 hex digits) or the digest of an archive (``sha256:…``)."""
+    signature: str | None = None
+    """OpenSSH signature of an archive, the text itself; absent: that of ``source`` + ``.sig``."""
+    upload: str | None = None
 
 
 class RenameSite(Body, frozen=True, kw_only=True):

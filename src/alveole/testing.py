@@ -24,6 +24,7 @@ from alveole.model.resource import (
     Action,
     AddressSpec,
     BaseSpec,
+    ConfigSpec,
     Defect,
     Kind,
     Observation,
@@ -39,6 +40,7 @@ from alveole.model.resource import (
     WorkloadSpec,
 )
 from alveole.model.site import Base, BaseKind, Release
+from alveole.plan import BY_HAND
 
 
 class Thing(msgspec.Struct):
@@ -71,6 +73,8 @@ class FakeAgent:
         """Outcomes to give instead of acting, first come first served."""
         self.slow_start = 0.0
         """Seconds until a fresh instance is ready."""
+        self.by_hand: dict[str, dict[str, str | None]] = {}
+        """By site: configuration files that were changed by hand, and their text."""
         self._watchers: list[Callable[[str], None]] = []
         self._lock = threading.RLock()
 
@@ -112,9 +116,21 @@ class FakeAgent:
             thing.defects = (Defect("exited", "the program ended with status 1"),)
         self.tell(site)
 
+    def change_by_hand(self, site: str, path: str, text: str | None) -> None:
+        """Somebody writes (or, with ``None``, removes) a configuration file inside the container."""
+        with self._lock:
+            self.by_hand.setdefault(site, {})[path] = text
+            self._mark_by_hand(site)
+        self.tell(site)
+
+    def _mark_by_hand(self, site: str) -> None:
+        thing = self.things[ResourceId(Kind.CONFIG, site, "config")]
+        changed = sorted(self.by_hand.get(site, {}))
+        thing.defects = tuple(Defect(BY_HAND, f"{path} was changed by hand") for path in changed)
+
     def reboot(self) -> None:
         """Everything that does not survive a reboot is gone."""
-        lasting = (Kind.BASE, Kind.RELEASE, Kind.STORAGE, Kind.CERTIFICATE)
+        lasting = (Kind.BASE, Kind.RELEASE, Kind.STORAGE, Kind.CONFIG, Kind.CERTIFICATE)
         with self._lock:
             self.things = {id: thing for id, thing in self.things.items() if id.kind in lasting}
 
@@ -145,6 +161,8 @@ class FakeAgent:
                 return None
             case protocol.RemoveSite(site):
                 return self._remove(site)
+            case protocol.ReadConfig() | protocol.ForgetConfig():
+                return self._config(request)
             case protocol.ResolveBase(kind, packages):
                 return _base(BaseKind(kind), packages)
             case protocol.DropBase(key):
@@ -157,6 +175,32 @@ class FakeAgent:
             case protocol.Inspect() | protocol.Doctor():
                 return (protocol.Link("fake", True, "nothing", "nothing"),)
         return self._backup_verbs(request)
+
+    def _config(self, request: protocol.ReadConfig | protocol.ForgetConfig) -> Any:
+        thing = self.things.get(ResourceId(Kind.CONFIG, request.site, "config"))
+        changed = self.by_hand.get(request.site, {})
+        if isinstance(request, protocol.ForgetConfig):
+            for path in request.paths:
+                if changed.pop(path, None) is not None and thing is not None:
+                    thing.digest = "forgotten"
+            if thing is not None:
+                self._mark_by_hand(request.site)
+            return None
+        files = thing.spec.files if thing is not None and isinstance(thing.spec, ConfigSpec) else ()
+        return tuple(protocol.ConfigState(each.path, each.path in changed, changed.get(each.path)) for each in files)
+
+    def _write_config(self, old: Thing | None, spec: ConfigSpec) -> None:
+        """What was changed by hand stays where its rendered text is as before, and is settled where it is the same."""
+        texts = {each.path: each.text for each in spec.files}
+        before = {each.path: each.text for each in old.spec.files} if old and isinstance(old.spec, ConfigSpec) else {}
+        changed = self.by_hand.get(spec.site, {})
+        for path, text in list(changed.items()):
+            if texts.get(path) == text:
+                del changed[path]
+            elif texts.get(path) != before.get(path):
+                self.violations.append(f"{path}, changed by hand, was overwritten")
+                del changed[path]
+        self._mark_by_hand(spec.site)
 
     def _backup_verbs(self, request: protocol.Request) -> Any:
         match request:
@@ -211,7 +255,10 @@ class FakeAgent:
         elif step.spec is None:
             raise InvalidInput(f"{step.action} {step.id} needs a specification")
         else:
+            old = self.things.get(step.id)
             self.things[step.id] = Thing(step.digest, step.spec, since=time.time())
+            if isinstance(step.spec, ConfigSpec):
+                self._write_config(old, step.spec)
         return Outcome(True)
 
     def _judge(self, step: Step) -> None:
@@ -250,6 +297,7 @@ class FakeAgent:
             raise Refused("an instance of it is there")
         self.things = {id: thing for id, thing in self.things.items() if id.scope != site}
         self.releases.pop(site, None)
+        self.by_hand.pop(site, None)
 
 
 def _base(kind: BaseKind, packages: tuple[str, ...]) -> Base:
@@ -263,6 +311,8 @@ def _uses(spec: Spec) -> tuple[ResourceId, ...]:
             used = [ResourceId(Kind.BASE, PLATFORM, spec.base)]
             if spec.writable or spec.volumes:
                 used.append(ResourceId(Kind.STORAGE, spec.site, str(spec.data_generation)))
+            if spec.config:
+                used.append(ResourceId(Kind.CONFIG, spec.site, "config"))
             return tuple(used)
         case AddressSpec():
             return (ResourceId(Kind.WORKLOAD, spec.site, str(spec.slot)),)

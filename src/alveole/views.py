@@ -11,9 +11,10 @@ from enum import StrEnum
 import msgspec
 
 from alveole.agent.protocol import Link, MachineFacts
+from alveole.errors import Problem
 from alveole.model.change import Change
 from alveole.model.resource import PromiseState
-from alveole.model.site import Access, Limits, Process, Release, VolumeMount, Wanted
+from alveole.model.site import Access, Answer, HealthCheck, Limits, Process, Release, VolumeMount, Wanted
 
 
 class State(StrEnum):
@@ -37,6 +38,35 @@ class PromiseView(View, frozen=True, kw_only=True):
     """Like ``workload/0``."""
     state: PromiseState
     reason: str = ""
+
+
+class FileView(View, frozen=True, kw_only=True):
+    """A rendered configuration file of a site."""
+
+    path: str
+    """Below ``/config``."""
+    uid: int
+    mode: int
+    restarts: tuple[str, ...] = ()
+    kept: bool = False
+    """Its hand-made text stays when the site is configured anew."""
+    changed_by_hand: bool = False
+
+
+class ModulesView(View, frozen=True, kw_only=True):
+    """What a site of modules was composed of."""
+
+    asked: tuple[str, ...]
+    modules: dict[str, str]
+    """Name to digest, in order of need."""
+    answers: dict[str, dict[str, Answer]]
+    """By module, generic questions under ``""``. Passwords are ``***`` unless they were asked for."""
+    given: dict[str, tuple[str, ...]]
+    """Which of them a person gave."""
+    files: tuple[FileView, ...] = ()
+    checks: tuple[HealthCheck, ...] = ()
+    update: str = ""
+    why: str = ""
 
 
 class SiteView(View, frozen=True, kw_only=True):
@@ -79,6 +109,7 @@ class SiteView(View, frozen=True, kw_only=True):
     """Why it is not as wanted; empty when it is."""
     change: str | None = None
     """Id of the change that is running on it."""
+    application: ModulesView | None = None
 
 
 class StepView(View, frozen=True, kw_only=True):
@@ -93,6 +124,158 @@ class DryRun(View, frozen=True, kw_only=True):
     site: SiteView
     steps: tuple[StepView, ...]
     others: int = 0
+    files: tuple[FileChange, ...] = ()
+    """Configuration files that would be written (sites of modules)."""
+
+
+class FileFate(StrEnum):
+    ADDED = "added"
+    CHANGED = "changed"
+    REMOVED = "removed"
+    KEPT = "kept"
+    """The hand-made text stays."""
+    TAKEN_BACK = "taken-back"
+    """The rendered text takes the place of the hand-made one."""
+    IN_THE_WAY = "in-the-way"
+    """Changed by hand, and the new text would overwrite it: refused."""
+    CHANGED_BY_HAND = "changed-by-hand"
+    """But not touched by this."""
+
+
+class FileChange(View, frozen=True, kw_only=True):
+    path: str
+    fate: FileFate
+    diff: str = ""
+    """Unified, from what the container sees now to what it would see; secrets are ``***``."""
+    restarts: tuple[str, ...] = ()
+
+
+class ConfigurePlan(View, frozen=True, kw_only=True):
+    """What configuring a site anew would do."""
+
+    site: str
+    version: int
+    modules: dict[str, str]
+    """Changed ones only: ``added``, ``removed`` or ``changed``."""
+    answers: tuple[AnswerChange, ...]
+    files: tuple[FileChange, ...]
+    restarts: tuple[str, ...]
+    """Processes that start anew because a file of theirs changed."""
+    instance: str = ""
+    """Why the whole site starts anew instead; empty: it does not."""
+    refused: tuple[str, ...] = ()
+    """Files in the way."""
+    base: str = ""
+    """The new base, when it is another."""
+
+
+class AnswerChange(View, frozen=True, kw_only=True):
+    module: str
+    question: str
+    before: Answer = None
+    after: Answer = None
+
+
+class AnswersView(View, frozen=True, kw_only=True):
+    """The answers of a site of modules. Passwords are ``***`` unless they were asked for."""
+
+    site: str
+    modules: tuple[str, ...]
+    answers: dict[str, dict[str, Answer]]
+    given: dict[str, tuple[str, ...]]
+
+
+class TextView(View, frozen=True, kw_only=True):
+    en: str
+    fr: str
+
+
+class ChoiceView(View, frozen=True, kw_only=True):
+    value: str
+    title: TextView
+
+
+class QuestionView(View, frozen=True, kw_only=True):
+    module: str
+    """Empty: a question that is asked once for all modules."""
+    name: str
+    type: str
+    title: TextView
+    description: TextView | None = None
+    default: Answer = None
+    """Worked out as far as it can be; never of a password, which is made up when nobody gives one."""
+    required: bool = True
+    secret: bool = False
+    choices: tuple[ChoiceView, ...] = ()
+    min: int | None = None
+    max: int | None = None
+    pattern: str = ""
+    pattern_says: TextView | None = None
+    when: str = ""
+    answered: bool = False
+
+
+class QuestionsView(View, frozen=True, kw_only=True):
+    """The questions of these modules, in order; those not ``answered`` are still to be asked."""
+
+    modules: tuple[str, ...]
+    """Those asked for and those they need, in order of need."""
+    questions: tuple[QuestionView, ...]
+    problems: tuple[Problem, ...] = ()
+    """What is wrong with the answers given so far."""
+    plan: str = ""
+    """The least plan they need."""
+
+
+class ModuleView(View, frozen=True, kw_only=True):
+    name: str
+    title: TextView
+    description: TextView
+    category: str
+    icon: str
+    version: str
+    digest: str
+    origin: str
+    """``alveole``, the directory of one's own modules, or the name of an added source."""
+    aliases: tuple[str, ...] = ()
+    least_plan: str = ""
+    sites: int = 0
+    """How many sites have it."""
+
+
+class ModuleDetail(ModuleView, frozen=True, kw_only=True):
+    packages: tuple[str, ...] = ()
+    optional_packages: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    """``"apache | nginx"``: one of them."""
+    optional: tuple[str, ...] = ()
+    """Modules it works with when they are there too."""
+    provides: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    update: str = ""
+    questions: tuple[QuestionView, ...] = ()
+    processes: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    content: bool = False
+    """Whether it brings content of its own."""
+    example: str = ""
+    """A command that makes a site of it."""
+
+
+class SourceView(View, frozen=True, kw_only=True):
+    """Modules that were added from elsewhere."""
+
+    name: str
+    source: str
+    pin: str
+    """A commit id, or the digest of the archive."""
+    signer: str
+    """Who signed it, as the allowed-signers file names them."""
+    modules: tuple[str, ...]
+    added_at: float
+    added_by: str
+    problem: str = ""
 
 
 class PlanView(View, frozen=True, kw_only=True):

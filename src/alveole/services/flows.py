@@ -14,13 +14,14 @@ import time
 
 import msgspec
 
+from alveole import headstart
 from alveole.agent import protocol
 from alveole.compile import compile_site
 from alveole.errors import AlveoleError, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.resource import Kind, WorkloadSpec, stamp
-from alveole.model.site import Release, Site, Wanted
+from alveole.model.site import Release, Site, UpdateMode, Wanted
 from alveole.reconcile import Settled
 from alveole.services.core import Core
 from alveole.store import KnownBase, Transaction
@@ -45,6 +46,8 @@ class Flows(Core):
             "delete-backup": self._flow_delete_backup,
             "import-image": self._flow_import_image,
             "delete-base": self._flow_delete_base,
+            "configure": self._flow_configure,
+            "add-modules": self._flow_add_modules,
         }.get(live.change.verb, self._flow_settle)
         try:
             flow(live)
@@ -76,7 +79,7 @@ class Flows(Core):
             self.journal.end(live, (Problem("", "control ended meanwhile"),))
         elif stored is not None and stored.pending == "create":
             self.loop.submit(lambda: self._take_back_create(live, stored.site, (_CUT,)))
-        elif verb in ("update", "restore", "import-image") and not work.stored:
+        elif verb in ("update", "restore", "import-image", "add-modules") and not work.stored:
             self._drop_upload(work.upload)
             self.journal.end(live, (_CUT,))
         else:
@@ -104,6 +107,9 @@ class Flows(Core):
         if old.wanted is not Wanted.RUNNING or new.wanted is not Wanted.RUNNING:
             return new
         same = msgspec.structs.replace(new, slot=old.slot)
+        if UpdateMode.STOP_START in (old.run.update, new.run.update):
+            # Two instances must not have the same data at once: the same slot is made anew.
+            return same
         if self._workload_stamp(old) == self._workload_stamp(same):
             return same
         return msgspec.structs.replace(new, slot=1 - old.slot)
@@ -201,9 +207,16 @@ class Flows(Core):
         """start, stop, restart, set, rename: what is wanted is stored already."""
         self._finish(live, self._site_of(live), attempts=2 if live.work.undo is not None else 3)
 
+    def _flow_configure(self, live: Live) -> None:
+        site = self._site_of(live)
+        if live.work.take_back:
+            self.agent.call(protocol.ForgetConfig(site.id, site.number, live.work.take_back))
+        self._finish(live, site, attempts=2)
+
     def _flow_create(self, live: Live) -> None:
         site = self._site_of(live)
         if self.store.sites[site.id].pending == "create":
+            started = headstart.begin(self.loop, site, live)
             try:
                 release = self._import(live, site)
                 site = msgspec.structs.replace(site, release=release.digest)
@@ -213,6 +226,7 @@ class Flows(Core):
                     transaction.save_site(site)
                     self.journal.save(live, transaction, msgspec.structs.replace(live.work, stored=True))
             except AlveoleError as error:
+                started()
                 self._take_back_create(live, site, error.problems, error.code)
                 return
             hit("services.content-stored")
@@ -226,6 +240,7 @@ class Flows(Core):
             return
         self._drop_upload(live.work.upload)
         with contextlib.suppress(AlveoleError):
+            headstart.clear(self.loop, site, live)
             self.agent.call(protocol.RemoveSite(site.id, site.number))
             self.journal.end(live, problems, result, also=lambda transaction: transaction.delete_site(site.id))
             self.loop.forget(site.id)
@@ -287,6 +302,10 @@ class Flows(Core):
         raise NotImplementedError
 
     def _flow_restore(self, live: Live) -> None:
+        raise NotImplementedError
+
+    # --- modules (in sources.py) ---------------------------------------------------------------
+    def _flow_add_modules(self, live: Live) -> None:
         raise NotImplementedError
 
     # --- images and bases ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ from alveole.backends.base import Usage
 from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.journal import Live
+from alveole.masking import HIDDEN
 from alveole.model.addressing import Addressing
 from alveole.model.resource import Kind, Promise, PromiseState
 from alveole.model.site import Release, Site, Wanted
@@ -16,7 +17,6 @@ from alveole.reconcile import Look
 from alveole.store import Stored
 from alveole.views import PromiseView, SiteView, State
 
-HIDDEN = "***"
 _NOTHING = Usage()
 _CHANGING = {
     "create": State.STARTING,

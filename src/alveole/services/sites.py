@@ -26,6 +26,7 @@ from alveole.services.show import site_view
 from alveole.store import KnownBase, Stored, Transaction, new_id
 
 _USAGE_SECONDS = 5.0
+DEFAULT_PLAN = "small"
 #: Stands for content that is not unpacked yet, in a dry run.
 _NO_DIGEST = "sha256:" + "0" * 64
 #: Serves static content in a base that has nothing else to serve it.
@@ -105,7 +106,8 @@ class SiteVerbs(Flows):
             elif port is None:
                 draft.wrong("port", "the image names none", "give --port")
         run = draft.run(command, request.processes, port, request.health, request.ready_seconds, request.stop_seconds)
-        draft.plan(request.plan, self.store.plans)
+        plan = request.plan or DEFAULT_PLAN
+        draft.plan(plan, self.store.plans)
         env = draft.env(request.env)
         if known is not None and known.image is not None:
             env = {**_image_env(known.image), **env}
@@ -121,7 +123,7 @@ class SiteVerbs(Flows):
             number=1,
             name=request.name,
             wanted=Wanted.STOPPED if request.stopped else Wanted.RUNNING,
-            plan=request.plan,
+            plan=plan,
             base=base,
             run=run,
             domains=domains,
