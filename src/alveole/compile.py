@@ -100,7 +100,6 @@ def compile_site(site: Site, settings: Settings, plans: Mapping[str, Limits]) ->
             ResourceId(Kind.RELEASE, site.id, CURRENT), ReleaseSpec(site.id, site.number, site.release), ()
         )
         resources.append(release)
-        parts.append(release.id)
     if has_storage(site):
         storage = _desired(
             ResourceId(Kind.STORAGE, site.id, str(site.data_generation)),
@@ -169,6 +168,9 @@ def _workload(site: Site, limits: Limits, parts: tuple[ResourceId, ...]) -> Desi
 def _names(site: Site, settings: Settings, running: bool) -> list[Desired]:
     resources: list[Desired] = []
     leans_on = (workload_id(site),) if running else ()
+    if running and is_static(site) and site.release is not None:
+        # Not the instance, which may start before its content is in: it follows the link.
+        leans_on = (*leans_on, ResourceId(Kind.RELEASE, site.id, CURRENT))
     target = RouteTarget.WORKLOAD if running else RouteTarget.STOPPED
     main = ResourceId(Kind.CERTIFICATE, PLATFORM, settings.domain)
 

@@ -36,8 +36,8 @@ def test_an_application_is_switched_blue_green(control: Control) -> None:
     order = [(str(s.action), s.id.kind) for s in control.agent.applied() if s.id.scope == site.id][-4:]
     assert order == [
         ("create", Kind.WORKLOAD),
-        ("replace", Kind.ADDRESS),
         ("replace", Kind.ROUTE),
+        ("replace", Kind.ADDRESS),
         ("delete", Kind.WORKLOAD),
     ]
 

@@ -116,7 +116,7 @@ def test_update_starts_the_new_beside_the_old() -> None:
     new, found = flipped()
     assert steps(run(new, found)) == ["create workload/1"]
     found |= {name: each for name, each in seen(new).items() if name == "workload/1"}
-    assert steps(run(new, found)) == ["replace address/ipv4", "replace route/app.example.org"]
+    assert steps(run(new, found)) == ["replace route/app.example.org", "replace address/ipv4"]
 
 
 @pytest.mark.parametrize("new_is_ready", [False, True])
