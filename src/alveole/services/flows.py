@@ -19,7 +19,7 @@ from alveole.agent import protocol
 from alveole.compile import compile_site
 from alveole.errors import AlveoleError, Problem, Refused
 from alveole.failpoints import hit
-from alveole.journal import Live, Work
+from alveole.journal import RECONCILER, REPAIR, Live, Work
 from alveole.model.resource import Kind, WorkloadSpec, stamp
 from alveole.model.site import Release, Site, UpdateMode, Wanted
 from alveole.reconcile import Settled
@@ -254,13 +254,16 @@ class Flows(Core):
             stored = self.store.sites.get(site.id)
             if stored is None or stored.pending != "create" or self.journal.of_site(site.id) is not None:
                 return
+        live = self.journal.begin(REPAIR, RECONCILER, site=site, reason="was never finished")
         try:
+            headstart.clear(self.loop, site, live)
             self.agent.call(protocol.RemoveSite(site.id, site.number))
-            with self.store.write() as transaction:
-                transaction.delete_site(site.id)
-            self.loop.forget(site.id)
         except AlveoleError as error:
             log.warning("%s, which was never finished, could not be removed yet: %s", site.name, error)
+            self.journal.end(live, error.problems)
+            return
+        self.journal.end(live, (), also=lambda transaction: transaction.delete_site(site.id))
+        self.loop.forget(site.id)
 
     def _flow_update(self, live: Live) -> None:
         site = self._site_of(live)
