@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,27 +29,17 @@ ARTEFACTS = ROOT / "artefacts"
 CHECKS = "checks"
 #: Files directly in tests/ are this layer.
 RULES = "rules"
-#: Cheap and telling first; the guest last, for it takes both cores.
-_ORDER = (
-    RULES,
-    "pure",
-    "property",
-    "agent",
-    "api",
-    "cli",
-    "control",
-    "contract",
-    "content",
-    "host",
-    "edge",
-    "e2e",
-    "threat",
-)
-_LAST = ("fault", "guest")
-#: Layers whose tests share nothing and may run side by side.
-_SIDE_BY_SIDE = {"pure", "property", "api", "cli", "control", "contract"}
+#: The longest first, so that the lanes end together; what is not named comes after these.
+_ORDER = ("guest", "modules", "e2e", "content", "fault", "threat", "host", "edge", "control")
+#: So many layers run at once. Each has instances, names and ports of its own.
+_LANES = 2
+#: Layers long enough to be worth two processes.
+_SIDE_BY_SIDE = {"modules": 2}
 #: No layer may take longer: the whole has 30 minutes.
-_LAYER_SECONDS = 1200
+_LAYER_SECONDS = 1500
+
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass
@@ -77,17 +68,26 @@ def main() -> int:
     prepare.environment()
     if options.setup:
         return 0
+    began = time.monotonic()
     ARTEFACTS.mkdir(exist_ok=True)
     before = leftovers.take()
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="suite-") as work:
-        for layer in layers:
-            outcome = _checks() if layer == CHECKS else _pytest(layer, options, Path(work))
-            outcomes.append(outcome)
-            _tell(outcome)
+    if CHECKS in layers:
+        outcomes.append(_checks())
+        _tell(outcomes[-1])
+    with tempfile.TemporaryDirectory(prefix="suite-") as work, ThreadPoolExecutor(_LANES) as lanes:
+        running = [lanes.submit(_pytest, layer, options, Path(work)) for layer in layers if layer != CHECKS]
+        try:
+            for done in as_completed(running):
+                outcomes.append(done.result())
+                _tell(outcomes[-1])
+        except BaseException:
+            lanes.shutdown(wait=False, cancel_futures=True)
+            _end_all()
+            raise
     outcomes.append(_cleanliness(before))
     _tell(outcomes[-1])
-    return _summary(outcomes)
+    return _summary(outcomes, time.monotonic() - began)
 
 
 def _options() -> argparse.Namespace:
@@ -107,9 +107,8 @@ def _layers(fast: bool) -> list[str]:
     found = {place.parent.name for place in (ROOT / "tests").glob("*/test_*.py")}
     if list((ROOT / "tests").glob("test_*.py")):
         found.add(RULES)
-    middle = sorted(found - {*_ORDER, *_LAST})
-    order = [*_ORDER, *middle, *_LAST]
-    return [layer for layer in order if layer in found and not (fast and layer == "guest")]
+    order = [*(layer for layer in _ORDER if layer in found), *sorted(found - set(_ORDER))]
+    return [layer for layer in order if not (fast and layer == "guest")]
 
 
 def _checks() -> Outcome:
@@ -145,7 +144,7 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
     argv = [str(VENV / "bin/python"), "-m", "pytest", *map(str, places), f"--junitxml={report}", "--durations=10"]
     argv += ["-p", "no:cacheprovider", "--color=no", f"--basetemp={work / layer}"]
     if layer in _SIDE_BY_SIDE:
-        argv += ["-n", "2", "--dist", "loadfile"]
+        argv += ["-n", str(_SIDE_BY_SIDE[layer]), "--dist", "loadfile"]
     if options.fast:
         argv += ["-m", "not slow"]
     if options.expression:
@@ -203,20 +202,31 @@ def _run(argv: list[str], log: Path, environment: dict[str, str]) -> int:
             | environment,
             start_new_session=True,
         )
+        _running.add(process)
         try:
             return process.wait(_LAYER_SECONDS)
         except subprocess.TimeoutExpired:
             output.write(f"\nended after {_LAYER_SECONDS} s\n".encode())
             return 124
         finally:
-            if process.poll() is None:
-                # SIGINT first: pytest then takes its fixtures down.
-                for number, seconds in ((signal.SIGINT, 30), (signal.SIGKILL, 5)):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, number)
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(seconds)
-                        break
+            _end(process)
+            _running.discard(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # SIGINT first: pytest then takes its fixtures down.
+    for number, seconds in ((signal.SIGINT, 30), (signal.SIGKILL, 5)):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+
+
+def _end_all() -> None:
+    for process in list(_running):
+        _end(process)
 
 
 def _cleanliness(before: leftovers.Picture) -> Outcome:
@@ -237,11 +247,11 @@ def _tell(outcome: Outcome) -> None:
     print(f"{outcome.layer:12} {word:6} {outcome.seconds:7.1f} s  {counts}")
 
 
-def _summary(outcomes: list[Outcome]) -> int:
+def _summary(outcomes: list[Outcome], seconds: float) -> int:
     lines = [f"{'layer':12} {'passed':>7} {'failed':>7} {'skipped':>7} {'seconds':>9}"]
     lines += [f"{o.layer:12} {o.passed:7} {o.failed:7} {o.skipped:7} {o.seconds:9.1f}" for o in outcomes]
     passed, failed, skipped = (sum(getattr(o, name) for o in outcomes) for name in ("passed", "failed", "skipped"))
-    lines += [f"{'all':12} {passed:7} {failed:7} {skipped:7} {sum(o.seconds for o in outcomes):9.1f}"]
+    lines += [f"{'all':12} {passed:7} {failed:7} {skipped:7} {seconds:9.1f}"]
     text = "\n".join(lines)
     (ARTEFACTS / "summary.txt").write_text(f"{text}\n", encoding="utf-8")
     print(f"\n{text}\n")
