@@ -311,7 +311,7 @@ def test_several_processes_stop_in_reverse_order(machine: Cell) -> None:
     )
     web = "signal.signal(signal.SIGTERM, end)\n"
     processes = (
-        Process("first", (PYTHON, "-c", last % ("first", "first") + "while True: time.sleep(60)")),
+        Process("first", (PYTHON, "-c", last % ("first", "first") + "while True: time.sleep(60)"), order=10),
         Process("web", (PYTHON, "-c", last % ("web", "web") + web + SERVER)),
         Process("crash", (PYTHON, "-c", "print('crashing', flush=True); raise SystemExit(1)")),
     )

@@ -45,13 +45,15 @@ class Output:
 
     def open(self, site: str) -> int:
         """The site's FIFO, open for reading and writing, with a logger at its other end."""
-        directory = self._directory(site)
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        fifo = directory / "output"
+        fifo = self._fifo(site)
+        fifo.parent.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        fifo.parent.mkdir(mode=0o700, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkfifo(fifo, 0o600)
         fd = os.open(fifo, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
+            # Programs of any user inside open /dev/stdout by its name; nobody else comes through the directory.
+            os.fchmod(fd, 0o622)
             self.ensure(site)
         except BaseException:
             os.close(fd)
@@ -81,7 +83,7 @@ class Output:
             *_SCRIPT,
             str(log),
         )
-        fifo = os.open(directory / "output", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fifo = os.open(self._fifo(site), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             with (directory / "logger.err").open("wb") as errors:
                 process = self._cgroups.spawn_beside(
@@ -130,8 +132,11 @@ class Output:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         self._known.pop(site, None)
-        for name in ("logger.json", "logger.err", "output"):
-            (directory / name).unlink(missing_ok=True)
+        fifo = self._fifo(site)
+        for file in (directory / "logger.json", directory / "logger.err", directory / "output", fifo):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (directory / "log").rmdir()
 
     def drain(self, site: str, seconds: float = 0.2) -> None:
         """Wait until the logger has read what was printed, at the most ``seconds``."""
@@ -139,7 +144,7 @@ class Output:
         import termios
 
         try:
-            fd = os.open(self._directory(site) / "output", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(self._fifo(site), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return
         try:
@@ -170,6 +175,9 @@ class Output:
         with contextlib.suppress(OSError):
             return (paths.site_log(self._settings, site) / "current").stat().st_size
         return 0
+
+    def _fifo(self, site: str) -> Path:
+        return self._directory(site) / "log" / "output"
 
     def _directory(self, site: str) -> Path:
         return paths.disk_mount(self._settings, site).parent

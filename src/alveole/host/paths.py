@@ -97,6 +97,16 @@ def volume(data: Path, generation: int, name: str) -> Path:
     return volumes(data, generation) / name
 
 
+def config(settings: Settings, site_id: str) -> Path:
+    """Holds ``files`` and the agent's own notes about them."""
+    return site(settings, site_id) / "config"
+
+
+def config_files(settings: Settings, site_id: str) -> Path:
+    """The rendered configuration files, bind-mounted at ``/config`` in the container."""
+    return config(settings, site_id) / "files"
+
+
 # S/bases/<key>
 def bases(settings: Settings) -> Path:
     return settings.state / "bases"
@@ -112,6 +122,27 @@ def base_root(settings: Settings, key: str) -> Path:
 
 def base_record(settings: Settings, key: str) -> Path:
     return base(settings, key) / "base.json"
+
+
+def base_manifest(settings: Settings, key: str) -> Path:
+    """Digests of its files, as they were when it was made."""
+    return base(settings, key) / "manifest"
+
+
+def apt_cache(settings: Settings) -> Path:
+    """S/cache/apt: package lists and package files that the building of bases shares."""
+    return settings.state / "cache" / "apt"
+
+
+# Builds
+def build_image(settings: Settings, site_id: str) -> Path:
+    """What builds of the site write, and their cache of packages: a sparse ext4 file."""
+    return site(settings, site_id) / "build.img"
+
+
+def builds(settings: Settings) -> Path:
+    """R/build: one directory a build that is going on."""
+    return settings.run / "build"
 
 
 # S/logs

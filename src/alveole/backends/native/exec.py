@@ -54,6 +54,8 @@ def _with_pipes(crun: runtime.Crun, name: str, directory: Path) -> tuple[tuple[i
     try:
         for writing in (True, False, False):
             reader, writer = os.pipe2(os.O_CLOEXEC)
+            # The program may open /dev/stdout by its name, as whatever user it is.
+            os.fchmod(reader, 0o666)
             ours.append(writer if writing else reader)
             theirs.append(reader if writing else writer)
         running = crun.exec(

@@ -10,16 +10,17 @@ Docker's defaults (moby, ``oci/defaults.go``), less what a user namespace cannot
 
 from __future__ import annotations
 
-import shlex
 from pathlib import PurePosixPath
 
 import msgspec
 
+from alveole.backends.native import supervise
+from alveole.backends.native.supervise import S6_SVSCAN, SERVICES, Service
 from alveole.config import Settings
 from alveole.host import paths
 from alveole.host.userns import RANGE
 from alveole.model.resource import WorkloadSpec
-from alveole.model.site import MIB, SITE_CONTENT, SITE_SOCKET, SITE_UID, BaseKind
+from alveole.model.site import CONFIG, MIB, SITE_CONTENT, SITE_SOCKET, SITE_UID, BaseKind
 
 #: What an image's processes keep inside their user namespace: Docker's default set (moby,
 #: ``oci/caps/defaults.go``) less NET_RAW, MKNOD, SYS_CHROOT, SETPCAP, SETFCAP and AUDIT_WRITE,
@@ -32,12 +33,7 @@ STATIC_ARGV = ("/usr/sbin/nginx", "-c", "/etc/alveole/nginx.conf", "-e", "stderr
 TINI = "/usr/bin/tini-static"
 #: /dev is always a fresh file system of ours, so the program that is PID 1 needs no place in a base.
 INIT = "/dev/tini"
-SERVICES = "/run/services"
-S6_SVSCAN = "/usr/bin/s6-svscan"
 SOCKETS = str(PurePosixPath(SITE_SOCKET).parent)
-#: Programs that finish what they are doing on another signal than SIGTERM: nginx (control(5) of
-#: its documentation), php-fpm(8), Apache ("graceful-stop" in stopping.html).
-_STOP_SIGNALS = {"nginx": "SIGQUIT", "apache2": "SIGWINCH", "httpd": "SIGWINCH", "apachectl": "SIGTERM"}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -52,6 +48,7 @@ class User(msgspec.Struct, frozen=True):
 
 
 SITE_USER = User(SITE_UID, SITE_UID)
+ROOT_USER = User(0, 0)
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -71,6 +68,9 @@ class Machine(msgspec.Struct, frozen=True):
     """Those a site may reach: the rules let it out to public addresses only."""
     network: str = ""
     """Path of the network namespace. Empty: the runtime makes one with nothing in it."""
+    passwd: str = ""
+    """``/etc/passwd`` and ``/etc/group`` of the base, when the workload adds users."""
+    group: str = ""
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -142,20 +142,13 @@ class Config(msgspec.Struct, frozen=True, rename="camel"):
     annotations: dict[str, str]
 
 
-class Service(msgspec.Struct, frozen=True):
-    """One directory of the supervisor: ``files`` by name, with their text."""
-
-    name: str
-    files: dict[str, str]
-
-
 class Bundle(msgspec.Struct, frozen=True):
     config: Config
     overlay: bool
     """Whether the root is an overlay that is kept; else the base itself, read-only."""
     stop_signal: str
     services: tuple[Service, ...]
-    """In order of start; stopped in the reverse order. Empty: one program runs alone."""
+    """The supervisor's directories. Empty: one program runs alone."""
     generated: dict[str, str]
     """Files of the bundle that are bind-mounted into ``/etc``."""
     needs: tuple[str, ...] = ()
@@ -191,17 +184,30 @@ def working_directory(spec: WorkloadSpec, machine: Machine) -> str:
     return machine.cwd if spec.base_kind is BaseKind.OCI else "/"
 
 
-def capabilities(spec: WorkloadSpec) -> Capabilities:
+def capabilities(spec: WorkloadSpec, supervisor: bool = False) -> Capabilities:
     kept = IMAGE_CAPABILITIES if spec.base_kind is BaseKind.OCI else ()
+    if supervisor and supervise.is_mixed(spec):
+        kept = supervise.CAPABILITIES
     # No ambient set: a process that is not root in the container holds nothing at all.
     return Capabilities(kept, kept, (), kept, ())
 
 
 def process(
-    spec: WorkloadSpec, machine: Machine, argv: tuple[str, ...], *, terminal: bool = False, uid: int | None = None
+    spec: WorkloadSpec,
+    machine: Machine,
+    argv: tuple[str, ...],
+    *,
+    terminal: bool = False,
+    uid: int | None = None,
+    supervisor: bool = False,
 ) -> ProcessConfig:
-    """A process inside: PID 1, or one started later by ``exec`` (then ``uid`` may name another id)."""
+    """A process inside: PID 1, or one started later by ``exec`` (then ``uid`` may name another id).
+
+    ``supervisor``: it starts others, perhaps as other users; only ever for a program of ours.
+    """
     user = user_of(spec, machine) if uid is None else User(uid, uid)
+    if supervisor and supervise.is_mixed(spec):
+        user = ROOT_USER
     env = environment(spec, machine)
     if terminal:
         env.setdefault("TERM", "xterm-256color")
@@ -211,7 +217,7 @@ def process(
         args=argv,
         env=tuple(f"{key}={value}" for key, value in env.items()),
         cwd=working_directory(spec, machine),
-        capabilities=capabilities(spec),
+        capabilities=capabilities(spec, supervisor),
         rlimits=(
             Rlimit("RLIMIT_NOFILE", machine.open_files, machine.open_files),
             # 1 and not 0: see host.seccomp.
@@ -226,24 +232,29 @@ def lower(spec: WorkloadSpec, machine: Machine) -> Bundle:
     run = paths.instance(settings, spec.site, spec.slot)
     services: tuple[Service, ...] = ()
     needs: tuple[str, ...] = ()
-    stop = "SIGTERM"
-    argv: tuple[str, ...]
     if spec.static:
-        argv, stop = STATIC_ARGV, "SIGQUIT"
-    elif len(spec.processes) == 1:
-        argv = (INIT, "--", *spec.processes[0].argv)
-        stop = stop_signal(spec.processes[0].argv[0])
+        first = process(spec, machine, STATIC_ARGV)
+    elif supervise.is_supervised(spec):
+        first = process(spec, machine, (S6_SVSCAN, SERVICES), supervisor=True)
+        services = supervise.services(spec)
+        needs = supervise.needs(spec)
     else:
-        argv, needs = (S6_SVSCAN, SERVICES), (S6_SVSCAN, "/bin/sh")
-        services = tuple(_service(spec, item.name, item.argv) for item in spec.processes)
+        alone = spec.processes[0]
+        first = process(spec, machine, (INIT, "--", *alone.argv))
+        env = environment(spec, machine) | alone.env
+        variables = tuple(f"{key}={value}" for key, value in env.items())
+        first = msgspec.structs.replace(first, env=variables, cwd=alone.cwd or first.cwd)
     generated = {} if spec.static else {"hosts": _hosts(spec, settings)}
     if generated and spec.limits.internet:
         generated["resolv.conf"] = "".join(f"nameserver {address}\n" for address in machine.nameservers)
+    if spec.accounts:
+        generated["passwd"] = supervise.passwd(machine.passwd, spec.accounts)
+        generated["group"] = supervise.group(machine.group, spec.accounts)
     start = settings.uid_start(spec.number)
     mapping = (IdMapping(0, start, RANGE),)
     config = Config(
         oci_version="1.0.2",
-        process=process(spec, machine, argv),
+        process=first,
         root=Root(str(run / "root"), readonly=not spec.writable),
         hostname=spec.hostname,
         mounts=_mounts(spec, settings, generated),
@@ -270,26 +281,17 @@ def lower(spec: WorkloadSpec, machine: Machine) -> Bundle:
         ),
         annotations={"run.oci.seccomp_bpf_data": machine.seccomp} if machine.seccomp else {},
     )
-    return Bundle(config, spec.writable, stop, services, generated, needs)
+    return Bundle(config, spec.writable, stop_signal(spec), services, generated, needs)
 
 
-def stop_signal(program: str) -> str:
-    name = PurePosixPath(program).name
-    return "SIGQUIT" if name.startswith("php-fpm") else _STOP_SIGNALS.get(name, "SIGTERM")
-
-
-def _service(spec: WorkloadSpec, name: str, argv: tuple[str, ...]) -> Service:
-    # A supervisor starts a file, so this is the one place with a shell: shlex.quote is the
-    # serializer, and tests/property parses it back.
-    script = f"#!/bin/sh\nexec 2>&1\nexec {shlex.join(argv)}\n"
-    return Service(
-        name,
-        {
-            "run": script,
-            "down-signal": f"{stop_signal(argv[0])}\n",
-            "timeout-kill": f"{spec.stop_seconds * 1000}\n",
-        },
-    )
+def stop_signal(spec: WorkloadSpec) -> str:
+    """What PID 1 ends cleanly on."""
+    if spec.static:
+        return "SIGQUIT"
+    if supervise.is_supervised(spec):
+        return "SIGTERM"
+    alone = spec.processes[0]
+    return alone.stop_signal or supervise.stop_signal(alone.argv[0])
 
 
 def _hosts(spec: WorkloadSpec, settings: Settings) -> str:
@@ -330,18 +332,26 @@ def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -
     # An image may bring things in /run; elsewhere it is empty and belongs to the site's user. Each
     # file system less is memory that a static site does not take.
     if spec.base_kind is not BaseKind.OCI and not spec.static:
-        found.append(_tmpfs("/run", 16 * MIB, "755", owner=SITE_UID))
+        if supervise.is_mixed(spec):
+            found.append(_tmpfs("/run", 16 * MIB, "1777"))
+        else:
+            found.append(_tmpfs("/run", 16 * MIB, "755", owner=SITE_UID))
     found.append(_bind(SOCKETS, paths.sockets(settings, spec.site, spec.slot), "noexec"))
     if spec.release is not None:
         found.append(_bind(SITE_CONTENT, paths.release(settings, spec.site, spec.release), "ro"))
     elif spec.static:
         found.append(_bind(str(PurePosixPath(SITE_CONTENT).parent), paths.content(settings, spec.site), "ro"))
-    if len(spec.processes) == 1:
-        found.append(_bind(INIT, TINI, "ro"))
-    elif spec.processes:
+    if supervise.is_supervised(spec):
         found.append(_bind(SERVICES, run / "services"))
+    elif spec.processes:
+        found.append(_bind(INIT, TINI, "ro"))
+    if spec.config:
+        found.append(_bind(CONFIG, paths.config_files(settings, spec.site)))
     found.extend(_bind(f"/etc/{name}", run / "bundle" / name, "ro") for name in sorted(generated))
     data = paths.data_dir(settings, spec.site, spec.limits.disk_bytes is not None)
-    for volume in sorted(spec.volumes, key=lambda item: item.path):
-        found.append(_bind(volume.path, paths.volume(data, spec.data_generation, volume.name)))
+    volumes = [(volume.path, volume.name) for volume in spec.volumes]
+    if supervise.has_state(spec):
+        volumes.append((supervise.STATE, supervise.STATE_VOLUME))
+    for path, name in sorted(volumes):
+        found.append(_bind(path, paths.volume(data, spec.data_generation, name)))
     return tuple(found)

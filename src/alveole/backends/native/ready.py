@@ -62,6 +62,18 @@ def wait(settings: Settings, spec: WorkloadSpec, pidfd: int, cancelled: Callable
         pause = min(pause * 1.4, LONGEST_PAUSE)
 
 
+def wait_until(done: Callable[[], bool], pidfd: int, seconds: float) -> None:
+    """Wait until ``done``. Raises :class:`NotReady` when the instance ends, or after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    pause = FIRST_PAUSE
+    while not done():
+        if instances.wait_end(pidfd, pause):
+            raise NotReady("it ended before everything was started", ended=True)
+        if time.monotonic() >= deadline:
+            raise NotReady(f"not everything was started within {seconds:g} s")
+        pause = min(pause * 1.4, LONGEST_PAUSE / 2)
+
+
 def ask(settings: Settings, spec: WorkloadSpec, pidfd: int, seconds: float) -> int:
     """The status of one GET for the health path. Raises ``OSError`` or ``ValueError``."""
     target = _target(settings, spec)

@@ -8,7 +8,6 @@ way to take an instance away, and it does not care how far it had come.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import grp
 import ipaddress
@@ -28,13 +27,13 @@ import msgspec
 
 from alveole.backends.base import Say, Session, Usage, quiet
 from alveole.backends.native import exec as native_exec
-from alveole.backends.native import lower, ready
+from alveole.backends.native import lower, ready, services, supervise
 from alveole.backends.native.observe import Looker, meter
 from alveole.backends.native.watch import Watch, reap
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, StepFailed
 from alveole.failpoints import hit
-from alveole.host import bases, disk, instances, mounts, paths, runtime, seccomp, syscalls, userns
+from alveole.host import bases, disk, instances, mounts, paths, runtime, seccomp, userns
 from alveole.host.cgroups import Cgroups
 from alveole.host.instances import Ended, State
 from alveole.host.output import Output
@@ -43,6 +42,8 @@ from alveole.model.resource import Action, Kind, Observation, Outcome, Step, Wor
 from alveole.model.site import BaseKind
 
 log = logging.getLogger("alveole.native")
+#: How often a supervisor is asked again to end.
+_AGAIN_SECONDS = 0.5
 
 
 class Network(Protocol):
@@ -139,7 +140,7 @@ class NativeBackend:
             self._addressing.life4(workload.number)
         except ValueError as error:
             problems.append(Problem("number", str(error), "choose a larger network.ipv4"))
-        return tuple(problems)
+        return (*problems, *supervise.check(workload))
 
     def observe(self, scopes: Collection[str] | None = None) -> Observation:
         return self._looker.observe(scopes)
@@ -231,6 +232,14 @@ class NativeBackend:
         with self._saving:
             instances.save(self.settings, state)
         hit("workload-begin")
+        if spec.static:
+            # It may start before its content is in (``Releases.prepare_site`` makes the same).
+            for path, mode in (
+                (paths.site(self.settings, spec.site), 0o711),
+                (paths.content(self.settings, spec.site), 0o755),
+            ):
+                path.mkdir(parents=True, exist_ok=True)
+                path.chmod(mode)
         self.cgroups.create(name, spec.limits)
         uid = paths.site_uid(self.settings, spec.number)
         mounts.socket_directory(paths.sockets(self.settings, spec.site, spec.slot), uid, self._edge_group())
@@ -262,17 +271,22 @@ class NativeBackend:
         try:
             if pidfd is None:
                 raise ready.NotReady("it ended before it answered", ended=True)
+            if supervise.is_supervised(state.spec):
+                place = paths.instance(self.settings, state.spec.site, state.spec.slot)
+                ready.wait_until(lambda: services.is_up(place), pidfd, supervise.start_seconds(state.spec))
             ready.wait(self.settings, state.spec, pidfd)
             mounts.open_to_group(paths.web_socket(self.settings, state.spec.site, state.spec.slot))
         except ready.NotReady as error:
             message = str(error)
+            tail = self.output.tail(state.spec.site)
             if error.ended:
                 status, number = reap(pidfd) if pidfd is not None else (None, None)
                 ended = Ended(time.time(), status, number, self.cgroups.oom_kills(state.name) > 0)
-                message = f"{message}: {self._looker.cause(state, ended)}"
+                said = services.message(tail) if supervise.is_supervised(state.spec) and not ended.oom else ""
+                message = said or f"{message}: {self._looker.cause(state, ended)}"
             if pidfd is not None:
                 os.close(pidfd)
-            raise ready.NotReady(message, ended=error.ended, tail=self.output.tail(state.spec.site)) from None
+            raise ready.NotReady(message, ended=error.ended, tail=tail) from None
         except BaseException:
             if pidfd is not None:
                 os.close(pidfd)
@@ -281,6 +295,7 @@ class NativeBackend:
 
     def _machine(self, spec: WorkloadSpec) -> lower.Machine:
         facts = base_facts(self.settings, spec.base) if spec.base_kind is BaseKind.OCI else BaseFacts()
+        passwd, group = services.base_users(self._trees(spec)) if spec.accounts else ("", "")
         return lower.Machine(
             settings=self.settings,
             user=facts.user,
@@ -290,6 +305,8 @@ class NativeBackend:
             oom_score=max(200, int(Path("/proc/self/oom_score_adj").read_text())),
             seccomp=seccomp.annotation(),
             nameservers=self.settings.network.resolvers[:3] or nameservers(),
+            passwd=passwd,
+            group=group,
         )
 
     def _edge_group(self) -> int:
@@ -301,14 +318,18 @@ class NativeBackend:
             ) from None
 
     def _check_base(self, spec: WorkloadSpec, bundle: lower.Bundle) -> None:
-        root = paths.base_root(self.settings, spec.base)
-        if not root.is_dir():
-            raise StepFailed(f"the base {spec.base} is not there")
+        trees = self._trees(spec)
         if spec.base_kind is BaseKind.HOST:
-            root = Path("/")
+            trees = (Path("/"),)
         for program in bundle.needs:
-            if not (root / program.lstrip("/")).exists():
+            if not bases.find(trees, program.lstrip("/")).exists():
                 raise StepFailed(f"the base has no {program}", hint="several processes need the package s6 in the base")
+
+    def _trees(self, spec: WorkloadSpec) -> tuple[Path, ...]:
+        try:
+            return bases.trees(self.settings, spec.base)
+        except (NotFound, ValueError) as error:
+            raise StepFailed(f"the base {spec.base} cannot be used: {error}") from error
 
     def _write_bundle(self, place: Path, spec: WorkloadSpec, bundle: lower.Bundle) -> None:
         directory = place / "bundle"
@@ -319,34 +340,24 @@ class NativeBackend:
             file.chmod(0o644)
         instances.write(directory / "config.json", msgspec.json.encode(bundle.config))
         if bundle.services:
-            self._write_services(place / "services", spec, bundle)
-
-    def _write_services(self, where: Path, spec: WorkloadSpec, bundle: lower.Bundle) -> None:
-        """The supervisor's directories: in memory and bounded, because the site may write there."""
-        uid = self.settings.uid_start(spec.number) + bundle.config.process.user.uid
-        flags = syscalls.MS_NOSYMFOLLOW | syscalls.MS_NOSUID | syscalls.MS_NODEV
-        mounts.tmpfs(where, size=256 * 1024, inodes=512, mode=0o755, uid=uid, gid=uid, flags=flags)
-        for service in bundle.services:
-            directory = where / service.name
-            directory.mkdir(mode=0o755)
-            for name, text in service.files.items():
-                (directory / name).write_text(text)
-            (directory / "run").chmod(0o755)
-            for path in (directory, *directory.iterdir()):
-                os.chown(path, uid, uid)
+            uid = self.settings.uid_start(spec.number) + bundle.config.process.user.uid
+            services.write(place / "services", bundle.services, uid)
 
     def _mount_root(self, place: Path, spec: WorkloadSpec, bundle: lower.Bundle) -> None:
-        base = paths.base_root(self.settings, spec.base)
+        base = self._trees(spec)
         start = self.settings.uid_start(spec.number)
         target = place / "root"
         if spec.limits.disk_bytes is not None and (spec.writable or spec.volumes):
             disk.attach(paths.disk_image(self.settings, spec.site), paths.disk_mount(self.settings, spec.site))
+        if supervise.has_state(spec):
+            services.ensure_state(self.settings, spec)
         points = [mount.destination for mount in bundle.config.mounts]
         own = [path for path in points if not path.startswith("/etc/") and not _is_inside(path, points)]
+        scratch = (place / "base", place / "lower")
         namespace = self._namespaces.take(start)
         try:
             if not spec.writable and _has_directories(base, tuple(own)):
-                mounts.readonly_root(base, target, namespace)
+                mounts.readonly_root(base, target, scratch, namespace)
                 return
             if spec.writable:
                 data = paths.data_dir(self.settings, spec.site, spec.limits.disk_bytes is not None)
@@ -358,7 +369,6 @@ class NativeBackend:
             mounts.prepare_layer(layer, start, fresh=_read(layer / "key") != key)
             (layer / "key").write_text(key)
             mounts.plain_directories(layer / "upper", base, own, start)
-            scratch = place / "base"
             mounts.overlay_root(base, layer, target, scratch, namespace)
         finally:
             os.close(namespace)
@@ -381,42 +391,28 @@ class NativeBackend:
     def _stop(self, state: State) -> None:
         """Ask the instance to end and wait for it, at the most for its grace."""
         self.cgroups.thaw(state.name)
-        deadline = time.monotonic() + state.spec.stop_seconds
         pidfd = instances.open_process(state.pid, state.started)
         if pidfd is None:
             return
+        grace = supervise.stop_seconds(state.spec)
+        deadline = time.monotonic() + grace
+        number = signal.Signals[lower.stop_signal(state.spec)]
         try:
-            bundle = lower.lower(state.spec, lower.Machine(self.settings))
-            for service in reversed(bundle.services):
-                self._stop_service(state.spec, service.name, pidfd, deadline)
-            signal.pidfd_send_signal(pidfd, signal.Signals[bundle.stop_signal])
-            if not instances.wait_end(pidfd, deadline - time.monotonic()):
-                log.warning("%s did not end within %d s", state.name, state.spec.stop_seconds)
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                instances.wait_end(pidfd, 5.0)
+            signal.pidfd_send_signal(pidfd, number)
+            while not instances.wait_end(pidfd, min(_AGAIN_SECONDS, deadline - time.monotonic())):
+                if time.monotonic() >= deadline:
+                    log.warning("%s did not end within %d s", state.name, grace)
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    instances.wait_end(pidfd, 5.0)
+                    break
+                if supervise.is_supervised(state.spec):
+                    # A signal that came before s6-svscan was ready for it is lost: PID 1 has no default action.
+                    signal.pidfd_send_signal(pidfd, number)
             reap(pidfd)
         except ProcessLookupError:
             pass
         finally:
             os.close(pidfd)
-
-    def _stop_service(self, spec: WorkloadSpec, name: str, pidfd: int, deadline: float) -> None:
-        """Bring one service down and its supervisor along (s6-svc -dx): gone when nobody reads its control FIFO."""
-        control = paths.instance(self.settings, spec.site, spec.slot) / "services" / name / "supervise" / "control"
-        while time.monotonic() < deadline and not instances.wait_end(pidfd, 0):
-            try:
-                fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except OSError:
-                return
-            try:
-                # Said again at each look: "down" and "exit" are states, and saying them twice is no harm.
-                os.write(fd, b"dx")
-            except OSError as error:
-                if error.errno != errno.EAGAIN:
-                    return
-            finally:
-                os.close(fd)
-            time.sleep(0.003)
 
     def _purge(self, site: str, slot: int, number: int | None) -> None:
         """Take away all that an instance has on the machine, however far it had come. Idempotent."""
@@ -429,7 +425,7 @@ class NativeBackend:
             self._firewall.withdraw(self._addressing.instance(number, slot))
             self._network.unplug(number, slot)
         self._crun.forget(name)
-        for point in ("root", "base", "services"):
+        for point in ("root", "base", "lower", "services"):
             mounts.detach(place / point)
         sockets = paths.sockets(self.settings, site, slot)
         mounts.detach(sockets)
@@ -537,7 +533,7 @@ def nameservers() -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def _has_directories(base: Path, wanted: tuple[str, ...]) -> bool:
+def _has_directories(base: tuple[Path, ...], wanted: tuple[str, ...]) -> bool:
     """Whether the base has them all, none behind a link. Asked once: a base never changes under its key."""
     return all(mounts.is_plain_directory(base, path) for path in wanted)
 

@@ -1,0 +1,133 @@
+"""The supervisor's side of an instance on this machine: its directories, its marks, and calls into it.
+
+``supervise`` says what is written; here it is written, and the script inside is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import stat
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from alveole.backends.base import Session
+from alveole.backends.native import supervise
+from alveole.backends.native.supervise import Service
+from alveole.config import Settings
+from alveole.host import bases, mounts, paths, syscalls
+from alveole.model.resource import WorkloadSpec
+
+#: What of a program's output is kept for the journal.
+TAIL_BYTES, TAIL_LINES = 16_384, 20
+_PROGRAMS = frozenset({"run", "finish", "check", "SIGTERM"})
+
+
+def write(where: Path, found: tuple[Service, ...], uid: int) -> None:
+    """The supervisor's directories: in memory and bounded, because who runs as ``uid`` may write there."""
+    flags = syscalls.MS_NOSYMFOLLOW | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    mounts.tmpfs(where, size=1024 * 1024, inodes=4096, mode=0o755, uid=uid, gid=uid, flags=flags)
+    for service in found:
+        files = service.files | ({"init": supervise.script()} if service.name == supervise.OWN else {})
+        for name, text in files.items():
+            file = where / service.name / name
+            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            # What is run as another user has to be readable by that one. Values of the environment are
+            # in there, so nobody else than who runs it anyway sees more than its own directory tells.
+            file.write_text(text)
+            file.chmod(0o755 if file.name in _PROGRAMS else 0o644)
+    for top, directories, names in os.walk(where):
+        for name in (".", *directories, *names):
+            os.chown(Path(top) / name, uid, uid, follow_symlinks=False)
+
+
+def is_up(place: Path) -> bool:
+    """Whether everything of the instance at ``place`` was started once."""
+    return os.path.lexists(place / "services" / supervise.UP)
+
+
+def ensure_state(settings: Settings, spec: WorkloadSpec) -> None:
+    """The volume in which the instance remembers its tasks; it belongs to the container's root."""
+    data = paths.data_dir(settings, spec.site, spec.limits.disk_bytes is not None)
+    volume = paths.volume(data, spec.data_generation, supervise.STATE_VOLUME)
+    with contextlib.suppress(FileExistsError):
+        volume.mkdir(mode=0o755)
+    start = settings.uid_start(spec.number)
+    if volume.lstat().st_uid != start:
+        os.chown(volume, start, start, follow_symlinks=False)
+
+
+def base_users(trees: Sequence[Path]) -> tuple[str, str]:
+    """``/etc/passwd`` and ``/etc/group`` of a base, empty where there is none. No link is followed."""
+    if not mounts.is_plain_directory(trees, "/etc"):
+        return "", ""
+    return _plain_text(bases.find(trees, "etc/passwd")), _plain_text(bases.find(trees, "etc/group"))
+
+
+def _plain_text(file: Path) -> str:
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    with os.fdopen(fd, errors="replace") as opened:
+        return opened.read(1 << 20) if stat.S_ISREG(os.fstat(fd).st_mode) else ""
+
+
+class Called(msgspec.Struct, frozen=True):
+    status: int
+    tail: tuple[str, ...]
+
+
+def follow(session: Session, output: int, seconds: float) -> Called:
+    """Wait for a program started inside; what it prints goes to the site's log and, its end, to the caller.
+
+    After ``seconds`` it is killed, and its status is 137.
+    """
+    writer, *readers = session.fds
+    os.close(writer)
+    deadline = time.monotonic() + seconds
+    kept = b""
+    poll = select.poll()
+    for fd in readers:
+        poll.register(fd, select.POLLIN)
+    try:
+        left = set(readers)
+        while left:
+            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if not ready:
+                session.kill(signal.SIGKILL)
+                break
+            for fd, _ in ready:
+                part = os.read(fd, 65_536)
+                if not part:
+                    poll.unregister(fd)
+                    left.discard(fd)
+                    continue
+                kept = (kept + part)[-TAIL_BYTES:]
+                _log(output, part)
+    finally:
+        for fd in readers:
+            os.close(fd)
+    status = session.wait()
+    return Called(status, tuple(kept.decode("utf-8", "replace").splitlines()[-TAIL_LINES:]))
+
+
+def _log(output: int, part: bytes) -> None:
+    """To the site's log as well, unless that is full: nothing waits for a log."""
+    poll = select.poll()
+    poll.register(output, select.POLLOUT)
+    view = memoryview(part)
+    # A write of up to PIPE_BUF bytes to a pipe that takes some never waits (pipe(7)).
+    while view and poll.poll(0):
+        view = view[os.write(output, view[: select.PIPE_BUF]) :]
+
+
+def message(tail: tuple[str, ...]) -> str:
+    """Of what was printed the last line of ours, which says what failed."""
+    found = [line for line in tail if line.startswith("alveole: ")]
+    return found[-1].removeprefix("alveole: ") if found else ""
