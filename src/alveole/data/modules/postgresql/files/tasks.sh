@@ -1,0 +1,41 @@
+# What is done to the server beside running it. As the user postgres, who is the superuser by peer authentication.
+set -eu
+unset PGDATABASE PGUSER PGPASSFILE
+export PGHOST=/run/postgresql
+bin=/usr/lib/postgresql/15/bin
+data=/data/postgresql/15
+dump=/data/postgresql-dumps/backup.sql
+umask 077
+
+sql() {
+    "$bin/psql" -X -q -w -v ON_ERROR_STOP=1 -U postgres -d postgres "$@"
+}
+
+case $1 in
+prepare)
+    mkdir -p /run/postgresql
+    chmod 0755 /run/postgresql
+    [ -f "$data/PG_VERSION" ] && exit 0
+    # An initdb that was cut short leaves files without the last one.
+    rm -rf "$data" "$data.new"
+    "$bin/initdb" -D "$data.new" -U postgres -E UTF8 --locale=C.UTF-8 \
+        --auth-local=peer --auth-host=reject --no-instructions
+    mv "$data.new" "$data"
+    ;;
+apply)
+    sql -f /config/postgresql/apply.sql >/dev/null
+    ;;
+backup)
+    "$bin/pg_dumpall" -w -U postgres -l postgres >"$dump.new"
+    sync -d "$dump.new"
+    mv "$dump.new" "$dump"
+    ;;
+restore)
+    # initdb made the superuser already.
+    [ -f "$dump" ] && sed '0,/^CREATE ROLE postgres;$/{//d}' "$dump" | sql >/dev/null
+    sql -f /config/postgresql/apply.sql >/dev/null
+    ;;
+flush)
+    sql -c CHECKPOINT
+    ;;
+esac
