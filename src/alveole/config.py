@@ -17,7 +17,7 @@ import msgspec
 
 from alveole.errors import InvalidInput, NotFound, Problem
 from alveole.model.addressing import Addressing
-from alveole.model.names import DOMAIN, Port, check_network
+from alveole.model.names import DOMAIN, EnvKey, Port, check_network
 from alveole.model.site import GIB, MIB
 
 DEFAULT_FILE = Path("/etc/alveole/alveole.toml")
@@ -127,6 +127,49 @@ class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A restic repository; empty: ``backups`` in the state directory."""
 
 
+class Bases(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    sources: tuple[str, ...] = ()
+    """Package sources beside the machine's own Debian, for bases of packages: files in deb822 format."""
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 * GIB
+    """How much of downloaded packages is kept for the next base."""
+    verify_seconds: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
+    """How often every file of every base is compared with its digest; 0: only when asked."""
+    verify_bytes_per_second: Annotated[int, msgspec.Meta(ge=1 * MIB)] = 32 * MIB
+    """How fast these are read when nobody waits for it."""
+
+
+class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of what fetches and makes the dependencies of a content. Such programs are strangers' code."""
+
+    network: bool = False
+    """Whether a build may ask the package registries when the request does not say."""
+    registries: tuple[str, ...] = (
+        "pypi.org",
+        "files.pythonhosted.org",
+        "registry.npmjs.org",
+        "rubygems.org",
+        "index.rubygems.org",
+        "repo.packagist.org",
+    )
+    """The only hosts that a build reaches, and those over https only."""
+    private_networks: tuple[str, ...] = ()
+    """Networks that are not public in which a registry may be: that of a mirror of one's own."""
+    environment: dict[EnvKey, str] = {}
+    """Variables of every build, such as the address of a mirror."""
+    certificates: str = "/etc/ssl/certs/ca-certificates.crt"
+    """The authorities that a build trusts, in one PEM file."""
+    seconds: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 900
+    """How long one build may take."""
+    cpu_millis: Annotated[int, msgspec.Meta(ge=100)] = 1000
+    """Processor time of one build, in thousandths of one core."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=64 * MIB)] = 1 * GIB
+    """Memory of one build."""
+    pids: Annotated[int, msgspec.Meta(ge=16)] = 512
+    """Processes and threads of one build."""
+    disk_bytes: Annotated[int, msgspec.Meta(ge=64 * MIB)] = 4 * GIB
+    """What one build may write, and its site's cache of packages besides."""
+
+
 class Modules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     directory: str = "/etc/alveole/modules"
     """Modules of one's own, a folder each, beside those that come with Alvéole."""
@@ -146,6 +189,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reconcile: Reconcile = Reconcile()
     backups: Backups = Backups()
     modules: Modules = Modules()
+    build: Build = Build()
+    bases: Bases = Bases()
 
     @property
     def state(self) -> Path:
@@ -290,6 +335,14 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
             f"holds {plan.capacity():,} sites, and there are user ids for {ranges:,}",
             "choose a smaller network or a lower users.first_uid",
         )
+    for place, file in enumerate(settings.bases.sources):
+        if not re.match(r"^(?:/[A-Za-z0-9._-]+)+\.sources\Z", file) or "/../" in file:
+            wrong(f"bases.sources[{place}]", f"{file!r} is not the absolute path of a .sources file")
+    for place, host in enumerate(settings.build.registries):
+        if not re.match(DOMAIN, host):
+            wrong(f"build.registries[{place}]", f"{host!r} is not a host name")
+    for place, network in enumerate(settings.build.private_networks):
+        problems.extend(check_network(network, f"{origin}: build.private_networks[{place}]"))
     for place, network in enumerate(settings.edge.trusted_proxies):
         problems.extend(check_network(network, f"{origin}: edge.trusted_proxies[{place}]"))
     if settings.edge.http_port == settings.edge.https_port:

@@ -185,7 +185,7 @@ def test_plain_directories_follow_no_link(tmp_path: Path) -> None:
     (upper / "file").write_text("x")
     (upper / "a").mkdir()
     (upper / "a/b").symlink_to("../../outside")
-    mounts.plain_directories(upper, base, ["/dev", "/file", "/a/b/c", "/var/lib/new"], os.getuid())
+    mounts.plain_directories(upper, [base], ["/dev", "/file", "/a/b/c", "/var/lib/new"], os.getuid())
     for path in ("dev", "file", "a/b/c", "var/lib/new"):
         assert (upper / path).is_dir() and not (upper / path).is_symlink()
     assert (upper / "var").stat().st_mode & 0o777 == 0o711

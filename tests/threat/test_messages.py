@@ -227,7 +227,7 @@ def test_the_walk_to_a_mount_point_never_goes_up(tmp_path: Path) -> None:
     (tmp_path / "upper").mkdir()
     (tmp_path / "canary").write_text("the host's")
     with pytest.raises(ValueError, match="out of the root"):
-        mounts.plain_directories(tmp_path / "upper", tmp_path, ["/../canary"], 0)
+        mounts.plain_directories(tmp_path / "upper", [tmp_path], ["/../canary"], 0)
     assert (tmp_path / "canary").read_text() == "the host's"
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from alveole.errors import Refused
 from alveole.host.run import run
 
 SOURCES = Path("/etc/apt")
@@ -84,6 +85,22 @@ def _stanza(text: str, wanted: set[str]) -> str:
 def _text(uris: str, suites: str, components: str, signed: str) -> str:
     by = f"Signed-By: {signed}\n" if signed else ""
     return f"Types: deb\nURIs: {uris}\nSuites: {suites}\nComponents: {components}\n{by}"
+
+
+def added(files: Iterable[str]) -> list[str]:
+    """The contents of further source files (deb822), for builds on this machine.
+
+    Packages of a directory (``file:``) are copied like others, because a build sees none of the machine.
+    Raises ``Refused`` for one that cannot be read.
+    """
+    found = []
+    for name in files:
+        try:
+            text = Path(name).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Refused(f"the package sources {name} cannot be read: {error}", field="bases.sources") from None
+        found.append(re.sub(r"(?m)^(URIs:.*)$", lambda line: line[1].replace("file:/", "copy:/"), text))
+    return found
 
 
 def settings() -> list[str]:

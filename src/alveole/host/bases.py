@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,12 @@ class Record(msgspec.Struct, frozen=True):
     image: Image | None = None
     cwd: str = "/"
     """The image's working directory."""
+    lower: str = ""
+    """Key of the base that this one is a layer over; empty: it stands alone."""
+    versions: str = ""
+    """Digest of its packages and their versions, those of ``lower`` among them."""
+    lower_versions: str = ""
+    """``versions`` of ``lower`` when the layer was made: over any other it makes no sense."""
 
 
 _record: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
@@ -55,6 +62,51 @@ def write_record(path: Path, record: Record) -> None:
         file.write(msgspec.json.encode(record))
         file.flush()
         os.fsync(file.fileno())
+
+
+def trees(settings: Settings, key: str) -> tuple[Path, ...]:
+    """The trees that make up the base when they are laid over each other, the uppermost first.
+
+    Raises ``NotFound`` when it or what it leans on is not there, ``ValueError`` for a damaged record.
+    """
+    found = [paths.base_root(settings, key)]
+    with contextlib.suppress(NotFound):
+        if lower := read_record(settings, key).lower:
+            found.append(paths.base_root(settings, lower))
+    for tree in found:
+        if not tree.is_dir():
+            raise NotFound(f"the files of the base {tree.parent.name} are gone", hint="see: alveole base list")
+    return tuple(found)
+
+
+def find(found: Sequence[Path], path: str) -> Path:
+    """Where ``path`` lies in the uppermost of the trees that has it; in the last when none has.
+
+    What a layer has taken away is found as the mark of that, which is no file.
+    """
+    return next((tree / path for tree in found if os.path.lexists(tree / path)), found[-1] / path)
+
+
+def directories(parents: Sequence[Path], name: str) -> tuple[Path, ...]:
+    """The directories that make up ``name`` in ``parents`` laid over each other, the uppermost first.
+
+    None when it is not a directory there: absent, taken away, a file or a link.
+    """
+    found: list[Path] = []
+    for parent in parents:
+        try:
+            info = (parent / name).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not stat.S_ISDIR(info.st_mode):
+            break
+        found.append(parent / name)
+        try:
+            if os.getxattr(parent / name, "trusted.overlay.opaque", follow_symlinks=False) == b"y":
+                break
+        except OSError:
+            continue
+    return tuple(found)
 
 
 @contextlib.contextmanager

@@ -374,9 +374,34 @@ def finish_root(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any
 
     Real mount points, the user ``site`` (1000:1000) unless that uid has a name, ``files`` (path to
     text), ``drop`` (paths removed), nothing left in ``/dev`` and ``/tmp``, no setuid or setgid
-    file, no device. ``{"bytes": on disk, "files"}``; all of it is on the disk when it returns.
+    file, no device. With ``layer`` it is one that lies over such a root: nothing is added, and the
+    marks of what it takes away stay. ``{"bytes": on disk, "files"}``; all of it is on the disk when it returns.
     """
     os.umask(0o022)
+    if args.get("layer"):
+        for path in (*MOUNT_POINTS, *_MOUNT_FILES):
+            # What the base below has stays: a package that took it away would take it from everybody.
+            if os.path.lexists(path) and is_whiteout(os.lstat(path)):
+                os.unlink(path)
+        remove({"paths": args.get("drop", [])}, [], _silent)
+    else:
+        _furnish(args)
+    used = files = 0
+    for found in walk("."):
+        mode = found.info.st_mode
+        if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not (args.get("layer") and is_whiteout(found.info))):
+            os.unlink(found.name, dir_fd=found.parent)
+            continue
+        if stat.S_ISREG(mode) and mode & 0o6000:
+            os.chmod(found.name, mode & 0o1777, dir_fd=found.parent)
+        used += found.info.st_blocks * 512 // max(1, found.info.st_nlink if stat.S_ISREG(mode) else 1)
+        files += 1
+    sync()
+    return {"bytes": used, "files": files}
+
+
+def _furnish(args: dict[str, Any]) -> None:
+    """What every root has, whatever it came from."""
     if os.path.islink("etc"):
         raise _bad("its /etc is a link")
     for path in MOUNT_POINTS:
@@ -393,18 +418,11 @@ def finish_root(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any
     for path, text in args.get("files", {}).items():
         _write_text(path, text)
     _add_user()
-    used = files = 0
-    for found in walk("."):
-        mode = found.info.st_mode
-        if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
-            os.unlink(found.name, dir_fd=found.parent)
-            continue
-        if stat.S_ISREG(mode) and mode & 0o6000:
-            os.chmod(found.name, mode & 0o1777, dir_fd=found.parent)
-        used += found.info.st_blocks * 512 // max(1, found.info.st_nlink if stat.S_ISREG(mode) else 1)
-        files += 1
-    sync()
-    return {"bytes": used, "files": files}
+
+
+def is_whiteout(info: os.stat_result) -> bool:
+    """Whether this is the mark of an overlay for "taken away": a character device 0:0."""
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
 
 
 def _write_text(path: str, text: str) -> None:

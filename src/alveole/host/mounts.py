@@ -10,12 +10,13 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from alveole.errors import Temporary
 from alveole.host import syscalls
+from alveole.host.bases import directories
 from alveole.host.run import run
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -118,32 +119,52 @@ def open_to_group(socket: Path) -> None:
         os.close(fd)
 
 
-def readonly_root(base: Path, target: Path, userns: int) -> None:
-    """Mount the tree ``base`` on ``target``, its ids mapped into ``userns``, never writable."""
+def readonly_root(base: Sequence[Path], target: Path, scratch: Sequence[Path], userns: int) -> None:
+    """Mount the trees ``base`` over each other (the uppermost first) on ``target``, never writable.
+
+    Their ids are mapped into ``userns``. ``scratch``: as in :func:`overlay_root`; one tree needs none.
+    """
     target.mkdir(exist_ok=True)
+    if len(base) == 1:
+        _mapped(base[0], target, userns)
+        return
+    with _lowers(base, scratch, userns) as lowers:
+        flags = syscalls.MS_RDONLY | syscalls.MS_NODEV | syscalls.MS_NOSUID
+        syscalls.mount("alveole", target, "overlay", flags, f"lowerdir={lowers}")
+
+
+def overlay_root(base: Sequence[Path], layer: Path, target: Path, scratch: Sequence[Path], userns: int) -> None:
+    """Mount the trees ``base`` (mapped into ``userns``) under the writable ``layer`` on ``target``.
+
+    ``layer`` holds ``upper`` and ``work``; ``scratch`` is where the mapped trees are mounted for the
+    moment, one each: the overlay keeps them after that.
+    """
+    target.mkdir(exist_ok=True)
+    with _lowers(base, scratch, userns) as lowers:
+        flags = syscalls.MS_NODEV | syscalls.MS_NOSUID
+        data = f"lowerdir={lowers},upperdir={layer / 'upper'},workdir={layer / 'work'}"
+        syscalls.mount("alveole", target, "overlay", flags, data)
+
+
+@contextmanager
+def _lowers(base: Sequence[Path], scratch: Sequence[Path], userns: int) -> Iterator[str]:
+    """The trees mounted with their ids mapped, as the ``lowerdir`` of an overlay."""
+    with ExitStack() as mounted:
+        for tree, point in zip(base, scratch, strict=False):
+            point.mkdir(exist_ok=True)
+            _mapped(tree, point, userns)
+            mounted.callback(detach, point)
+            make_private(point)
+        yield ":".join(str(point) for point in scratch[: len(base)])
+
+
+def _mapped(tree: Path, target: Path, userns: int) -> None:
     syscalls.mount_idmapped(
-        base,
+        tree,
         target,
         userns,
         attributes=syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV,
     )
-
-
-def overlay_root(base: Path, layer: Path, target: Path, scratch: Path, userns: int) -> None:
-    """Mount ``base`` (mapped into ``userns``) under the writable ``layer`` on ``target``.
-
-    ``layer`` holds ``upper`` and ``work``; ``scratch`` is where the mapped base is mounted for the
-    moment: the overlay keeps it after that.
-    """
-    target.mkdir(exist_ok=True)
-    readonly_root(base, scratch, userns)
-    try:
-        make_private(scratch)
-        flags = syscalls.MS_NODEV | syscalls.MS_NOSUID
-        data = f"lowerdir={scratch},upperdir={layer / 'upper'},workdir={layer / 'work'}"
-        syscalls.mount("alveole", target, "overlay", flags, data)
-    finally:
-        detach(scratch)
 
 
 def prepare_layer(layer: Path, uid: int, *, fresh: bool) -> None:
@@ -161,21 +182,16 @@ def prepare_layer(layer: Path, uid: int, *, fresh: bool) -> None:
             os.chown(part, uid, uid)
 
 
-def is_plain_directory(root: Path, inside: str) -> bool:
-    """Whether ``inside`` (absolute, in the tree ``root``) is a directory without a link on the way."""
-    here = root
+def is_plain_directory(base: Sequence[Path], inside: str) -> bool:
+    """Whether ``inside`` (absolute) is a directory in the trees ``base`` without a link on the way."""
+    here = tuple(base)
     for part in Path(inside).parts[1:]:
-        here = here / part
-        try:
-            if not stat.S_ISDIR(here.lstat().st_mode):
-                return False
-        except OSError:
-            return False
-    return True
+        here = directories(here, part)
+    return bool(here)
 
 
-def plain_directories(upper: Path, base: Path, wanted: Iterable[str], uid_start: int) -> None:
-    """Make every path of ``wanted`` a real directory in the overlay of ``upper`` over ``base``.
+def plain_directories(upper: Path, base: Sequence[Path], wanted: Iterable[str], uid_start: int) -> None:
+    """Make every path of ``wanted`` a real directory in the overlay of ``upper`` over the trees ``base``.
 
     An image whose ``/dev`` is a link would else lead the runtime to where the image wants
     (CVE-2026-41579, threat 1). Missing directories get the mode and the owner of the base's.
@@ -185,22 +201,13 @@ def plain_directories(upper: Path, base: Path, wanted: Iterable[str], uid_start:
         if ".." in Path(path).parts:
             raise ValueError(f"{path!r} leads out of the root")
         fd = os.open(upper, _DIRECTORY)
-        lower: Path | None = base
+        lower = tuple(base)
         try:
             for part in Path(path).parts[1:]:
-                lower = _lower_directory(lower, part)
-                fd = _step_into(fd, part, lower, uid_start)
+                lower = directories(lower, part)
+                fd = _step_into(fd, part, lower[0] if lower else None, uid_start)
         finally:
             os.close(fd)
-
-
-def _lower_directory(parent: Path | None, name: str) -> Path | None:
-    if parent is None:
-        return None
-    try:
-        return parent / name if stat.S_ISDIR((parent / name).lstat().st_mode) else None
-    except OSError:
-        return None
 
 
 def _step_into(parent: int, name: str, lower: Path | None, uid_start: int) -> int:

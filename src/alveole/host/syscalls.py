@@ -5,9 +5,11 @@ Numbers of the newer calls are the same on every architecture (Linux ``syscall_6
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,6 +52,8 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
 PR_CAPBSET_DROP = 24
 
+# The one number here that differs: arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h.
+_PIVOT_ROOT = 155 if os.uname().machine == "x86_64" else 41
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
 _MOUNT_SETATTR = 442
@@ -95,6 +99,11 @@ def umount(target: Pathish, flags: int = 0) -> None:
     _check(_libc.umount2(_bytes(target), flags), f"umount {target}")
 
 
+def pivot_root(root: Pathish, old: Pathish) -> None:
+    """Make the mount ``root`` the root of this mount namespace; the one before is then at ``old``."""
+    _check(_libc.syscall(_PIVOT_ROOT, _bytes(root), _bytes(old)), "pivot_root")
+
+
 def mount_idmapped(source: Pathish, target: Pathish, userns: int, *, attributes: int = 0) -> None:
     """Bind ``source`` on ``target`` with its owners mapped by the user namespace ``userns`` (a file).
 
@@ -117,6 +126,26 @@ def mount_idmapped(source: Pathish, target: Pathish, userns: int, *, attributes:
 
 def prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
+
+
+@contextlib.contextmanager
+def file_ids(id: int) -> Iterator[None]:
+    """Inside, the calling thread's ids for files are ``id``, and it keeps its capabilities all the same.
+
+    setfsuid(2) takes those that act on files away, and the permitted ones give them back.
+    """
+    _libc.setfsgid(id)
+    _libc.setfsuid(id)
+    try:
+        header, data = struct.pack("Ii", 0x2008_0522, 0), ctypes.create_string_buffer(24)
+        _check(_libc.capget(header, data), "capget")
+        words = list(struct.unpack("6I", data.raw))
+        words[0], words[3] = words[1], words[4]
+        _check(_libc.capset(header, struct.pack("6I", *words)), "capset")
+        yield
+    finally:
+        _libc.setfsuid(0)
+        _libc.setfsgid(0)
 
 
 def capset_none() -> None:
