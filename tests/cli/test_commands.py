@@ -459,7 +459,8 @@ def test_an_image_is_imported_and_used(door: Door) -> None:
     assert [base["key"] for base in door.ok("image", "list")] == [made["key"]]
     with tarfile.open(door.directory / "image.tar", "w") as archive:
         archive.add(image / "oci-layout", "oci-layout")
-    site = door.ok("site", "create", "shop", "--base", f"oci-archive:{door.directory}/image.tar")
+    archived = f"oci-archive:{door.directory}/image.tar"
+    site = door.ok("site", "create", "shop", "--base", archived, "--port", "8080")
     assert site["base_key"].startswith("oci-")
     assert site["base_key"] != made["key"]
     assert door.run("image", "import", f"oci:{door.directory}").status == 2, "no oci-layout in it"

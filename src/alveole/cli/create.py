@@ -123,13 +123,13 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
     if image is not None:
         _check_source(image[1], problems, "base")
     if problems:
-        _all_problems(here, {**body, "base": "host"} if image else body, problems)
+        _all_problems(here, _stand_in(body) if image else body, problems)
     if options["dry_run"]:
         _preview(here, body, image, source is not None)
         return
     if source is not None or image is not None:
         # What is wrong with the request is told before anything large is sent.
-        checked = {**body, "base": "host"} if image else body
+        checked = _stand_in(body) if image else body
         here.client.send("POST", "/v1/sites", checked, query={"dry_run": True, "content": True})
     if image is not None:
         body["base"] = _imported(here, *image)
@@ -251,10 +251,15 @@ def _all_problems(here: Here, body: dict[str, Any], problems: parse.Problems) ->
     raise InvalidInput(problems=found)
 
 
+def _stand_in(body: dict[str, Any]) -> dict[str, Any]:
+    """The request as it can be checked before the image is there: some base, and a command as every image has one."""
+    return {"command": ["the-image"], **body, "base": "host"}
+
+
 def _preview(here: Here, body: dict[str, Any], image: tuple[str, str] | None, content: bool) -> None:
     if image is not None:
         note(f"The image {clean(image[1])} would be imported first; it is not looked into now.")
-        body = {**body, "base": "host"}
+        body = _stand_in(body)
     query = {"dry_run": True, "content": content or image is not None}
     plan = here.client.send("POST", "/v1/sites", body, query=query)
     if here.json:
