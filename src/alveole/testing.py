@@ -18,7 +18,7 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.backends.base import Say, Usage
-from alveole.errors import InvalidInput, NotFound, Refused, Temporary
+from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
 from alveole.model.resource import (
     PLATFORM,
     Action,
@@ -156,6 +156,8 @@ class FakeAgent:
                 return self._usage(sites)
             case protocol.ImportRelease():
                 return self._import(request, files)
+            case protocol.BuildRelease():
+                return self._build(request)
             case protocol.DropRelease(site, _number, digest):
                 self.releases.get(site, {}).pop(digest, None)
                 return None
@@ -284,6 +286,17 @@ class FakeAgent:
         release = Release(digest, len(content), 1, time.time())
         self.releases.setdefault(request.site, {})[digest] = release
         return release
+
+    def _build(self, request: protocol.BuildRelease) -> protocol.Built:
+        """Fails when a command is ``false``."""
+        if request.source not in self.releases.get(request.site, {}):
+            raise StepFailed(f"release {request.source[:19]}… is missing")
+        if any(command.argv[0] == "false" for command in request.commands):
+            return protocol.Built(None, "false ended with status 1", ("$ false",), 0.1)
+        digest = f"sha256:{hashlib.sha256(msgspec.json.encode(request.commands) + request.source.encode()).hexdigest()}"
+        release = Release(digest, 100, 2, time.time(), source=request.source)
+        self.releases[request.site][digest] = release
+        return protocol.Built(release, "", ("$ true",), 0.1)
 
     def _image(self, files: Sequence[int]) -> protocol.Image:
         content = os.pread(files[0], 1 << 20, 0)

@@ -351,7 +351,14 @@ class Backups:
             if manifest.release is not None:
                 say("unpacking the content", 0.5)
                 release = self._releases.import_release(
-                    request.site, request.number, spool, ArchiveFormat.TAR, say, prefix="release/", may_be_empty=True
+                    request.site,
+                    request.number,
+                    spool,
+                    ArchiveFormat.TAR,
+                    say,
+                    prefix="release/",
+                    may_be_empty=True,
+                    any_links=True,
                 )
                 if release.digest != manifest.release:
                     raise _damaged(request.snapshot, "its content is not the release that it says it holds")

@@ -176,13 +176,14 @@ class Releases:
         *,
         prefix: str = "",
         may_be_empty: bool = False,
+        any_links: bool = False,
     ) -> Release:
         """Unpack the archive ``fd`` as the site's own user and keep it under its digest.
 
         An archive with one directory at its top and nothing beside it stands for the content of
         that directory, unless it names its top as ``./`` (see ``host.archive.unpack``); ``prefix``
-        takes only the members below it, as they are. The same content again is a no-op, and
-        mends a kept release that lost files. Raises ``InvalidInput`` with the member at fault,
+        takes only the members below it, as they are; ``any_links`` lets links lead out of it.
+        The same content again is a no-op, and mends a kept release that lost files. Raises ``InvalidInput`` with the member at fault,
         ``NoRoom`` with the figures, and keeps nothing then.
         """
         uid = paths.site_uid(self._settings, number)
@@ -193,10 +194,24 @@ class Releases:
                 "unwrap": not prefix,
                 "prefix": prefix,
                 "may_be_empty": may_be_empty,
+                "any_links": any_links,
             }
             found = self._sandbox.run("unpack", staging, as_user(self._settings, number), args, fds=(fd,), say=say)
             release = Release(str(found["digest"]), int(found["bytes"]), int(found["files"]), time.time())
             failpoints.hit("release-unpacked")
+            self._keep(site, number, staging, release)
+        return release
+
+    def collect(self, site: str, number: int, tree: int, say: Say = quiet) -> Release:
+        """Make a release of the open directory ``tree``, which belongs to the site and which it may have filled.
+
+        Raises ``InvalidInput`` with the file at fault, and ``NoRoom``; keeps nothing then.
+        """
+        with self.staging(site, paths.site_uid(self._settings, number)) as staging:
+            args = {"ceilings": ceilings(self._settings, staging)}
+            found = self._sandbox.run("collect", staging, as_user(self._settings, number), args, fds=(tree,), say=say)
+            release = Release(str(found["digest"]), int(found["bytes"]), int(found["files"]), time.time())
+            failpoints.hit("release-collected")
             self._keep(site, number, staging, release)
         return release
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from alveole.actuators.backups import Backups
 from alveole.actuators.bases import Bases
+from alveole.actuators.builds import Builds
 from alveole.actuators.certificates import CertificatesActuator
 from alveole.actuators.config import ConfigFiles
 from alveole.actuators.edge import EdgeActuator
@@ -32,6 +33,7 @@ from alveole.agent.agent import Agent, Verb
 from alveole.agent.server import Server
 from alveole.app import prepare_control
 from alveole.backends.base import Say
+from alveole.backends.native.build import BuildRunner
 from alveole.backends.native.run import NativeBackend
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Refused
@@ -130,6 +132,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     certificates = CertificatesActuator(settings)
     inspector = chain.Inspector(settings, partial(_pid_of, settings), certificates.authority_pem)
 
+    runner = BuildRunner(backend)
+    builds = Builds(settings, releases, runner)
     edge = EdgeActuator(settings)
     routes = RoutesActuator(settings)
 
@@ -149,6 +153,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.Facts: lambda _r, _f, _s: facts(settings, backend),
         protocol.GetUsage: lambda r, _f, _s: backend.usage(r.sites),
         protocol.ImportRelease: import_release,
+        protocol.BuildRelease: lambda r, _f, s: builds.build(r, s),
         protocol.DropRelease: lambda r, _f, _s: releases.drop_release(r.site, r.number, r.digest),
         protocol.RemoveSite: remove_site,
         protocol.ResolveBase: lambda r, _f, _s: bases.resolve(r.kind, r.packages),
@@ -189,6 +194,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     bases.recover()
     backups.recover()
     backend.start()
+    runner.recover()
 
     def close() -> None:
         stopped.set()

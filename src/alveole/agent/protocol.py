@@ -20,6 +20,7 @@ from alveole.model.names import (
     BaseKey,
     Digest,
     Domain,
+    EnvKey,
     Generation,
     Number,
     Package,
@@ -74,6 +75,34 @@ class ImportRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     number: Number
     format: ArchiveFormat | None = None
     """``None``: recognised from its first bytes."""
+
+
+class BuildCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One program of a build, started in ``/site/current`` as the site's own user."""
+
+    argv: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=256)]
+    file: str = ""
+    """Only when this is at the top of the content (``*.gemspec`` is a pattern); empty: always."""
+    unless: str = ""
+    """Not when this is there."""
+    network: bool = False
+    """Asks the package registries, where the build has leave to."""
+
+
+class BuildRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="build-release"):
+    """→ :class:`Built`. Runs programs on a copy of a release, which stays as it is, and keeps what comes out.
+
+    They run in a container of their own on ``base``, under the limits of the settings (``[build]``),
+    without network but for the package registries, and that only with ``network``.
+    """
+
+    site: SiteId
+    number: Number
+    source: Digest
+    base: Base
+    commands: Annotated[tuple[BuildCommand, ...], msgspec.Meta(max_length=32)]
+    env: dict[EnvKey, str] = {}
+    network: bool = False
 
 
 class DropRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-release"):
@@ -210,6 +239,7 @@ Request = (
     | Apply
     | GetUsage
     | ImportRelease
+    | BuildRelease
     | DropRelease
     | RemoveSite
     | ReadConfig
@@ -294,6 +324,15 @@ class ConfigState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str | None = None
 
 
+class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``release`` is ``None`` when a program failed: ``message`` says which and how. ``output``: the last lines."""
+
+    release: Release | None
+    message: str = ""
+    output: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
 class BackupMade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: BackupId
     snapshot: str
@@ -319,6 +358,7 @@ RESULTS: dict[type, Any] = {
     Apply: Outcome,
     GetUsage: dict[str, Usage],
     ImportRelease: Release,
+    BuildRelease: Built,
     DropRelease: None,
     RemoveSite: None,
     ReadConfig: tuple[ConfigState, ...],

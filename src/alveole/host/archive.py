@@ -73,14 +73,18 @@ def clean(name: bytes, depth: int) -> str:
 
 
 class Builder:
-    """Makes members real below the directory ``top`` and remembers what the tree holds."""
+    """Makes members real below the directory ``top`` and remembers what the tree holds.
 
-    def __init__(self, top: str, ceilings: Ceilings, say: Say) -> None:
+    ``any_links``: they may lead anywhere, as those of what a build made do; see ``host.collect``.
+    """
+
+    def __init__(self, top: str, ceilings: Ceilings, say: Say, *, any_links: bool = False) -> None:
         self._top = top
         self._limit = ceilings
         self._pace = Pace(say)
         self.entries: dict[str, Entry] = {}
         self._links: dict[str, str] = {}
+        self._any_links = any_links
         self.bytes = 0
         self.files = 0
         os.mkdir(top, 0o755)
@@ -169,7 +173,7 @@ class Builder:
             raise Rejected(f"the link {shown(path)} leads to a name that is not UTF-8") from None
         if not text or "\0" in text or len(target) > NAME_BYTES:
             raise Rejected(f"the link {shown(path)} leads to no usable name")
-        if text.startswith("/"):
+        if text.startswith("/") and not self._any_links:
             raise Rejected(f"the link {shown(path)} leads out, to {shown(target)}", hint="use a relative link")
         os.symlink(text, self._place(path))
         self.entries[path] = link_entry(text)
@@ -190,7 +194,7 @@ class Builder:
 
         After everything is there, because each link alone may look harmless (CVE-2025-4517).
         """
-        for path in self._links:
+        for path in () if self._any_links else self._links:
             if self._leaves(path, floor):
                 raise Rejected(
                     f"the link {shown(path)} leads out of the archive, to {shown(self._links[path])}",
@@ -240,7 +244,8 @@ def unpack(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     ``unwrap``: an archive that holds one directory and nothing beside it stands for that
     directory's content, as archives of a folder and release archives do; an archive that names
     its top itself (a member ``./``, as ``tar -C DIR .`` makes it) is taken as it is. ``prefix``:
-    only members below it, and without it. A zip's ``__MACOSX/`` is left out.
+    only members below it, and without it. ``any_links``: out of a backup of ours, whose release may have been
+    built here. A zip's ``__MACOSX/`` is left out.
 
     ``{"digest", "bytes", "files"}``. Everything is on the disk when it returns; the caller removes
     what is left after a ``Rejected``.
@@ -249,7 +254,7 @@ def unpack(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     fd, kind = fds[0], args["format"]
     ceilings = Ceilings(**args["ceilings"])
     os.lseek(fd, 0, os.SEEK_SET)
-    builder = Builder("unpacking", ceilings, say)
+    builder = Builder("unpacking", ceilings, say, any_links=bool(args.get("any_links")))
     if kind == "zip":
         exact = _unzip(builder, fd, ceilings)
     else:

@@ -40,7 +40,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from alveole.host import archive, layers, syscalls, tree
+from alveole.host import archive, collect, configfiles, layers, syscalls, tree
 
 Job = Callable[[dict[str, Any], list[int], tree.Say], dict[str, Any]]
 
@@ -92,10 +92,13 @@ JOBS: dict[str, Job] = {
     "probe": probe,
     "unpack": archive.unpack,
     "restore": archive.restore,
+    "collect": collect.collect,
     "pack": tree.pack,
     "remove": tree.remove,
     "measure": tree.measure,
     "digest": tree.digest,
+    "config-write": configfiles.write,
+    "config-read": configfiles.read,
     "image": layers.unpack_image,
     "finish": layers.finish_root,
 }

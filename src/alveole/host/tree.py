@@ -118,12 +118,14 @@ class Found(NamedTuple):
     info: os.stat_result
 
 
-def walk(start: str, deepest: int = DEEPEST) -> Iterator[Found]:
-    """Everything below ``start`` in the order of names, a directory before what it holds; no link is followed.
+def walk(start: str | int, deepest: int = DEEPEST) -> Iterator[Found]:
+    """Everything below ``start`` (a path or an open directory) in the order of names.
 
+    A directory comes before what it holds; no link is followed.
     What vanishes in the meantime is left out. Raises ``Rejected`` below ``deepest`` levels.
     """
-    stack = [(os.open(start, _DIRECTORY), "", _names(start))]
+    top = os.open(start, _DIRECTORY) if isinstance(start, str) else os.dup(start)
+    stack = [(top, "", _names(top))]
     try:
         while stack:
             parent, prefix, names = stack[-1]
