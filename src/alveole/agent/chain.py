@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from alveole.agent import walls
 from alveole.agent.protocol import Inspect, Link
 from alveole.config import Settings
 from alveole.host import paths
@@ -250,6 +251,7 @@ def doctor(settings: Settings, cgroup: str) -> tuple[Link, ...]:
         _link("cgroup", "a cgroup layout with limits", lambda: cgroup),
         _link("state", f"room in {settings.state}", lambda: _room(settings.state, settings.content.reserve_bytes)),
         _link("forwarding", "net.ipv4.ip_forward", _forwarding),
+        _link("firewall", "rules of others that drop by default", lambda: _walls(settings)),
         _link("proxy", "the proxy's own status", Inspector(settings, lambda _s, _n: None, lambda: "")._proxy),
     )
 
@@ -290,6 +292,19 @@ def _room(directory: Path, reserve: int) -> str:
     if status.f_files and status.f_favail < 10_000:
         raise _Broken(f"{status.f_favail} inodes free", "delete files: a site takes thousands")
     return f"{usage.free >> 20} MiB of {usage.total >> 20} MiB free"
+
+
+def _walls(settings: Settings) -> str:
+    found = walls.foreign_drops(settings)
+    if found:
+        bridge = settings.network.bridge
+        raise _Broken(
+            "; ".join(f"{chain}: {suffers}" for chain, suffers in found),
+            f"let the bridge through there, for instance: iptables -I FORWARD -i {bridge} -j ACCEPT, "
+            f"iptables -I FORWARD -o {bridge} -j ACCEPT, iptables -I INPUT -i {bridge} -j ACCEPT (Alvéole's own rules "
+            "still keep sites from the machine)",
+        )
+    return "none"
 
 
 def _forwarding() -> str:
