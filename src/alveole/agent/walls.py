@@ -20,7 +20,7 @@ _HOOKS = {
 
 
 def foreign_drops(settings: Settings) -> list[tuple[str, str]]:
-    """Chains of others that drop by default: ``("ip filter FORWARD (forward)", what suffers)``. Raises ``Temporary``."""
+    """Each as ``("ip filter FORWARD (forward)", what suffers)``. Raises ``Temporary``."""
     return drops(msgspec.json.decode(run(["nft", "-j", "list", "chains"]).stdout)["nftables"], settings.network.table)
 
 
