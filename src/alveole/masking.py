@@ -37,3 +37,13 @@ def mask(text: str, secrets: Iterable[str]) -> str:
     # Salted, so that it cannot be worked out here; no text but a password's digest looks like it.
     patterns.append(r"\{SSHA\}[A-Za-z0-9+/=]{28,}")
     return re.sub("|".join(patterns), HIDDEN, text)
+
+
+_NAMED = re.compile(
+    r"(?im)^(.*?(?:passw|passphrase|secret|token|api_?key|private_?key|salt)[\w-]*['\"]?\s*(?:=>|[=:,(]|\s)\s*)\S.*$"
+)
+
+
+def mask_by_name(text: str) -> str:
+    """``text``, which a person typed, with the rest of each line hidden that seems to set a secret."""
+    return _NAMED.sub(rf"\g<1>{HIDDEN}", text)

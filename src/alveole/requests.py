@@ -92,6 +92,8 @@ class CreateSite(Body, frozen=True, kw_only=True):
     modules: tuple[str, ...] = ()
     answers: dict[str, Answer] = {}
     """By ``question``, or ``module.question`` where several modules of the site ask it."""
+    why: str = ""
+    """Why these modules, when they were picked from the content."""
 
 
 class UpdateSite(Body, frozen=True, kw_only=True):

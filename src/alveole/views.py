@@ -203,7 +203,9 @@ class QuestionView(View, frozen=True, kw_only=True):
     title: TextView
     description: TextView | None = None
     default: Answer = None
-    """Worked out as far as it can be; never of a password, which is made up when nobody gives one."""
+    """The answer so far, or what is taken when nobody gives one; never of a password, which is made up then."""
+    shown: str = ""
+    """The same for a person: ``64M``, ``yes``."""
     required: bool = True
     secret: bool = False
     choices: tuple[ChoiceView, ...] = ()
@@ -212,7 +214,12 @@ class QuestionView(View, frozen=True, kw_only=True):
     pattern: str = ""
     pattern_says: TextView | None = None
     when: str = ""
+    """The condition under which it is asked."""
     answered: bool = False
+    must: bool = False
+    """There is no going on without an answer."""
+    problem: str = ""
+    """Why the answer, or the default, cannot be taken."""
 
 
 class QuestionsView(View, frozen=True, kw_only=True):
@@ -377,6 +384,8 @@ class StatusView(View, frozen=True, kw_only=True):
     """The platform's own."""
     damaged: tuple[str, ...]
     """What the store set aside, named."""
+    changed_by_hand: dict[str, str] = {}
+    """Sites with configuration files that somebody changed inside the container, and which."""
 
 
 class Exported(View, frozen=True, kw_only=True):

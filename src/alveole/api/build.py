@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from alveole.agent import protocol
-from alveole.api import changes, exec, objects, platform, problems, schema, sites
+from alveole.api import changes, exec, modules, objects, platform, problems, schema, sites
 from alveole.api.exec import Session, Start
 from alveole.api.gate import Gate
 from alveole.config import Settings
@@ -29,7 +29,7 @@ def build(services: Services, settings: Settings, *, start: Start | None = None)
     app.state.settings = settings
     app.state.start = start or _agent(settings)
     problems.install(app)
-    for module in (sites, exec, changes, objects, platform):
+    for module in (sites, modules, exec, changes, objects, platform):
         app.include_router(module.router)
     schema.install(app)
     return app

@@ -118,6 +118,39 @@ async def rename_site(
 
 
 @router.post(
+    "/{site}/configure", **accepted("Compose a site of modules again", body=ask.ConfigureSite, errors=(412, 507))
+)
+async def configure_site(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    version: Version,
+    site: str,
+    wanted: Annotated[ask.ConfigureSite, Depends(body(ask.ConfigureSite))],
+    dry_run: Annotated[bool, Query(description="Only say what would change (200, ConfigurePlan).")] = False,
+) -> Response:
+    """Only processes whose files changed start anew, where nothing else of the site does. Files that were changed
+    by hand and would change are named in the refusal, unless `keep` or `take_back` names them."""
+    if dry_run:
+        return json(await run_in_threadpool(services(request).preview_configure, caller, site, wanted))
+    return change_accepted(
+        await run_in_threadpool(services(request).configure_site, caller, site, wanted, key=key, version=version)
+    )
+
+
+@router.get(
+    "/{site}/answers", **described("Show the answers of a site of modules", views.AnswersView, errors=(404, 422))
+)
+async def site_answers(
+    request: Request,
+    caller: Caller,
+    site: str,
+    show_secrets: Annotated[bool, Query(description="Give passwords too.")] = False,
+) -> Response:
+    return json(await run_in_threadpool(services(request).site_answers, caller, site, show_secrets=show_secrets))
+
+
+@router.post(
     "/{site}/releases",
     **accepted("Make new content, or a kept release, live", body=ask.UpdateSite, errors=(412, 507)),
 )

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
-from alveole.cli import follow, parse
+from alveole.cli import answers, follow, parse
 from alveole.cli.output import emit, note, say, size, table
 from alveole.cli.show import path
 from alveole.cli.states import named, reached, view
-from alveole.cli.verbs import Here, complete, site_name, verb
+from alveole.cli.verbs import Here, complete, interactive, site_name, verb
 from alveole.errors import AlveoleError, InvalidInput
 from alveole.text import clean
 
@@ -51,6 +51,22 @@ shared = _options(
     click.option("--https-only/--no-https-only", default=None, help="Answer HTTP with a redirect to HTTPS."),
     click.option("--base", metavar="BASE", help="host, debian, a digest, oci:DIR or oci-archive:FILE."),
     click.option("--packages", metavar="A,B", help="Debian packages (base debian).", **MANY),
+)
+
+
+module_options = _options(
+    click.option(
+        "--module",
+        metavar="A,B",
+        help="What it is made of; see alveole module list.",
+        shell_complete=complete("/v1/modules"),
+        **MANY,
+    ),
+    click.option(
+        "--set", "sets", metavar="Q=ANSWER", help="Answer a module's question; MODULE.Q if several ask.", **MANY
+    ),
+    click.option("--set-file", metavar="FILE", help="Answers from a TOML file; - is standard input.", **MANY),
+    click.option("--defaults", is_flag=True, help="Never ask: take the default of every open question."),
 )
 
 
@@ -94,9 +110,12 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
         "alveole site create hello --from app.tar.gz --command 'gunicorn -b 0.0.0.0:8000 app:app' --port 8000 \\",
         "    --base debian --packages gunicorn --env DEBUG=0 --volume data:/data --plan medium",
         "alveole site create shop --base oci:./image --domain shop.example.org --dry-run",
+        "alveole site create blog --module wordpress --set title='My blog'",
+        "alveole site create wiki --module apache,php,mysql --from ./wiki --set-file answers.toml --defaults",
     ],
 )
 @click.argument("name", metavar="NAME")
+@module_options
 @click.option("--from", "source", metavar="DIR|ARCHIVE", help="Its content: a directory, .tar.gz, .tar.zst or .zip.")
 @shared
 @click.option("--stopped", is_flag=True, help="Do not start it.")
@@ -107,6 +126,9 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
 
     Without a command its content is served as it is. With --command (or several --process) that
     program runs as the site's own user, and listens on --port or on the Unix socket $ALVEOLE_SOCKET.
+
+    With --module it is composed of modules of the catalogue. Their open questions are asked on a
+    terminal, and there only; --set, --set-file and --defaults answer them ahead.
     """
     problems = parse.Problems()
     body: dict[str, Any] = {"name": name, **_fields(problems, options)}
@@ -118,12 +140,19 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
         body["stopped"] = True
     if options["remark"]:
         body["note"] = options["remark"]
+    if options["module"]:
+        body["modules"] = parse.words(options["module"])
+    if options["sets"] or options["set_file"]:
+        body["answers"] = answers.given(options["sets"], options["set_file"], problems)
     _check_source(source, problems)
     image = _image(body.get("base"))
     if image is not None:
         _check_source(image[1], problems, "base")
     if problems:
         _all_problems(here, _stand_in(body) if image else body, problems)
+    asking = interactive() and not (options["defaults"] or options["dry_run"] or here.json)
+    if "modules" in body and asking:
+        body["answers"] = answers.ask(here, _to_ask(body, source is not None))
     if options["dry_run"]:
         _preview(here, body, image, source is not None)
         return
@@ -138,6 +167,12 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
     change = here.client.send("POST", "/v1/sites", body)
     word = "is made" if options["stopped"] else "is running"
     follow.finish(here, change, lambda ended: reached(here, ended, word), lambda ended: named(here, ended))
+
+
+def _to_ask(body: dict[str, Any], content: bool) -> dict[str, Any]:
+    """What the questions are asked about, of a site that is wanted."""
+    wanted: dict[str, Any] = {key: body[key] for key in ("modules", "name", "domains", "plan", "https_only") if key in body}
+    return {**wanted, "answers": body.get("answers", {}), "content": content}
 
 
 @verb(
@@ -273,6 +308,8 @@ def _preview(here: Here, body: dict[str, Any], image: tuple[str, str] | None, co
         ("STEP", "RESOURCE", "WHY"),
         [(clean(step["action"]), clean(step["resource"]), clean(step["reason"])) for step in plan["steps"]],
     )
+    for item in plan["files"]:
+        say(f"  /config/{clean(item['path'])}: {max(0, item['diff'].count(chr(10)) - 3)} lines")
     say(f"Other sites affected: {plan['others']}. Nothing was done.")
 
 

@@ -98,6 +98,10 @@ def status(here: Here) -> None:
             "\n".join(f"{clean(item['resource'])} {state(item['state'])} {clean(item['reason'])}" for item in broken)
             or ("all of the platform's are kept" if found["promises"] else ""),
         ),
+        (
+            "changed by hand",
+            "\n".join(f"{clean(name)}: {clean(what)}" for name, what in sorted(found["changed_by_hand"].items())),
+        ),
         ("damaged", "\n".join(paint(clean(item), "red") for item in found["damaged"])),
     ]
     if machine:

@@ -19,6 +19,8 @@ from alveole.cli.verbs import Tree
         "restart": ("alveole.cli.states:restart", "Start a running site anew."),
         "update": ("alveole.cli.create:update", "Give a site new content; no request fails."),
         "set": ("alveole.cli.create:set_", "Change a site's configuration."),
+        "configure": ("alveole.cli.configure:configure", "Give a site of modules other answers or modules."),
+        "answers": ("alveole.cli.configure:show_answers", "Show the answers of a site of modules."),
         "rename": ("alveole.cli.states:rename", "Give a site another name."),
         "destroy": ("alveole.cli.states:destroy", "Destroy a stopped site for good."),
         "logs": ("alveole.cli.logs:logs", "Show or follow what a site prints."),

@@ -231,6 +231,8 @@ class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """Configuration files that were changed by hand and are to stay so: path to text."""
     why: str = ""
     """The reason, when the modules were picked from the content."""
+    env: dict[EnvKey, str] = {}
+    """Variables of the site that come from the modules, beside those that a person set."""
 
 
 class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

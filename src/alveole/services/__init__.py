@@ -17,7 +17,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``core`` | rights, finding a site, idempotency, accepting a change |
 | ``checks`` | every check of a request about a site |
 | ``flows`` | what happens after a change was accepted |
-| ``sites``, ``backups``, ``platform`` | the verbs |
+| ``sites``, ``configure``, ``backups``, ``platform`` | the verbs |
+| ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``show`` | stored and seen → documents |
 """
 
@@ -34,14 +35,16 @@ from alveole.journal import Journal
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.requests import Actor
+from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.platform import PlatformVerbs
+from alveole.services.sources import SourceVerbs
 from alveole.store import Store
 
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(PlatformVerbs):
+class Services(SourceVerbs, ConfigureVerbs, PlatformVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_network
 
+from msgspec import UNSET
+
 from alveole.compile import site_domain, under_wildcard
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Problem, Refused
@@ -25,7 +27,7 @@ from alveole.model.names import (
     check_site_name,
 )
 from alveole.model.site import Access, BaseKind, Limits, Process, ResourcePlan, Run, VolumeMount
-from alveole.requests import ProcessBody, VolumeBody
+from alveole.requests import CreateSite, ProcessBody, SetSite, VolumeBody
 from alveole.store import KnownBase
 
 WEB = "web"
@@ -142,6 +144,26 @@ class Draft:
         if self.problems:
             return Run()
         return Run(tuple(Process(name, argv) for name, argv in listed), port, health, ready_seconds, stop_seconds)
+
+    def with_modules(self, request: CreateSite) -> None:
+        """What a site of modules has from them cannot be given beside them."""
+        given = {
+            "base": request.base not in ("host", "debian"),
+            "packages": bool(request.packages),
+            "command": bool(request.command),
+            "processes": bool(request.processes),
+            "port": request.port is not None,
+            "health": request.health != "/",
+            "volumes": bool(request.volumes),
+        }
+        for field in (name for name, there in given.items() if there):
+            self.wrong(field, "is what the modules say", "leave it out, or leave the modules out")
+
+    def not_of_modules(self, request: SetSite) -> None:
+        """What the modules say is changed by their answers."""
+        for field in ("base", "packages", "command", "processes", "port", "health", "volumes"):
+            if getattr(request, field) is not UNSET:
+                self.wrong(field, "is what the modules of this site say", "see: alveole site configure")
 
     def _process(self, name: str, argv: tuple[str, ...]) -> None:
         field = "command" if name == WEB else f"processes.{name}"

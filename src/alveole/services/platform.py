@@ -21,6 +21,7 @@ from alveole.model.change import Change, Event
 from alveole.model.names import check_site_name
 from alveole.model.resource import PLATFORM
 from alveole.model.site import BUILT_IN_PLANS, BaseKind, Limits, ResourcePlan
+from alveole.plan import BY_HAND
 from alveole.requests import Actor, Role
 from alveole.services.backups import BackupVerbs
 from alveole.services.checks import check_limits, find_base
@@ -288,7 +289,22 @@ class PlatformVerbs(BackupVerbs):
             capacity=self.addressing.capacity(),
             promises=promise_views(look.promises) if look else (),
             damaged=tuple(self.store.damaged.values()),
+            changed_by_hand=self._changed_by_hand(),
         )
+
+    def _changed_by_hand(self) -> dict[str, str]:
+        found = {}
+        for id, stored in self.store.sites.items():
+            look = self.loop.looks.get(id)
+            causes = [
+                defect.cause
+                for item in (look.found if look is not None else ())
+                for defect in item.defects
+                if defect.code == BY_HAND
+            ]
+            if causes:
+                found[stored.site.name] = "; ".join(causes)
+        return found
 
     def doctor(self, caller: Actor) -> views.DoctorView:
         self._allow(caller, "look")

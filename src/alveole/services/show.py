@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from msgspec import structs
+
 from alveole.backends.base import Usage
 from alveole.compile import hosts
 from alveole.config import Settings
@@ -12,10 +14,10 @@ from alveole.journal import Live
 from alveole.masking import HIDDEN
 from alveole.model.addressing import Addressing
 from alveole.model.resource import Kind, Promise, PromiseState
-from alveole.model.site import Release, Site, Wanted
+from alveole.model.site import Process, Release, Site, Wanted
 from alveole.reconcile import Look
 from alveole.store import Stored
-from alveole.views import PromiseView, SiteView, State
+from alveole.views import ModulesView, PromiseView, SiteView, State
 
 _NOTHING = Usage()
 _CHANGING = {
@@ -38,6 +40,7 @@ def site_view(
     usage: Usage | None,
     releases: tuple[Release, ...] = (),
     show_env: bool = False,
+    application: ModulesView | None = None,
 ) -> SiteView:
     """``known``: whether the agent answered lately, so that ``look`` still says how things are."""
     site = stored.site
@@ -69,7 +72,7 @@ def site_view(
         releases=releases,
         env=site.env if show_env else dict.fromkeys(site.env, HIDDEN),
         volumes=site.volumes,
-        processes=site.run.processes,
+        processes=site.run.processes if show_env else tuple(_without_env(each) for each in site.run.processes),
         port=site.run.port,
         health=site.run.health,
         ready_seconds=site.run.ready_seconds,
@@ -79,7 +82,12 @@ def site_view(
         created_at=site.created_at,
         problem="" if live is not None else problem_of(look, known),
         change=live.id if live is not None else None,
+        application=application,
     )
+
+
+def _without_env(process: Process) -> Process:
+    return structs.replace(process, env=dict.fromkeys(process.env, HIDDEN)) if process.env else process
 
 
 def state_of(stored: Stored, look: Look | None, live: Live | None, known: bool) -> State:

@@ -21,19 +21,19 @@ from alveole.model.resource import Action, Kind
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.requests import Actor
 from alveole.services.checks import Draft, find_base
-from alveole.services.flows import Flows, work_for
+from alveole.services.flows import work_for
+from alveole.services.modules import DEFAULT_PLAN, Composed, Compositions
 from alveole.services.show import site_view
 from alveole.store import KnownBase, Stored, Transaction, new_id
 
 _USAGE_SECONDS = 5.0
-DEFAULT_PLAN = "small"
 #: Stands for content that is not unpacked yet, in a dry run.
 _NO_DIGEST = "sha256:" + "0" * 64
 #: Serves static content in a base that has nothing else to serve it.
 _WEB_SERVER = "nginx"
 
 
-class SiteVerbs(Flows):
+class SiteVerbs(Compositions):
     _usage: dict[str, Usage]
     _usage_at: float
 
@@ -41,39 +41,53 @@ class SiteVerbs(Flows):
     def create_site(self, caller: Actor, request: ask.CreateSite, *, key: str | None = None) -> Change:
         self._allow(caller, "change-sites")
         base: Base | None = None
+        composed: Composed | None = None
+        upload = request.upload
 
         def before() -> None:
-            nonlocal base
+            nonlocal base, composed, upload
+            # Once: what is made up (passwords) must be the same to the end.
+            composed = self._compose_new(request) if request.modules else None
             # Everything is checked before the agent is asked for anything, and again in the transaction.
-            self._draft(caller, request, _placeholder(request))
+            self._draft(caller, request, _placeholder(request), composed=composed)
             self._need_room()
-            base = self._resolve_base(request.base, request.packages, _wants_static(request))
+            base = self._base_for(request, composed)
+            own = composed.composition.content if composed and composed.composition else ""
+            if own and upload is None:
+                upload = self._pack_content(own)
 
         def build(transaction: Transaction) -> Live:
-            draft = self._draft(caller, request, base or _placeholder(request))
+            draft = self._draft(caller, request, base or _placeholder(request), composed=composed)
             id = new_id("s")
             number = transaction.lease(id, self.addressing.capacity())
             site = msgspec.structs.replace(draft, id=id, number=number)
-            waits = request.upload is not None
+            waits = upload is not None
             transaction.insert_site(site, self._names(site), "create" if waits else "")
-            work = Work(stored=not waits, upload=request.upload, format=request.format, note=request.note)
+            work = Work(stored=not waits, upload=upload, format=request.format, note=request.note)
             return self.journal.begin(
                 "create", caller.name, site=site, work=work, result={"site": id}, transaction=transaction
             )
 
-        return self._accept(caller, request.digest(), key, build, before)
+        try:
+            return self._accept(caller, request.digest(), key, build, before)
+        except AlveoleError:
+            if upload != request.upload:
+                self._drop_upload(upload)
+            raise
 
     def preview_create(self, caller: Actor, request: ask.CreateSite, *, content: bool = False) -> views.DryRun:
         self._allow(caller, "look")
-        self._draft(caller, request, _placeholder(request), content)
-        base = self._resolve_base(request.base, request.packages, _wants_static(request))
-        draft = self._draft(caller, request, base, content)
+        composed = self._compose_new(request, content) if request.modules else None
+        self._draft(caller, request, _placeholder(request), content, composed)
+        base = self._base_for(request, composed)
+        draft = self._draft(caller, request, base, content, composed)
         taken = {stored.site.number for stored in self.store.sites.values()}
         number = next(each for each in range(1, len(taken) + 2) if each not in taken)
         if number > self.addressing.capacity():
             raise Refused("all addresses are taken", hint="destroy a site, or widen network.ipv4 in the settings")
         site = msgspec.structs.replace(draft, number=number)
-        shown = msgspec.structs.replace(site, release=_NO_DIGEST) if content or request.upload else site
+        brings = content or request.upload or (composed and composed.composition and composed.composition.content)
+        shown = msgspec.structs.replace(site, release=_NO_DIGEST) if brings else site
         needed = compile_site(shown, self.settings, self.loop.limits)
         steps = [
             views.StepView(action=str(Action.CREATE), resource=f"{item.id.kind}/{item.id.name}", reason="missing")
@@ -81,12 +95,25 @@ class SiteVerbs(Flows):
         ]
         if not self.loop.base_ready(site.base):
             steps.insert(0, views.StepView(action="create", resource=f"base/{site.base.key}", reason="missing"))
-        return views.DryRun(site=self._view(Stored(site), None), steps=tuple(steps))
+        return views.DryRun(site=self._view(Stored(site), None), steps=tuple(steps), files=self._new_files(site))
 
-    def _draft(self, caller: Actor, request: ask.CreateSite, base: Base, content: bool = False) -> Site:
+    def _base_for(self, request: ask.CreateSite, composed: Composed | None) -> Base:
+        if composed is not None and composed.composition is not None:
+            made = composed.composition
+            return self._resolve_base("debian", made.packages, not made.run.processes)
+        return self._resolve_base(request.base, request.packages, _wants_static(request))
+
+    def _draft(
+        self,
+        caller: Actor,
+        request: ask.CreateSite,
+        base: Base,
+        content: bool = False,
+        composed: Composed | None = None,
+    ) -> Site:
         """The site that is asked for; raises everything that is wrong with it.
 
-        ``content``: what it shall serve (an upload or an image) is still to be sent.
+        ``content``: what it shall serve (an upload or an image) is still to be sent. ``composed``: of its modules.
         """
         draft = Draft(self.settings, self.store.owner_of)
         known = find_base(request.base, self.store.bases)
@@ -105,9 +132,19 @@ class SiteVerbs(Flows):
                 draft.wrong("command", "the image names none", "give --command")
             elif port is None:
                 draft.wrong("port", "the image names none", "give --port")
-        run = draft.run(command, request.processes, port, request.health, request.ready_seconds, request.stop_seconds)
-        plan = request.plan or DEFAULT_PLAN
+        run = Run()
+        if composed is None:
+            run = draft.run(
+                command, request.processes, port, request.health, request.ready_seconds, request.stop_seconds
+            )
+        made = composed.composition if composed is not None else None
+        plan = request.plan or (composed.plan if composed is not None else DEFAULT_PLAN)
         draft.plan(plan, self.store.plans)
+        if composed is not None:
+            draft.problems.extend(composed.problems)
+            draft.with_modules(request)
+        elif request.answers:
+            draft.wrong("answers", "are given, but no module that asks", "name one: --module NAME")
         env = draft.env(request.env)
         if known is not None and known.image is not None:
             env = {**_image_env(known.image), **env}
@@ -115,8 +152,12 @@ class SiteVerbs(Flows):
         access = draft.access(request.allow, request.deny)
         if request.upload is not None:
             draft.problems.extend(self._check_upload_there(request.upload))
-        elif not content and not run.processes and not draft.problems:
-            draft.wrong("from", "nothing to serve", "give content (--from) or a program (--command)")
+        elif composed is None and not content and not run.processes and not draft.problems:
+            draft.wrong("from", "nothing to serve", "give content (--from), a program (--command) or a --module")
+        if made is not None:
+            self._check_plan(draft, plan, made.least_plan)
+            run, volumes = made.run, made.volumes
+            env = {**made.env, **env}
         draft.finish()
         return Site(
             id=new_id("s"),
@@ -132,6 +173,8 @@ class SiteVerbs(Flows):
             path=path,
             access=access,
             https_only=request.https_only,
+            files=made.files if made is not None else (),
+            application=made.application if made is not None else None,
             owner=caller.name,
             created_at=time.time(),
         )
@@ -180,6 +223,7 @@ class SiteVerbs(Flows):
             usage=usage,
             releases=releases,
             show_env=show_env,
+            application=self._application_view(stored.site, show_env, look=True),
         )
 
     def _view(self, stored: Stored, usage: Usage | None) -> views.SiteView:
@@ -191,6 +235,7 @@ class SiteVerbs(Flows):
             live=self.journal.of_site(stored.site.id),
             known=self.loop.agent_answers,
             usage=usage,
+            application=self._application_view(stored.site),
         )
 
     def _usage_of_all(self) -> dict[str, Usage]:
@@ -400,8 +445,13 @@ class SiteVerbs(Flows):
                     env[key] = value
         env = draft.env(env)
         volumes = old.volumes if request.volumes is UNSET else draft.volumes(request.volumes)
-        run = self._rerun(draft, old, request)
-        if not run.processes and old.release is None and not draft.problems:
+        if old.application is None:
+            run = self._rerun(draft, old, request)
+        else:
+            run = old.run
+            draft.not_of_modules(request)
+            self._check_plan(draft, plan, self._least_plan_of(old))
+        if old.application is None and not run.processes and old.release is None and not draft.problems:
             draft.wrong("command", "nothing to serve: this site has no content", "update it with content first")
         known = request.base is UNSET or request.base in ("host", "debian") or find_base(request.base, self.store.bases)
         if not known:

@@ -1,0 +1,68 @@
+"""Routes of the catalogue: modules, their questions, and where they come from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from alveole import requests as ask
+from alveole import views
+from alveole.api.answers import change_accepted, json, services
+from alveole.api.bodies import Caller, Key, body
+from alveole.api.schema import accepted, described
+
+router = APIRouter(prefix="/v1", tags=["modules"])
+
+
+@router.get("/modules", **described("List the modules of the catalogue, by name", list[views.ModuleView]))
+async def list_modules(request: Request, caller: Caller) -> Response:
+    return json(await run_in_threadpool(services(request).list_modules, caller))
+
+
+@router.post(
+    "/modules/questions",
+    **described(
+        "Say what is still to be asked for a site of these modules",
+        views.QuestionsView,
+        body=ask.AskModules,
+        errors=(422,),
+    ),
+)
+async def ask_modules(
+    request: Request, caller: Caller, wanted: Annotated[ask.AskModules, Depends(body(ask.AskModules))]
+) -> Response:
+    """Every question in the order of asking, with the default worked out from the answers given so far. Nothing
+    is stored: send it again with each new answer, since what is asked next may hang on it."""
+    return json(await run_in_threadpool(services(request).ask_modules, caller, wanted))
+
+
+@router.get("/modules/{module}", **described("Show a module", views.ModuleDetail, errors=(404,)))
+async def show_module(request: Request, caller: Caller, module: str) -> Response:
+    return json(await run_in_threadpool(services(request).show_module, caller, module))
+
+
+@router.get("/module-sources", **described("List where modules come from besides", list[views.SourceView]))
+async def list_sources(request: Request, caller: Caller) -> Response:
+    return json(await run_in_threadpool(services(request).list_sources, caller))
+
+
+@router.post(
+    "/module-sources", **accepted("Add modules from elsewhere, pinned and signed", body=ask.AddSource, errors=(507,))
+)
+async def add_source(
+    request: Request, caller: Caller, key: Key, wanted: Annotated[ask.AddSource, Depends(body(ask.AddSource))]
+) -> Response:
+    """A source of that name is replaced by this one once all of it was checked; else nothing is kept."""
+    return change_accepted(await run_in_threadpool(services(request).add_source, caller, wanted, key=key))
+
+
+@router.delete(
+    "/module-sources/{source}",
+    **described("Remove a source that no site has modules of", status=204, errors=(404, 409)),
+)
+async def remove_source(request: Request, caller: Caller, source: str) -> Response:
+    await run_in_threadpool(services(request).remove_source, caller, source)
+    return Response(status_code=204)
