@@ -25,9 +25,10 @@ from alveole.agent.client import AgentClient
 from alveole.compile import CURRENT, compile_platform, compile_site
 from alveole.config import Settings, load
 from alveole.errors import AlveoleError, Refused
+from alveole.host import paths
 from alveole.model.resource import PLATFORM, Action, Desired, Kind, Observed, ResourceId, Step
-from alveole.model.site import BUILT_IN_PLANS, Base, Process, Release, Run, Site, Wanted
-from alveole.plan import plan
+from alveole.model.site import BUILT_IN_PLANS, Base, ConfigFile, Process, Release, Run, Site, Wanted
+from alveole.plan import BY_HAND, plan
 from alveole.ports import AgentPort
 from alveole.testing import FakeAgent
 from instance import Instance
@@ -182,6 +183,59 @@ def test_blue_green(machine: tuple[AgentPort, Settings]) -> None:
     assert [id.name for id in look(agent, SITE) if id.kind is Kind.WORKLOAD] == ["1"]
     reach(agent, SITE, ())
     agent.call(protocol.RemoveSite(SITE, 1))
+
+
+def change_by_hand(agent: AgentPort, settings: Settings, path: str, text: str) -> None:
+    if isinstance(agent, FakeAgent):
+        agent.change_by_hand(SITE, path, text)
+    else:
+        (paths.config_files(settings, SITE) / path).write_text(text)
+
+
+def test_configuration_files(machine: tuple[AgentPort, Settings]) -> None:
+    agent, settings = machine
+    base = platform(agent, settings)
+    server = "import http.server as h;h.HTTPServer(('0.0.0.0',8000),h.SimpleHTTPRequestHandler).serve_forever()"
+    run = Run((Process("web", ("/usr/bin/python3", "-c", server)),), port=8000)
+    one, two = ConfigFile("app/one.conf", "1", restarts=("web",)), ConfigFile("two.conf", "2", uid=1000, mode=0o600)
+    site = site_of(base, bring_in(agent, b"one").digest, run=run, files=(one, two))
+    reach(agent, SITE, wanted(site, settings))
+    config = ResourceId(Kind.CONFIG, SITE, "config")
+    assert config in look(agent, SITE)[ResourceId(Kind.WORKLOAD, SITE, "0")].uses
+    states = agent.call(protocol.ReadConfig(SITE, 1))
+    assert [(state.path, state.changed, state.text) for state in states] == [
+        ("app/one.conf", False, None),
+        ("two.conf", False, None),
+    ]
+
+    newer = msgspec.structs.replace(site, files=(msgspec.structs.replace(one, text="1a"), two))
+    steps = reach(agent, SITE, wanted(newer, settings))
+    assert [(step.action, step.id) for step in steps] == [(Action.REPLACE, config)]
+
+    change_by_hand(agent, settings, "two.conf", "mine")
+    seen = look(agent, SITE)[config]
+    assert seen.ready and [defect.code for defect in seen.defects] == [BY_HAND]
+    states = {state.path: state.text for state in agent.call(protocol.ReadConfig(SITE, 1)) if state.changed}
+    assert states == {"two.conf": "mine"}
+    context = look(agent, PLATFORM)
+    idle = plan(
+        wanted(newer, settings), look(agent, SITE).values(), now=time.time(), drain_seconds=0.1, context=context
+    )
+    assert not idle.steps and not idle.kept, "it is told and left alone"
+
+    agent.call(protocol.ForgetConfig(SITE, 1, ("two.conf",)))
+    reach(agent, SITE, wanted(newer, settings))
+    assert not any(state.changed for state in agent.call(protocol.ReadConfig(SITE, 1)))
+
+    change_by_hand(agent, settings, "two.conf", "mine")
+    adopted = msgspec.structs.replace(site, files=(newer.files[0], msgspec.structs.replace(two, text="mine")))
+    reach(agent, SITE, wanted(adopted, settings))
+    assert not look(agent, SITE)[config].defects
+
+    reach(agent, SITE, ())
+    agent.call(protocol.RemoveSite(SITE, 1))
+    assert agent.call(protocol.ReadConfig(SITE, 1)) == ()
+    assert not look(agent, SITE)
 
 
 def test_steps_may_be_repeated(machine: tuple[AgentPort, Settings]) -> None:

@@ -18,6 +18,7 @@ from alveole.model.resource import (
     AddressSpec,
     BaseSpec,
     CertificateSpec,
+    ConfigSpec,
     EdgeSpec,
     FirewallSpec,
     Kind,
@@ -41,6 +42,7 @@ _SPECS: dict[Kind, type] = {
     Kind.BASE: BaseSpec,
     Kind.RELEASE: ReleaseSpec,
     Kind.STORAGE: StorageSpec,
+    Kind.CONFIG: ConfigSpec,
     Kind.WORKLOAD: WorkloadSpec,
     Kind.ADDRESS: AddressSpec,
     Kind.CERTIFICATE: CertificateSpec,
@@ -53,6 +55,7 @@ _NAMES: dict[Kind, re.Pattern[str]] = {
     Kind.BASE: re.compile(r"(?:host|debian|oci)-[0-9a-f]{16}"),
     Kind.RELEASE: re.compile("current"),
     Kind.STORAGE: re.compile(r"[1-9][0-9]{0,8}"),
+    Kind.CONFIG: re.compile("config"),
     Kind.WORKLOAD: re.compile("[01]"),
     Kind.ADDRESS: re.compile("ipv4"),
     Kind.CERTIFICATE: re.compile(DOMAIN),
@@ -82,7 +85,10 @@ def check_step(step: Step) -> None:
         raise InvalidInput(f"{step.action} {id} needs a specification of its own kind", field="step.spec")
     if getattr(spec, "site", id.scope) != id.scope or _name_of(spec) not in (None, id.name):
         raise InvalidInput(f"the specification is not that of {id}", field="step.spec")
-    if isinstance(spec, WorkloadSpec) and (problems := _problems(spec)):
+    problems = _problems(spec) if isinstance(spec, WorkloadSpec) else ()
+    if isinstance(spec, ConfigSpec):
+        problems = _file_problems(spec)
+    if problems:
         raise InvalidInput(problems=problems)
 
 
@@ -109,7 +115,22 @@ def _problems(spec: WorkloadSpec) -> list[Problem]:
         found.append(Problem("step.spec.health", "is not a path that can stand in a request"))
     if not spec.base.startswith(f"{spec.base_kind}-"):
         found.append(Problem("step.spec.base", f"is not of the kind {spec.base_kind}"))
-    texts = (*spec.env.values(), *(word for each in spec.processes for word in each.argv))
+    texts = [*spec.env.values()]
+    for process in spec.processes:
+        texts += (*process.argv, *process.ready, *process.env.values(), process.cwd)
+    for task in spec.tasks:
+        texts += (*task.argv, *task.env.values())
     if any("\0" in text for text in texts):
         found.append(Problem("step.spec", "holds a NUL byte"))
+    return found
+
+
+def _file_problems(spec: ConfigSpec) -> list[Problem]:
+    """Each path is within its grammar already; together they must make a tree."""
+    found = []
+    names = [file.path for file in spec.files]
+    above = {path[:at] for path in names for at, letter in enumerate(path) if letter == "/"}
+    for path in sorted(set(names)):
+        if path in above or names.count(path) > 1:
+            found.append(Problem("step.spec.files", f"{path} is there more than once"))
     return found

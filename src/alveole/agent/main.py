@@ -129,6 +129,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     bases = Bases(settings, sandbox)
     images = Images(settings, sandbox, bases)
     backups = Backups(settings, sandbox, releases, lambda site, _slot: backend.frozen(site))
+    config = ConfigFiles(settings, sandbox, backend.inside)
     certificates = CertificatesActuator(settings)
     inspector = chain.Inspector(settings, partial(_pid_of, settings), certificates.authority_pem)
 
@@ -156,6 +157,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.BuildRelease: lambda r, _f, s: builds.build(r, s),
         protocol.DropRelease: lambda r, _f, _s: releases.drop_release(r.site, r.number, r.digest),
         protocol.RemoveSite: remove_site,
+        protocol.ReadConfig: lambda r, _f, _s: config.read(r.site, r.number),
+        protocol.ForgetConfig: lambda r, _f, _s: config.forget(r.site, r.number, r.paths),
         protocol.ResolveBase: lambda r, _f, _s: bases.resolve(r.kind, r.packages),
         protocol.DropBase: lambda r, _f, _s: bases.drop(r.key),
         protocol.ImportImage: lambda _r, f, s: images.import_image(_one(f), s),
@@ -177,7 +180,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
             releases,
             bases,
             Storage(settings),
-            ConfigFiles(),
+            config,
             backend,
         ),
         verbs,

@@ -40,7 +40,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from alveole.host import archive, collect, configfiles, layers, syscalls, tree
+from alveole.host import archive, collect, configfiles, layers, manifest, syscalls, tree
 
 Job = Callable[[dict[str, Any], list[int], tree.Say], dict[str, Any]]
 
@@ -101,6 +101,8 @@ JOBS: dict[str, Job] = {
     "config-read": configfiles.read,
     "image": layers.unpack_image,
     "finish": layers.finish_root,
+    "manifest": manifest.write,
+    "compare": manifest.compare,
 }
 #: Runs in the child before it is confined, and must not look at content beyond its first bytes.
 PREPARE: dict[str, Callable[[dict[str, Any], list[int]], None]] = {

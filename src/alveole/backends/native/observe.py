@@ -130,6 +130,8 @@ class Looker:
         uses = [ResourceId(Kind.BASE, PLATFORM, state.spec.base)]
         if state.spec.writable or state.spec.volumes:
             uses.append(ResourceId(Kind.STORAGE, site, str(state.spec.data_generation)))
+        if state.spec.config:
+            uses.append(ResourceId(Kind.CONFIG, site, "config"))
         running = state.running
         defects = () if busy and not state.ready else self._defects(state, running, interface, names)
         detail: dict[str, str | int | float] = {"pid": state.pid, "since": round(state.at, 3)}

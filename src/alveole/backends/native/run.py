@@ -90,6 +90,7 @@ class NativeBackend:
         self._meter = meter(settings)
         self._namespaces = userns.Kept()
         self._saving = threading.Lock()
+        self.inside = services.Inside(settings, self._crun, self.output, self._machine, self._locks.__getitem__)
 
     # Life of the agent
 
@@ -208,6 +209,8 @@ class NativeBackend:
     # Starting
 
     def _create(self, spec: WorkloadSpec, digest: str, say: Say) -> None:
+        if problems := self.check(spec):
+            raise InvalidInput(problems=problems)
         before = instances.load(self.settings, spec.site, spec.slot)
         if before is not None and before.digest == digest and before.ready and before.running:
             return
@@ -318,6 +321,8 @@ class NativeBackend:
             ) from None
 
     def _check_base(self, spec: WorkloadSpec, bundle: lower.Bundle) -> None:
+        if spec.config and not paths.config_files(self.settings, spec.site).is_dir():
+            raise StepFailed("its configuration files are not there")
         trees = self._trees(spec)
         if spec.base_kind is BaseKind.HOST:
             trees = (Path("/"),)

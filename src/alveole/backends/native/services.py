@@ -11,17 +11,22 @@ import select
 import signal
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 
-from alveole.backends.base import Session
-from alveole.backends.native import supervise
+from alveole.backends.base import Say, Session, quiet
+from alveole.backends.native import exec as native_exec
+from alveole.backends.native import lower, supervise
 from alveole.backends.native.supervise import Service
 from alveole.config import Settings
-from alveole.host import bases, mounts, paths, syscalls
+from alveole.host import bases, instances, mounts, paths, runtime, syscalls
+from alveole.host.instances import State
+from alveole.host.output import Output
 from alveole.model.resource import WorkloadSpec
+from alveole.model.site import When
 
 #: What of a program's output is kept for the journal.
 TAIL_BYTES, TAIL_LINES = 16_384, 20
@@ -76,6 +81,79 @@ def _plain_text(file: Path) -> str:
         return ""
     with os.fdopen(fd, errors="replace") as opened:
         return opened.read(1 << 20) if stat.S_ISREG(os.fstat(fd).st_mode) else ""
+
+
+class Inside:
+    """Calls the script of running instances. ``lock`` gives what keeps others off a site meanwhile."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        crun: runtime.Crun,
+        output: Output,
+        machine: Callable[[WorkloadSpec], lower.Machine],
+        lock: Callable[[str], AbstractContextManager[object]],
+    ) -> None:
+        self._settings = settings
+        self._crun = crun
+        self._output = output
+        self._machine = machine
+        self._lock = lock
+
+    def refresh(self, site: str, processes: Collection[str], say: Say = quiet) -> Failure | None:
+        """Run the change tasks of every instance that is ready, and start ``processes`` in it anew."""
+        with self._lock(site):
+            for state in self._ready(site):
+                if not state.spec.config:
+                    continue
+                if failure := self._tasks(state, When.CHANGE, say):
+                    return failure
+                names = [each.name for each in supervise.in_order(state.spec) if each.name in processes]
+                if names:
+                    say(f"starting {', '.join(names)} anew", None)
+                    seconds = supervise.restart_seconds(state.spec, names)
+                    if failure := self._call(state, ("restart", *names), seconds):
+                        return failure
+        return None
+
+    def before_backup(self, site: str, say: Say = quiet) -> tuple[WorkloadSpec | None, Failure | None]:
+        """Run the backup tasks of the instance that serves. Gives its workload, ``None`` when nothing runs."""
+        states = self._ready(site)
+        for state in states:
+            if failure := self._tasks(state, When.BACKUP, say):
+                return state.spec, failure
+        return (states[-1].spec if states else None), None
+
+    def _ready(self, site: str) -> list[State]:
+        states = (instances.load(self._settings, site, slot) for slot in instances.of_site(self._settings, site))
+        found = [state for state in states if state is not None and state.ready and state.running]
+        return sorted(found, key=lambda state: state.at)
+
+    def _tasks(self, state: State, when: When, say: Say) -> Failure | None:
+        names = [task.name for task in state.spec.tasks if task.when is when]
+        if not names:
+            return None
+        say(f"running {', '.join(names)}", None)
+        return self._call(state, ("call", str(when)), supervise.call_seconds(state.spec, when))
+
+    def _call(self, state: State, words: tuple[str, ...], seconds: float) -> Failure | None:
+        argv = ("/bin/sh", supervise.INIT, *words)
+        process = lower.process(state.spec, self._machine(state.spec), argv, supervisor=True)
+        output = self._output.open(state.spec.site)
+        try:
+            session = native_exec.open_session(self._settings, self._crun, state.name, process)
+            called = follow(session, output, seconds)
+        finally:
+            os.close(output)
+        if called.status == 0:
+            return None
+        said = message(called.tail) or f"{' '.join(words)} ended with status {called.status}"
+        return Failure(said, called.tail)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    message: str
+    tail: tuple[str, ...] = ()
 
 
 class Called(msgspec.Struct, frozen=True):

@@ -64,7 +64,8 @@ def is_supervised(spec: WorkloadSpec) -> bool:
     """Whether more than one program has to be started, in whatever order."""
     if spec.static:
         return False
-    several = len(spec.processes) > 1 or spec.tasks or spec.links
+    # With configuration files too: a process is started anew when one of its files is.
+    several = len(spec.processes) > 1 or spec.tasks or spec.links or spec.config
     return bool(several) or is_mixed(spec) or any(each.ready for each in spec.processes)
 
 
