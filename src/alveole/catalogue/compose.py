@@ -19,6 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from alveole.catalogue.answers import Asked, Given, SiteContext, Worked, field_of, secrets_of, variables, work_out
+from alveole.catalogue.grammar import PATH_HINT, PLANS, USERS, check_link, script_places
 from alveole.catalogue.manifest import FileEntry, Format, Module
 from alveole.catalogue.render import RenderError, holds, render_argument, render_text
 from alveole.catalogue.solve import Solution, solve
@@ -26,7 +27,6 @@ from alveole.catalogue.sources import Catalogue
 from alveole.errors import InvalidInput, Problem
 from alveole.model.names import check_env, check_mount_path
 from alveole.model.site import (
-    BUILT_IN_PLANS,
     CONFIG_PATH,
     SITE_UID,
     Account,
@@ -45,14 +45,9 @@ from alveole.model.site import (
 __all__ = ["Asked", "Composition", "SiteContext", "compose", "questions"]
 
 T = TypeVar("T")
-PLANS = tuple(plan.name for plan in BUILT_IN_PLANS)
-#: What the supervisor itself may need on top of what the processes may.
+#: How long a site may take to start and to stop, in seconds.
 READY_SECONDS, MOST_SECONDS, STOP_SECONDS = 60, 600, 10
-USERS = {"root": 0, "site": SITE_UID}
-SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"})
-#: No link goes to where the kernel, the content or Alvéole itself is.
-LINK_FORBIDDEN = ("/proc", "/sys", "/dev", "/site", "/config", "/run/alveole")
-_LINK = re.compile(r"(?:/[A-Za-z0-9._+@-]{1,64}){2,10}\Z")
+_AUTHOR = "this is a mistake of the module: see 'alveole module lint'"
 
 
 class Composition(msgspec.Struct, frozen=True):
@@ -452,28 +447,3 @@ class _Build:
 
     def _wrong(self, key: str, message: str, hint: str = "") -> None:
         self.problems.append(Problem(f"{self.module.name}: {key}", message, hint))
-
-
-_AUTHOR = "this is a mistake of the module: see 'alveole module lint'"
-PATH_HINT = "write it like mariadb/my.cnf: relative, in lower case at the start, without '..'"
-
-
-def script_places(argv: Sequence[str]) -> frozenset[int]:
-    """Which elements a shell reads as a script: what follows its ``-c``."""
-    if not any(each.rsplit("/", 1)[-1] in SHELLS for each in argv):
-        return frozenset()
-    return frozenset(at + 1 for at, each in enumerate(argv[:-1]) if re.fullmatch(r"-[a-z]*c[a-z]*", each))
-
-
-def check_link(path: str, target: str) -> tuple[Problem, ...]:
-    """What is wrong with a link from ``path`` to ``target``, both absolute; fields ``path`` and ``target``."""
-    found = []
-    for name, value in (("path", path), ("target", target)):
-        if not _LINK.match(value) or any(part in (".", "..") for part in value.split("/")):
-            found.append(Problem(name, f"{value!r} is not a plain absolute path", "write it like /etc/my.cnf"))
-    for taken in LINK_FORBIDDEN:
-        if path == taken or path.startswith(f"{taken}/"):
-            found.append(
-                Problem("path", f"{path!r} lies in {taken}", "choose a place in /etc or in the program's folder")
-            )
-    return tuple(found)

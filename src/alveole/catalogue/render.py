@@ -217,10 +217,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise jinja2.TemplateSyntaxError(f"is longer than {MOST_SOURCE:,} characters", 1)
         return self.limited(super()._parse(source, name, filename))
 
-    def limited(self, tree: nodes.Template) -> nodes.Template:
-        """``tree``, checked, with its ceilings. Raises ``TemplateSyntaxError``."""
+    def checked(self, tree: nodes.Template) -> nodes.Template:
+        """``tree``, which holds only what is part of the language. Raises ``TemplateSyntaxError``."""
         for node in tree.find_all(nodes.Node):
             _check_node(node)
+        return tree
+
+    def limited(self, tree: nodes.Template) -> nodes.Template:
+        """``tree``, checked, with its ceilings. Raises ``TemplateSyntaxError``."""
+        self.checked(tree)
         _with_ceilings(tree)
         tree.set_environment(self)
         return tree
@@ -382,14 +387,29 @@ def holds(source: str, variables: Mapping[str, object]) -> bool:
     return not source or bool(evaluate(source, variables))
 
 
-def check_template(source: str, format: Format | None) -> None:
-    """Raises :class:`RenderError` when ``source`` is no template of the language."""
-    _guarded(lambda: _compiled(format, source))
+def parse(source: str, format: Format | None) -> nodes.Template:
+    """The tree of a template, for who looks at it. Raises :class:`RenderError`."""
+    box = _sandbox(format)
+
+    def work() -> nodes.Template:
+        _compiled(format, source)  # finds unknown filters too
+        return box.checked(Parser(box, source).parse())
+
+    return _guarded(work)
 
 
-def check_expression(source: str) -> None:
-    """Raises :class:`RenderError` when ``source`` is no expression of the language."""
-    _guarded(lambda: _expression(source))
+def parse_expression(source: str) -> nodes.Template:
+    """An expression, as the tree of a template that prints it. Raises :class:`RenderError`."""
+    box = _sandbox(None)
+
+    def work() -> nodes.Template:
+        _expression(source)
+        tree = Parser(box, source, state="variable").parse_expression()
+        printed = nodes.Template([nodes.Output([tree], lineno=1)], lineno=1)
+        printed.set_environment(box)
+        return printed
+
+    return _guarded(work)
 
 
 def _rendered(template: jinja2.Template, variables: Mapping[str, object]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from alveole.catalogue.grammar import alternatives
 from alveole.catalogue.manifest import Module
 from alveole.catalogue.sources import Catalogue
 from alveole.errors import InvalidInput, Problem
@@ -77,11 +78,6 @@ def _unknown(catalogue: Catalogue, name: str) -> Problem:
     near = difflib.get_close_matches(name, [*catalogue.modules, *catalogue.aliases], 3)
     hint = f"did you mean {_either(near)}?" if near else "'alveole module list' shows them all"
     return Problem("modules", f"there is no module {name!r}", hint)
-
-
-def alternatives(need: str) -> tuple[str, ...]:
-    """``"apache | nginx"`` taken apart."""
-    return tuple(name.strip() for name in need.split("|") if name.strip())
 
 
 def _candidates(catalogue: Catalogue, need: str) -> tuple[str, ...]:

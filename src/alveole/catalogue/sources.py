@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from alveole.catalogue.checks import check
 from alveole.catalogue.manifest import Module
 from alveole.catalogue.reading import read_module
 
@@ -78,9 +79,12 @@ def read_folder(folder: Path, origin: str, *, roots_only: bool) -> tuple[list[Mo
             aside[each.name] = reason
             continue
         reading = read_module(each, origin)
-        if reading.findings or reading.module is None:
-            first = sorted(reading.findings)[0]
-            more = f" (and {len(reading.findings) - 1} more)" if len(reading.findings) > 1 else ""
+        wrong = list(reading.findings)
+        if reading.module is not None:
+            wrong += [finding for finding in check(reading.module, reading.source) if not finding.warning]
+        if wrong or reading.module is None:
+            first = sorted(wrong)[0]
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             aside[each.name] = f"{first.where}: {first.message}{more}"
         else:
             modules.append(reading.module)
