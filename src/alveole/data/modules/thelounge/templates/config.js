@@ -21,7 +21,7 @@ module.exports = {
         nick: "guest%%%",
         username: "guest",
         realname: "",
-        join: {{ '#' ~ answers.ngircd.channels.replace(' ', ',#') }},
+        join: {{ '#' ~ (answers.ngircd.channels|replace(' ', ',#')) }},
         leaveMessage: "",
     },
     // Nobody uses the site to reach another server.

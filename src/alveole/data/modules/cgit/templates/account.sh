@@ -1,0 +1,4 @@
+user={{ a.user }}
+password={{ a.password }}
+repositories={{ a.repositories }}
+title={{ a.title }}

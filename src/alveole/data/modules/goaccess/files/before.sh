@@ -1,0 +1,2 @@
+#!/bin/sh
+exec /bin/sh /config/goaccess/run.sh once

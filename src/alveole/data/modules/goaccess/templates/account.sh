@@ -1,0 +1,2 @@
+user={{ a.user }}
+password={{ a.password }}
