@@ -25,7 +25,7 @@ from alveole.catalogue.manifest import (
     Question,
     QuestionType,
 )
-from alveole.catalogue.questions import GENERIC, Wrong, is_empty, read
+from alveole.catalogue.questions import GENERIC, PASSWORD_LENGTH, Wrong, is_empty, read
 from alveole.catalogue.quoting import Unwritable, quote
 from alveole.catalogue.reading import MANIFEST, Finding, line_of
 from alveole.catalogue.render import RenderError, parse, parse_expression
@@ -187,6 +187,11 @@ def _question(checker: Checker, question: Question, key: str) -> None:
             checker.warn(f"{key}.pattern", "nobody is told what it means", "add pattern_says")
     if question.type is QuestionType.PASSWORD and not is_empty(question.default):
         checker.add(f"{key}.default", "a password has no default", "one is made up when nobody gives one")
+    elif question.type is QuestionType.PASSWORD:
+        try:
+            read(question, "A1b2" * (PASSWORD_LENGTH // 4))
+        except Wrong:
+            checker.add(key, f"a password that is made up, {PASSWORD_LENGTH} letters and digits, does not fit", _SEE)
     elif not is_empty(question.default):
         try:
             read(question, question.default)
