@@ -52,6 +52,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     take_back: tuple[str, ...] = ()
     """Configuration files whose hand-made text is to go."""
     source: AddSource | None = None
+    build_network: bool | None = None
 
 
 class Live:

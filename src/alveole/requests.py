@@ -92,6 +92,8 @@ class CreateSite(Body, frozen=True, kw_only=True):
     modules: tuple[str, ...] = ()
     answers: dict[str, Answer] = {}
     """By ``question``, or ``module.question`` where several modules of the site ask it."""
+    build_network: bool | None = None
+    """Whether the build of its content may ask the package registries; ``None``: as the settings say."""
     why: str = ""
     """Why these modules, when they were picked from the content."""
 
@@ -103,6 +105,19 @@ class UpdateSite(Body, frozen=True, kw_only=True):
     release: str | None = None
     format: ArchiveFormat | None = None
     note: str = ""
+    build_network: bool | None = None
+    """Whether the build may ask the package registries, from now on; ``None``: as it was."""
+
+
+class DetectModules(Body, frozen=True, kw_only=True):
+    """What a content looks like, for the modules that fit it; nothing of it is stored.
+
+    ``names``: paths relative to its top, at the most two levels, a directory ends with ``/``. ``texts``: the
+    files that say what to run, such as ``package.json`` or ``app.py``, by path.
+    """
+
+    names: tuple[str, ...]
+    texts: dict[str, str] = {}
 
 
 class SetSite(Body, frozen=True, kw_only=True):

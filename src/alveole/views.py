@@ -234,6 +234,15 @@ class QuestionsView(View, frozen=True, kw_only=True):
     """The least plan they need."""
 
 
+class DetectedView(View, frozen=True, kw_only=True):
+    """What runs a content. No ``modules``: it is served as it is."""
+
+    modules: tuple[str, ...]
+    why: TextView
+    answers: dict[str, Answer] = {}
+    """By ``module.question``."""
+
+
 class ModuleView(View, frozen=True, kw_only=True):
     name: str
     title: TextView

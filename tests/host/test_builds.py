@@ -19,13 +19,13 @@ from nativefixtures import HOST_BASE, PYTHON, Cell, cell, site_id
 
 from alveole.actuators.builds import Builds
 from alveole.actuators.releases import Releases
-from alveole.agent.protocol import BuildCommand, BuildRelease, Built
+from alveole.agent.protocol import BuildRelease, Built
 from alveole.backends.native.build import BuildRunner
 from alveole.config import Build, Content
 from alveole.errors import InvalidInput, Refused
 from alveole.host import netns, paths, syscalls
 from alveole.host.sandbox import Sandbox
-from alveole.model.site import MIB, Base, BaseKind, Release
+from alveole.model.site import MIB, Base, BaseKind, BuildCommand, Release
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 #: Addresses of a machine that is not this one, reached over a veth pair; the first two stand for public ones.

@@ -180,6 +180,20 @@ def test_node_starts_what_the_package_says(content_of: dict[str, str], answers: 
     assert found.answers == {"node": answers}
 
 
+def test_what_only_names_another_script_is_followed() -> None:
+    package = '{"scripts": {"start": "npm run start:prod", "start:prod": "node dist/main"}}'
+    assert detect(MODULES, files({"package.json": package})).answers == {"node": {"main": "dist/main"}}
+    turning = '{"scripts": {"start": "npm run a", "a": "npm start"}}'
+    assert detect(MODULES, files({"package.json": turning})).modules == ("node",)
+
+
+def test_pages_with_sources_of_a_program_that_nobody_starts_are_pages() -> None:
+    """The parts of a page are often fetched by npm; that makes it no server."""
+    found = detect(MODULES, files({"package.json": '{"devDependencies": {"vite": "5"}}', "index.html": ""}))
+    assert found.modules == ()
+    assert detect(MODULES, files({"package.json": "{}", "requirements.txt": ""})).modules == ("python",)
+
+
 def test_a_damaged_package_is_told() -> None:
     with pytest.raises(InvalidInput, match="not JSON"):
         detect(MODULES, files({"package.json": "{"}))

@@ -183,8 +183,8 @@ class Releases:
         An archive with one directory at its top and nothing beside it stands for the content of
         that directory, unless it names its top as ``./`` (see ``host.archive.unpack``); ``prefix``
         takes only the members below it, as they are; ``any_links`` lets links lead out of it.
-        The same content again is a no-op, and mends a kept release that lost files. Raises ``InvalidInput`` with the member at fault,
-        ``NoRoom`` with the figures, and keeps nothing then.
+        The same content again is a no-op, and mends a kept release that lost files. Raises
+        ``InvalidInput`` with the member at fault, ``NoRoom`` with the figures, and keeps nothing then.
         """
         uid = paths.site_uid(self._settings, number)
         with self.staging(site, uid) as staging:

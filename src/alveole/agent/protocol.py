@@ -30,7 +30,7 @@ from alveole.model.names import (
     Slot,
 )
 from alveole.model.resource import Observation, Outcome, Step
-from alveole.model.site import Base, Release
+from alveole.model.site import Base, BuildCommand, Release
 
 MAX_MESSAGE = 8 * 1024 * 1024
 
@@ -75,18 +75,6 @@ class ImportRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     number: Number
     format: ArchiveFormat | None = None
     """``None``: recognised from its first bytes."""
-
-
-class BuildCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One program of a build, started in ``/site/current`` as the site's own user."""
-
-    argv: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=256)]
-    file: str = ""
-    """Only when this is at the top of the content (``*.gemspec`` is a pattern); empty: always."""
-    unless: str = ""
-    """Not when this is there."""
-    network: bool = False
-    """Asks the package registries, where the build has leave to."""
 
 
 class BuildRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="build-release"):

@@ -39,6 +39,22 @@ async def ask_modules(
     return json(await run_in_threadpool(services(request).ask_modules, caller, wanted))
 
 
+@router.post(
+    "/modules/detect",
+    **described(
+        "Say which modules run a content, from the names of its files and a few small texts",
+        views.DetectedView,
+        body=ask.DetectModules,
+        errors=(422,),
+    ),
+)
+async def detect_modules(
+    request: Request, caller: Caller, wanted: Annotated[ask.DetectModules, Depends(body(ask.DetectModules))]
+) -> Response:
+    """Nothing is run, imported or stored; what was looked for is told when nothing fits."""
+    return json(await run_in_threadpool(services(request).detect_modules, caller, wanted))
+
+
 @router.get("/modules/{module}", **described("Show a module", views.ModuleDetail, errors=(404,)))
 async def show_module(request: Request, caller: Caller, module: str) -> Response:
     return json(await run_in_threadpool(services(request).show_module, caller, module))

@@ -31,6 +31,8 @@ from alveole.model.site import (
     SITE_UID,
     Account,
     Application,
+    BuildCommand,
+    Building,
     ConfigFile,
     FileLink,
     HealthCheck,
@@ -100,6 +102,7 @@ def compose(
         given=worked.given,
         kept_files=build.kept_files,
         why=before.why if before else "",
+        building=_building(solution, build.packages, before),
     )
     front = solution.front.manifest.web
     update = UpdateMode.STOP_START if build.stop_start else UpdateMode.BLUE_GREEN
@@ -160,6 +163,19 @@ def _content(solution: Solution) -> tuple[str, list[Problem]]:
         names = " and ".join(repr(module.name) for module in named)
         return "", [Problem("modules", f"{names} both bring content", "ask for one of them")]
     return (named[0].content if named else ""), []
+
+
+def _building(solution: Solution, packages: Iterable[str], before: Application | None) -> Building | None:
+    """What is done with content that is delivered, the modules in order of need; ``None``: nothing."""
+    builds = [module.manifest.build for module in solution.modules if module.manifest.build is not None]
+    commands = tuple(
+        BuildCommand(step.argv, step.file, step.unless, step.network) for build in builds for step in build.steps
+    )
+    if not commands:
+        return None
+    wanted = {*packages, *(name for build in builds for name in build.packages)}
+    leave = before.building.network if before is not None and before.building is not None else None
+    return Building(commands, tuple(sorted(wanted)), leave)
 
 
 def _patience(processes: Iterable[Process], tasks: Iterable[Task]) -> int:

@@ -45,6 +45,8 @@ class _Worked(msgspec.Struct, frozen=True):
     answers: dict[str, Answer] = {}
     en: str = ""
     fr: str = ""
+    doubtful: bool = False
+    """Nothing says what would be started: another candidate is better."""
 
 
 def detect(modules: Mapping[str, Module], seen: Seen) -> Found:
@@ -60,25 +62,18 @@ def detect(modules: Mapping[str, Module], seen: Seen) -> Found:
         marks = _matches(build.detect, seen)
         if marks:
             found.append((build.rank, name, marks))
-    if not found or (found and min(found)[1] == "static"):
-        pages = [name for name in PAGES if name in seen.top]
-        if pages:
-            return Found(
-                (),
-                Text(
-                    en=f"{pages[0]} and no sign of a program: served as it is",
-                    fr=f"{pages[0]} et aucun signe d'un programme : servi tel quel",
-                ),
-            )
+    if not found and any(name in seen.top for name in PAGES):
+        return _plain_pages(seen)
     if not found:
         raise InvalidInput(
             "nothing in the content says what runs it",
             field="module",
-            hint=f"looked at the top for {', '.join(looked_for(modules))}; name a --module or a --command",
+            hint=f"looked for {', '.join(looked_for(modules))}; --module static serves it as it is",
         )
-    _rank, name, marks = min(found)
-    worker = _WORKERS.get(name)
-    worked = worker(seen) if worker is not None else _Worked()
+    candidates = [(name, marks, _work_out(name, seen)) for _rank, name, marks in sorted(found)]
+    name, marks, worked = next((each for each in candidates if not each[2].doubtful), candidates[0])
+    if name == "static":
+        return _plain_pages(seen)
     known = {question.name for question in modules[name].manifest.questions}
     answers = {question: answer for question, answer in worked.answers.items() if question in known}
     shown = _quoted(marks)
@@ -90,6 +85,17 @@ def detect(modules: Mapping[str, Module], seen: Seen) -> Found:
         ),
         {name: answers} if answers else {},
     )
+
+
+def _work_out(name: str, seen: Seen) -> _Worked:
+    worker = _WORKERS.get(name)
+    return worker(seen) if worker is not None else _Worked()
+
+
+def _plain_pages(seen: Seen) -> Found:
+    page = next((name for name in PAGES if name in seen.top), PAGES[0])
+    en = f"{page} and no sign of a program: served as it is"
+    return Found((), Text(en=en, fr=f"{page} et aucun signe d'un programme : servi tel quel"))
 
 
 def looked_for(modules: Mapping[str, Module]) -> tuple[str, ...]:
@@ -128,7 +134,7 @@ def _python(seen: Seen) -> _Worked:
         return _said({"app": named[1], "server": named[0]} if named else {"command": line}, "web: (Procfile)")
     found = _python_app(seen)
     if found is None:
-        return _Worked({}, "; no application object was found: answer 'app'", " ; aucun objet d'application trouvé")
+        return _Worked({}, "; no application was found: answer 'app'", " ; aucune application trouvée : « app »", True)
     server, app = found
     return _said({"app": app, "server": server}, f"{app} ({server.upper()})")
 
@@ -234,13 +240,30 @@ def _node(seen: Seen) -> _Worked:
     if not isinstance(package, dict):
         package = {}
     scripts = package.get("scripts")
-    start = scripts.get("start") if isinstance(scripts, dict) else None
-    if isinstance(start, str) and start.strip():
-        return _node_line(start.strip()[:2000], "scripts.start")
+    start = _script(scripts if isinstance(scripts, dict) else {}, "start")
+    if start:
+        return _node_line(start, "scripts.start")
     for name in (package.get("main"), "server.js", "app.js", "index.js", "server.mjs", "index.mjs"):
         if isinstance(name, str) and _plain(name) and name.removeprefix("./") in _files(seen):
             return _said({"main": name.removeprefix("./")}, name)
-    return _Worked({}, "; no start script was found: answer 'main'", " ; aucun script de démarrage trouvé")
+    return _Worked(
+        {}, "; no start script was found: answer 'main'", " ; aucun script de lancement trouvé : « main »", True
+    )
+
+
+def _script(scripts: dict[object, object], name: str) -> str:
+    """The line behind ``npm run NAME``, through scripts that only name another: npm itself is not there to run."""
+    line = ""
+    for _ in range(5):
+        found = scripts.get(name)
+        if not isinstance(found, str):
+            break
+        line = found.strip()[:2000]
+        match = re.fullmatch(r"npm\s+(?:run(?:-script)?\s+([\w:.-]+)|(start))", line)
+        if match is None:
+            break
+        name = match[1] or match[2]
+    return line
 
 
 def _node_line(line: str, origin: str) -> _Worked:

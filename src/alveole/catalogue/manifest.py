@@ -284,6 +284,9 @@ class Build(_Strict, frozen=True, kw_only=True):
 
 class BuildStep(_Strict, frozen=True, kw_only=True):
     file: str = ""
+    """Runs only when this file is at the top of the content (``*.gemspec`` is a pattern); empty: always."""
+    unless: str = ""
+    """Does not run when this one is there."""
     argv: Argv
     network: bool = False
     """Wants the package registry; without leave (``--build-network``) it runs with what is in the cache."""

@@ -70,6 +70,13 @@ module_options = _options(
 )
 
 
+build_network = click.option(
+    "--build-network/--no-build-network",
+    default=None,
+    help="Let the build of its dependencies ask the package registries.",
+)
+
+
 def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]:
     """The fields that ``create`` and ``set`` have in common; what was not given is left out."""
     found: dict[str, Any] = {
@@ -117,6 +124,7 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
 @click.argument("name", metavar="NAME")
 @module_options
 @click.option("--from", "source", metavar="DIR|ARCHIVE", help="Its content: a directory, .tar.gz, .tar.zst or .zip.")
+@build_network
 @shared
 @click.option("--stopped", is_flag=True, help="Do not start it.")
 @click.option("--note", "remark", metavar="TEXT", help="Kept with the first release.")
@@ -129,6 +137,10 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
 
     With --module it is composed of modules of the catalogue. Their open questions are asked on a
     terminal, and there only; --set, --set-file and --defaults answer them ahead.
+
+    With --from and neither, the module that runs the content is picked from what is in it, and what it
+    names in requirements.txt, package.json… is installed, in a container that only reaches package
+    registries, and those with --build-network.
     """
     problems = parse.Problems()
     body: dict[str, Any] = {"name": name, **_fields(problems, options)}
@@ -144,12 +156,16 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
         body["modules"] = parse.words(options["module"])
     if options["sets"] or options["set_file"]:
         body["answers"] = answers.given(options["sets"], options["set_file"], problems)
+    if options["build_network"] is not None:
+        body["build_network"] = options["build_network"]
     _check_source(source, problems)
     image = _image(body.get("base"))
     if image is not None:
         _check_source(image[1], problems, "base")
     if problems:
         _all_problems(here, _stand_in(body) if image else body, problems)
+    if source is not None and not _SAYS_WHAT_RUNS & body.keys():
+        _detect(here, body, Path(source))
     asking = interactive() and not (options["defaults"] or options["dry_run"] or here.json)
     if "modules" in body and asking:
         body["answers"] = answers.ask(here, _to_ask(body, source is not None))
@@ -169,9 +185,30 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
     follow.finish(here, change, lambda ended: reached(here, ended, word), lambda ended: named(here, ended))
 
 
+#: Fields that leave nothing to find out.
+_SAYS_WHAT_RUNS = {"modules", "command", "processes", "port", "base", "packages"}
+
+
+def _detect(here: Here, body: dict[str, Any], source: Path) -> None:
+    """Pick what runs the content, from names and a few small texts of it, and say why."""
+    from alveole.catalogue import content
+
+    seen = content.look(source)
+    found = here.client.send("POST", "/v1/modules/detect", {"names": list(seen.names), "texts": seen.texts})
+    why = answers.words(found["why"])
+    if not found["modules"]:
+        return
+    note(f"  {', '.join(map(clean, found['modules']))}: {why}")
+    given = body.get("answers", {})
+    worked = {key: value for key, value in found["answers"].items() if not {key, key.partition(".")[2]} & given.keys()}
+    body |= {"modules": found["modules"], "answers": {**worked, **given}, "why": str(found["why"]["en"])}
+
+
 def _to_ask(body: dict[str, Any], content: bool) -> dict[str, Any]:
     """What the questions are asked about, of a site that is wanted."""
-    wanted: dict[str, Any] = {key: body[key] for key in ("modules", "name", "domains", "plan", "https_only") if key in body}
+    wanted: dict[str, Any] = {
+        key: body[key] for key in ("modules", "name", "domains", "plan", "https_only") if key in body
+    }
     return {**wanted, "answers": body.get("answers", {}), "content": content}
 
 
@@ -187,8 +224,11 @@ def _to_ask(body: dict[str, Any], content: bool) -> dict[str, Any]:
 @site_name
 @click.option("--from", "source", metavar="DIR|ARCHIVE", help="A directory, .tar.gz, .tar.zst or .zip.")
 @click.option("--release", metavar="DIGEST", help="Make a kept release live again instead.")
+@build_network
 @click.option("--note", "remark", metavar="TEXT", help="Kept with the release.")
-def update(here: Here, name: str, source: str | None, release: str | None, remark: str | None) -> None:
+def update(
+    here: Here, name: str, source: str | None, release: str | None, remark: str | None, build_network: bool | None
+) -> None:
     """Give a site new content. The old content answers until the new one is ready; no request fails.
 
     The last releases are kept; a shortened digest, as site show prints it, is enough for --release.
@@ -200,6 +240,8 @@ def update(here: Here, name: str, source: str | None, release: str | None, remar
     problems.stop()
     site = view(here, name)
     body: dict[str, Any] = {"note": remark or ""}
+    if build_network is not None:
+        body["build_network"] = build_network
     if source is not None:
         body["upload"] = _upload(here, source)
     else:

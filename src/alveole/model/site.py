@@ -217,6 +217,28 @@ class UpdateMode(StrEnum):
     """Two instances cannot share the data: the old one ends first."""
 
 
+class BuildCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One program of a build, started in ``/site/current`` as the site's own user."""
+
+    argv: Argv
+    file: str = ""
+    """Only when this is at the top of the content (``*.gemspec`` is a pattern); empty: always."""
+    unless: str = ""
+    """Not when this is there."""
+    network: bool = False
+    """Asks the package registries, where the build has leave to."""
+
+
+class Building(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What turns content that is delivered into what the site runs."""
+
+    commands: tuple[BuildCommand, ...] = ()
+    packages: tuple[Package, ...] = ()
+    """Of the base that the build runs on, those of the site's own base among them."""
+    network: bool | None = None
+    """Whether it may ask the package registries; ``None``: as the settings say."""
+
+
 class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where a site made of modules comes from; everything that runs was composed of it."""
 
@@ -231,6 +253,8 @@ class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """Configuration files that were changed by hand and are to stay so: path to text."""
     why: str = ""
     """The reason, when the modules were picked from the content."""
+    building: Building | None = None
+    """``None``: content is taken as it comes."""
     env: dict[EnvKey, str] = {}
     """Variables of the site that come from the modules, beside those that a person set."""
 

@@ -23,14 +23,14 @@ from alveole.journal import RECONCILER, REPAIR, Live, Work
 from alveole.model.resource import Kind, WorkloadSpec, stamp
 from alveole.model.site import Release, Site, UpdateMode, Wanted
 from alveole.reconcile import Settled
-from alveole.services.core import Core
+from alveole.services.building import Builders
 from alveole.store import KnownBase, Transaction
 
 log = logging.getLogger("alveole.services")
 _CUT = Problem("", "was cut: control ended before it was stored", "ask for it again")
 
 
-class Flows(Core):
+class Flows(Builders):
     """The work behind the verbs. ``_go`` starts it, ``_resume`` takes it up after a restart."""
 
     def _go(self, live: Live) -> None:
@@ -218,7 +218,7 @@ class Flows(Core):
         if self.store.sites[site.id].pending == "create":
             started = headstart.begin(self.loop, site, live)
             try:
-                release = self._import(live, site)
+                release = self._built(live, site, self._import(live, site))
                 site = msgspec.structs.replace(site, release=release.digest)
                 self._tell_plan(live, site)
                 with self.store.write() as transaction:
@@ -270,7 +270,8 @@ class Flows(Core):
         if not live.work.stored:
             release: Release | None = None
             if live.work.upload is not None:
-                release = self._import(live, site)
+                site = self._with_leave(live, site)
+                release = self._built(live, site, self._import(live, site))
                 wanted = release.digest
             else:
                 wanted = live.work.release or ""

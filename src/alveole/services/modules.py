@@ -16,6 +16,8 @@ from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
 from alveole.catalogue.compose import Asked, Composition, SiteContext, compose, questions
+from alveole.catalogue.content import Seen
+from alveole.catalogue.detect import detect
 from alveole.catalogue.manifest import Module, Question, QuestionType, Text
 from alveole.catalogue.solve import solve
 from alveole.catalogue.sources import OWN_FOLDER, Catalogue, load
@@ -138,6 +140,20 @@ class Compositions(Flows):
             plan=plan,
         )
 
+    def detect_modules(self, caller: Actor, request: ask.DetectModules) -> views.DetectedView:
+        """The modules that run a content, picked from its names and small texts. Raises ``InvalidInput``."""
+        self._allow(caller, "look")
+        found = detect(self.catalogue().modules, Seen(request.names, request.texts))
+        return views.DetectedView(
+            modules=found.modules,
+            why=text_view(found.why),
+            answers={
+                f"{module}.{question}": answer
+                for module, answers in found.answers.items()
+                for question, answer in answers.items()
+            },
+        )
+
     # --- composing ----------------------------------------------------------------------------
     def _compose_new(self, request: ask.CreateSite, content: bool = False) -> Composed:
         """For a request that names modules. Never raises for what is wrong with it."""
@@ -154,6 +170,9 @@ class Compositions(Flows):
         except InvalidInput as error:
             return Composed(chosen, None, error.problems)
         application = msgspec.structs.replace(composition.application, why=request.why[:500], env=composition.env)
+        if application.building is not None and request.build_network is not None:
+            building = msgspec.structs.replace(application.building, network=request.build_network)
+            application = msgspec.structs.replace(application, building=building)
         return Composed(chosen, msgspec.structs.replace(composition, application=application))
 
     def _context(

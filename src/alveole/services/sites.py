@@ -356,7 +356,13 @@ class SiteVerbs(Compositions):
         def build(transaction: Transaction) -> Live:
             old = self._free_to_change(site, version)
             wanted = self._kept_release(old, request)
-            work = Work(upload=request.upload, format=request.format, note=request.note, release=wanted)
+            work = Work(
+                upload=request.upload,
+                format=request.format,
+                note=request.note,
+                release=wanted,
+                build_network=request.build_network,
+            )
             return self.journal.begin(
                 "update", caller.name, site=old, work=work, result={"site": old.id}, transaction=transaction
             )

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import msgspec
 
-from alveole.agent.protocol import BuildCommand, BuildRelease
+from alveole.agent.protocol import BuildRelease
 from alveole.backends.base import Say
 from alveole.backends.native import lower
 from alveole.backends.native.run import NativeBackend
@@ -36,7 +36,7 @@ from alveole.errors import Refused, StepFailed
 from alveole.failpoints import hit
 from alveole.host import disk, instances, mounts, netlink, netns, paths, registries, syscalls
 from alveole.model.resource import WorkloadSpec
-from alveole.model.site import MIB, SITE_CONTENT, Limits, Process
+from alveole.model.site import MIB, SITE_CONTENT, BuildCommand, Limits, Process
 
 log = logging.getLogger("alveole.native")
 CACHE = "/cache"
