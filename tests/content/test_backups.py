@@ -16,9 +16,11 @@ from contentkit import OTHER, SITE, Place, opened, tar
 
 from alveole.actuators.backups import Backups
 from alveole.agent.protocol import BackupMade, CreateBackup, RestoreBackup
+from alveole.backends.base import Say
 from alveole.errors import AlveoleError, NoRoom, NotFound, Refused
 from alveole.host import disk, paths
-from alveole.model.site import Release
+from alveole.model.resource import WorkloadSpec
+from alveole.model.site import MIB, BaseKind, Kept, Limits, Release, VolumeMount
 
 pytestmark = pytest.mark.root
 ID = "b" + "a" * 12
@@ -175,6 +177,54 @@ def test_the_site_is_still_while_its_volumes_are_copied(place: Place) -> None:
     place.backups.restore(RestoreBackup(made.snapshot, made.digest, OTHER, 2, 1, None))
     restored = paths.volume(paths.data_dir(place.settings, OTHER, False), 1, "data")
     assert (restored / "a").read_text() == (restored / "b").read_text() != ""
+
+
+def test_what_a_running_and_a_stopped_site_give(place: Place) -> None:
+    """A running site is asked for its dumps first; what makes no sense while it is written to is left out."""
+    mounts = (
+        VolumeMount("cache", "/cache", backup=Kept.NEVER),
+        VolumeMount("data", "/data", 2001, Kept.COLD),
+        VolumeMount("dump", "/dump", 2001),
+    )
+    for name in ("cache", "data", "dump", "alveole-state"):
+        (place.volume(name) / "file").write_text(name)
+    asked: list[str] = []
+
+    @contextlib.contextmanager
+    def saver(site: str, say: Say) -> Iterator[tuple[WorkloadSpec, ...]]:
+        asked.append("begin")
+        (paths.volume(paths.data_dir(place.settings, SITE, False), 1, "dump") / "dumped").write_text("now")
+        yield (workload(mounts),)
+        asked.append("end")
+
+    hot = Backups(place.settings, place.sandbox, place.releases, saver=saver)
+    made = hot.create(CreateBackup(ID, SITE, 1, 0, 1, None, "{}", mounts))
+    assert asked == ["begin", "end"]
+    manifest = hot.verify(made.snapshot, made.digest)
+    assert (manifest.volumes, manifest.left_out) == (("alveole-state", "dump"), ("data",))
+    hot.restore(RestoreBackup(made.snapshot, made.digest, OTHER, 2, 1, None))
+    top = paths.volumes(paths.data_dir(place.settings, OTHER, False), 1)
+    assert sorted(str(file.relative_to(top)) for file in top.rglob("*")) == [
+        "alveole-state",
+        "alveole-state/file",
+        f"alveole-state/hot.{ID}",
+        "dump",
+        "dump/dumped",
+        "dump/file",
+    ]
+    assert (top / f"alveole-state/hot.{ID}").stat().st_uid == place.settings.uid_start(2)
+    cold = place.backups.create(CreateBackup(SECOND, SITE, 1, 0, 1, None, "{}", mounts))
+    manifest = place.backups.verify(cold.snapshot, cold.digest)
+    assert (manifest.volumes, manifest.left_out) == (("alveole-state", "data", "dump"), ())
+    place.backups.restore(RestoreBackup(cold.snapshot, cold.digest, OTHER, 2, 2, None))
+    assert not list((top.parent / "2" / "alveole-state").glob("hot.*"))
+
+
+def workload(volumes: tuple[VolumeMount, ...]) -> WorkloadSpec:
+    base, limits = "debian-0123456789abcdef", Limits(100, 64 * MIB, 10)
+    return WorkloadSpec(
+        *(SITE, 1, 0, SITE, base, BaseKind.DEBIAN, False, True, (), None, {}, volumes, 1, limits, "/", 1, 1, 0)
+    )
 
 
 def test_a_damaged_backup_is_refused_and_named(place: Place) -> None:

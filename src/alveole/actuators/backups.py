@@ -33,16 +33,21 @@ from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import NoRoom, NotFound, Refused, Temporary
 from alveole.host import disk, paths
+from alveole.host.paths import STATE_VOLUME
 from alveole.host.run import ENVIRONMENT, ProgramFailed, run, start
 from alveole.host.sandbox import As, Sandbox, as_root, as_user
 from alveole.host.tar import Stream, members
 from alveole.host.tree import CHUNK, TAR_END, Rejected, padded, size_text, tar_header, write_all
 from alveole.model.names import BackupId, Digest
-from alveole.model.site import Release
+from alveole.model.resource import WorkloadSpec
+from alveole.model.site import Kept, Release
 
 log = logging.getLogger("alveole.agent")
 #: Holds the processes of an instance still; they go on when the block ends.
 Freezer = Callable[[str, int], AbstractContextManager[None]]
+#: Lets what runs of a site leave copies that make sense, and gives what that is; nothing of it starts or
+#: stops until the block ends.
+Saver = Callable[[str, Say], AbstractContextManager[tuple[WorkloadSpec, ...]]]
 
 FILE = "/archive.tar"
 _TAG = "alveole"
@@ -54,7 +59,7 @@ _SNAPSHOT = re.compile(r"^[0-9a-f]{8,64}\Z")
 _PASSED = re.compile(r"^(?:AWS|B2|AZURE|GOOGLE|OS|ST|RCLONE)_[A-Z0-9_]+\Z")
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``manifest.json`` of a backup. ``site`` is control's own text about the site, passed through."""
 
     format: int
@@ -62,6 +67,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: Digest | None
     volumes: tuple[str, ...]
     site: str
+    left_out: tuple[str, ...] = ()
+    """Volumes that make no sense while they are written to, and were: the restore tasks make them anew."""
 
 
 class _Snapshot(msgspec.Struct):
@@ -73,6 +80,11 @@ class _Snapshot(msgspec.Struct):
 
 
 @contextlib.contextmanager
+def _no_saver(_site: str, _say: Say) -> Iterator[tuple[WorkloadSpec, ...]]:
+    yield ()
+
+
+@contextlib.contextmanager
 def _no_freezer(_site: str, _slot: int) -> Iterator[None]:
     yield
 
@@ -81,12 +93,18 @@ class Backups:
     """Creates, reads, restores, lists and drops backups."""
 
     def __init__(
-        self, settings: Settings, sandbox: Sandbox, releases: Releases, freezer: Freezer = _no_freezer
+        self,
+        settings: Settings,
+        sandbox: Sandbox,
+        releases: Releases,
+        freezer: Freezer = _no_freezer,
+        saver: Saver = _no_saver,
     ) -> None:
         self._settings = settings
         self._sandbox = sandbox
         self._releases = releases
         self._freezer = freezer
+        self._saver = saver
         # restic locks its repository against itself; waiting here is kinder than failing there.
         self._lock = threading.RLock()
         self._ready = False
@@ -175,18 +193,26 @@ class Backups:
     # Making
 
     def create(self, request: CreateBackup, say: Say = quiet) -> BackupMade:
-        """Save content and volumes of a site, which may run. Raises ``NoRoom`` before anything is written."""
+        """Save content and volumes of a site, which may run. Raises ``NoRoom`` before anything is written.
+
+        What runs is asked first to leave copies that make sense (its backup tasks); volumes that are
+        only to be taken cold are left out then, and the archive says so.
+        """
         self.prepare()
         self._releases.prepare_site(request.site)
         with self._spool(request.site) as spool, contextlib.ExitStack() as stack:
+            running = stack.enter_context(self._saver(request.site, say))
             try:
                 data = stack.enter_context(disk.borrowed(self._settings, request.site))
                 volumes: Path | None = paths.volumes(data, request.generation)
             except FileNotFoundError:
                 volumes = None
-            names = sorted(path.name for path in volumes.iterdir()) if volumes is not None and volumes.is_dir() else []
+            found = sorted(path.name for path in volumes.iterdir()) if volumes is not None and volumes.is_dir() else []
+            never, cold = _left_out(request, running)
+            names = [name for name in found if name not in never | cold]
             expected = self._measure(request, volumes, names)
-            manifest = Manifest(1, request.id, request.release, tuple(names), request.manifest)
+            left_out = tuple(sorted(cold.intersection(found)))
+            manifest = Manifest(1, request.id, request.release, tuple(names), request.manifest, left_out)
             text = msgspec.json.encode(manifest)
             if len(text) > _MANIFEST_BYTES:
                 raise Refused("the description of the site is larger than 4 MiB")
@@ -199,6 +225,10 @@ class Backups:
                     for name in names:
                         ids = as_root(self._settings, request.number)
                         self._pack(volumes, ids, f"volumes/{name}/", spool, expected, say, path=name)
+            if running and STATE_VOLUME in names:
+                # The instance that starts over the restored data finds it: see data/init/init.
+                mark = f"volumes/{STATE_VOLUME}/hot.{request.id}".encode()
+                write_all(spool, tar_header(mark, b"0", mode=0o644))
             # Unmounted, where it was mounted for this, before the slow part.
             stack.close()
             write_all(spool, TAR_END)
@@ -441,6 +471,13 @@ class Backups:
             except ProgramFailed as error:
                 # The backup is gone from the list all the same; a damaged repository must not keep it there.
                 log.warning("the room of the backup %s is not given back: %s", known.snapshot, error)
+
+
+def _left_out(request: CreateBackup, running: tuple[WorkloadSpec, ...]) -> tuple[set[str], set[str]]:
+    """Names of the volumes that no backup takes, and of those that this one does not because the site runs."""
+    lived = [volume for spec in running for volume in spec.volumes]
+    never = {volume.name for volume in (*request.volumes, *lived) if volume.backup is Kept.NEVER}
+    return never, {volume.name for volume in lived if volume.backup is Kept.COLD}
 
 
 def _make_password(path: Path) -> None:

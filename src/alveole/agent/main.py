@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from alveole.actuators.backups import Backups
+from alveole.actuators.basecare import BaseCare
 from alveole.actuators.bases import Bases
 from alveole.actuators.builds import Builds
 from alveole.actuators.certificates import CertificatesActuator
@@ -31,6 +32,7 @@ from alveole.actuators.storage import Storage
 from alveole.agent import chain, protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.server import Server
+from alveole.agent.trial import Trials
 from alveole.app import prepare_control
 from alveole.backends.base import Say
 from alveole.backends.native.build import BuildRunner
@@ -127,8 +129,11 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     backend = NativeBackend(settings, network, firewall, on_end=lambda site: server.tell(site))
     releases = Releases(settings, sandbox)
     bases = Bases(settings, sandbox)
+    care = BaseCare(settings, sandbox, bases, lambda: server.tell(PLATFORM))
+    bases.running = partial(_bases_running, settings)
+    trials = Trials(settings, releases, backend)
     images = Images(settings, sandbox, bases)
-    backups = Backups(settings, sandbox, releases, lambda site, _slot: backend.frozen(site))
+    backups = Backups(settings, sandbox, releases, lambda site, _slot: backend.frozen(site), backend.inside.saving)
     config = ConfigFiles(settings, sandbox, backend.inside)
     certificates = CertificatesActuator(settings)
     inspector = chain.Inspector(settings, partial(_pid_of, settings), certificates.authority_pem)
@@ -161,6 +166,12 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.ForgetConfig: lambda r, _f, _s: config.forget(r.site, r.number, r.paths),
         protocol.ResolveBase: lambda r, _f, _s: bases.resolve(r.kind, r.packages),
         protocol.DropBase: lambda r, _f, _s: bases.drop(r.key),
+        protocol.ListBases: lambda r, _f, _s: care.list(r.key),
+        protocol.VerifyBase: lambda r, _f, s: care.verify(r.key, s),
+        protocol.CheckBase: lambda r, _f, s: care.check(r.key, s),
+        protocol.RenewBase: lambda r, _f, s: care.renew(r.key, s),
+        protocol.CloneSite: lambda r, _f, s: trials.clone(r, s),
+        protocol.CheckHealth: lambda r, _f, _s: trials.check(r),
         protocol.ImportImage: lambda _r, f, s: images.import_image(_one(f), s),
         protocol.CreateBackup: lambda r, _f, s: backups.create(r, s),
         protocol.ReadBackup: lambda r, _f, _s: backups.read_manifest(r.snapshot, r.digest),
@@ -195,6 +206,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     threading.Thread(target=_look_after_edge, args=(edge, server, stopped), name="edge", daemon=True).start()
     releases.recover()
     bases.recover()
+    trials.recover()
+    threading.Thread(target=care.run, args=(stopped,), name="bases", daemon=True).start()
     backups.recover()
     backend.start()
     runner.recover()
@@ -234,6 +247,11 @@ def _look_after_edge(edge: EdgeActuator, server: Server, stopped: threading.Even
 def _pid_of(settings: Settings, site: str, slot: int) -> int | None:
     state = instances.load(settings, site, slot)
     return state.pid if state is not None and state.running else None
+
+
+def _bases_running(settings: Settings) -> list[tuple[str, float]]:
+    states = (instances.load(settings, site, slot) for site, slot in instances.present(settings))
+    return [(state.spec.base, state.at) for state in states if state is not None and state.running]
 
 
 def _running(settings: Settings) -> list[Instance]:

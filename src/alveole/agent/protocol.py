@@ -30,7 +30,7 @@ from alveole.model.names import (
     Slot,
 )
 from alveole.model.resource import Observation, Outcome, Step
-from alveole.model.site import Base, BuildCommand, Release
+from alveole.model.site import Base, BuildCommand, HealthCheck, Release, VolumeMount
 
 MAX_MESSAGE = 8 * 1024 * 1024
 
@@ -142,6 +142,55 @@ class DropBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="dro
     key: BaseKey
 
 
+class ListBases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list-bases"):
+    """→ ``tuple[BaseState, ...]``: every base on the disk, or the one ``key`` with the packages it holds."""
+
+    key: BaseKey | None = None
+
+
+class VerifyBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="verify-base"):
+    """→ :class:`BaseState`. Every file of the base (and of what it leans on) is compared with its digest."""
+
+    key: BaseKey
+
+
+class CheckBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="check-base"):
+    """→ ``tuple[PackageChange, ...]``: what updates would change. The package lists are fetched for it."""
+
+    key: BaseKey
+
+
+class RenewBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="renew-base"):
+    """→ :class:`Renewed`. A base of the same packages with all updates, beside the old one.
+
+    The old one itself when there is nothing new; the same new one when it is there already.
+    """
+
+    key: BaseKey
+
+
+class CloneSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="clone-site"):
+    """Copy content and volumes of ``site`` to ``to``, whose storage was made for it; owners become its own.
+
+    The site stands still while its volumes are copied.
+    """
+
+    site: SiteId
+    number: Number
+    generation: Generation
+    release: Digest | None
+    to: SiteId
+    to_number: Number
+
+
+class CheckHealth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="check-health"):
+    """→ ``tuple[Link, ...]``: each check of a running instance, really made."""
+
+    site: SiteId
+    slot: Slot
+    checks: tuple[HealthCheck, ...]
+
+
 class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="exec"):
     """Start a program inside an instance.
 
@@ -167,6 +216,8 @@ class CreateBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     generation: Generation
     release: Digest | None
     manifest: str
+    volumes: tuple[VolumeMount, ...] = ()
+    """Of the site: which of them no backup takes."""
 
 
 class ReadBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read-backup"):
@@ -235,6 +286,12 @@ Request = (
     | ImportImage
     | ResolveBase
     | DropBase
+    | ListBases
+    | VerifyBase
+    | CheckBase
+    | RenewBase
+    | CloneSite
+    | CheckHealth
     | Exec
     | CreateBackup
     | ReadBackup
@@ -321,6 +378,40 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float = 0.0
 
 
+class PackageChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``before`` is empty for a package that comes, ``after`` for one that goes."""
+
+    name: str
+    before: str
+    after: str
+    security: bool = False
+
+
+class Renewed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    base: Base
+    changes: tuple[PackageChange, ...]
+
+
+class BaseState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the agent knows of a base. Times in seconds since the epoch; ``None``: never, or not known."""
+
+    base: Base
+    bytes: int
+    """Its own files; not those of ``lower``."""
+    files: int
+    made_at: float
+    lower: str = ""
+    """Key of the base it is a layer over."""
+    damage: str = ""
+    verified_at: float | None = None
+    set_aside_at: float | None = None
+    """When files of it were found damaged that instances still run from."""
+    updates: tuple[PackageChange, ...] | None = None
+    checked_at: float | None = None
+    installed: dict[str, str] = {}
+    """Package to version; only for one that was asked for by its key."""
+
+
 class BackupMade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: BackupId
     snapshot: str
@@ -354,6 +445,12 @@ RESULTS: dict[type, Any] = {
     ImportImage: Image,
     ResolveBase: Base,
     DropBase: None,
+    ListBases: tuple[BaseState, ...],
+    VerifyBase: BaseState,
+    CheckBase: tuple[PackageChange, ...],
+    RenewBase: Renewed,
+    CloneSite: None,
+    CheckHealth: tuple[Link, ...],
     Exec: int,
     CreateBackup: BackupMade,
     ReadBackup: str,

@@ -32,6 +32,7 @@ from alveole.host.tree import (
     sync_files,
     tree_digest,
 )
+from alveole.host.userns import RANGE
 
 #: Bytes of a whole name and of a link's target; far under the kernel's 4,096.
 NAME_BYTES = 2048
@@ -426,6 +427,8 @@ def restore(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
         parent = path.rpartition(b"/")[0]
         if {b"..", b".", b""} & set(path.split(b"/")) or (parent and kinds.get(parent) != "d") or path in kinds:
             raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
+        if max(member.uid, member.gid) >= RANGE:
+            raise Rejected(f"{member.shown} belongs to nobody in the container", field="backup", code="refused")
         kinds[path] = member.kind
         files += 1
         try:

@@ -13,6 +13,8 @@ from alveole.model.site import SITE_UID
 
 #: Ids of the trees of bases on disk: 0-based, so that one id-map serves every base.
 DISK_UID_START = 0
+#: A volume beside a site's own: in it the instance remembers which of its tasks have run.
+STATE_VOLUME = "alveole-state"
 
 
 def site_uid(settings: Settings, number: int) -> int:
@@ -127,6 +129,16 @@ def base_record(settings: Settings, key: str) -> Path:
 def base_manifest(settings: Settings, key: str) -> Path:
     """Digests of its files, as they were when it was made."""
     return base(settings, key) / "manifest"
+
+
+def base_damage(settings: Settings, key: str) -> Path:
+    """There once a file of the base was found to be another than it was made; says which."""
+    return base(settings, key) / "damaged"
+
+
+def base_verified(settings: Settings, key: str) -> Path:
+    """Empty; its time says when the base was last compared with its manifest and found sound."""
+    return base(settings, key) / "verified"
 
 
 def apt_cache(settings: Settings) -> Path:

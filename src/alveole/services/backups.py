@@ -19,7 +19,19 @@ from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refuse
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change
-from alveole.model.site import Access, Backup, Base, BaseKind, Release, Run, Site, VolumeMount, Wanted
+from alveole.model.site import (
+    Access,
+    Application,
+    Backup,
+    Base,
+    BaseKind,
+    ConfigFile,
+    Release,
+    Run,
+    Site,
+    VolumeMount,
+    Wanted,
+)
 from alveole.requests import Actor
 from alveole.services.checks import Draft, find_base
 from alveole.services.sites import SiteVerbs
@@ -38,6 +50,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domains: tuple[str, ...] = ()
     env: dict[str, str] = {}
     volumes: tuple[VolumeMount, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
+    application: Application | None = None
     path: str | None = None
     access: Access = Access()
     https_only: bool = False
@@ -174,7 +188,7 @@ class BackupVerbs(SiteVerbs):
             manifest = msgspec.json.encode(manifest_of(site)).decode()
             made = self.agent.call(
                 protocol.CreateBackup(
-                    id, site.id, site.number, site.slot, site.data_generation, site.release, manifest
+                    id, site.id, site.number, site.slot, site.data_generation, site.release, manifest, site.volumes
                 ),
                 say=live.show,
             )
@@ -259,10 +273,22 @@ class BackupVerbs(SiteVerbs):
             manifest.run.stop_seconds,
         )
         env = draft.env(manifest.env)
-        volumes = draft.volumes(tuple(ask.VolumeBody(name=each.name, path=each.path) for each in manifest.volumes))
+        draft.volumes(tuple(ask.VolumeBody(name=each.name, path=each.path) for each in manifest.volumes))
         draft.finish()
+        if manifest.application is not None:
+            # Composed of modules: users, tasks and the rest, each within its grammar by its type. All of it is
+            # of the inside of the container, where it can ask for nothing that a command could not.
+            run = manifest.run
         base = self._base_of_manifest(manifest)
-        changed = msgspec.structs.replace(site, run=run, env=env, volumes=volumes, base=base)
+        changed = msgspec.structs.replace(
+            site,
+            run=run,
+            env=env,
+            volumes=manifest.volumes,
+            files=manifest.files,
+            application=manifest.application,
+            base=base,
+        )
         if not as_new:
             return changed
         draft = Draft(self.settings, self.store.owner_of, site.id)

@@ -351,7 +351,7 @@ def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -
     data = paths.data_dir(settings, spec.site, spec.limits.disk_bytes is not None)
     volumes = [(volume.path, volume.name) for volume in spec.volumes]
     if supervise.has_state(spec):
-        volumes.append((supervise.STATE, supervise.STATE_VOLUME))
+        volumes.append((supervise.STATE, paths.STATE_VOLUME))
     for path, name in sorted(volumes):
         found.append(_bind(path, paths.volume(data, spec.data_generation, name)))
     return tuple(found)

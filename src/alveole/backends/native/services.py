@@ -11,8 +11,8 @@ import select
 import signal
 import stat
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from alveole.backends.native import exec as native_exec
 from alveole.backends.native import lower, supervise
 from alveole.backends.native.supervise import Service
 from alveole.config import Settings
+from alveole.errors import StepFailed, Temporary
 from alveole.host import bases, instances, mounts, paths, runtime, syscalls
 from alveole.host.instances import State
 from alveole.host.output import Output
@@ -59,7 +60,7 @@ def is_up(place: Path) -> bool:
 def ensure_state(settings: Settings, spec: WorkloadSpec) -> None:
     """The volume in which the instance remembers its tasks; it belongs to the container's root."""
     data = paths.data_dir(settings, spec.site, spec.limits.disk_bytes is not None)
-    volume = paths.volume(data, spec.data_generation, supervise.STATE_VOLUME)
+    volume = paths.volume(data, spec.data_generation, paths.STATE_VOLUME)
     with contextlib.suppress(FileExistsError):
         volume.mkdir(mode=0o755)
     start = settings.uid_start(spec.number)
@@ -103,8 +104,8 @@ class Inside:
     def refresh(self, site: str, processes: Collection[str], say: Say = quiet) -> Failure | None:
         """Run the change tasks of every instance that is ready, and start ``processes`` in it anew."""
         with self._lock(site):
-            for state in self._ready(site):
-                if not state.spec.config:
+            for state in self._running(site):
+                if not state.spec.config or not state.ready:
                     continue
                 if failure := self._tasks(state, When.CHANGE, say):
                     return failure
@@ -116,18 +117,26 @@ class Inside:
                         return failure
         return None
 
-    def before_backup(self, site: str, say: Say = quiet) -> tuple[WorkloadSpec | None, Failure | None]:
-        """Run the backup tasks of the instance that serves. Gives its workload, ``None`` when nothing runs."""
-        states = self._ready(site)
-        for state in states:
-            if failure := self._tasks(state, When.BACKUP, say):
-                return state.spec, failure
-        return (states[-1].spec if states else None), None
+    @contextmanager
+    def saving(self, site: str, say: Say = quiet) -> Iterator[tuple[WorkloadSpec, ...]]:
+        """Run the backup tasks of what runs, and let nothing of the site start or stop during the block.
 
-    def _ready(self, site: str) -> list[State]:
+        Gives the workloads that run. Raises ``StepFailed`` with what a task printed last, and
+        ``Temporary`` while an instance is not ready: its data may be half made.
+        """
+        with self._lock(site):
+            states = self._running(site)
+            if not all(state.ready for state in states):
+                raise Temporary("the site is starting", hint="try again when it runs")
+            for state in states:
+                if failure := self._tasks(state, When.BACKUP, say):
+                    printed = [line for line in failure.tail if not line.startswith("alveole: ")]
+                    raise StepFailed(f"{failure.message}: {printed[-1]}" if printed else failure.message)
+            yield tuple(state.spec for state in states)
+
+    def _running(self, site: str) -> list[State]:
         states = (instances.load(self._settings, site, slot) for slot in instances.of_site(self._settings, site))
-        found = [state for state in states if state is not None and state.ready and state.running]
-        return sorted(found, key=lambda state: state.at)
+        return [state for state in states if state is not None and state.running]
 
     def _tasks(self, state: State, when: When, say: Say) -> Failure | None:
         names = [task.name for task in state.spec.tasks if task.when is when]

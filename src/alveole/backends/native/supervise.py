@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from alveole.errors import Problem
+from alveole.host.paths import STATE_VOLUME
 from alveole.model.resource import WorkloadSpec
 from alveole.model.site import SITE_UID, Account, BaseKind, Process, Task, When
 
@@ -35,7 +36,7 @@ UP = f"{OWN}/run/up"
 #: No name of a process begins with an underscore.
 BOOT = "_boot"
 #: Which install tasks have run, kept with the data.
-STATE, STATE_VOLUME = "/var/lib/alveole", "alveole-state"
+STATE = "/var/lib/alveole"
 #: What the supervisor holds when it starts processes as several users: KILL to stop them, SETPCAP to
 #: take the bounding set from them.
 CAPABILITIES = ("CAP_KILL", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID")
