@@ -33,7 +33,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from alveole.catalogue.reading import read_module
+from alveole.catalogue.lint import lint
+from alveole.catalogue.sources import Catalogue
 from alveole.errors import AlveoleError, Problem, Refused, Temporary
 from alveole.unpacking import MOST_PACKED, tree_of
 
@@ -419,12 +420,12 @@ def _named(manifest: Path) -> str:
     return name
 
 
-def lint_all(modules: Path) -> tuple[Problem, ...]:
-    """What is wrong with any of these modules."""
+def lint_all(modules: Path, catalogue: Catalogue) -> tuple[Problem, ...]:
+    """What is wrong with any of these modules; ``catalogue`` holds those that they may need."""
     return tuple(
         finding.problem(each.name)
         for each in sorted(modules.iterdir())
         if each.is_dir()
-        for finding in read_module(each, "").findings
+        for finding in lint(each, catalogue)
         if not finding.warning
     )

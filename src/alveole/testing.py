@@ -271,7 +271,8 @@ class FakeAgent:
             return
         for need in _uses(step.spec) if step.spec is not None else ():
             thing = self.things.get(need)
-            if thing is None or thing.defects or not thing.ready:
+            broken = thing is None or any(defect.code != BY_HAND for defect in thing.defects)
+            if thing is None or broken or not thing.ready:
                 self.violations.append(f"{step.id} was made while {need} was not ready")
 
     def _usage(self, sites: tuple[str, ...] | None) -> dict[str, Usage]:

@@ -10,6 +10,7 @@ from ipaddress import ip_network
 
 from msgspec import UNSET
 
+from alveole.catalogue.compose import check_link
 from alveole.compile import site_domain, under_wildcard
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Problem, Refused
@@ -26,12 +27,21 @@ from alveole.model.names import (
     check_pattern,
     check_site_name,
 )
-from alveole.model.site import Access, BaseKind, Limits, Process, ResourcePlan, Run, VolumeMount
+from alveole.model.site import Access, BaseKind, Limits, Process, ResourcePlan, Run, Task, VolumeMount
 from alveole.requests import CreateSite, ProcessBody, SetSite, VolumeBody
 from alveole.store import KnownBase
 
 WEB = "web"
-_MANY = {"domains": 100, "volumes": 32, "processes": 32, "packages": 200, "env": 500, "allow": 500, "deny": 500}
+_MANY = {
+    "domains": 100,
+    "volumes": 32,
+    "processes": 32,
+    "tasks": 100,
+    "packages": 200,
+    "env": 500,
+    "allow": 500,
+    "deny": 500,
+}
 
 
 class Draft:
@@ -164,6 +174,22 @@ class Draft:
         for field in ("base", "packages", "command", "processes", "port", "health", "volumes"):
             if getattr(request, field) is not UNSET:
                 self.wrong(field, "is what the modules of this site say", "see: alveole site configure")
+
+    def composed(self, run: Run, volumes: Sequence[VolumeMount]) -> None:
+        """The same of what was once composed of modules; types and patterns hold already."""
+        if self._many("processes", run.processes) and self._many("tasks", run.tasks):
+            programs: tuple[Process | Task, ...] = (*run.processes, *run.tasks)
+            for each in programs:
+                self._process(each.name, each.argv)
+                for key, value in each.env.items():
+                    self.problems.extend(check_env(key, value))
+        if self._many("volumes", volumes):
+            for volume in volumes:
+                self.problems.extend(check_mount_path(volume.path, "volumes"))
+        for link in run.links:
+            self.problems.extend(check_link(link.path, link.target))
+        if not run.health.startswith("/") or not all("!" <= char <= "~" for char in run.health):
+            self.wrong("health", f"{run.health!r} is not a path")
 
     def _process(self, name: str, argv: tuple[str, ...]) -> None:
         field = "command" if name == WEB else f"processes.{name}"

@@ -10,7 +10,7 @@ import msgspec
 from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
-from alveole.catalogue.compose import Composition, compose
+from alveole.catalogue.compose import Composition
 from alveole.catalogue.sources import Catalogue
 from alveole.errors import InvalidInput, Problem, Refused
 from alveole.journal import Live, Work
@@ -19,7 +19,7 @@ from alveole.model.change import Change
 from alveole.model.site import Answer, Application, ConfigFile, Site, Wanted
 from alveole.requests import Actor
 from alveole.services.checks import Draft
-from alveole.services.modules import unified
+from alveole.services.modules import unified, with_texts
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction
 from alveole.views import FileFate
@@ -105,12 +105,8 @@ class ConfigureVerbs(SiteVerbs):
             if name in request.answers:
                 draft.wrong(f"answers.{name}", "is given and unset at once")
         try:
-            made = compose(
-                catalogue,
-                asked,
-                {"": answers},
-                self._context_of(old),
-                msgspec.structs.replace(application, kept_files=kept),
+            made = self._compose_again(
+                catalogue, asked, answers, self._context_of(old), msgspec.structs.replace(application, kept_files=kept)
             )
         except InvalidInput as error:
             raise InvalidInput(problems=(*draft.problems, *error.problems)) from None
@@ -120,7 +116,7 @@ class ConfigureVerbs(SiteVerbs):
         draft.finish()
         new = self._recomposed(old, made)
         # A failure must not lose what somebody typed: it goes on as a kept text.
-        undo = _with_texts(old, {path: text for path in (*keep, *take_back) if (text := _text(states, path))})
+        undo = with_texts(old, {path: text for path in (*keep, *take_back) if (text := _text(states, path))})
         plan = self._plan_of(old, new, states, keep, take_back)
         forget = tuple(path for path in take_back if path in states and states[path].changed)
         return Reconfigured(old, new, undo, plan, forget)
@@ -168,18 +164,19 @@ class ConfigureVerbs(SiteVerbs):
                     # A person typed it: its secrets are known by their names at most.
                     there, text = mask_by_name(there), mask_by_name(text)
                 shown = unified(hide(there), hide(text), path)
-            restarts = (other or one).restarts if (other or one) and fate in _WRITTEN else ()  # type: ignore[union-attr]
+            there_now = other or one
+            restarts = there_now.restarts if there_now is not None and fate in _WRITTEN else ()
             files.append(views.FileChange(path=path, fate=fate, diff=shown, restarts=restarts))
         instance = self._why_anew(old, new)
         running = {each.name for each in new.run.processes} if old.wanted is Wanted.RUNNING else set()
-        restarts = sorted({name for each in files for name in each.restarts if name in running})
+        again = sorted({name for each in files for name in each.restarts if name in running})
         return views.ConfigurePlan(
             site=old.name,
             version=old.version,
             modules=_module_changes(old.application, new.application),
             answers=self._answer_changes(old.application, new.application),
             files=tuple(files),
-            restarts=() if instance else tuple(restarts),
+            restarts=() if instance else tuple(again),
             instance=instance,
             refused=tuple(each.path for each in files if each.fate is FileFate.IN_THE_WAY),
             base=new.base.label if new.base.key != old.base.key else "",
@@ -217,7 +214,8 @@ class ConfigureVerbs(SiteVerbs):
         return tuple(found)
 
 
-_WRITTEN = (FileFate.ADDED, FileFate.CHANGED, FileFate.REMOVED, FileFate.TAKEN_BACK)
+#: What makes processes start anew; a hand-made text that is kept too, for they may not have read it yet.
+_WRITTEN = (FileFate.ADDED, FileFate.CHANGED, FileFate.REMOVED, FileFate.TAKEN_BACK, FileFate.KEPT)
 
 
 def _fate(
@@ -298,17 +296,6 @@ def _asked(draft: Draft, catalogue: Catalogue, application: Application, request
 def _text(states: Mapping[str, protocol.ConfigState], path: str) -> str | None:
     state = states.get(path)
     return state.text if state is not None and state.changed else None
-
-
-def _with_texts(site: Site, texts: Mapping[str, str]) -> Site:
-    """``site`` with these hand-made texts as kept files."""
-    if site.application is None or not texts:
-        return site
-    files = tuple(
-        msgspec.structs.replace(each, text=texts[each.path]) if each.path in texts else each for each in site.files
-    )
-    application = msgspec.structs.replace(site.application, kept_files={**site.application.kept_files, **texts})
-    return msgspec.structs.replace(site, files=files, application=application)
 
 
 def _module_changes(old: Application | None, new: Application | None) -> dict[str, str]:

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from alveole.catalogue.compose import Asked, Composition, SiteContext, compose, 
 from alveole.catalogue.content import Seen
 from alveole.catalogue.detect import detect
 from alveole.catalogue.manifest import Module, Question, QuestionType, Text
+from alveole.catalogue.questions import GENERIC
 from alveole.catalogue.solve import solve
 from alveole.catalogue.sources import OWN_FOLDER, Catalogue, load
 from alveole.compile import site_domain
@@ -33,6 +35,8 @@ from alveole.services.flows import Flows
 DEFAULT_PLAN = "small"
 #: Stands for the name of a site that nobody has named yet.
 _EXAMPLE = "example"
+#: An expression that hangs on what the site is called.
+_OF_SITE = r"\bsite\.(?:name|domain|domains|url)\b"
 Given = Mapping[str, Mapping[str, Answer]]
 
 
@@ -175,6 +179,45 @@ class Compositions(Flows):
             application = msgspec.structs.replace(application, building=building)
         return Composed(chosen, msgspec.structs.replace(composition, application=application))
 
+    def _compose_again(
+        self,
+        catalogue: Catalogue,
+        asked: Sequence[str],
+        answers: Mapping[str, Answer],
+        context: SiteContext,
+        before: Application,
+    ) -> Composition:
+        """For a site that exists. Raises ``InvalidInput``.
+
+        What was once worked out from its name or its domain describes its data (a database's name, a
+        directory's suffix): that stays as it is when the site gets another name, unless it is unset. What
+        hangs on other answers or on the plan is worked out anew, and so is what templates take from the site.
+        """
+        fixed: dict[str, tuple[str, ...]] = {}
+        for module, kept in before.answers.items():
+            known = catalogue.get(module) if module else None
+            asking = GENERIC if not module else known.manifest.questions if known is not None else ()
+            of_site = {each.name for each in asking if re.search(_OF_SITE, each.default_from)}
+            fixed[module] = tuple(name for name in kept if name in of_site and name not in before.given.get(module, ()))
+        given = {module: (*before.given.get(module, ()), *names) for module, names in fixed.items()}
+        made = compose(
+            catalogue, asked, {"": answers}, context, msgspec.structs.replace(before, given=before.given | given)
+        )
+        # They are still nobody's answers.
+        by_person = {
+            module: tuple(
+                name
+                for name in names
+                if name not in fixed.get(module, ())
+                or made.application.answers[module].get(name) != before.answers[module].get(name)
+            )
+            for module, names in made.application.given.items()
+        }
+        application = msgspec.structs.replace(
+            made.application, given={module: names for module, names in by_person.items() if names}
+        )
+        return msgspec.structs.replace(made, application=application)
+
     def _context(
         self,
         name: str,
@@ -238,7 +281,7 @@ class Compositions(Flows):
         return id
 
     # --- secrets ------------------------------------------------------------------------------
-    def _secret(self, application: Application, module: str, question: str) -> bool:
+    def _secret(self, module: str, question: str) -> bool:
         """Whether an answer is one; all of a module that is not known any more are."""
         if not module:
             return False
@@ -255,7 +298,7 @@ class Compositions(Flows):
         found = set()
         for module, answers in application.answers.items():
             for question, answer in answers.items():
-                if isinstance(answer, str) and answer and self._secret(application, module, question):
+                if isinstance(answer, str) and answer and self._secret(module, question):
                     found.add(answer)
         return frozenset(found)
 
@@ -263,7 +306,7 @@ class Compositions(Flows):
         return {
             module: {
                 question: HIDDEN
-                if answer is not None and not show_secrets and self._secret(application, module, question)
+                if answer is not None and not show_secrets and self._secret(module, question)
                 else answer
                 for question, answer in answers.items()
             }
@@ -333,6 +376,17 @@ class Compositions(Flows):
             answers=self._shown_answers(application, show_secrets),
             given=application.given,
         )
+
+
+def with_texts(site: Site, texts: Mapping[str, str]) -> Site:
+    """``site`` with these hand-made texts as kept files."""
+    if site.application is None or not texts:
+        return site
+    files = tuple(
+        msgspec.structs.replace(each, text=texts[each.path]) if each.path in texts else each for each in site.files
+    )
+    application = msgspec.structs.replace(site.application, kept_files={**site.application.kept_files, **texts})
+    return msgspec.structs.replace(site, files=files, application=application)
 
 
 def unified(old: str, new: str, path: str) -> str:

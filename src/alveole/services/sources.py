@@ -123,10 +123,10 @@ class SourceVerbs(Compositions):
 
     def _check_modules(self, source: str, folder: Path) -> None:
         """Every module must be sound, and none may take the name of another's."""
-        others = load(
-            tuple(each for each in self._sources() if each[0] != source), admin=Path(self.settings.modules.directory)
-        )
-        problems = [*origins.lint_all(folder)]
+        admin = Path(self.settings.modules.directory)
+        rest = tuple(each for each in self._sources() if each[0] != source)
+        problems = [*origins.lint_all(folder, load((*rest, (source, folder)), admin=admin))]
+        others = load(rest, admin=admin)
         for each in sorted(folder.iterdir()):
             taken = others.get(each.name)
             if taken is not None:
