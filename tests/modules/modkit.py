@@ -1,0 +1,356 @@
+"""Sites of modules as their users see them: made by the command, used by public name over HTTPS with a browser's
+cookies and forms, backed up, destroyed and given back.
+
+Bases are built once and kept in the tests' cache (``ALVEOLE_TEST_CACHE``), shared by every worker and every run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import html
+import itertools
+import json
+import mimetypes
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from instance import Instance
+from instancekit import CACHE, ApiError, Done, directory, one_at_a_time, run, same_device, until
+
+#: What every question that wants a password gets, unless the test says otherwise; no program finds it too weak.
+PASSWORD = "Correct-Horse7-Battery"
+MAIL = "owner@example.org"
+#: Titles that would end a string, a line, a tag or a statement somewhere, were they not quoted.
+HOSTILE = (
+    "L'été d\"un \\ poète",
+    "<?php echo 6*7; ?> & <b>x</b>",
+    "'; DROP TABLE x; -- $(id) `id` ${HOME} {{ 7*7 }} %{HTTP_HOST}",
+    "日本語 — 🐝 ñ",
+)
+_turn = itertools.count(1)
+
+
+class Page:
+    """An answer: ``status``, ``text``, ``raw``, ``headers``, and the ``path`` it came from after redirects."""
+
+    def __init__(self, status: int, raw: bytes, headers: Any, path: str) -> None:
+        self.status, self.raw, self.headers, self.path = status, raw, headers, path
+
+    @property
+    def text(self) -> str:
+        return self.raw.decode(errors="replace")
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+    @property
+    def title(self) -> str:
+        found = re.search(r"<title[^>]*>(.*?)</title>", self.text, re.DOTALL | re.IGNORECASE)
+        return html.unescape(found[1].strip()) if found else ""
+
+    def fields(self, marker: str = "<form") -> dict[str, str]:
+        """The named inputs with a value of the first form whose text holds ``marker``."""
+        for form in re.findall(r"<form\b.*?</form>", self.text, re.DOTALL | re.IGNORECASE):
+            if marker in form:
+                return dict(_inputs(form))
+        raise AssertionError(f"no form with {marker!r} in {self!r}")
+
+    def value(self, name: str) -> str:
+        """The value of the input ``name`` anywhere in the page."""
+        for found, value in _inputs(self.text):
+            if found == name:
+                return value
+        raise AssertionError(f"no input {name!r} in {self!r}")
+
+    def find(self, pattern: str) -> str:
+        """The first group of ``pattern`` in the text."""
+        found = re.search(pattern, self.text, re.DOTALL)
+        assert found, f"{pattern} is not in {self!r}"
+        return found[1]
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.path} {self.text[:2000]!r}>"
+
+
+def _inputs(text: str) -> Iterator[tuple[str, str]]:
+    for tag in re.findall(r"<input\b[^>]*>", text, re.IGNORECASE):
+        attributes = {
+            key.lower(): html.unescape(one or two)
+            for key, one, two in re.findall(r"""([\w-]+)=(?:"([^"]*)"|'([^']*)')""", tag)
+        }
+        if "name" in attributes and attributes.get("type", "").lower() not in ("checkbox", "radio", "submit", "file"):
+            yield attributes["name"], attributes.get("value", "")
+
+
+class Browser:
+    """Keeps cookies, follows redirects within the site, sends forms."""
+
+    def __init__(self, alveole: Instance, name: str) -> None:
+        self.alveole, self.name = alveole, name
+        self.cookies: dict[str, str] = {}
+
+    def get(self, path: str = "/", *, status: int | None = 200, **more: Any) -> Page:
+        return self.request("GET", path, status=status, **more)
+
+    def post(
+        self,
+        path: str,
+        fields: Mapping[str, Any] | Sequence[tuple[str, str]] | None = None,
+        *,
+        files: Mapping[str, tuple[str, bytes]] | None = None,
+        document: Any = None,
+        status: int | None = 200,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> Page:
+        """A form (``fields``), a form with ``files`` (name: file name and bytes), or JSON (``document``)."""
+        if document is not None:
+            body, kind = json.dumps(document).encode(), "application/json"
+        elif files is not None:
+            body, kind = _multipart(dict(fields or {}), files)
+        else:
+            body, kind = urlencode(fields or {}).encode(), "application/x-www-form-urlencoded"
+        return self.request(
+            "POST", path, body=body, headers={"Content-Type": kind, **(headers or {})}, status=status, **more
+        )
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        status: int | None = 200,
+        follow: bool = True,
+        https: bool = True,
+        name: str = "",
+        seconds: float = 60.0,
+    ) -> Page:
+        for _ in range(10):
+            sent = {"User-Agent": "Mozilla/5.0 modkit", "Accept": "*/*", **(headers or {})}
+            if self.cookies:
+                sent["Cookie"] = "; ".join(f"{key}={value}" for key, value in self.cookies.items())
+            answer = self.alveole.fetch(
+                name or self.name, path, https=https, method=method, headers=sent, body=body, seconds=seconds
+            )
+            for line in answer.headers.get_all("Set-Cookie") or ():
+                key, _, value = line.partition(";")[0].partition("=")
+                gone = re.search(r"max-age=(?:0|-)|expires=\w+, \d+.(?:Jan|Nov).(?:1970|197|2025)", line, re.IGNORECASE)
+                if gone or value in ("", "deleted"):
+                    self.cookies.pop(key.strip(), None)
+                else:
+                    self.cookies[key.strip()] = value
+            page = Page(answer.status, answer.raw, answer.headers, path)
+            location = answer.headers.get("Location")
+            if not follow or answer.status not in (301, 302, 303, 307, 308) or not location:
+                break
+            path = _inside(path, location)
+            if answer.status not in (307, 308):
+                method, body, headers = "GET", None, None
+        assert status is None or page.status == status, f"{method} {path}: {page!r}\n{self.alveole.tail()}"
+        return page
+
+
+def _inside(path: str, location: str) -> str:
+    parts = urlsplit(urljoin(f"https://site{path}", location))
+    return parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def _multipart(fields: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]) -> tuple[bytes, str]:
+    edge = f"modkit{secrets.token_hex(8)}"
+    out = [
+        f'--{edge}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+        for key, value in fields.items()
+    ]
+    for key, (name, raw) in files.items():
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        head = f'--{edge}\r\nContent-Disposition: form-data; name="{key}"; filename="{name}"\r\n'
+        out += [f"{head}Content-Type: {kind}\r\n\r\n".encode(), raw, b"\r\n"]
+    return b"".join([*out, f"--{edge}--\r\n".encode()]), f"multipart/form-data; boundary={edge}"
+
+
+class ModuleSite:
+    """One site made of modules. ``seconds``: how long the command took to make it, its base being there."""
+
+    def __init__(self, alveole: Instance, name: str) -> None:
+        self.alveole, self.name, self.seconds = alveole, name, 0.0
+        self.backups: list[str] = []
+        self.browser = Browser(alveole, name)
+
+    def new_browser(self) -> Browser:
+        self.browser = Browser(self.alveole, self.name)
+        return self.browser
+
+    def get(self, path: str = "/", **how: Any) -> Page:
+        return self.browser.get(path, **how)
+
+    def post(self, path: str, fields: Any = None, **how: Any) -> Page:
+        return self.browser.post(path, fields, **how)
+
+    def cli(self, *words: str, **how: Any) -> Done:
+        """``alveole site VERB NAME …``: the verb comes first, the name of the site is put after it."""
+        return self.alveole.cli("site", words[0], self.name, *words[1:], **how)
+
+    def configure(self, *words: str, **answers: Any) -> Done:
+        """``site configure``; ``title="x"`` is ``--set title=x``, ``wordpress__title`` names the module."""
+        return self.cli("configure", *words, *_sets(answers), "--yes")
+
+    def run(self, *argv: str, user: int | None = None, input: str = "", status: int = 0) -> str:
+        """Run a program inside; what it printed."""
+        who = ("--user", str(user)) if user is not None else ()
+        return self.alveole.cli(
+            "site", "exec", *who, "--no-tty", self.name, "--", *argv, input=input, status=status
+        ).out
+
+    def logs(self, lines: int = 200) -> str:
+        return self.cli("logs", "-n", str(lines)).out
+
+    def restart(self) -> None:
+        self.cli("restart")
+
+    def backup(self) -> str:
+        saved = str(self.alveole.cli("backup", "create", self.name, "--json").json["id"])
+        self.backups.append(saved)
+        return saved
+
+    def destroy(self) -> None:
+        self.alveole.destroy(self.name)
+
+    def restore(self, saved: str) -> None:
+        self.alveole.cli("backup", "restore", saved)
+
+    def pids(self) -> dict[str, int]:
+        """The main process of each service, by name: what the supervisor started, whichever program it became."""
+        script = 'for d in /run/services/[!_.]*; do echo "${d##*/} $(s6-svstat -o pid "$d")"; done'
+        out = self.run("/bin/sh", "-c", script, user=0)
+        return {name: int(pid) for name, pid in (line.split() for line in out.splitlines()) if pid != "-1"}
+
+
+def _sets(answers: Mapping[str, Any]) -> list[str]:
+    words = []
+    for key, value in answers.items():
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        elif isinstance(value, list | tuple):
+            value = ",".join(map(str, value))
+        words += ["--set", f"{key.replace('__', '.')}={value}"]
+    return words
+
+
+class ModuleSites:
+    """Makes sites of modules and destroys them, with their backups, at the end of the test."""
+
+    def __init__(self, alveole: Instance) -> None:
+        self.alveole = alveole
+        self.made: list[ModuleSite] = []
+
+    def __call__(
+        self,
+        *modules: str,
+        stem: str = "",
+        content: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        mail: str = MAIL,
+        **answers: Any,
+    ) -> ModuleSite:
+        """A site of ``modules`` made by ``alveole site create``, running and answering.
+
+        ``title="x"`` answers a question, ``wordpress__title="x"`` one of a module; ``content``: files by path.
+        """
+        name = f"{stem or modules[0]}{next(_turn)}"
+        site = ModuleSite(self.alveole, name)
+        self.made.append(site)
+        words = ["--module", ",".join(modules), "--defaults", *_sets({"admin_mail": mail, **answers}), *options]
+        with contextlib.ExitStack() as stack:
+            if content is not None:
+                place = stack.enter_context(tempfile.TemporaryDirectory(prefix="modkit"))
+                words += ["--from", str(directory(Path(place), dict(content)))]
+            with base_of(self.alveole, [*modules, *words[2:]]):
+                began = time.monotonic()
+                self.alveole.cli("site", "create", name, *words, seconds=1500.0)
+                site.seconds = time.monotonic() - began
+        return site
+
+    def end(self) -> None:
+        there = {each["name"]: each for each in self.alveole.api("GET", "/v1/sites")}
+        for site in self.made:
+            if site.name in there:
+                with contextlib.suppress(ApiError):
+                    until(lambda name=site.name: self.alveole.site(name)["change"] is None, 60)  # type: ignore[misc]
+                    self.alveole.destroy(site.name)
+            for saved in site.backups:
+                self.alveole.cli("backup", "delete", saved, "--yes", status=None)
+
+
+# --- bases ------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def base_of(alveole: Instance, words: Sequence[str]) -> Iterator[None]:
+    """Around the making of a site: its base is taken from the cache, or built by one worker only and kept there."""
+    mark = CACHE / "modules" / hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()[:24]
+    if mark.exists() and all((CACHE / "bases" / key).is_dir() for key in mark.read_text().split()):
+        seed(alveole)
+        yield
+        return
+    with one_at_a_time("modules"):
+        seed(alveole)
+        yield
+        keys = sorted(path.name for path in (alveole.state / "bases").glob("[a-z]*-*"))
+        for key in keys:
+            alveole.keep_base(key)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(" ".join(key for key in keys if (CACHE / "bases" / key).is_dir()))
+
+
+def seed(alveole: Instance) -> None:
+    """Bases of the cache that the instance has not: whole, or not at all."""
+    bases = alveole.state / "bases"
+    bases.mkdir(exist_ok=True)
+    for kept in sorted((CACHE / "bases").glob("[a-z]*-*")):
+        if not (bases / kept.name).exists() and same_device(kept, bases):
+            fresh = bases / f".seed.{kept.name}.{secrets.token_hex(4)}"
+            run("cp", "-al", kept, fresh)
+            fresh.rename(bases / kept.name)
+
+
+# --- what tests do to every site ----------------------------------------------------------------------
+def round_trip(site: ModuleSite, check: Callable[[], None]) -> None:
+    """What ``check`` finds is there after a restart, and again after backup, destruction and restore."""
+    check()
+    site.restart()
+    check()
+    saved = site.backup()
+    site.destroy()
+    assert site.name not in {each["name"] for each in site.alveole.api("GET", "/v1/sites")}
+    site.restore(saved)
+    check()
+
+
+def restarted(site: ModuleSite, **answers: Any) -> set[str]:
+    """The processes that a change of ``answers`` started anew."""
+    before = site.pids()
+    site.configure(**answers)
+    after = site.pids()
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name] != after[name]}
+
+
+def png(red: int = 200, green: int = 80, blue: int = 20, side: int = 16) -> bytes:
+    """A real picture of one colour."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + bytes((red, green, blue)) * side) * side
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
