@@ -1,4 +1,4 @@
-"""Where the package registries are, as this machine sees them: some networks have a mirror at an address of their own."""
+"""Where the package registries are: some networks have a mirror at an address of their own."""
 
 from __future__ import annotations
 
