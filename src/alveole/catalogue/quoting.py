@@ -125,8 +125,11 @@ def _sql(text: str) -> str:
 
 def _pgsql(text: str) -> str:
     doubled = text.replace("'", "''")
-    # E'' means the same whatever standard_conforming_strings is.
-    return f"'{doubled}'" if "\\" not in text else "E'" + doubled.replace("\\", "\\\\") + "'"
+    if not re.search(r"[\\\n\r]", text):
+        return f"'{doubled}'"
+    # E'' means the same whatever standard_conforming_strings is; an empty line would end a statement of
+    # `postgres --single -j`.
+    return "E'" + doubled.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") + "'"
 
 
 def _ldif(text: str) -> str:
