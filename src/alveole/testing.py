@@ -38,8 +38,9 @@ from alveole.model.resource import (
     Step,
     StorageSpec,
     WorkloadSpec,
+    stamp,
 )
-from alveole.model.site import Base, BaseKind, Release
+from alveole.model.site import Base, BaseKind, HealthCheck, Release
 from alveole.plan import BY_HAND
 
 
@@ -75,6 +76,10 @@ class FakeAgent:
         """Seconds until a fresh instance is ready."""
         self.by_hand: dict[str, dict[str, str | None]] = {}
         """By site: configuration files that were changed by hand, and their text."""
+        self.updates: dict[str, tuple[protocol.PackageChange, ...]] = {}
+        """By base: what a renewal of it changes."""
+        self.unhealthy: dict[str, str] = {}
+        """By check: how it fails."""
         self._watchers: list[Callable[[str], None]] = []
         self._lock = threading.RLock()
 
@@ -170,6 +175,12 @@ class FakeAgent:
             case protocol.DropBase(key):
                 self.things.pop(ResourceId(Kind.BASE, PLATFORM, key), None)
                 return None
+            case protocol.ListBases() | protocol.VerifyBase() | protocol.CheckBase() | protocol.RenewBase():
+                return self._base_verbs(request)
+            case protocol.CloneSite():
+                return None
+            case protocol.CheckHealth(_site, _slot, checks):
+                return tuple(self._check(each) for each in checks)
             case protocol.ImportImage():
                 return self._image(files)
             case protocol.GetAuthority():
@@ -203,6 +214,35 @@ class FakeAgent:
                 self.violations.append(f"{path}, changed by hand, was overwritten")
                 del changed[path]
         self._mark_by_hand(spec.site)
+
+    def _check(self, check: HealthCheck) -> protocol.Link:
+        came = self.unhealthy.get(check.name, "")
+        return protocol.Link(check.name, not came, " ".join(check.argv) or check.path, came or "well")
+
+    def _base_verbs(
+        self, request: protocol.ListBases | protocol.VerifyBase | protocol.CheckBase | protocol.RenewBase
+    ) -> Any:
+        key = request.key
+        known = {id.name: thing.spec.base for id, thing in self.things.items() if isinstance(thing.spec, BaseSpec)}
+        if key is not None and key not in known:
+            raise NotFound(f"there is no base {key}")
+        changes = self.updates.get(key or "", ())
+        if isinstance(request, protocol.CheckBase):
+            return changes
+        if isinstance(request, protocol.RenewBase):
+            old = known[request.key]
+            if not changes:
+                return protocol.Renewed(old, ())
+            new = _base(old.kind, old.packages, *(f"{each.name}={each.after}" for each in changes))
+            self.things[ResourceId(Kind.BASE, PLATFORM, new.key)] = Thing(stamp(BaseSpec(new)), BaseSpec(new))
+            return protocol.Renewed(new, changes)
+        states = tuple(self._base_state(base) for name, base in sorted(known.items()) if key in (None, name))
+        return states[0] if isinstance(request, protocol.VerifyBase) else states
+
+    def _base_state(self, base: Base) -> protocol.BaseState:
+        thing = self.things[ResourceId(Kind.BASE, PLATFORM, base.key)]
+        damage = "; ".join(defect.cause for defect in thing.defects)
+        return protocol.BaseState(base, 1000, 10, thing.since, damage=damage, updates=self.updates.get(base.key, ()))
 
     def _backup_verbs(self, request: protocol.Request) -> Any:
         match request:
@@ -314,8 +354,8 @@ class FakeAgent:
         self.by_hand.pop(site, None)
 
 
-def _base(kind: BaseKind, packages: tuple[str, ...]) -> Base:
-    word = hashlib.sha256("+".join((kind, *packages)).encode()).hexdigest()[:16]
+def _base(kind: BaseKind, packages: tuple[str, ...], *more: str) -> Base:
+    word = hashlib.sha256("+".join((kind, *packages, *more)).encode()).hexdigest()[:16]
     return Base(kind, f"{kind}-{word}", packages)
 
 

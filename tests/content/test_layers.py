@@ -179,7 +179,7 @@ def test_scripts_of_packages_own_nothing(shared: Place) -> None:
             (place.archives / "evil_1_all.deb").write_bytes((repository / "evil_1_all.deb").read_bytes())
             lowers = bases.trees(shared.settings, shared.bases.resolve("debian").key)
             inside = ("/run/alveole-build/archives/evil_1_all.deb",)
-            shared.bases._debian._install(staging, place, lowers, inside, lambda text, share=None: None)
+            shared.bases.debian._install(staging, place, lowers, inside, lambda text, share=None: None)
         told = (staging / "root/var/lib/evil").read_text()
     finally:
         subprocess.run(["rm", "-rf", staging, package, repository], check=False)

@@ -18,13 +18,13 @@ import shutil
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from alveole import failpoints
-from alveole.actuators.debian import ALWAYS, DROPPED, Debian, installed, no_package
+from alveole.actuators.debian import ALWAYS, DROPPED, Debian, differences, installed, no_package
 from alveole.actuators.hostbase import DATA, STATIC_CONFIG, host_parts, make_host
 from alveole.actuators.releases import room, sync_directory
 from alveole.agent.agent import check_spec
@@ -32,7 +32,7 @@ from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NoRoom, Problem, Refused, Temporary
 from alveole.host import apt, bases, paths, syscalls
-from alveole.host.aptcache import Cache
+from alveole.host.aptcache import FRESH_SECONDS, Cache
 from alveole.host.bases import Record, mapped_tree, read_record, write_record
 from alveole.host.run import ProgramFailed
 from alveole.host.sandbox import Sandbox, as_root
@@ -54,6 +54,7 @@ from alveole.model.resource import (
 from alveole.model.site import MIB, Base, BaseKind
 
 log = logging.getLogger("alveole.agent")
+_IMPORT = "import it again: alveole image import"
 #: Rise when the way a base is made changes what comes out.
 HOST_VERSION = 1
 DEBIAN_VERSION = 2
@@ -72,14 +73,19 @@ class Bases:
         self._settings = settings
         self._sandbox = sandbox
         self._cache = Cache(settings)
-        self._debian = Debian(settings, self._cache)
+        self.debian = Debian(settings, self._cache)
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self.running: Callable[[], Iterable[tuple[str, float]]] = tuple
+        """The base of each running instance and since when it runs."""
         self._leaning: Counter[str] = Counter()
         """Bases that a layer is being made over, and by how many builds."""
 
     def recover(self) -> None:
         """Remove what builds and removals left that a death cut short. Once, at the start of the agent."""
+        self.sweep()
         for path in sorted(paths.bases(self._settings).glob(".*")):
+            if path.name.startswith(".aside."):
+                continue
             log.info("removing %s, left by an interrupted build", path)
             self._remove(path)
         self._cache.recover()
@@ -100,7 +106,7 @@ class Bases:
         wrong = [name for name in wanted if not re.match(PACKAGE, name)]
         if wrong:
             raise InvalidInput(problems=[Problem("packages", f"{name!r} is not a package name") for name in wrong])
-        key = f"debian-{_hex(['debian', DEBIAN_VERSION, apt.suite(), platform.machine(), *ALWAYS, *wanted])}"
+        key = debian_key(wanted)
         if not paths.base_record(self._settings, key).exists() and (absent := self._unknown(wanted)):
             raise InvalidInput(problems=[no_package(name) for name in absent])
         return Base(BaseKind.DEBIAN, key, wanted)
@@ -116,17 +122,53 @@ class Bases:
         image (it cannot be made from its name), ``ProgramFailed`` with the tail of the build.
         """
         with self._locks[base.key]:
-            with contextlib.suppress(AlveoleError, msgspec.DecodeError):
-                return read_record(self._settings, base.key)
+            pins: dict[str, str] = {}
+            if paths.base(self._settings, base.key).exists():
+                record, defects = self.look(base.key)
+                if record is not None and not defects:
+                    return record
+                if record is not None and record.lower and self._mend_below(record, say):
+                    return record
+                if base.kind is BaseKind.OCI:
+                    causes = "; ".join(defect.cause for defect in defects)
+                    raise Refused(f"the image {base.label} is damaged: {causes}", field="base", hint=_IMPORT)
+                pins = self.packages(base.key)
+                self._set_aside(base.key)
             if base.kind is BaseKind.OCI:
-                raise Refused(f"the image {base.label} is not here", field="base", hint="import it again")
+                raise Refused(f"the image {base.label} is not here", field="base", hint=_IMPORT)
             left, _ = room(self._settings, self._prepare())
             if base.kind is BaseKind.HOST:
                 return self._build_host(base, say)
             if left < DEBIAN_BYTES:
                 raise NoRoom(f"a Debian base needs {size_text(DEBIAN_BYTES)}, {size_text(left)} are left", field="disk")
             say(f"building {base.label}", 0.0)
-            return self._build_layer(base, say) if base.packages else self._build_common(base, say)
+            make = self._build_layer if base.packages else self._build_common
+            return make(base, say, pins)
+
+    def _mend_below(self, record: Record, say: Say) -> bool:
+        """Make what a sound layer leans on anew where that is damaged; whether the layer still fits then."""
+        if self.own_defects(record):
+            return False
+        with contextlib.suppress(AlveoleError, ValueError):
+            lower = read_record(self._settings, record.lower)
+            if not self.defects(lower):
+                return False
+            self.build(lower.base, say)
+        return not self.defects(record)
+
+    def look(self, key: str) -> tuple[Record | None, tuple[Defect, ...]]:
+        """The record of a base that is there, unless it cannot be read, and what is wrong with the base."""
+        try:
+            record = read_record(self._settings, key)
+        except (AlveoleError, ValueError) as error:
+            return None, (Defect("damaged", f"the base's record: {error}"),)
+        return record, self.defects(record)
+
+    def packages(self, key: str) -> dict[str, str]:
+        """Package to version of what a base holds; ``{}`` when it cannot be told."""
+        with contextlib.suppress(AlveoleError, ValueError, OSError):
+            return installed(bases.find(bases.trees(self._settings, key), "var/lib/dpkg/status"))
+        return {}
 
     def _build_host(self, base: Base, say: Say) -> Record:
         with self.staging(base.key) as staging:
@@ -137,37 +179,50 @@ class Bases:
             self.adopt(staging, record)
             return record
 
-    def _build_common(self, base: Base, say: Say) -> Record:
+    def _build_common(self, base: Base, say: Say, pins: Mapping[str, str]) -> Record:
         with self.staging(base.key) as staging:
-            self._debian.make_common(staging, say)
-            say("finishing", 0.95)
-            used = self.finish(staging / "root", drop=DROPPED)
-            versions = versions_of(installed(staging / "root" / "var/lib/dpkg/status"))
-            record = Record(base, time.time(), used["bytes"], used["files"], versions=versions)
-            self.adopt(staging, record)
-            return record
+            return self.adopt(staging, self.fill_common(staging, base, say, pins))
 
-    def _build_layer(self, base: Base, say: Say) -> Record:
+    def fill_common(self, staging: Path, base: Base, say: Say, pins: Mapping[str, str] | None = None) -> Record:
+        """Make the tree of a common base in ``staging``; gives its record, and no name yet."""
+        self.debian.make_common(staging, say, pins)
+        say("finishing", 0.95)
+        used = self.finish(staging / "root", drop=DROPPED)
+        versions = versions_of(installed(staging / "root" / "var/lib/dpkg/status"))
+        return Record(base, time.time(), used["bytes"], used["files"], versions=versions)
+
+    def _build_layer(self, base: Base, say: Say, pins: Mapping[str, str]) -> Record:
         with self._common(say) as (lower, begin), self.staging(base.key) as staging:
 
             def tell(text: str, share: float | None = None) -> None:
                 say(text, None if share is None else begin + share * (1 - begin))
 
-            below = paths.base_root(self._settings, lower.base.key)
-            self._debian.make_layer(staging, [below], base.packages, tell)
-            tell("finishing", 0.95)
-            used = self.finish(staging / "root", drop=DROPPED, layer=True)
-            record = Record(
-                base,
-                time.time(),
-                used["bytes"],
-                used["files"],
-                lower=lower.base.key,
-                versions=versions_of(installed(bases.find([staging / "root", below], "var/lib/dpkg/status"))),
-                lower_versions=lower.versions,
-            )
-            self.adopt(staging, record)
-            return record
+            return self.adopt(staging, self.fill_layer(staging, base, lower, tell, pins=pins))
+
+    def fill_layer(
+        self,
+        staging: Path,
+        base: Base,
+        lower: Record,
+        say: Say,
+        *,
+        pins: Mapping[str, str] | None = None,
+        fresh_seconds: float = FRESH_SECONDS,
+    ) -> Record:
+        """Make the tree of a layer over ``lower`` in ``staging``; gives its record, and no name yet."""
+        below = paths.base_root(self._settings, lower.base.key)
+        self.debian.make_layer(staging, [below], base.packages, say, pins=pins, fresh_seconds=fresh_seconds)
+        say("finishing", 0.95)
+        used = self.finish(staging / "root", drop=DROPPED, layer=True)
+        return Record(
+            base,
+            time.time(),
+            used["bytes"],
+            used["files"],
+            lower=lower.base.key,
+            versions=versions_of(installed(bases.find([staging / "root", below], "var/lib/dpkg/status"))),
+            lower_versions=lower.versions,
+        )
 
     @contextlib.contextmanager
     def _common(self, say: Say) -> Iterator[tuple[Record, float]]:
@@ -175,22 +230,29 @@ class Bases:
 
         It is not dropped inside.
         """
-        found = [record for record in self.records() if _is_common(record)]
+        lower = self.newest_common()
         begin = 0.0
-        if found:
-            lower = max(found, key=lambda record: record.made_at)
-        else:
+        if lower is None:
             begin = _COMMON_SHARE
 
             def tell(text: str, share: float | None = None) -> None:
                 say(text, None if share is None else share * begin)
 
             lower = self.build(self.resolve(BaseKind.DEBIAN), tell)
-        key = lower.base.key
+        with self.leaning_on(lower.base.key):
+            yield lower, begin
+
+    def newest_common(self) -> Record | None:
+        found = [record for record in self.records() if _is_common(record)]
+        return max(found, key=lambda record: record.made_at) if found else None
+
+    @contextlib.contextmanager
+    def leaning_on(self, key: str) -> Iterator[None]:
+        """The base is not dropped inside."""
         with self._locks[key]:
             self._leaning[key] += 1
         try:
-            yield lower, begin
+            yield
         finally:
             with self._locks[key]:
                 self._leaning[key] -= 1
@@ -204,20 +266,29 @@ class Bases:
                     found.append(record)
         return found
 
-    def defects(self, record: Record) -> tuple[Defect, ...]:
-        """What is wrong with a base, as far as a glance tells."""
+    def own_defects(self, record: Record) -> tuple[Defect, ...]:
+        """What is wrong with the base's own files, as far as a glance tells."""
         key = record.base.key
         if not any((paths.base_root(self._settings, key) / name).is_dir() for name in ("etc", "usr", "var")):
             return (Defect("damaged", "the base's files are gone"),)
-        if not record.lower:
-            return ()
+        with contextlib.suppress(FileNotFoundError):
+            return (Defect("damaged", paths.base_damage(self._settings, key).read_text(encoding="utf-8")),)
+        return ()
+
+    def defects(self, record: Record) -> tuple[Defect, ...]:
+        """What is wrong with a base or what it leans on."""
+        own = self.own_defects(record)
+        if own or not record.lower:
+            return own
         try:
             lower = read_record(self._settings, record.lower)
         except (AlveoleError, ValueError) as error:
             return (Defect("damaged", f"the base it leans on: {error}"),)
+        if below := self.own_defects(lower):
+            return (Defect("damaged", f"the base it leans on, {record.lower}: {below[0].cause}"),)
         if lower.versions != record.lower_versions:
             return (Defect("damaged", f"the base it leans on, {record.lower}, was made anew with other packages"),)
-        return self.defects(lower)
+        return ()
 
     def _prepare(self) -> Path:
         top = paths.bases(self._settings)
@@ -247,16 +318,59 @@ class Bases:
             found = self._sandbox.run("finish", fd, as_root(self._settings, bases.NUMBER), args)
         return {"bytes": int(found["bytes"]), "files": int(found["files"])}
 
-    def adopt(self, staging: Path, record: Record) -> None:
-        """Give a finished tree its name. A base of that key that has lost its record is replaced."""
+    def adopt(self, staging: Path, record: Record) -> Record:
+        """Give a finished tree its name, and a list of its files' digests beside it. One that is there is set aside."""
+        with (staging / "manifest").open("xb") as file, mapped_tree(self._settings, staging / "root") as tree:
+            ids = as_root(self._settings, bases.NUMBER)
+            made = self._sandbox.run("manifest", tree, ids, {}, fds=(file.fileno(),))
+        record = msgspec.structs.replace(record, manifest=str(made["digest"]))
         write_record(staging / "base.json", record)
         sync_directory(staging)
         failpoints.hit("base-built")
         target = paths.base(self._settings, record.base.key)
         if target.exists():
-            target.rename(target.with_name(f".gone.{target.name}.{secrets.token_hex(4)}"))
+            self._set_aside(record.base.key)
         staging.rename(target)
         sync_directory(target.parent)
+        return record
+
+    def adopt_once(self, staging: Path, record: Record) -> Record:
+        """Adopt a base that is named by the versions that came out, unless the same is there already."""
+        key = debian_key(record.base.packages, f"{record.versions} {record.lower_versions}")
+        record = msgspec.structs.replace(record, base=msgspec.structs.replace(record.base, key=key))
+        with self._locks[key]:
+            if paths.base(self._settings, key).exists():
+                there, defects = self.look(key)
+                if there is not None and not defects:
+                    return there
+            return self.adopt(staging, record)
+
+    def _set_aside(self, key: str) -> None:
+        """Take a base's name away from its files. They stay while an instance runs from them."""
+        path = paths.base(self._settings, key)
+        path.rename(path.with_name(f".aside.{key}.{int(time.time())}.{secrets.token_hex(4)}"))
+        sync_directory(path.parent)
+        self.sweep()
+
+    def set_aside(self) -> dict[str, float]:
+        """Bases whose damaged files instances still run from, and since when (seconds since the epoch)."""
+        found: dict[str, float] = {}
+        for path in paths.bases(self._settings).glob(".aside.*"):
+            _, _, key, at, _ = path.name.split(".")
+            found[key] = max(found.get(key, 0.0), float(at))
+        return found
+
+    def sweep(self) -> None:
+        """Remove what was set aside and nothing runs from any more."""
+        asides = sorted(paths.bases(self._settings).glob(".aside.*"))
+        if not asides:
+            return
+        running = list(self.running())
+        for path in asides:
+            _, _, key, at, _ = path.name.split(".")
+            keys = {key, *self.layers_over(key)}
+            if not any(base in keys and since <= float(at) + 1 for base, since in running):
+                self._remove(path)
 
     def drop(self, key: str) -> None:
         """Remove a base; an absent one is fine. Whether a site still uses it is control's to know.
@@ -273,6 +387,7 @@ class Bases:
                 path.rename(gone)
                 sync_directory(gone.parent)
                 self._remove(gone)
+        self.sweep()
 
     def layers_over(self, key: str) -> list[str]:
         found = []
@@ -299,12 +414,10 @@ class Bases:
         found = []
         for path in sorted(paths.bases(self._settings).glob("[a-z]*-*")):
             id = ResourceId(Kind.BASE, PLATFORM, path.name)
-            try:
-                record = read_record(self._settings, path.name)
-            except (AlveoleError, msgspec.DecodeError) as error:
-                found.append(Observed(id, "", False, (Defect("damaged", f"the base's record: {error}"),)))
+            record, defects = self.look(path.name)
+            if record is None:
+                found.append(Observed(id, "", False, defects))
                 continue
-            defects = self.defects(record)
             detail: dict[str, str | int | float] = {
                 "bytes": record.bytes,
                 "files": record.files,
@@ -321,19 +434,30 @@ class Bases:
             self.drop(step.id.name)
             return Outcome(True)
         spec: BaseSpec = check_spec(step, BaseSpec)
-        if step.action is not Action.CREATE and spec.base.kind is not BaseKind.OCI:
-            self.drop(spec.base.key)
+        key = spec.base.key
+        before = self.packages(key) if step.action is not Action.CREATE else {}
         try:
             self.build(spec.base, say)
         except ProgramFailed as error:
             return Outcome(False, str(error), tail=error.tail)
         except (InvalidInput, Refused) as error:
             return Outcome(False, str(error), temporary=isinstance(error, NoRoom))
-        return Outcome(True)
+        if not before:
+            return Outcome(True)
+        changed = differences(before, self.packages(key))
+        told = ", ".join(f"{each.name} {each.before} → {each.after}" for each in changed[:10])
+        what = f"{len(changed)} packages could not be had as they were: {told}" if changed else "the same packages"
+        return Outcome(True, f"made anew with {what}")
 
 
 def _is_common(record: Record) -> bool:
     return record.base.kind is BaseKind.DEBIAN and not record.lower and not record.base.packages
+
+
+def debian_key(packages: Sequence[str], versions: str = "") -> str:
+    """The key of a set of packages; with ``versions`` that of the set as it was made anew with these."""
+    parts = ["debian", DEBIAN_VERSION, apt.suite(), platform.machine(), *ALWAYS, *packages]
+    return f"debian-{_hex([*parts, [versions]] if versions else parts)}"
 
 
 def versions_of(packages: dict[str, str]) -> str:

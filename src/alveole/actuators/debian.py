@@ -19,12 +19,13 @@ from pathlib import Path
 
 import msgspec
 
+from alveole.agent.protocol import PackageChange
 from alveole.backends.base import Say
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Problem
 from alveole.host import apt, bases, buildroot, userns
-from alveole.host.aptcache import COMMON, Cache, Workplace
-from alveole.host.run import ENVIRONMENT, ProgramFailed, start
+from alveole.host.aptcache import COMMON, FRESH_SECONDS, Cache, Workplace
+from alveole.host.run import ENVIRONMENT, ProgramFailed, run, start
 
 log = logging.getLogger("alveole.agent")
 #: What every Debian base holds beside ``minbase``: the server of static content and the supervisor.
@@ -64,6 +65,8 @@ _BOUNDING = (
     "-all,+chown,+dac_override,+dac_read_search,+fowner,+fsetid,+kill,+setgid,+setuid,+sys_chroot,+mknod,+setfcap"
     ",+sys_admin"  # mounts of the new root
 )
+#: ``Inst name [before] (after Origin:…/suite [amd64])`` and ``Remv name [before]``; apt-get(8), --simulate.
+_SIMULATED = re.compile(r"^(Inst|Remv) (\S+)(?: \[([^]]+)\])?(?: \((\S+)([^)]*)\))?")
 _ABSENT = re.compile(r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation")
 
 
@@ -118,21 +121,45 @@ class Debian:
         say: Say,
         *,
         pins: Mapping[str, str] | None = None,
-        fresh_seconds: float | None = None,
+        fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
         """Make ``staging/root`` the layer that brings ``packages`` and all updates to the trees ``lowers``.
 
         Raises ``InvalidInput`` with a package that does not exist, ``ProgramFailed`` with the tail of apt.
         """
-        options = {} if fresh_seconds is None else {"fresh_seconds": fresh_seconds}
         say("reading the package lists", 0.01)
-        with self._cache.workplace(**options) as place:
-            if pins:
-                (place.preferences / "alveole").write_text(preferences(pins), encoding="utf-8")
-            self._download(place, bases.find(lowers, "var/lib/dpkg/status"), packages, say)
-            self._install(staging, place, lowers, packages, say)
+        status = bases.find(lowers, "var/lib/dpkg/status")
+        for seconds in (fresh_seconds, 0.0):
+            with self._cache.workplace(fresh_seconds=seconds) as place:
+                if pins:
+                    (place.preferences / "alveole").write_text(preferences(pins), encoding="utf-8")
+                try:
+                    self._download(place, status, packages, say)
+                except (InvalidInput, ProgramFailed):
+                    # Lists of an hour ago name what a mirror has dropped since, and not what is new.
+                    if place.fetched:
+                        raise
+                    continue
+                self._install(staging, place, lowers, packages, say)
+                break
         for name in ("mnt", "work"):
             shutil.rmtree(staging / name)
+
+    def pending(self, trees: Sequence[Path], *, fresh_seconds: float, added: bool = True) -> tuple[PackageChange, ...]:
+        """What an upgrade of the packages in ``trees`` would change, by lists no older than ``fresh_seconds``.
+
+        ``added``: also by the sources that the settings add. Nothing is changed.
+        """
+        with self._cache.workplace(fresh_seconds=fresh_seconds, added=added) as place:
+            configuration = place.configuration(bases.find(trees, "var/lib/dpkg/status"))
+            done = run(["apt-get", "--simulate", "dist-upgrade"], env={"APT_CONFIG": str(configuration)}, timeout=300)
+        found = []
+        for line in done.stdout.splitlines():
+            if match := _SIMULATED.match(line):
+                verb, name, before, after, origin = match.groups()
+                security = "-security" in (origin or "") or "Debian-Security" in (origin or "")
+                found.append(PackageChange(name, before or "", (after or "") if verb == "Inst" else "", security))
+        return tuple(found)
 
     def _download(self, place: Workplace, status: Path, packages: Sequence[str], say: Say) -> None:
         configuration = place.configuration(status)
@@ -229,6 +256,14 @@ def installed(status: Path) -> dict[str, str]:
         if fields.get("Status", "").endswith(" installed") and "Version" in fields:
             found[fields["Package"]] = fields["Version"]
     return found
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[PackageChange, ...]:
+    return tuple(
+        PackageChange(name, before.get(name, ""), after.get(name, ""))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    )
 
 
 def no_package(name: str) -> Problem:

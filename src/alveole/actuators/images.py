@@ -77,7 +77,7 @@ class Images:
             record = _record(manifest, found)
             used = self._bases.finish(staging / "root")
             record = msgspec.structs.replace(record, bytes=used["bytes"], files=used["files"])
-            self._bases.adopt(staging, record)
+            record = self._bases.adopt(staging, record)
         if record.image is None:
             raise ValueError("an image's record has no image")
         return record.image
@@ -89,7 +89,8 @@ class Images:
                 image = read_record(self._settings, path.name).image
             except (AlveoleError, msgspec.DecodeError):
                 continue
-            if image is not None and image.base.image is not None and (path / "root" / "etc").is_dir():
+            sound = (path / "root" / "etc").is_dir() and not (path / "damaged").exists()
+            if image is not None and image.base.image is not None and sound:
                 known[image.base.image] = image
         return known
 

@@ -40,6 +40,8 @@ class Workplace:
         self.archives = top / "archives"
         self.sources = top / "etc" / "sources.list.d"
         self.preferences = top / "etc" / "preferences.d"
+        self.fetched = False
+        """Whether the lists were fetched for this very build."""
 
     def make(self) -> None:
         etc = self.top / "etc/apt.conf.d"
@@ -92,8 +94,10 @@ class Cache:
             shutil.rmtree(path, ignore_errors=True)
 
     @contextlib.contextmanager
-    def workplace(self, *, fresh_seconds: float = FRESH_SECONDS) -> Iterator[Workplace]:
+    def workplace(self, *, fresh_seconds: float = FRESH_SECONDS, added: bool = True) -> Iterator[Workplace]:
         """A new one with lists no older than ``fresh_seconds`` and every package file there is; it goes at the end.
+
+        Without ``added`` it knows Debian's own packages only.
 
         Raises ``Refused`` when the machine has no source, ``ProgramFailed`` when one cannot be reached.
         """
@@ -102,6 +106,8 @@ class Cache:
         place.make()
         try:
             self._lists(place, fresh_seconds)
+            if not added:
+                (place.sources / "alveole.sources").write_text(apt.sources(apt.suite()), encoding="utf-8")
             for file in (self.top / "archives").glob("*.deb"):
                 with contextlib.suppress(FileNotFoundError):
                     os.link(file, place.archives / file.name)
@@ -166,6 +172,7 @@ class Cache:
                     file.unlink()
             self._link_lists(place.lists, kept)
             mark.write_text(print_of)
+            place.fetched = True
 
     @staticmethod
     def _link_lists(source: Path, target: Path) -> None:

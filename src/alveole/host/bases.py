@@ -40,6 +40,8 @@ class Record(msgspec.Struct, frozen=True):
     """Key of the base that this one is a layer over; empty: it stands alone."""
     versions: str = ""
     """Digest of its packages and their versions, those of ``lower`` among them."""
+    manifest: str = ""
+    """sha256 of the file ``manifest`` beside it (``host.manifest``)."""
     lower_versions: str = ""
     """``versions`` of ``lower`` when the layer was made: over any other it makes no sense."""
 

@@ -76,11 +76,11 @@ def wait_until(done: Callable[[], bool], pidfd: int, seconds: float) -> None:
 
 def ask(settings: Settings, spec: WorkloadSpec, pidfd: int, seconds: float) -> int:
     """The status of one GET for the health path. Raises ``OSError`` or ``ValueError``."""
-    target = _target(settings, spec)
-    family = socket.AF_UNIX if isinstance(target, str) else socket.AF_INET
+    address = target(settings, spec)
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
         link.settimeout(min(1.0, seconds))
-        link.connect(target)
+        link.connect(address)
         request = (
             f"GET {spec.health} HTTP/1.1\r\nHost: {spec.hostname}\r\nUser-Agent: alveole\r\nConnection: close\r\n\r\n"
         )
@@ -124,7 +124,8 @@ def _readable(fds: tuple[int, ...], seconds: float) -> set[int]:
     return {fd for fd, _ in poll.poll(max(0.0, seconds) * 1000)}
 
 
-def _target(settings: Settings, spec: WorkloadSpec) -> str | tuple[str, int]:
+def target(settings: Settings, spec: WorkloadSpec) -> str | tuple[str, int]:
+    """Where the instance answers: the path of its socket, or address and port."""
     if spec.port is None:
         return str(paths.web_socket(settings, spec.site, spec.slot))
     return str(settings.addressing().instance(spec.number, spec.slot).own4), spec.port
