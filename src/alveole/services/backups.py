@@ -34,6 +34,7 @@ from alveole.model.site import (
 )
 from alveole.requests import Actor
 from alveole.services.checks import Draft, find_base
+from alveole.services.modules import recomposed, with_texts
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction, new_id
 
@@ -185,7 +186,9 @@ class BackupVerbs(SiteVerbs):
         id = live.work.backup or ""
         made = self._made(id)
         if made is None:
-            manifest = msgspec.json.encode(manifest_of(site)).decode()
+            # What somebody typed into a file is saved as what it is: a text that stays.
+            texts = {each.path: each.text for each in self._config_states(site) if each.changed and each.text}
+            manifest = msgspec.json.encode(manifest_of(with_texts(site, texts))).decode()
             made = self.agent.call(
                 protocol.CreateBackup(
                     id, site.id, site.number, site.slot, site.data_generation, site.release, manifest, site.volumes
@@ -264,21 +267,24 @@ class BackupVerbs(SiteVerbs):
     def _from_manifest(self, live: Live, manifest: Manifest, site: Site, as_new: bool) -> Site:
         """What runs comes from the backup; names, plan and access of a living site stay its own."""
         draft = Draft(self.settings, self.store.owner_of, site.id)
-        run = draft.run(
-            (),
-            tuple(ask.ProcessBody(name=each.name, argv=each.argv) for each in manifest.run.processes),
-            manifest.run.port,
-            manifest.run.health,
-            manifest.run.ready_seconds,
-            manifest.run.stop_seconds,
-        )
-        env = draft.env(manifest.env)
-        draft.volumes(tuple(ask.VolumeBody(name=each.name, path=each.path) for each in manifest.volumes))
-        draft.finish()
-        if manifest.application is not None:
+        if manifest.application is None:
+            run = draft.run(
+                (),
+                tuple(ask.ProcessBody(name=each.name, argv=each.argv) for each in manifest.run.processes),
+                manifest.run.port,
+                manifest.run.health,
+                manifest.run.ready_seconds,
+                manifest.run.stop_seconds,
+            )
+            draft.volumes(tuple(ask.VolumeBody(name=each.name, path=each.path) for each in manifest.volumes))
+        else:
             # Composed of modules: users, tasks and the rest, each within its grammar by its type. All of it is
             # of the inside of the container, where it can ask for nothing that a command could not.
             run = manifest.run
+            draft.composed(run, manifest.volumes)
+        env = draft.env(manifest.env)
+        draft.finish()
+        self._check_hand_made(site, manifest)
         base = self._base_of_manifest(manifest)
         changed = msgspec.structs.replace(
             site,
@@ -299,9 +305,48 @@ class BackupVerbs(SiteVerbs):
         path = manifest.path
         if path is not None and not self._still_free(path, changed, live, domain=False):
             path = None
-        return msgspec.structs.replace(
+        new = msgspec.structs.replace(
             changed, plan=manifest.plan, access=access, domains=domains, path=path, https_only=manifest.https_only
         )
+        same = (manifest.name, manifest.domains) == (new.name, new.domains)
+        return new if same else self._renamed(live, new, manifest)
+
+    def _check_hand_made(self, site: Site, manifest: Manifest) -> None:
+        """What was changed by hand in a living site is never overwritten silently."""
+        then = {each.path: each.text for each in manifest.files}
+        now = {each.path: each.text for each in site.files}
+        lost = [
+            each.path
+            for each in self._config_states(site)
+            if each.changed and each.text is not None and then.get(each.path) not in (each.text, now.get(each.path))
+        ]
+        if lost:
+            hint = "see: alveole site configure, --keep and --take-back"
+            raise Refused(
+                problems=[Problem(path, "was changed by hand, and would be overwritten", hint) for path in lost]
+            )
+
+    def _renamed(self, live: Live, site: Site, manifest: Manifest) -> Site:
+        """A site of modules, composed again under the name that it has now; passwords and data stay."""
+        application = site.application
+        if application is None:
+            return site
+        catalogue = self.catalogue()
+        other = [
+            name
+            for name, digest in application.modules.items()
+            if (module := catalogue.modules.get(name)) is None or module.digest != digest
+        ]
+        if other:
+            live.say(
+                f"its files still name {manifest.name}: {', '.join(other)} is not here as it was then; "
+                "alveole site configure renders them again",
+                level="warning",
+            )
+            return site
+        context = self._context(site.name, site.plan, site.domains, site.https_only, manifest.release is not None)
+        made = self._compose_again(catalogue, application.asked, {}, context, application)
+        return recomposed(site, made, site.base)
 
     def _still_free(self, name: str, site: Site, live: Live, *, domain: bool) -> bool:
         draft = Draft(self.settings, self.store.owner_of, site.id)

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 from msgspec import UNSET
 
-from alveole.catalogue.compose import check_link
+from alveole.catalogue.grammar import check_link
 from alveole.compile import site_domain, under_wildcard
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Problem, Refused

@@ -19,7 +19,7 @@ from alveole.model.change import Change
 from alveole.model.site import Answer, Application, ConfigFile, Site, Wanted
 from alveole.requests import Actor
 from alveole.services.checks import Draft
-from alveole.services.modules import unified, with_texts
+from alveole.services.modules import recomposed, unified, with_texts
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction
 from alveole.views import FileFate
@@ -122,20 +122,10 @@ class ConfigureVerbs(SiteVerbs):
         return Reconfigured(old, new, undo, plan, forget)
 
     def _recomposed(self, old: Site, made: Composition) -> Site:
-        before = old.application.env if old.application is not None else {}
-        by_person = {key: value for key, value in old.env.items() if before.get(key) != value}
         # The same packages keep the base as it is: that is upgraded by a wish of its own.
         same = old.base.packages == tuple(sorted(set(made.packages)))
         base = old.base if same else self._resolve_base("debian", made.packages, not made.run.processes)
-        return msgspec.structs.replace(
-            old,
-            base=base,
-            run=made.run,
-            volumes=made.volumes,
-            files=made.files,
-            env={**made.env, **by_person},
-            application=msgspec.structs.replace(made.application, env=made.env),
-        )
+        return recomposed(old, made, base)
 
     def _plan_of(
         self,

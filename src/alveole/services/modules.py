@@ -27,7 +27,7 @@ from alveole.compile import site_domain
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem
 from alveole.masking import HIDDEN, mask
 from alveole.model.names import check_site_name
-from alveole.model.site import Answer, Application, Limits, Site
+from alveole.model.site import Answer, Application, Base, Limits, Site
 from alveole.requests import Actor
 from alveole.services.checks import Draft
 from alveole.services.flows import Flows
@@ -376,6 +376,21 @@ class Compositions(Flows):
             answers=self._shown_answers(application, show_secrets),
             given=application.given,
         )
+
+
+def recomposed(site: Site, made: Composition, base: Base) -> Site:
+    """``site`` as it was composed anew; variables that a person set stay."""
+    before = site.application.env if site.application is not None else {}
+    by_person = {key: value for key, value in site.env.items() if before.get(key) != value}
+    return msgspec.structs.replace(
+        site,
+        base=base,
+        run=made.run,
+        volumes=made.volumes,
+        files=made.files,
+        env={**made.env, **by_person},
+        application=msgspec.structs.replace(made.application, env=made.env),
+    )
 
 
 def with_texts(site: Site, texts: Mapping[str, str]) -> Site:
