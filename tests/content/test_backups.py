@@ -221,9 +221,25 @@ def test_what_a_running_and_a_stopped_site_give(place: Place) -> None:
 
 
 def workload(volumes: tuple[VolumeMount, ...]) -> WorkloadSpec:
-    base, limits = "debian-0123456789abcdef", Limits(100, 64 * MIB, 10)
     return WorkloadSpec(
-        *(SITE, 1, 0, SITE, base, BaseKind.DEBIAN, False, True, (), None, {}, volumes, 1, limits, "/", 1, 1, 0)
+        site=SITE,
+        number=1,
+        slot=0,
+        hostname=SITE,
+        base="debian-0123456789abcdef",
+        base_kind=BaseKind.DEBIAN,
+        static=False,
+        writable=True,
+        processes=(),
+        port=None,
+        env={},
+        volumes=volumes,
+        data_generation=1,
+        limits=Limits(100, 64 * MIB, 10),
+        health="/",
+        ready_seconds=1,
+        stop_seconds=1,
+        incarnation=0,
     )
 
 

@@ -43,10 +43,9 @@ def write(where: Path, found: tuple[Service, ...], uid: int) -> None:
         for name, text in files.items():
             file = where / service.name / name
             file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            # What is run as another user has to be readable by that one. Values of the environment are
-            # in there, so nobody else than who runs it anyway sees more than its own directory tells.
             file.write_text(text)
-            file.chmod(0o755 if file.name in _PROGRAMS else 0o644)
+            # The supervisor alone starts them, and values of the environment are in there.
+            file.chmod(0o700 if file.name in _PROGRAMS else 0o644)
     for top, directories, names in os.walk(where):
         for name in (".", *directories, *names):
             os.chown(Path(top) / name, uid, uid, follow_symlinks=False)
