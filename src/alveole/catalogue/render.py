@@ -254,6 +254,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         of = getattr(obj, "__self__", None)
         return obj is _range or (isinstance(of, str) and getattr(obj, "__name__", "") in _TEXT)
 
+    def call(self, context: Any, called: Any, /, *args: Any, **options: Any) -> Any:
+        if isinstance(called, jinja2.Undefined):
+            str(called)
+        if not self.is_safe_callable(called):
+            raise SecurityError("only range() and some methods of texts can be called: " + ", ".join(sorted(_TEXT)))
+        return super().call(context, called, *args, **options)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if isinstance(left, Quoted) or isinstance(right, Quoted):
             raise SecurityError("a quoted value is joined with another: join first, quote last")
