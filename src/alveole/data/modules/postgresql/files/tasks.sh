@@ -19,7 +19,9 @@ prepare)
     # An initdb that was cut short leaves files without the last one.
     rm -rf "$data" "$data.new"
     "$bin/initdb" -D "$data.new" -U postgres -E UTF8 --locale=C.UTF-8 \
-        --auth-local=peer --auth-host=reject --no-instructions
+        --auth-local=peer --auth-host=reject --no-instructions --no-sync >/dev/null
+    # Its thousand files at once instead of one by one.
+    sync -f "$data.new"
     mv "$data.new" "$data"
     ;;
 apply)
