@@ -98,11 +98,14 @@ def ask(here: Here, body: dict[str, Any]) -> dict[str, Any]:
     while True:
         found = here.client.send("POST", "/v1/modules/questions", {**body, "answers": answers})
         wrong = {_key(each): each for each in found["questions"] if each["answered"] and each["problem"]}
-        if early := [key for key in wrong if key not in typed]:
-            problems = [each for each in found["problems"] if each["field"] in {f"answers.{key}" for key in early}]
-            raise InvalidInput(problems=[Problem(**each) for each in problems])
+        problems = {each["field"]: Problem(**each) for each in found["problems"]}
+        said = {key: problems.get(f"answers.{key}", Problem("", wrong[key]["problem"])) for key in wrong}
+        if early := [said[key] for key in wrong if key not in typed]:
+            raise InvalidInput(problems=early)
         for key in wrong:
-            note(f"  {paint(clean(wrong[key]['problem']), 'red', sys.stderr)}")
+            about = said[key]
+            hint = f" ({clean(about.hint)})" if about.hint else ""
+            note(f"  {paint(clean(about.message) + hint, 'red', sys.stderr)}")
             del answers[key]
             typed.discard(key)
         if wrong:
