@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from modkit import ModuleSites
 
+import registrykit
 from instance import Instance
 
 #: A base may have to be built first: packages are fetched, and two cores do it.
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def alveole() -> Iterator[Instance]:
-    with Instance() as made:
+    with Instance(more=registrykit.settings()) as made:
         yield made
 
 

@@ -231,8 +231,12 @@ class ModuleSite:
     def pids(self) -> dict[str, int]:
         """The main process of each service, by name: what the supervisor started, whichever program it became."""
         script = 'for d in /run/services/[!_.]*; do echo "${d##*/} $(s6-svstat -o pid "$d")"; done'
-        out = self.run("/bin/sh", "-c", script, user=0)
-        return {name: int(pid) for name, pid in (line.split() for line in out.splitlines()) if pid != "-1"}
+        # Only its own user sees into the supervisor: root where there are several users, else the site's.
+        for user in (0, None):
+            found = [line.split() for line in self.run("/bin/sh", "-c", script, user=user).splitlines()]
+            if found and all(len(words) == 2 for words in found):
+                return {name: int(pid) for name, pid in found if pid != "-1"}
+        raise AssertionError(f"the services of {self.name} cannot be seen: {found}")
 
 
 def _sets(answers: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,5 @@ once("$here/conf/users.auth.php", "# users.auth.php\n# <?php exit()?>\n# login:p
     . "{$given['admin']}:$hash:{$given['admin']}:$mail:admin,user\n");
 $rights = ['open' => [8, 8], 'members' => [1, 8], 'private' => [0, 8]][$given['access']];
 once("$here/conf/acl.auth.php", "# acl.auth.php\n# <?php exit()?>\n*\t@ALL\t{$rights[0]}\n*\t@user\t{$rights[1]}\n");
-// Between %% nothing is markup.
-$title = str_replace('%%', '%', $given['title']);
-once("$here/data/pages/start.txt", "====== %%$title%% ======\n");
+once("$here/data/pages/start.txt", "====== {$given['title']} ======\n");
 echo "DokuWiki is installed\n";

@@ -1,0 +1,39 @@
+"""Memcached: pages of two requests share values; on a port or a socket; nobody else reaches it."""
+
+from __future__ import annotations
+
+from modkit import ModuleSites, restarted
+from servicekit import shut
+
+PAGE = r"""<?php
+$place = getenv('MEMCACHED');
+$cache = new Memcached();
+if ($place[0] === '/') {
+    $cache->addServer($place, 0);
+} else {
+    [$host, $port] = explode(':', $place);
+    $cache->addServer($host, (int) $port);
+}
+if (isset($_POST['size'])) {
+    echo json_encode($cache->set('large', str_repeat('x', (int) $_POST['size'])));
+    exit;
+}
+$cache->add('hits', 0);
+echo json_encode(['hits' => $cache->increment('hits'), 'limit' => current($cache->getStats())['limit_maxbytes']]);
+"""
+
+
+def test_a_cache(site: ModuleSites) -> None:
+    it = site("redis", "memcached", "php", content={"index.php": PAGE}, memcached__memory="16M", item="512K")
+    other = site("nginx", stem="other")
+    assert [it.get("/").json["hits"] for _ in range(3)] == [1, 2, 3]
+    assert it.get("/").json["limit"] == 16 * 1024 * 1024
+    assert it.post("/", {"size": 400_000}).json is True
+    assert it.post("/", {"size": 600_000}).json is False
+    shut(it, 11211, other=other)
+    it.restart()
+    assert it.get("/").json["hits"] == 1, "a cache forgets"
+    # Its arguments changed, and where it listens is in everybody's environment.
+    assert "memcached" in restarted(it, listen="socket", optimisation="big", version="dev")
+    assert [it.get("/").json["hits"] for _ in range(2)] == [1, 2]
+    assert it.run("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/11211", status=1) == ""
