@@ -171,7 +171,17 @@ class _Planner:
         if wait:
             self.waiting.append(Waiting(item.id, wait))
             return None
-        return Step(item.id, action, item.digest, item.spec, reason)
+        # What runs may not even be able to read new files: those are for the instance that follows.
+        quiet = item.id.kind is Kind.CONFIG and self._another_workload()
+        return Step(item.id, action, item.digest, item.spec, reason, quiet=quiet)
+
+    def _another_workload(self) -> bool:
+        for id, item in self.desired.items():
+            if id.kind is Kind.WORKLOAD:
+                found = self.observed.get(id)
+                if found is None or found.digest != item.digest:
+                    return True
+        return False
 
     @staticmethod
     def _difference(item: Desired, found: Observed | None) -> tuple[Action, str, bool]:

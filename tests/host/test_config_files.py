@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,9 +45,9 @@ def config(number: int, *files: ConfigFile) -> ConfigSpec:
     return ConfigSpec(site_id(number), number, files)
 
 
-def step(files: ConfigFiles, spec: ConfigSpec, action: Action = Action.CREATE) -> Outcome:
+def step(files: ConfigFiles, spec: ConfigSpec, action: Action = Action.CREATE, *, quiet: bool = False) -> Outcome:
     id = ResourceId(Kind.CONFIG, spec.site, "config")
-    return files.apply(Step(id, action, stamp(spec), None if action is Action.DELETE else spec))
+    return files.apply(Step(id, action, stamp(spec), None if action is Action.DELETE else spec, quiet=quiet))
 
 
 def seen(files: ConfigFiles, number: int) -> Observed | None:
@@ -221,6 +221,27 @@ def test_links_in_the_way_lead_nowhere(machine: Cell, files: ConfigFiles) -> Non
     assert not Path(machine.settings.state, "php.conf").exists()
 
 
+def test_files_for_the_instance_that_follows(machine: Cell, files: ConfigFiles) -> None:
+    """An update: the old instance is left alone, also when it comes to be the one that stays."""
+    assert step(files, config(7, DB, PHP)).done
+    task = Task("tell", When.CHANGE, ("/bin/sh", "-c", "echo told"))
+    old = machine.must_start(workload(machine, 7, tasks=(task,)))
+    before = pids(machine, 7)
+    new = config(7, DB, msgspec.structs.replace(PHP, text="two"))
+    assert step(files, new, Action.REPLACE, quiet=True).done and codes(files, 7) == []
+    assert pids(machine, 7) == before and "told" not in machine.log(old)
+    other = machine.must_start(msgspec.structs.replace(old, slot=1, hostname="other"))
+    assert "php: two" in machine.log(old)
+    newest = config(7, DB, msgspec.structs.replace(PHP, text="two"), ConfigFile("more.conf", "x"))
+    assert step(files, newest, Action.REPLACE, quiet=True).done
+    assert machine.stop(other).done
+    assert step(files, config(7, DB, PHP), Action.REPLACE).done
+    assert pids(machine, 7) == before, "it had read just that when it started"
+    assert step(files, new, Action.REPLACE).done
+    assert pids(machine, 7)["php"] != before["php"] and pids(machine, 7)["db"] == before["db"]
+    machine.stop(old)
+
+
 @pytest.mark.parametrize("point", ["config-remembered", "config-written", "config-refreshed"])
 def test_agent_killed_while_it_writes(machine: Cell, files: ConfigFiles, point: str) -> None:
     """Fault 3: whatever it was killed at, the next step ends with the new files and with processes that read them."""
@@ -256,7 +277,7 @@ def test_agent_killed_while_it_writes(machine: Cell, files: ConfigFiles, point: 
 
 def test_thousand_sites_are_looked_at_quickly(machine: Cell) -> None:
     class Nobody:
-        def refresh(self, site: str, processes: Collection[str], say: object = None) -> None:
+        def refresh(self, *_: object) -> None:
             return None
 
     sandbox = Sandbox()

@@ -7,7 +7,7 @@ import pytest
 
 from alveole.compile import compile_platform, compile_site
 from alveole.config import Settings
-from alveole.model.resource import Action, Defect, Desired, Kind, Observed, PromiseState, ResourceId
+from alveole.model.resource import Action, ConfigSpec, Defect, Desired, Kind, Observed, PromiseState, ResourceId
 from alveole.model.site import BUILT_IN_PLANS, Base, BaseKind, Process, Run, Site, Wanted
 from alveole.plan import Plan, all_kept, plan
 from alveole.testing import _uses
@@ -186,3 +186,17 @@ def test_held_is_told_and_not_tried() -> None:
 def test_stuck_is_said() -> None:
     found = {name: each for name, each in seen(desired()).items() if name.startswith(("storage", "certificate"))}
     assert run(desired(), found, context={}).stuck
+
+
+def test_files_for_an_instance_that_follows_are_written_quietly() -> None:
+    """What runs may not be able to read them: only the instance that is made over them does."""
+    config = ResourceId(Kind.CONFIG, "saaaaaaaaaaaa", "config")
+    work = ResourceId(Kind.WORKLOAD, "saaaaaaaaaaaa", "0")
+    spec = ConfigSpec("saaaaaaaaaaaa", 1, ())
+    both = (Desired(config, spec, "new"), Desired(work, spec, "work", (config,)))
+    for found, quiet in (("work", False), ("older", True), (None, True)):
+        observed = [Observed(config, "old", True)]
+        if found is not None:
+            observed.append(Observed(work, found, True))
+        steps = plan(both, observed, now=0.0, drain_seconds=1.0).steps
+        assert [(step.id, step.quiet) for step in steps] == [(config, quiet)]

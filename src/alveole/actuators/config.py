@@ -4,7 +4,7 @@ Written in place, each as a whole, so that a change of a file starts only the pr
 read it. ``stamp.json`` beside the files, out of the container's reach, remembers what was written:
 what differs from that was changed by hand and is never overwritten without a word. Which processes
 have to be started anew is remembered before the first file is written, so that a death in between
-loses none of them.
+loses none of them; what each instance has read is kept with the instance.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import InvalidInput, NotFound
 from alveole.failpoints import hit
-from alveole.host import configfiles, instances, mounts, paths
+from alveole.host import configfiles, configstamp, instances, mounts, paths
+from alveole.host.configstamp import Readers, Record, Stamp
 from alveole.host.sandbox import Sandbox, as_root
 from alveole.host.tree import write_all
 from alveole.model.names import SiteId
@@ -47,32 +48,6 @@ NAME = "config"
 _HAND = "was changed by hand"
 
 
-class Record(msgspec.Struct, frozen=True):
-    """A file as it was written last."""
-
-    sha256: str
-    uid: int
-    mode: int
-    restarts: tuple[str, ...]
-    mark: tuple[int, ...]
-    """See :func:`alveole.host.configfiles.mark`; while it is the same, nobody has touched the file."""
-
-
-class Stamp(msgspec.Struct, frozen=True):
-    digest: str
-    number: int
-    files: dict[str, Record] = {}
-    changed: bool = False
-    """Whether change tasks are still to be run, and ``pending`` to be started anew."""
-    pending: tuple[str, ...] = ()
-    writing: dict[str, str] = {}
-    """Digests of what was being written when this was noted: found later, they are nobody's hand."""
-
-    def knows(self, path: str, sha256: str) -> bool:
-        """Whether content of ``path`` was written by us."""
-        return sha256 == self.writing.get(path) or (path in self.files and sha256 == self.files[path].sha256)
-
-
 class _State(msgspec.Struct, frozen=True):
     """A file as it lies there now. ``sha256`` is empty for what is no plain file."""
 
@@ -91,12 +66,13 @@ class Failure(Protocol):
 
 
 class Instances(Protocol):
-    """What is asked of the back end: run the change tasks of a site and start some of its processes anew."""
+    """What is asked of the back end: run change tasks, and start anew who has read something else than ``readers``."""
 
-    def refresh(self, site: SiteId, processes: Collection[str], say: Say = quiet) -> Failure | None: ...
+    def refresh(
+        self, site: SiteId, readers: Readers, forced: Collection[str] = (), say: Say = quiet
+    ) -> Failure | None: ...
 
 
-_stamps: msgspec.json.Decoder[Stamp] = msgspec.json.Decoder(Stamp)
 _states: msgspec.json.Decoder[dict[str, _State]] = msgspec.json.Decoder(dict[str, _State])
 _Seen = dict[str, tuple[tuple[int, ...], str]]
 
@@ -194,11 +170,11 @@ class ConfigFiles:
                 raise InvalidInput(f"{step.action} {step.id} needs a specification", field="step.spec")
             self._busy.add(site)
             try:
-                return self._keep(step.spec, step.digest, say)
+                return self._keep(step.spec, step, say)
             finally:
                 self._busy.discard(site)
 
-    def _keep(self, spec: ConfigSpec, digest: str, say: Say) -> Outcome:
+    def _keep(self, spec: ConfigSpec, step: Step, say: Say) -> Outcome:
         try:
             stamp = self._load(spec.site)
         except msgspec.DecodeError:
@@ -209,64 +185,66 @@ class ConfigFiles:
         states = self._states(spec.site, spec.number, wanted)
         write: list[ConfigFile] = []
         records: dict[str, Record] = {}
-        restarts: set[str] = set()
+        forced = set(before.forced)
         for path, file in wanted.items():
             record, state = before.files.get(path), states.get(path)
             sha256 = hashlib.sha256(file.text.encode()).hexdigest()
             mark = state.mark if state is not None else ()
             records[path] = Record(sha256, file.uid, file.mode, file.restarts, mark)
-            same = state is not None and state.sha256 == sha256
-            if same and state is not None and (state.uid, state.mode) == (file.uid, file.mode):
+            if state is not None and state.sha256 == sha256:
+                if not before.knows(path, sha256) and stamp is not None:
+                    # What somebody typed is wanted by now: who reads it may have started before that.
+                    forced.update(file.restarts)
+                if (state.uid, state.mode) != (file.uid, file.mode):
+                    write.append(file)
+            elif state is not None and stamp is not None and not before.knows(path, state.sha256):
                 if record is None or record.sha256 != sha256:
-                    restarts.update(file.restarts)
-                continue
-            by_hand = state is not None and not same and not before.knows(path, state.sha256)
-            if by_hand and stamp is not None:
-                if record is not None and record.sha256 == sha256:
-                    records[path] = msgspec.structs.replace(record, restarts=file.restarts)
-                    continue  # a defect that is told: it stays until somebody decides
-                return Outcome(False, f"{path} {_HAND}", temporary=False)
-            write.append(file)
-            if record is not None and record.sha256 == sha256 and path not in before.writing:
-                continue  # back to what the processes have read already
-            restarts.update(file.restarts)
+                    return Outcome(False, f"{path} {_HAND}", temporary=False)
+                # A defect that is told: it stays until somebody decides.
+                records[path] = msgspec.structs.replace(record, restarts=file.restarts)
+            else:
+                write.append(file)
         gone = [path for path in before.files if path not in wanted]
-        remove = []
-        for path, state in self._states(spec.site, spec.number, gone).items():
-            if before.knows(path, state.sha256):
-                remove.append(path)
-            restarts.update(before.files[path].restarts)
-        return self._carry_out(spec, digest, before, write, remove, records, restarts, say)
+        left = self._states(spec.site, spec.number, gone)
+        remove = [path for path, state in left.items() if before.knows(path, state.sha256)]
+        done = Stamp(step.digest, spec.number, records)
+        changed = before.changed or bool(forced) or done.readers() != before.readers() or before.digest != step.digest
+        between = msgspec.structs.replace(
+            before,
+            digest="",  # what is half done is neither the old nor the new
+            changed=changed,
+            forced=tuple(sorted(forced)),
+            writing=before.writing | {each.path: records[each.path].sha256 for each in write},
+        )
+        return self._carry_out(spec, between, done, write, remove, say, quietly=step.quiet)
 
     def _carry_out(
         self,
         spec: ConfigSpec,
-        digest: str,
-        before: Stamp,
+        between: Stamp,
+        done: Stamp,
         write: list[ConfigFile],
         remove: list[str],
-        records: dict[str, Record],
-        restarts: set[str],
         say: Say,
+        *,
+        quietly: bool,
     ) -> Outcome:
-        changed = before.changed or bool(restarts or remove) or (bool(write) and before.digest != digest)
-        pending = tuple(sorted(restarts | set(before.pending)))
-        if changed or write:
-            # Without a digest of its own: what is half done is neither the old nor the new.
-            writing = before.writing | {each.path: records[each.path].sha256 for each in write}
-            between = msgspec.structs.replace(before, digest="", changed=changed, pending=pending, writing=writing)
+        if between.changed or write:
             self._save(spec.site, between)
         hit("config-remembered")
         marks = self._write(spec, write, remove)
         hit("config-written")
-        records = {
-            path: msgspec.structs.replace(record, mark=marks.get(path, record.mark)) for path, record in records.items()
+        files = {
+            path: msgspec.structs.replace(record, mark=marks.get(path, record.mark))
+            for path, record in done.files.items()
         }
+        done = msgspec.structs.replace(done, files=files)
         self._looked.pop(spec.site, None)
-        done = Stamp(digest, spec.number, records)
-        if changed:
-            self._save(spec.site, msgspec.structs.replace(done, digest="", changed=True, pending=pending))
-            failure = self._running.refresh(spec.site, pending, say)
+        if between.changed and not quietly:
+            self._save(
+                spec.site, msgspec.structs.replace(done, digest="", changed=between.changed, forced=between.forced)
+            )
+            failure = self._running.refresh(spec.site, done.readers(), between.forced, say)
             if failure is not None:
                 return Outcome(False, failure.message, tail=failure.tail)
             hit("config-refreshed")
@@ -343,8 +321,8 @@ class ConfigFiles:
             if not touched:
                 return
             restarts = {name for path in touched for name in stamp.files[path].restarts}
-            pending = tuple(sorted(restarts | set(stamp.pending)))
-            self._save(site, msgspec.structs.replace(stamp, changed=True, pending=pending))
+            forced = tuple(sorted(restarts.union(stamp.forced)))
+            self._save(site, msgspec.structs.replace(stamp, changed=True, forced=forced))
             self._write(ConfigSpec(site, number, ()), [], touched)
 
     def _delete(self, site: str) -> None:
@@ -370,7 +348,7 @@ class ConfigFiles:
         key = (info.st_ino, info.st_mtime_ns, info.st_size)
         known = self._read.get(site)
         if known is None or known[0] != key:
-            known = self._read[site] = (key, _stamps.decode(Path(file).read_bytes()))
+            known = self._read[site] = (key, configstamp.stamps.decode(Path(file).read_bytes()))
         return known[1]
 
     def _save(self, site: str, stamp: Stamp) -> None:

@@ -285,6 +285,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why, for the journal: ``"missing"``, ``"differs"``, or the causes of the defects."""
     grace_seconds: float = 0.0
     """A delete waits this long before it ends what may still be answering."""
+    quiet: bool = False
+    """Of configuration files: the instance is about to be made anew, so nothing that runs takes them over."""
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

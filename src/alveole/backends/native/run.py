@@ -33,7 +33,7 @@ from alveole.backends.native.watch import Watch, reap
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, StepFailed
 from alveole.failpoints import hit
-from alveole.host import bases, disk, instances, mounts, paths, runtime, seccomp, userns
+from alveole.host import bases, configstamp, disk, instances, mounts, paths, runtime, seccomp, userns
 from alveole.host.cgroups import Cgroups
 from alveole.host.instances import Ended, State
 from alveole.host.output import Output
@@ -344,6 +344,9 @@ class NativeBackend:
             file.write_text(text)
             file.chmod(0o644)
         instances.write(directory / "config.json", msgspec.json.encode(bundle.config))
+        if spec.config:
+            readers = configstamp.readers_now(self.settings, spec.site)
+            configstamp.note_read_by(self.settings, spec.site, spec.slot, readers)
         if bundle.services:
             uid = self.settings.uid_start(spec.number) + bundle.config.process.user.uid
             services.write(place / "services", bundle.services, uid)

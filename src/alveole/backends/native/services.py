@@ -23,7 +23,8 @@ from alveole.backends.native import lower, supervise
 from alveole.backends.native.supervise import Service
 from alveole.config import Settings
 from alveole.errors import StepFailed, Temporary
-from alveole.host import bases, instances, mounts, paths, runtime, syscalls
+from alveole.host import bases, configstamp, instances, mounts, paths, runtime, syscalls
+from alveole.host.configstamp import Readers
 from alveole.host.instances import State
 from alveole.host.output import Output
 from alveole.model.resource import WorkloadSpec
@@ -100,20 +101,36 @@ class Inside:
         self._machine = machine
         self._lock = lock
 
-    def refresh(self, site: str, processes: Collection[str], say: Say = quiet) -> Failure | None:
-        """Run the change tasks of every instance that is ready, and start ``processes`` in it anew."""
+    def refresh(self, site: str, readers: Readers, forced: Collection[str] = (), say: Say = quiet) -> Failure | None:
+        """Run the change tasks of every instance that is ready, and start anew who has read something else.
+
+        ``readers``: what each process reads now; ``forced``: processes that start anew in any case.
+        """
         with self._lock(site):
             for state in self._running(site):
-                if not state.spec.config or not state.ready:
-                    continue
-                if failure := self._tasks(state, When.CHANGE, say):
+                if state.spec.config and state.ready and (failure := self._refresh_one(state, readers, forced, say)):
                     return failure
-                names = [each.name for each in supervise.in_order(state.spec) if each.name in processes]
-                if names:
-                    say(f"starting {', '.join(names)} anew", None)
-                    seconds = supervise.restart_seconds(state.spec, names)
-                    if failure := self._call(state, ("restart", *names), seconds):
-                        return failure
+        return None
+
+    def _refresh_one(self, state: State, readers: Readers, forced: Collection[str], say: Say) -> Failure | None:
+        if failure := self._tasks(state, When.CHANGE, say):
+            return failure
+        site, slot = state.spec.site, state.spec.slot
+        before = configstamp.read_by(self._settings, site, slot)
+        names = [
+            each.name
+            for each in supervise.in_order(state.spec)
+            if each.name in forced or before.get(each.name, {}) != readers.get(each.name, {})
+        ]
+        if names:
+            # Noted before: what has been asked to start anew may have read anything.
+            unsure = {name: files for name, files in before.items() if name not in names}
+            configstamp.note_read_by(self._settings, site, slot, unsure | {name: {"": ""} for name in names})
+            say(f"starting {', '.join(names)} anew", None)
+            seconds = supervise.restart_seconds(state.spec, names)
+            if failure := self._call(state, ("restart", *names), seconds):
+                return failure
+            configstamp.note_read_by(self._settings, site, slot, readers)
         return None
 
     @contextmanager
