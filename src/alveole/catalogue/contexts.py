@@ -414,7 +414,7 @@ def _flow(text: _Text, format: Format) -> Iterator[Misplaced]:
         block=("/*", "*/") if json else None,
         escapes="'\"`" if json else '"',
     )
-    begins, ends = (":[,{=(", ",]};)") if json else (":[,{=.?-", ",]}:#=.")
+    begins, ends = (":[,{=(", ",]}:;)") if json else (":[,{=.?-", ",]}:#=.")
     for place, state in found:
         wrong = _wrong(text, place, state)
         before, after = text.line_before(place).rstrip(), text.line_after(place).lstrip()

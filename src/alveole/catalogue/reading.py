@@ -181,15 +181,15 @@ def _manifest(reading: Reading) -> Manifest | None:
         at = re.search(r"line (\d+)", str(error))
         reading.add("", f"is not TOML: {error}", line=int(at.group(1)) if at else 0)
         return None
-    before = len(reading.findings)
-    convert(raw, Manifest, "", reading)
-    if len(reading.findings) > before:
+    try:
+        return msgspec.convert(raw, Manifest)
+    except msgspec.ValidationError:
+        convert(raw, Manifest, "", reading)
         return None
-    return msgspec.convert(raw, Manifest)
 
 
 def convert(raw: Any, kind: Any, key: str, reading: Reading) -> None:
-    """Say all that keeps ``raw`` from being a ``kind``: msgspec itself stops at the first."""
+    """Say all that keeps ``raw`` from being a ``kind``: msgspec itself is quick, and stops at the first."""
     struct = _struct(kind)
     if struct is not None and isinstance(raw, dict):
         fields = {each.encode_name: each for each in msgspec.structs.fields(struct)}

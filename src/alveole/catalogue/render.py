@@ -213,14 +213,21 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise _Failed(f"cannot be written as {self.printed_format}: {error}", value) from None
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        return self.limited(super()._parse(source, name, filename))
+
+    def preprocess(self, source: str, name: str | None = None, filename: str | None = None) -> str:
         if len(source) > MOST_SOURCE:
             raise jinja2.TemplateSyntaxError(f"is longer than {MOST_SOURCE:,} characters", 1)
-        return self.limited(super()._parse(source, name, filename))
+        return super().preprocess(source, name, filename)
 
     def checked(self, tree: nodes.Template) -> nodes.Template:
         """``tree``, which holds only what is part of the language. Raises ``TemplateSyntaxError``."""
         for node in tree.find_all(nodes.Node):
             _check_node(node)
+            if isinstance(node, nodes.Filter | nodes.Test):
+                kind, known = ("filter", self.filters) if isinstance(node, nodes.Filter) else ("test", self.tests)
+                if node.name not in known or node.name.startswith("_"):
+                    raise jinja2.TemplateSyntaxError(f"there is no {kind} {node.name!r}", node.lineno)
         return tree
 
     def limited(self, tree: nodes.Template) -> nodes.Template:
@@ -324,14 +331,18 @@ def _compiled(format: Format | None, source: str) -> jinja2.Template:
     return _sandbox(format).from_string(source)
 
 
-@functools.lru_cache(maxsize=2048)
-def _expression(source: str) -> jinja2.Template:
-    box = _sandbox(None)
+def _parsed(box: Sandbox, source: str) -> nodes.Expr:
     parser = Parser(box, source, state="variable")
     tree = parser.parse_expression()
     if not parser.stream.eos:
         raise jinja2.TemplateSyntaxError("something follows the expression", parser.stream.current.lineno)
-    result = nodes.Assign(nodes.Name("result", "store", lineno=1), tree, lineno=1)
+    return tree
+
+
+@functools.lru_cache(maxsize=2048)
+def _expression(source: str) -> jinja2.Template:
+    box = _sandbox(None)
+    result = nodes.Assign(nodes.Name("result", "store", lineno=1), _parsed(box, source), lineno=1)
     return box.from_string(box.limited(nodes.Template([result], lineno=1)))
 
 
@@ -394,15 +405,11 @@ def holds(source: str, variables: Mapping[str, object]) -> bool:
     return not source or bool(evaluate(source, variables))
 
 
+@functools.lru_cache(maxsize=8)
 def parse(source: str, format: Format | None) -> nodes.Template:
-    """The tree of a template, for who looks at it. Raises :class:`RenderError`."""
+    """The tree of a template, for who looks at it and changes nothing. Raises :class:`RenderError`."""
     box = _sandbox(format)
-
-    def work() -> nodes.Template:
-        _compiled(format, source)  # finds unknown filters too
-        return box.checked(Parser(box, source).parse())
-
-    return _guarded(work)
+    return _guarded(lambda: box.checked(Parser(box, source).parse()))
 
 
 def parse_expression(source: str) -> nodes.Template:
@@ -410,11 +417,9 @@ def parse_expression(source: str) -> nodes.Template:
     box = _sandbox(None)
 
     def work() -> nodes.Template:
-        _expression(source)
-        tree = Parser(box, source, state="variable").parse_expression()
-        printed = nodes.Template([nodes.Output([tree], lineno=1)], lineno=1)
+        printed = nodes.Template([nodes.Output([_parsed(box, source)], lineno=1)], lineno=1)
         printed.set_environment(box)
-        return printed
+        return box.checked(printed)
 
     return _guarded(work)
 

@@ -69,6 +69,9 @@ def read_folder(folder: Path, origin: str, *, roots_only: bool) -> tuple[list[Mo
     except OSError:
         return modules, aside
     for each in found:
+        if each.is_symlink():
+            aside[each.name] = "it is a link: a module is a folder"
+            continue
         if not each.is_dir():
             continue
         try:
