@@ -19,7 +19,7 @@ import msgspec
 
 from alveole.backends.base import Say, Session, quiet
 from alveole.backends.native import exec as native_exec
-from alveole.backends.native import lower, supervise
+from alveole.backends.native import lower, ready, supervise
 from alveole.backends.native.supervise import Service
 from alveole.config import Settings
 from alveole.errors import StepFailed, Temporary
@@ -32,6 +32,8 @@ from alveole.model.site import When
 
 #: What of a program's output is kept for the journal.
 TAIL_BYTES, TAIL_LINES = 16_384, 20
+#: So many ends after a start anew are not those of a process that will answer.
+DEATHS = 3
 _PROGRAMS = frozenset({"run", "finish", "check", "SIGTERM"})
 
 
@@ -55,6 +57,12 @@ def write(where: Path, found: tuple[Service, ...], uid: int) -> None:
 def is_up(place: Path) -> bool:
     """Whether everything of the instance at ``place`` was started once."""
     return os.path.lexists(place / "services" / supervise.UP)
+
+
+def _deaths(place: Path, name: str) -> int:
+    """How often a process has ended by itself since it was last asked to start anew."""
+    count = _plain_text(place / "services" / name / "deaths").partition(" ")[0]
+    return int(count) if count.isdecimal() else 0
 
 
 def ensure_state(settings: Settings, spec: WorkloadSpec) -> None:
@@ -128,9 +136,33 @@ class Inside:
             configstamp.note_read_by(self._settings, site, slot, unsure | {name: {"": ""} for name in names})
             say(f"starting {', '.join(names)} anew", None)
             seconds = supervise.restart_seconds(state.spec, names)
-            if failure := self._call(state, ("restart", *names), seconds):
+            failure = self._call(state, ("restart", *names), seconds) or self._answers_again(state, names)
+            if failure:
                 return failure
             configstamp.note_read_by(self._settings, site, slot, readers)
+        return None
+
+    def _answers_again(self, state: State, names: Collection[str]) -> Failure | None:
+        """Wait until the site answers as it must when it starts; not for one that ends again and again."""
+        place = paths.instance(self._settings, state.spec.site, state.spec.slot)
+        dying: list[str] = []
+
+        def cancelled() -> bool:
+            dying[:] = [name for name in names if _deaths(place, name) >= DEATHS]
+            return bool(dying)
+
+        pidfd = instances.open_process(state.pid, state.started)
+        try:
+            if pidfd is None:
+                return Failure("the instance ended")
+            ready.wait(self._settings, state.spec, pidfd, cancelled)
+        except ready.NotReady as error:
+            what = f"process {dying[0]} ends again and again" if dying else f"{', '.join(names)}: {error}"
+            return Failure(what, self._output.tail(state.spec.site))
+        finally:
+            if pidfd is not None:
+                os.close(pidfd)
+        mounts.open_to_group(paths.web_socket(self._settings, state.spec.site, state.spec.slot))
         return None
 
     @contextmanager
