@@ -204,6 +204,10 @@ class ModuleSite:
         """``site configure``; ``title="x"`` is ``--set title=x``, ``wordpress__title`` names the module."""
         return self.cli("configure", *words, *_sets(answers), "--yes")
 
+    def refused(self, **answers: Any) -> Any:
+        """The document with which ``site configure`` refuses these answers (status 2)."""
+        return self.cli("configure", *_sets(answers), "--yes", "--json", status=2).json
+
     def run(self, *argv: str, user: int | None = None, input: str = "", status: int = 0) -> str:
         """Run a program inside; what it printed."""
         who = ("--user", str(user)) if user is not None else ()

@@ -71,7 +71,7 @@ def test_answers_that_would_break_out(site: ModuleSites) -> None:
     for title in HOSTILE[2:]:
         assert restarted(it, title=title) == set(), "an answer that is in the database starts nothing anew"
         assert it.get("/index.php?rest_route=/").json["name"].replace("&#039;", "'") == title
-    refused = it.configure_refused(title="two\nlines")
+    refused = it.refused(title="two\nlines")
     assert "title" in json.dumps(refused)
 
 
