@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from alveole.agent.protocol import ArchiveFormat
 from alveole.errors import AlveoleError, Problem
 from alveole.model.change import Change, ChangeState, Event
-from alveole.model.site import Site
+from alveole.model.site import Base, Site
 from alveole.requests import AddSource
 from alveole.store import Store, Transaction, new_id
 from alveole.tables import changes, events
@@ -53,6 +53,10 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """Configuration files whose hand-made text is to go."""
     source: AddSource | None = None
     build_network: bool | None = None
+    bases: tuple[str, ...] = ()
+    """Keys of the bases that it is about."""
+    renewed: dict[str, Base] = {}
+    """Which base came out of each that was renewed so far, by the key of the old one."""
 
 
 class Live:

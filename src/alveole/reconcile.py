@@ -98,6 +98,8 @@ class Reconciler:
         self.agent_answers = False
         self.looks: dict[str, Look] = {}
         self.host_base: Base | None = None
+        self.clones: set[str] = set()
+        """Ids of what an upgrade tries: no site of anybody, and no orphan."""
         self._platform: Mapping[ResourceId, Observed] = {}
         self._compiled: dict[str, _Compiled] = {}
         self._mutex = threading.Lock()
@@ -143,6 +145,10 @@ class Reconciler:
     @property
     def stopping(self) -> bool:
         return self._stopping.is_set()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, at the most until :meth:`stop`."""
+        self._stopping.wait(seconds)
 
     def _spawn(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=name, daemon=True)
@@ -285,7 +291,7 @@ class Reconciler:
                 continue
             self.looks[stored.site.id] = self._look(stored.site.id, compiled.desired, found, unknown)[1]
             self.trigger(stored.site.id)
-        for scope in scopes.keys() - self.store.damaged.keys():
+        for scope in scopes.keys() - self.store.damaged.keys() - self.clones:
             self.trigger(scope)
 
     def _check_platform(self, found: Sequence[Observed], unknown: Mapping[Kind, str]) -> None:
@@ -366,7 +372,8 @@ class Reconciler:
         hit("reconcile.after-step")
         self.backoff.record(step, outcome)
         if outcome.done:
-            live.say(f"{step.action} {what}: {step.reason}", resource=what, seconds=outcome.seconds)
+            told = f"; {outcome.message}" if outcome.message else ""
+            live.say(f"{step.action} {what}: {step.reason}{told}", resource=what, seconds=outcome.seconds)
         else:
             live.say(f"{step.action} {what} failed: {outcome.message}", level="error", resource=what)
             for line in outcome.tail:
@@ -385,7 +392,7 @@ class Reconciler:
 
     def keep_site(self, site_id: str) -> None:
         """Passes over one site, until nothing is to be done or it must wait."""
-        if site_id in self.store.damaged:
+        if site_id in self.store.damaged or site_id in self.clones:
             return
         with self.lock(site_id):
             stored = self.store.sites.get(site_id)

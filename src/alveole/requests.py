@@ -207,6 +207,21 @@ class ImportImage(Body, frozen=True, kw_only=True):
     upload: str
 
 
+class NameBases(Body, frozen=True, kw_only=True):
+    """``bases``: keys, labels or digests. None: all."""
+
+    bases: tuple[str, ...] = ()
+
+
+class UpgradeBases(NameBases, frozen=True, kw_only=True):
+    """None named: all bases of packages that a site uses."""
+
+
+class PruneBases(Body, frozen=True, kw_only=True):
+    keep: tuple[str, ...] = ()
+    """Keys, labels or digests of unused bases that stay all the same."""
+
+
 class CreateBackup(Body, frozen=True, kw_only=True):
     site: str
 

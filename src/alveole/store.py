@@ -182,6 +182,13 @@ class Store:
             query = sa.select(tables.names.c.site_id).where(tables.names.c.name == name)
             return connection.execute(query).scalar()
 
+    def stray_leases(self) -> tuple[tuple[int, str], ...]:
+        """Numbers, and the ids they were given to, that belong to no site's row."""
+        table = tables.leases
+        query = sa.select(table.c.number, table.c.site_id).where(table.c.site_id.not_in(sa.select(tables.sites.c.id)))
+        with self.read() as connection:
+            return tuple((row.number, row.site_id) for row in connection.execute(query))
+
     def releases(self, site_id: str) -> tuple[Release, ...]:
         """Newest first."""
         table = tables.releases
@@ -262,6 +269,9 @@ class Transaction:
             )
         self.connection.execute(sa.insert(tables.leases).values(number=number, site_id=site_id))
         return number
+
+    def end_lease(self, site_id: str) -> None:
+        self.connection.execute(sa.delete(tables.leases).where(tables.leases.c.site_id == site_id))
 
     def insert_site(self, site: Site, names: tuple[str, ...], pending: str = "") -> None:
         document = _text(site)

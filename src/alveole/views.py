@@ -303,6 +303,15 @@ class PlanView(View, frozen=True, kw_only=True):
     """How many sites have it."""
 
 
+class PackageView(View, frozen=True, kw_only=True):
+    """``before`` is empty for a package that comes, ``after`` for one that goes."""
+
+    name: str
+    before: str
+    after: str
+    security: bool
+
+
 class BaseView(View, frozen=True, kw_only=True):
     key: str
     kind: str
@@ -312,6 +321,32 @@ class BaseView(View, frozen=True, kw_only=True):
     ready: bool
     sites: int
     created_at: float
+    site_names: tuple[str, ...] = ()
+    bytes: int | None = None
+    """What its own files take; not those of ``lower``. ``None``: it is not built."""
+    lower: str | None = None
+    """Key of the base that it is a layer over."""
+    damage: str = ""
+    """What of it is not as it was made; empty: nothing that is known."""
+    verified_at: float | None = None
+    """When its files were last compared with their digests and found sound."""
+    updates: int | None = None
+    """Packages that an upgrade would change, by the package lists of ``checked_at``."""
+    security_updates: int | None = None
+    checked_at: float | None = None
+    changes: tuple[PackageView, ...] = ()
+    installed: dict[str, str] = {}
+    """Package to version; only when one base is shown."""
+
+
+class UpgradeView(View, frozen=True, kw_only=True):
+    """What the upgrade of a base would do. No change: there is nothing newer."""
+
+    key: str
+    label: str
+    changes: tuple[PackageView, ...]
+    sites: tuple[str, ...]
+    """The sites that would be tried and switched, in this order."""
 
 
 class BackupView(View, frozen=True, kw_only=True):

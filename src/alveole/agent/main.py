@@ -48,6 +48,8 @@ from alveole.model.site import Release
 
 log = logging.getLogger("alveole.agent")
 _ROTATE_SECONDS = 30.0
+#: Package lists of the same request are taken for those of now.
+_LISTS_SECONDS = 600.0
 
 
 def run_agent(settings: Settings, ready: Callable[[], None]) -> None:
@@ -168,7 +170,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.DropBase: lambda r, _f, _s: bases.drop(r.key),
         protocol.ListBases: lambda r, _f, _s: care.list(r.key),
         protocol.VerifyBase: lambda r, _f, s: care.verify(r.key, s),
-        protocol.CheckBase: lambda r, _f, s: care.check(r.key, s),
+        protocol.CheckBase: lambda r, _f, s: care.check(r.key, s, fresh_seconds=0.0 if r.fetch else _LISTS_SECONDS),
         protocol.RenewBase: lambda r, _f, s: care.renew(r.key, s),
         protocol.CloneSite: lambda r, _f, s: trials.clone(r, s),
         protocol.CheckHealth: lambda r, _f, _s: trials.check(r),

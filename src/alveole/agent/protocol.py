@@ -155,9 +155,10 @@ class VerifyBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="v
 
 
 class CheckBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="check-base"):
-    """→ ``tuple[PackageChange, ...]``: what updates would change. The package lists are fetched for it."""
+    """→ ``tuple[PackageChange, ...]``: what updates would change, by lists fetched for it (``fetch``)."""
 
     key: BaseKey
+    fetch: bool = True
 
 
 class RenewBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="renew-base"):

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from alveole import requests as ask
 from alveole import views
-from alveole.api import uploads
+from alveole.api import streams, uploads
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.schema import accepted, described
@@ -94,6 +94,48 @@ async def delete_plan(request: Request, caller: Caller, plan: str) -> Response:
 )
 async def list_bases(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_bases, caller))
+
+
+@router.get("/bases/{base}", tags=["bases"], **described("Show a base", views.BaseView, errors=(404,)))
+async def show_base(request: Request, caller: Caller, base: str) -> Response:
+    """With every package it holds, and what an update would change by the lists that are here."""
+    return json(await run_in_threadpool(services(request).show_base, caller, base))
+
+
+@router.post("/bases/verify", tags=["bases"], **accepted("Compare the files of bases", body=ask.NameBases))
+async def verify_bases(
+    request: Request, caller: Caller, key: Key, wanted: Annotated[ask.NameBases, Depends(body(ask.NameBases))]
+) -> Response:
+    """Every file with its digest. The change fails, and names the files, when one is not as it was made."""
+    return change_accepted(await run_in_threadpool(services(request).verify_bases, caller, wanted, key=key))
+
+
+@router.post("/bases/upgrade", tags=["bases"], **accepted("Upgrade bases", body=ask.UpgradeBases, errors=(507,)))
+async def upgrade_bases(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    wanted: Annotated[ask.UpgradeBases, Depends(body(ask.UpgradeBases))],
+    dry_run: Annotated[bool, Query(description="Only say what would change (200, list of UpgradeView).")] = False,
+) -> Response:
+    """Make each base anew with all updates, try a copy of every site of it, and switch one site after the other.
+    The first failure ends it, with that site and those after it on the old base."""
+    if dry_run:
+        return json(await streams.in_waiting(services(request).preview_upgrade, caller, wanted))
+    return change_accepted(await run_in_threadpool(services(request).upgrade_bases, caller, wanted, key=key))
+
+
+@router.post("/bases/prune", tags=["bases"], **accepted("Drop the bases that no site uses", body=ask.PruneBases))
+async def prune_bases(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    wanted: Annotated[ask.PruneBases, Depends(body(ask.PruneBases))],
+    dry_run: Annotated[bool, Query(description="Only say which would go (200, list of BaseView).")] = False,
+) -> Response:
+    if dry_run:
+        return json(await run_in_threadpool(services(request).preview_prune, caller, wanted))
+    return change_accepted(await run_in_threadpool(services(request).prune_bases, caller, wanted, key=key))
 
 
 @router.post("/images", tags=["bases"], **accepted("Import an OCI image", body=ask.ImportImage, errors=(507,)))

@@ -8,8 +8,8 @@ import click
 
 from alveole.cli import follow
 from alveole.cli.client import segment
-from alveole.cli.output import emit, note, say, table, when
-from alveole.cli.verbs import Here, Tree, complete, verb
+from alveole.cli.output import emit, fields, note, paint, say, size, table, when
+from alveole.cli.verbs import Here, Tree, complete, interactive, verb
 from alveole.errors import InvalidInput
 from alveole.text import clean
 
@@ -17,6 +17,12 @@ from alveole.text import clean
 @click.group("base", cls=Tree)
 def group() -> None:
     """Shared root file systems."""
+
+
+#: Package lists are fetched for an answer, and compared for each base.
+_LISTS_SECONDS = 600.0
+_one = click.argument("base", metavar="KEY", shell_complete=complete("/v1/bases", "key"))
+_some = click.argument("bases", metavar="[KEY]...", nargs=-1, shell_complete=complete("/v1/bases", "key"))
 
 
 @click.group("image", cls=Tree)
@@ -34,24 +40,175 @@ def _print(here: Here, bases: list[dict[str, Any]], none: str) -> None:
     rows = [
         (
             clean(base["key"]),
-            "yes" if base["ready"] else "no",
+            paint("damaged", "red") if base["damage"] else "yes" if base["ready"] else "no",
             str(base["sites"]),
+            size(base["bytes"]) if base["bytes"] is not None else "-",
+            clean(base["lower"] or "-")[:13],
+            _waiting(base),
             when(base["created_at"] or None, short=True),
             clean(base["label"]),
         )
         for base in bases
     ]
-    table(("KEY", "READY", "SITES", "SINCE", "WHAT"), rows, right="SITES")
+    table(("KEY", "READY", "SITES", "SIZE", "OVER", "UPDATES", "SINCE", "WHAT"), rows, right="SITES SIZE")
 
 
-@verb(group, "list", examples=["alveole base list"])
+def _waiting(base: dict[str, Any]) -> str:
+    if base["updates"] is None:
+        return "-"
+    security = base["security_updates"]
+    return f"{base['updates']} ({security} security)" if security else str(base["updates"])
+
+
+@verb(group, "list", examples=["alveole base list", "alveole base list --json"])
 def list_(here: Here) -> None:
-    """List bases: the host's, Debian with packages, images."""
+    """List bases: the host's, Debian with packages, images.
+
+    SIZE is what a base takes beside the one it lies OVER. UPDATES counts by the package lists of the last look.
+    """
     _print(here, here.client.get("/v1/bases"), "There is no base yet; the first site makes one.")
 
 
+@verb(group, "show", examples=["alveole base show debian-0123456789abcdef", "alveole base show debian+python3 --json"])
+@_one
+def show(here: Here, base: str) -> None:
+    """Show a base: its sites, its packages with their versions, the updates that wait for it."""
+    found = here.client.get(f"/v1/bases/{segment(base)}")
+    if here.json:
+        emit(found)
+        return
+    pairs = [
+        ("key", clean(found["key"])),
+        ("what", clean(found["label"])),
+        ("ready", "yes" if found["ready"] else "no"),
+        ("damage", paint(clean(found["damage"]), "red") if found["damage"] else "none known"),
+        ("compared", when(found["verified_at"])),
+        ("own size", size(found["bytes"]) if found["bytes"] is not None else "not built"),
+        ("lies over", clean(found["lower"] or "nothing")),
+        ("since", when(found["created_at"] or None)),
+        ("sites", clean(", ".join(found["site_names"])) or "none"),
+        ("updates", f"{_waiting(found)}, by the lists of {when(found['checked_at'])}"),
+    ]
+    fields(pairs)
+    for change in found["changes"]:
+        say(f"  {_change(change)}")
+    if found["installed"]:
+        say()
+        table(
+            ("PACKAGE", "VERSION"),
+            [(clean(name), clean(found["installed"][name])) for name in sorted(found["installed"])],
+        )
+
+
+def _change(change: dict[str, Any]) -> str:
+    words = f"{clean(change['name'])} {clean(change['before']) or 'new'} → {clean(change['after']) or 'gone'}"
+    return f"{words} (security)" if change["security"] else words
+
+
+@verb(
+    group,
+    "verify",
+    waits=True,
+    examples=["alveole base verify", "alveole base verify debian-0123456789abcdef --json"],
+)
+@_some
+def verify(here: Here, bases: tuple[str, ...]) -> None:
+    """Compare every file of bases with its digest: of the named ones, else of all.
+
+    It is also done by itself, slowly, once a day (bases.verify_seconds). A damaged base is made anew; an image has
+    to be imported again. Sites that run go on with the files they have until they are restarted.
+    """
+    change = here.client.send("POST", "/v1/bases/verify", {"bases": list(bases)})
+    follow.finish(here, change, lambda ended: say(f"{ended['result']['bases']} bases are sound{follow.took(ended)}"))
+
+
+@verb(
+    group,
+    "upgrade",
+    waits=True,
+    examples=[
+        "alveole base upgrade --all --dry-run",
+        "alveole base upgrade debian-0123456789abcdef",
+        "alveole base upgrade --all --yes --json",
+    ],
+)
+@_some
+@click.option("--all", "every", is_flag=True, help="All bases of packages that a site uses.")
+@click.option("--dry-run", is_flag=True, help="Only say which packages would change, and for which sites.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def upgrade(here: Here, bases: tuple[str, ...], every: bool, dry_run: bool, yes: bool) -> None:
+    """Make bases anew with all updates and switch their sites, one by one.
+
+    A copy of each site runs on the new base first, with its data and without a name, and must answer as the site does.
+    The first failure ends it: that site and those after it stay on the old base, which stays too.
+    """
+    if bool(bases) == every:
+        raise InvalidInput("name bases, or give --all", field="bases", hint="see: alveole base list")
+    body = {"bases": list(bases)}
+    if dry_run or not (yes or here.json):
+        plan = here.client.send("POST", "/v1/bases/upgrade", body, query={"dry_run": True}, patience=_LISTS_SECONDS)
+        if here.json:
+            emit(plan)
+            return
+        _tell(plan)
+        if dry_run or not any(each["changes"] for each in plan):
+            return
+        _ask("Upgrade now?")
+    change = here.client.send("POST", "/v1/bases/upgrade", body)
+    follow.finish(
+        here, change, lambda ended: say(f"{ended['result']['sites']} sites were switched{follow.took(ended)}")
+    )
+
+
+def _tell(plan: list[dict[str, Any]]) -> None:
+    if not plan:
+        say("No site uses a base of packages.")
+    for each in plan:
+        if not each["changes"]:
+            say(f"{clean(each['label'])} ({clean(each['key'])}): nothing newer")
+            continue
+        secure = sum(change["security"] for change in each["changes"])
+        say(f"{clean(each['label'])} ({clean(each['key'])}): {len(each['changes'])} packages, {secure} for security")
+        for change in each["changes"]:
+            say(f"  {_change(change)}")
+        say(f"  sites: {clean(', '.join(each['sites'])) or 'none'}")
+
+
+def _ask(question: str) -> None:
+    if not interactive():
+        raise InvalidInput("there is nobody to ask", field="yes", hint="look with --dry-run, then give --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+@verb(
+    group,
+    "prune",
+    waits=True,
+    examples=["alveole base prune --dry-run", "alveole base prune --yes --keep oci-0123456789abcdef"],
+)
+@click.option("--keep", multiple=True, metavar="KEY", help="Keep this one; may be given several times.")
+@click.option("--dry-run", is_flag=True, help="Only say which would go.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def prune(here: Here, keep: tuple[str, ...], dry_run: bool, yes: bool) -> None:
+    """Drop the bases that no site uses. The host's stays, and so does what another base lies over."""
+    body = {"keep": list(keep)}
+    if dry_run or not (yes or here.json):
+        going = here.client.send("POST", "/v1/bases/prune", body, query={"dry_run": True})
+        if dry_run or not going:
+            _print(here, going, "Every base is used.")
+            return
+        _print(here, going, "")
+        _ask(f"Drop these {len(going)} bases?")
+    change = here.client.send("POST", "/v1/bases/prune", body)
+
+    def done(ended: dict[str, Any]) -> None:
+        say(f"{ended['result']['bases']} bases are gone, {size(ended['result']['bytes'])} of disk")
+
+    follow.finish(here, change, done)
+
+
 @verb(group, "delete", waits=True, examples=["alveole base delete debian-0123456789abcdef"])
-@click.argument("base", metavar="KEY", shell_complete=complete("/v1/bases", "key"))
+@_one
 def delete(here: Here, base: str) -> None:
     """Delete a base that no site has."""
     change = here.client.send("DELETE", f"/v1/bases/{segment(base)}")

@@ -183,6 +183,7 @@ class Client:
         *,
         query: Query | None = None,
         version: int | None = None,
+        patience: float | None = _PATIENCE,
     ) -> Any:
         """An unsafe request, with an idempotency key so that it can be repeated when the answer is lost."""
         headers = {"Idempotency-Key": os.urandom(16).hex()}
@@ -192,7 +193,9 @@ class Client:
         until = time.monotonic() + 10.0
         while True:
             try:
-                with self.open(method, path, query=query, headers=headers, content=content) as answer:
+                with self.open(
+                    method, path, query=query, headers=headers, content=content, patience=patience
+                ) as answer:
                     return answer.json()
             except Lost:
                 if time.monotonic() > until:

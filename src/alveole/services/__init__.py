@@ -17,7 +17,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``core`` | rights, finding a site, idempotency, accepting a change |
 | ``checks`` | every check of a request about a site |
 | ``flows`` | what happens after a change was accepted |
-| ``sites``, ``configure``, ``backups``, ``platform`` | the verbs |
+| ``sites``, ``configure``, ``backups``, ``bases``, ``platform`` | the verbs |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``show`` | stored and seen → documents |
 """
@@ -71,6 +71,7 @@ class Services(SourceVerbs, ConfigureVerbs, PlatformVerbs):
             # First, so that no pass takes what a change is at work on for abandoned.
             services._resume()
             services.loop.start()
+            services.loop.submit(services._sweep_at_start)
         return services
 
     def close(self) -> None:

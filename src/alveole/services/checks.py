@@ -27,7 +27,7 @@ from alveole.model.names import (
     check_pattern,
     check_site_name,
 )
-from alveole.model.site import Access, BaseKind, Limits, Process, ResourcePlan, Run, Task, VolumeMount
+from alveole.model.site import Access, Base, BaseKind, Limits, Process, ResourcePlan, Run, Task, VolumeMount
 from alveole.requests import CreateSite, ProcessBody, SetSite, VolumeBody
 from alveole.store import KnownBase
 
@@ -271,6 +271,12 @@ def find_base(text: str, bases: Mapping[str, KnownBase]) -> KnownBase | None:
         if text in (base.key, base.label, base.image, f"oci:{base.image}"):
             return known
     return None
+
+
+def newest_base(packages: tuple[str, ...], bases: Mapping[str, KnownBase]) -> Base | None:
+    """The newest base of this set of packages that was asked for: an upgraded one before the first."""
+    found = [each for each in bases.values() if each.base.kind is BaseKind.DEBIAN and each.base.packages == packages]
+    return max(found, key=lambda known: known.created_at).base if found else None
 
 
 def check_limits(

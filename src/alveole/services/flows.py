@@ -46,6 +46,9 @@ class Flows(Builders):
             "delete-backup": self._flow_delete_backup,
             "import-image": self._flow_import_image,
             "delete-base": self._flow_delete_base,
+            "verify-bases": self._flow_verify_bases,
+            "upgrade-base": self._flow_upgrade_base,
+            "prune-bases": self._flow_prune_bases,
             "configure": self._flow_configure,
             "add-modules": self._flow_add_modules,
         }.get(live.change.verb, self._flow_settle)
@@ -310,6 +313,19 @@ class Flows(Builders):
 
     # --- modules (in sources.py) ---------------------------------------------------------------
     def _flow_add_modules(self, live: Live) -> None:
+        raise NotImplementedError
+
+    # --- bases (the flows; the verbs are in bases.py) -----------------------------------------
+    def _flow_verify_bases(self, live: Live) -> None:
+        raise NotImplementedError
+
+    def _flow_upgrade_base(self, live: Live) -> None:
+        raise NotImplementedError
+
+    def _flow_prune_bases(self, live: Live) -> None:
+        raise NotImplementedError
+
+    def base_links(self, site: Site) -> tuple[protocol.Link, ...]:
         raise NotImplementedError
 
     # --- images and bases ---------------------------------------------------------------------

@@ -20,13 +20,13 @@ from alveole.journal import Live, Work
 from alveole.model.change import Change, Event
 from alveole.model.names import check_site_name
 from alveole.model.resource import PLATFORM
-from alveole.model.site import BUILT_IN_PLANS, BaseKind, Limits, ResourcePlan
+from alveole.model.site import BUILT_IN_PLANS, Limits, ResourcePlan
 from alveole.plan import BY_HAND
 from alveole.requests import Actor, Role
-from alveole.services.backups import BackupVerbs
-from alveole.services.checks import check_limits, find_base
+from alveole.services.bases import BaseVerbs
+from alveole.services.checks import check_limits
 from alveole.services.show import count_states, promise_views, state_of
-from alveole.store import KnownBase, Transaction, new_id
+from alveole.store import Transaction, new_id
 
 _UPLOAD_SECONDS = 86_400.0
 _BUILT_IN = frozenset(plan.name for plan in BUILT_IN_PLANS)
@@ -34,7 +34,7 @@ _TOKEN_PREFIX = "alv_"  # noqa: S105  the start of every token, no secret
 _LIMIT_MAX = 1000
 
 
-class PlatformVerbs(BackupVerbs):
+class PlatformVerbs(BaseVerbs):
     # --- who asks -----------------------------------------------------------------------------
     def authenticate(self, token: str) -> Actor | None:
         # The lookup is by the hash of 256 random bits: its time tells nothing about any token.
@@ -211,29 +211,7 @@ class PlatformVerbs(BackupVerbs):
             transaction.delete_plan(found.name)
         self._note(caller, "delete-plan", plan)
 
-    # --- bases and images ---------------------------------------------------------------------
-    def list_bases(self, caller: Actor) -> tuple[views.BaseView, ...]:
-        self._allow(caller, "look")
-        bases = {key: (known.base, known.created_at) for key, known in self.store.bases.items()}
-        for stored in self.store.sites.values():
-            bases.setdefault(stored.site.base.key, (stored.site.base, 0.0))
-        if self.loop.host_base is not None:
-            bases.setdefault(self.loop.host_base.key, (self.loop.host_base, 0.0))
-        users = [stored.site.base.key for stored in self.store.sites.values()]
-        return tuple(
-            views.BaseView(
-                key=key,
-                kind=str(base.kind),
-                label=base.label,
-                image=base.image,
-                packages=base.packages,
-                ready=self.loop.base_ready(base),
-                sites=users.count(key),
-                created_at=created_at,
-            )
-            for key, (base, created_at) in sorted(bases.items(), key=lambda item: item[1][0].label)
-        )
-
+    # --- images -------------------------------------------------------------------------------
     def import_image(self, caller: Actor, request: ask.ImportImage, *, key: str | None = None) -> Change:
         self._allow(caller, "change-platform")
 
@@ -244,28 +222,6 @@ class PlatformVerbs(BackupVerbs):
             return self.journal.begin("import-image", caller.name, work=work, transaction=transaction)
 
         return self._accept(caller, request.digest(), key, build)
-
-    def delete_base(self, caller: Actor, base: str, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-platform")
-
-        def build(transaction: Transaction) -> Live:
-            known: KnownBase | None = find_base(base, self.store.bases)
-            if known is None:
-                if self.loop.host_base is not None and base in (self.loop.host_base.key, BaseKind.HOST):
-                    raise Refused("the host's own base is always kept", field="base")
-                raise NotFound(f"there is no base {base!r}", field="base", hint="see: alveole base list")
-            users = [s.site.name for s in self.store.sites.values() if s.site.base.key == known.base.key]
-            if users:
-                raise Refused(f"{len(users)} sites use it, {users[0]} among them", field="base")
-            return self.journal.begin(
-                "delete-base",
-                caller.name,
-                reason=known.base.label,
-                work=Work(stored=True, base=known.base.key),
-                transaction=transaction,
-            )
-
-        return self._accept(caller, self._digest("delete-base", base), key, build)
 
     # --- the platform -------------------------------------------------------------------------
     def status(self, caller: Actor) -> views.StatusView:

@@ -12,6 +12,7 @@ from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
 from alveole.backends.base import Usage
+from alveole.catalogue.sources import Catalogue
 from alveole.compile import compile_site, has_storage, is_static, site_domain
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.journal import Live, Work
@@ -20,7 +21,7 @@ from alveole.model.names import ENV_FORBIDDEN
 from alveole.model.resource import Action, Kind
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.requests import Actor
-from alveole.services.checks import Draft, find_base
+from alveole.services.checks import Draft, find_base, newest_base
 from alveole.services.flows import work_for
 from alveole.services.modules import DEFAULT_PLAN, Composed, Compositions
 from alveole.services.show import site_view
@@ -187,7 +188,10 @@ class SiteVerbs(Compositions):
             names = set(packages)
             if static and not any(name.startswith("nginx") for name in names):
                 names.add(_WEB_SERVER)
-            resolved: Base = self.agent.call(protocol.ResolveBase("debian", tuple(sorted(names))))
+            wanted = tuple(sorted(names))
+            if (newest := newest_base(wanted, self.store.bases)) is not None:
+                return newest
+            resolved: Base = self.agent.call(protocol.ResolveBase("debian", wanted))
             if keep and resolved.key not in self.store.bases:
                 with self.store.write() as transaction:
                     transaction.put_base(KnownBase(resolved, time.time()))
@@ -201,7 +205,9 @@ class SiteVerbs(Compositions):
         self._allow(caller, "look")
         usage = self._usage_of_all()
         stored = sorted(self.store.sites.values(), key=lambda each: each.site.name)
-        return tuple(self._view(each, usage.get(each.site.id)) for each in stored)
+        made = any(each.site.application is not None for each in stored)
+        catalogue = self.catalogue() if made else None
+        return tuple(self._view(each, usage.get(each.site.id), catalogue) for each in stored)
 
     def show_site(self, caller: Actor, site: str, *, show_env: bool = False) -> views.SiteView:
         self._allow(caller, "look-inside" if show_env else "look")
@@ -226,7 +232,7 @@ class SiteVerbs(Compositions):
             application=self._application_view(stored.site, show_env, look=True),
         )
 
-    def _view(self, stored: Stored, usage: Usage | None) -> views.SiteView:
+    def _view(self, stored: Stored, usage: Usage | None, catalogue: Catalogue | None = None) -> views.SiteView:
         return site_view(
             stored,
             self.settings,
@@ -235,7 +241,7 @@ class SiteVerbs(Compositions):
             live=self.journal.of_site(stored.site.id),
             known=self.loop.agent_answers,
             usage=usage,
-            application=self._application_view(stored.site),
+            application=self._application_view(stored.site, catalogue=catalogue),
         )
 
     def _usage_of_all(self) -> dict[str, Usage]:
@@ -571,7 +577,7 @@ class SiteVerbs(Compositions):
         last = self.journal.list(site=found.id, limit=1)
         return views.WhyView(
             site=self.show_site(caller, found.id),
-            links=links,
+            links=(*links, *self.base_links(found)),
             waiting=tuple(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in look.waiting) if look else (),
             last=self.journal.get(last[0].id) if last else None,
         )

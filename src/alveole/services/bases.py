@@ -1,0 +1,529 @@
+"""The verbs on bases: look, verify, upgrade site by site, prune.
+
+An upgrade of a base is one change that can be cut anywhere: which base became which is stored with it, and
+every site is switched by a change of its own, so that whoever takes it up again sees what is left to do. A
+site is switched only after a copy of it has run on the new base: under a number of its own, without a
+row, a name or a route, so that nothing but its lease tells of it, and that is swept at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from alveole import requests as ask
+from alveole import views
+from alveole.agent import protocol
+from alveole.compile import compile_site
+from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused, StepFailed, Temporary
+from alveole.failpoints import hit
+from alveole.journal import Live, Work
+from alveole.model.change import Change, ChangeState
+from alveole.model.resource import PLATFORM, Action, Kind, Step
+from alveole.model.site import Base, BaseKind, HealthCheck, Site, Wanted
+from alveole.requests import Actor, Role
+from alveole.services.backups import BackupVerbs
+from alveole.services.checks import find_base
+from alveole.store import KnownBase, Transaction, new_id
+
+log = logging.getLogger("alveole.services")
+UPGRADE = "upgrade-base"
+#: What a copy of a site is made of: everything but names and the address that its visitors know.
+_CLONED = (Kind.STORAGE, Kind.RELEASE, Kind.CONFIG, Kind.WORKLOAD)
+#: So many changed packages are told one by one.
+_TOLD = 40
+_SWEEP_SECONDS = 5.0
+#: So often an upgrade goes on after the agent went away.
+_LOST_MAX = 5
+
+
+class BaseVerbs(BackupVerbs):
+    # --- looking ------------------------------------------------------------------------------
+    def _base_states(self) -> dict[str, protocol.BaseState]:
+        with contextlib.suppress(AlveoleError):
+            states: tuple[protocol.BaseState, ...] = self.agent.call(protocol.ListBases())
+            return {state.base.key: state for state in states}
+        return {}
+
+    def _all_bases(self, states: dict[str, protocol.BaseState]) -> dict[str, tuple[Base, float]]:
+        bases = {key: (known.base, known.created_at) for key, known in self.store.bases.items()}
+        for stored in self.store.sites.values():
+            bases.setdefault(stored.site.base.key, (stored.site.base, 0.0))
+        if self.loop.host_base is not None:
+            bases.setdefault(self.loop.host_base.key, (self.loop.host_base, 0.0))
+        for key, state in states.items():
+            bases.setdefault(key, (state.base, state.made_at))
+        return bases
+
+    def _users(self, key: str) -> tuple[Site, ...]:
+        found = [stored.site for stored in self.store.sites.values() if stored.site.base.key == key]
+        return tuple(sorted(found, key=lambda site: site.name))
+
+    def list_bases(self, caller: Actor) -> tuple[views.BaseView, ...]:
+        self._allow(caller, "look")
+        states = self._base_states()
+        found = sorted(self._all_bases(states).items(), key=lambda item: (item[1][0].label, item[1][1]))
+        return tuple(self._base_view(base, made, states.get(key)) for key, (base, made) in found)
+
+    def show_base(self, caller: Actor, base: str) -> views.BaseView:
+        """With every package it holds and what an update would change."""
+        self._allow(caller, "look")
+        states = self._base_states()
+        found, made = self._named_base(base, states)
+        state = states.get(found.key)
+        with contextlib.suppress(AlveoleError):
+            state = self.agent.call(protocol.ListBases(found.key))[0]
+        return self._base_view(found, made, state)
+
+    def _named_base(self, text: str, states: dict[str, protocol.BaseState]) -> tuple[Base, float]:
+        """By its key, its label or its image's digest; the newest when several have the label."""
+        bases = self._all_bases(states)
+        if text in bases:
+            return bases[text]
+        known = find_base(text, self.store.bases)
+        found = [each for each in bases.values() if each[0].label == text]
+        if found:
+            return max(found, key=lambda each: each[1])
+        if known is None:
+            raise NotFound(f"there is no base {text!r}", field="base", hint="see: alveole base list")
+        return known.base, known.created_at
+
+    def _base_view(self, base: Base, made: float, state: protocol.BaseState | None) -> views.BaseView:
+        users = self._users(base.key)
+        updates = state.updates if state else None
+        return views.BaseView(
+            key=base.key,
+            kind=str(base.kind),
+            label=base.label,
+            image=base.image,
+            packages=base.packages,
+            ready=self.loop.base_ready(base),
+            sites=len(users),
+            created_at=made,
+            site_names=tuple(site.name for site in users),
+            bytes=state.bytes if state else None,
+            lower=state.lower if state and state.lower else None,
+            damage=state.damage if state else "",
+            verified_at=state.verified_at if state else None,
+            updates=None if updates is None else len(updates),
+            security_updates=None if updates is None else sum(each.security for each in updates),
+            changes=tuple(_change_view(each) for each in updates or ()),
+            checked_at=state.checked_at if state else None,
+            installed=state.installed if state else {},
+        )
+
+    def base_links(self, site: Site) -> tuple[protocol.Link, ...]:
+        """For ``why``: what is wrong with the files that a site runs from. Nothing when nothing is."""
+        state = self._base_states().get(site.base.key)
+        if state is None:
+            return ()
+        look = self.loop.looks.get(site.id)
+        since = [item.detail.get("since", 0.0) for item in look.found if item.id.kind is Kind.WORKLOAD] if look else []
+        asked = "compare the files of its base with their digests"
+        if state.damage:
+            cure = "import the image again" if site.base.kind is BaseKind.OCI else "it is being made anew"
+            return (protocol.Link("base", False, asked, state.damage, cure),)
+        if state.set_aside_at and any(isinstance(at, float | int) and at <= state.set_aside_at for at in since):
+            when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(state.set_aside_at))
+            came = f"the site runs from files that were found damaged, {when}; the base was made anew since"
+            return (protocol.Link("base", False, asked, came, f"alveole site restart {site.name}"),)
+        return ()
+
+    # --- deleting -----------------------------------------------------------------------------
+    def delete_base(self, caller: Actor, base: str, *, key: str | None = None) -> Change:
+        self._allow(caller, "change-platform")
+        states: dict[str, protocol.BaseState] = {}
+
+        def before() -> None:
+            states.update(self._base_states())
+
+        def build(transaction: Transaction) -> Live:
+            if self.loop.host_base is not None and base in (self.loop.host_base.key, BaseKind.HOST):
+                raise Refused("the host's own base is always kept", field="base")
+            found, _ = self._named_base(base, states)
+            users = self._users(found.key)
+            if users:
+                raise Refused(f"{len(users)} sites use it, {users[0].name} among them", field="base")
+            layers = [state.base.label for state in states.values() if state.lower == found.key]
+            if layers:
+                raise Refused(f"{len(layers)} bases lean on it, {layers[0]} among them", field="base")
+            work = Work(stored=True, base=found.key)
+            return self.journal.begin(
+                "delete-base", caller.name, reason=found.label, work=work, transaction=transaction
+            )
+
+        return self._accept(caller, self._digest("delete-base", base), key, build, before)
+
+    def preview_prune(self, caller: Actor, request: ask.PruneBases) -> tuple[views.BaseView, ...]:
+        """The bases that would go, layers before what they lean on."""
+        self._allow(caller, "look")
+        states = self._base_states()
+        bases = self._all_bases(states)
+        return tuple(self._base_view(*bases[key], states.get(key)) for key in self._prunable(request.keep, states))
+
+    def _prunable(self, keep: Sequence[str], states: dict[str, protocol.BaseState]) -> list[str]:
+        kept = {self._named_base(text, states)[0].key for text in keep}
+        bases = self._all_bases(states)
+        stays = kept | {stored.site.base.key for stored in self.store.sites.values()}
+        stays |= {key for key, (base, _) in bases.items() if base.kind is BaseKind.HOST}
+        stays |= {states[key].lower for key in stays if key in states}
+        going = [key for key in bases if key not in stays]
+        return sorted(going, key=lambda key: (not (key in states and states[key].lower), key))
+
+    def prune_bases(self, caller: Actor, request: ask.PruneBases, *, key: str | None = None) -> Change:
+        self._allow(caller, "change-platform")
+        states: dict[str, protocol.BaseState] = {}
+
+        def before() -> None:
+            states.update(self._base_states())
+
+        def build(transaction: Transaction) -> Live:
+            keys = tuple(self._prunable(request.keep, states))
+            reason = f"{len(keys)} bases that no site uses"
+            work = Work(stored=True, bases=keys)
+            return self.journal.begin("prune-bases", caller.name, reason=reason, work=work, transaction=transaction)
+
+        return self._accept(caller, request.digest(), key, build, before)
+
+    def _flow_prune_bases(self, live: Live) -> None:
+        problems: list[Problem] = []
+        freed = gone = 0
+        states = self._base_states()
+        for key in live.work.bases:
+            # A site may have come since.
+            if self._users(key):
+                live.say(f"{key} stays: a site uses it now")
+                continue
+            live.show(f"dropping {key}")
+            try:
+                self.agent.call(protocol.DropBase(key))
+            except Refused as error:
+                problems.extend(error.problems)
+                continue
+            with self.store.write() as transaction:
+                transaction.delete_base(key)
+            if key in states:
+                freed, gone = freed + states[key].bytes, gone + 1
+                live.say(f"{states[key].base.label} ({key}) is gone")
+        self.journal.end(live, problems, {"bases": gone, "bytes": freed})
+        self.loop.trigger(PLATFORM)
+
+    # --- verifying ----------------------------------------------------------------------------
+    def verify_bases(self, caller: Actor, request: ask.NameBases, *, key: str | None = None) -> Change:
+        """Compare every file of the named bases (of all) with its digest; the change fails when one is damaged."""
+        self._allow(caller, "change-platform")
+        states: dict[str, protocol.BaseState] = {}
+
+        def before() -> None:
+            states.update(self._base_states())
+
+        def build(transaction: Transaction) -> Live:
+            named = [self._named_base(text, states)[0].key for text in request.bases]
+            keys = tuple(dict.fromkeys(named)) or tuple(states)
+            reason = ", ".join(request.bases) or "all bases"
+            work = Work(stored=True, bases=keys)
+            return self.journal.begin("verify-bases", caller.name, reason=reason, work=work, transaction=transaction)
+
+        return self._accept(caller, request.digest(), key, build, before)
+
+    def _flow_verify_bases(self, live: Live) -> None:
+        problems: list[Problem] = []
+        keys = live.work.bases
+        for number, key in enumerate(keys):
+
+            def show(text: str, share: float | None = None, done: int = number) -> None:
+                live.show(text, None if share is None else (done + share) / len(keys))
+
+            try:
+                state: protocol.BaseState = self.agent.call(protocol.VerifyBase(key), say=show)
+            except NotFound:
+                continue
+            if not state.damage:
+                live.say(f"{state.base.label} ({key}): sound, {state.files} files")
+                continue
+            live.say(f"{state.base.label} ({key}): {state.damage}", level="error")
+            cure = "import the image again" if state.base.kind is BaseKind.OCI else "it is made anew by itself"
+            users = ", ".join(site.name for site in self._users(key))
+            told = f"{cure}; restart the sites that run from it: {users}" if users else cure
+            problems.append(Problem(key, f"is damaged: {state.damage}", told))
+        self.journal.end(live, problems, {"bases": len(keys), "damaged": len(problems)})
+        self.loop.trigger("*")
+
+    # --- upgrading ----------------------------------------------------------------------------
+    def preview_upgrade(self, caller: Actor, request: ask.UpgradeBases) -> tuple[views.UpgradeView, ...]:
+        """What an upgrade of these bases would change, and for whom. Fetches the package lists."""
+        self._allow(caller, "look")
+        found = []
+        for number, base in enumerate(self._upgradable(request)):
+            check = protocol.CheckBase(base.key, fetch=number == 0)
+            changes: tuple[protocol.PackageChange, ...] = self.agent.call(check)
+            found.append(
+                views.UpgradeView(
+                    key=base.key,
+                    label=base.label,
+                    changes=tuple(_change_view(each) for each in changes),
+                    sites=tuple(site.name for site in self._users(base.key)) if changes else (),
+                )
+            )
+        return tuple(found)
+
+    def _upgradable(self, request: ask.UpgradeBases) -> tuple[Base, ...]:
+        states = self._base_states()
+        if not request.bases:
+            used = {stored.site.base.key: stored.site.base for stored in self.store.sites.values()}
+            return tuple(
+                base for _, base in sorted(used.items()) if base.kind is BaseKind.DEBIAN and base.key in states
+            )
+        found = {base.key: base for base in (self._named_base(text, states)[0] for text in request.bases)}
+        problems = [
+            Problem("bases", f"{base.label} is not made of packages", "only bases of packages are upgraded")
+            for base in found.values()
+            if base.kind is not BaseKind.DEBIAN
+        ]
+        if problems:
+            raise InvalidInput(problems=problems)
+        return tuple(found.values())
+
+    def upgrade_bases(self, caller: Actor, request: ask.UpgradeBases, *, key: str | None = None) -> Change:
+        self._allow(caller, "change-platform")
+        bases: tuple[Base, ...] = ()
+
+        def before() -> None:
+            nonlocal bases
+            bases = self._upgradable(request)
+            self._need_room()
+
+        def build(transaction: Transaction) -> Live:
+            going_on = [live for live in self.journal.all_live() if live.change.verb == UPGRADE]
+            if going_on:
+                raise Refused(f"an upgrade is going on: change {going_on[0].id}", hint="wait for it to end")
+            return self.journal.begin(
+                UPGRADE,
+                caller.name,
+                reason=", ".join(base.label for base in bases) or "no base is used",
+                work=Work(stored=True, bases=tuple(base.key for base in bases)),
+                transaction=transaction,
+            )
+
+        return self._accept(caller, request.digest(), key, build, before)
+
+    def _flow_upgrade_base(self, live: Live) -> None:
+        lost = 0
+        while True:
+            try:
+                self._upgrade(live)
+                return
+            except Temporary as error:
+                # The agent is started again by itself; what was done is stored, and the rest goes on.
+                lost += 1
+                if error.code != Temporary.code or lost > _LOST_MAX or self.loop.stopping:
+                    raise
+                live.say(f"{error}; going on in a moment", level="warning")
+                self.loop.pause(_SWEEP_SECONDS)
+
+    def _upgrade(self, live: Live) -> None:
+        self._sweep_clones()
+        switched = 0
+        for number, key in enumerate(live.work.bases):
+            share = (number / len(live.work.bases), 1 / len(live.work.bases))
+            new = self._renewed(live, key, share)
+            if new.key == key:
+                live.say(f"{new.label}: nothing newer")
+                continue
+            problems = self.loop.ensure_base(new, live)
+            if problems:
+                raise StepFailed(problems=problems)
+            sites = self._users(key)
+            for place, site in enumerate(sites):
+                live.show(f"trying {site.name} on {new.key}", share[0] + share[1] * (0.5 + 0.5 * place / len(sites)))
+                switched += self._upgrade_site(live, site.id, key, new)
+        self.journal.end(live, (), {"bases": len(live.work.bases), "sites": switched})
+
+    def _renewed(self, live: Live, key: str, share: tuple[float, float]) -> Base:
+        """The base that comes after ``key``; stored with the change, so that it is made once."""
+        if key in live.work.renewed:
+            return live.work.renewed[key]
+
+        def show(text: str, part: float | None = None) -> None:
+            live.show(text, None if part is None else share[0] + share[1] * part / 2)
+
+        renewed: protocol.Renewed = self.agent.call(protocol.RenewBase(key), say=show)
+        hit("services.base-renewed")
+        base = renewed.base
+        for change in renewed.changes[:_TOLD]:
+            live.say(_words(change))
+        if len(renewed.changes) > _TOLD:
+            live.say(f"and {len(renewed.changes) - _TOLD} packages more")
+        users = ", ".join(site.name for site in self._users(key)) or "no site"
+        if base.key != key:
+            live.say(f"{base.label}: {key} → {base.key}, used by {users}")
+        work = msgspec.structs.replace(live.work, renewed={**live.work.renewed, key: base})
+        with self.store.write() as transaction:
+            if base.key != key:
+                # Later than any other of its set: sites to come take it.
+                transaction.put_base(KnownBase(base, time.time()))
+            self.journal.save(live, transaction, work)
+        return base
+
+    def _upgrade_site(self, live: Live, id: str, key: str, new: Base) -> bool:
+        """Try it, then switch it; whether it was. Raises ``StepFailed`` naming the site, which then is as it was."""
+        self._await_site(live, id)
+        stored = self.store.sites.get(id)
+        if stored is None or stored.pending or stored.site.base.key != key:
+            return False
+        site = stored.site
+        if site.wanted is Wanted.RUNNING:
+            try:
+                self._try(live, site, new)
+            except AlveoleError as error:
+                if error.code == Temporary.code:
+                    raise
+                message = f"site {site.name} does not work on the new base: {error.problems[0].message}"
+                hint = "it and all that follow stay on the old one"
+                raise StepFailed(problems=[Problem(site.name, message, hint), *error.problems[1:]]) from error
+            hit("services.clone-tried")
+        live.say(f"switching {site.name}")
+
+        def to(old: Site) -> Site:
+            if old.base.key != key:
+                raise Refused("its base was changed meanwhile")
+            return msgspec.structs.replace(old, base=new)
+
+        caller = Actor(live.change.actor, Role.ADMIN, "upgrade")
+        change = self._change(caller, "upgrade-site", id, new.key, None, None, to, blue_green=True)
+        hit("services.site-switching")
+        ended = self._await_change(change.id)
+        if ended.state is not ChangeState.DONE:
+            found = ended.problems or (Problem("", "was not switched"),)
+            message = f"site {site.name} did not get ready on the new base: {found[0].message}"
+            raise StepFailed(problems=[Problem(site.name, message, f"alveole change show {ended.id}"), *found[1:]])
+        live.say(f"{site.name} runs on the new base" if site.wanted is Wanted.RUNNING else f"{site.name}: stored")
+        return True
+
+    def _await_change(self, id: str) -> Change:
+        while True:
+            change = self.journal.wait(id, 0.5)
+            if change is not None and change.ended_at is not None:
+                return change
+            if self.loop.stopping:
+                raise Temporary("control is being stopped")
+
+    def _await_site(self, live: Live, id: str) -> None:
+        """Wait until no other change is at work on the site."""
+        while (other := self.journal.of_site(id)) is not None:
+            live.show(f"waits for {other.change.verb} of {other.change.site_name}")
+            self._await_change(other.id)
+
+    # --- a copy of a site ---------------------------------------------------------------------
+    def _try(self, live: Live, site: Site, base: Base) -> None:
+        """Run a copy of ``site`` on ``base`` and ask it what its checks ask. Raises what is wrong with it."""
+        live.say(f"trying a copy of {site.name}")
+        with self._clone(site, base) as copy:
+            # Nobody has asked for what it would send or fetch.
+            limits = msgspec.structs.replace(self._limits(site.plan), internet=False)
+            needed = {
+                kind: [each for each in compile_site(copy, self.settings, {site.plan: limits}) if each.id.kind is kind]
+                for kind in _CLONED
+            }
+            for kind in _CLONED:
+                for item in needed[kind]:
+                    live.show(f"copy of {site.name}: {item.id.kind}")
+                    self._make(Step(item.id, Action.CREATE, item.digest, item.spec, "tried before an upgrade"))
+                if kind is Kind.STORAGE:
+                    request = protocol.CloneSite(
+                        site.id, site.number, site.data_generation, site.release, copy.id, copy.number
+                    )
+                    self.agent.call(request, say=live.show)
+                    hit("services.cloned")
+            hit("services.clone-runs")
+            self._compare_health(live, site, copy)
+
+    def _make(self, step: Step) -> None:
+        outcome = self.agent.call(protocol.Apply(step))
+        if not outcome.done:
+            lines = [line.strip() for line in outcome.tail if line.strip()]
+            said = f"; it printed: {lines[-1][:300]}" if lines else ""
+            raise StepFailed(f"{outcome.message}{said}", field=f"{step.id.kind}")
+
+    def _compare_health(self, live: Live, site: Site, copy: Site) -> None:
+        """The checks of its modules, and the same answer at its health path as the live one gives."""
+        health = HealthCheck(name="health", path=site.run.health)
+        links: tuple[protocol.Link, ...] = self.agent.call(
+            protocol.CheckHealth(copy.id, copy.slot, (health, *site.run.checks))
+        )
+        problems = [Problem(link.name, f"{link.name}: {link.asked}: {link.came}") for link in links[1:] if not link.ok]
+        with contextlib.suppress(AlveoleError):
+            (before,) = self.agent.call(protocol.CheckHealth(site.id, site.slot, (health,)))
+            if before.came != links[0].came:
+                problems.insert(0, Problem("health", f"{health.path} answers {links[0].came}, before {before.came}"))
+        if problems:
+            raise StepFailed(problems=problems)
+        live.say(f"the copy of {site.name} is well: {', '.join(link.name for link in links)}")
+
+    @contextlib.contextmanager
+    def _clone(self, site: Site, base: Base) -> Iterator[Site]:
+        """A site that is like ``site`` and in nobody's list; nothing of it is left at the end."""
+        id = new_id("s")
+        with self.store.write() as transaction:
+            number = transaction.lease(id, self.addressing.capacity())
+            self.loop.clones.add(id)
+        hit("services.clone-leased")
+        try:
+            yield msgspec.structs.replace(
+                site,
+                id=id,
+                number=number,
+                name=f"copy-{id[1:]}",
+                base=base,
+                domains=(),
+                path=None,
+                slot=0,
+                incarnation=0,
+                data_generation=1,
+            )
+        finally:
+            # What cannot be taken away now is swept later.
+            with contextlib.suppress(AlveoleError):
+                self._drop_clone(id, number)
+
+    def _drop_clone(self, id: str, number: int) -> None:
+        try:
+            observation = self.agent.call(protocol.Observe((id,)))
+            for item in observation.found:
+                if item.id.kind is Kind.WORKLOAD:
+                    self._make(Step(item.id, Action.DELETE, item.digest, None, "tried before an upgrade"))
+            self.agent.call(protocol.RemoveSite(id, number))
+        finally:
+            self.loop.clones.discard(id)
+        with self.store.write() as transaction:
+            transaction.end_lease(id)
+
+    def _sweep_clones(self) -> None:
+        """Take away copies that a death of control has left: leases that belong to no site."""
+        for number, id in self.store.stray_leases():
+            if id not in self.loop.clones:
+                log.info("taking away %s, a copy that was tried", id)
+                self._drop_clone(id, number)
+
+    def _sweep_at_start(self) -> None:
+        """As soon as the agent answers."""
+        while not self.loop.stopping and self.store.stray_leases():
+            try:
+                self._sweep_clones()
+                return
+            except AlveoleError as error:
+                log.warning("a copy of a site could not be taken away yet: %s", error)
+                self.loop.pause(_SWEEP_SECONDS)
+
+
+def _change_view(change: protocol.PackageChange) -> views.PackageView:
+    return views.PackageView(name=change.name, before=change.before, after=change.after, security=change.security)
+
+
+def _words(change: protocol.PackageChange) -> str:
+    how = f"{change.before or 'new'} → {change.after or 'gone'}"
+    return f"{change.name} {how}{' (security)' if change.security else ''}"
