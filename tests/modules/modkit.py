@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import html
+import http.client
 import itertools
 import json
 import mimetypes
 import re
 import secrets
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -282,7 +284,7 @@ class ModuleSites:
             if content is not None:
                 place = stack.enter_context(tempfile.TemporaryDirectory(prefix="modkit"))
                 words += ["--from", str(directory(Path(place), dict(content)))]
-            with base_of(self.alveole, [*modules, *words[2:]]):
+            with base_of(self.alveole, name, [*modules, *words[2:]]):
                 began = time.monotonic()
                 self.alveole.cli("site", "create", name, *words, seconds=1500.0)
                 site.seconds = time.monotonic() - began
@@ -292,7 +294,8 @@ class ModuleSites:
         there = {each["name"]: each for each in self.alveole.api("GET", "/v1/sites")}
         for site in self.made:
             if site.name in there:
-                with contextlib.suppress(ApiError):
+                # What hangs is removed with the whole instance.
+                with contextlib.suppress(ApiError, AssertionError):
                     until(lambda name=site.name: self.alveole.site(name)["change"] is None, 60)  # type: ignore[misc]
                     self.alveole.destroy(site.name)
             for saved in site.backups:
@@ -301,21 +304,41 @@ class ModuleSites:
 
 # --- bases ------------------------------------------------------------------------------------------
 @contextlib.contextmanager
-def base_of(alveole: Instance, words: Sequence[str]) -> Iterator[None]:
-    """Around the making of a site: its base is taken from the cache, or built by one worker only and kept there."""
+def base_of(alveole: Instance, name: str, words: Sequence[str]) -> Iterator[None]:
+    """Around the making of the site ``name``: its base is in the cache, or built by one worker only and kept there.
+
+    The others wait for the base, not for the site.
+    """
     mark = CACHE / "modules" / hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()[:24]
     if mark.exists() and all((CACHE / "bases" / key).is_dir() for key in mark.read_text().split()):
         seed(alveole)
         yield
         return
-    with one_at_a_time("modules"):
+    ended = threading.Event()
+    with contextlib.ExitStack() as lock:
+        lock.enter_context(one_at_a_time("modules"))
         seed(alveole)
-        yield
-        keys = sorted(path.name for path in (alveole.state / "bases").glob("[a-z]*-*"))
-        for key in keys:
-            alveole.keep_base(key)
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.write_text(" ".join(key for key in keys if (CACHE / "bases" / key).is_dir()))
+
+        def keep() -> None:
+            built = False
+            while not built and not ended.wait(0.5):
+                with contextlib.suppress(ApiError, OSError, KeyError, http.client.HTTPException):
+                    built = (alveole.state / "bases" / str(alveole.site(name)["base_key"]) / "base.json").exists()
+            keys = sorted(path.name for path in (alveole.state / "bases").glob("debian-*"))
+            for key in keys:
+                alveole.keep_base(key)
+            if built:
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.write_text(" ".join(key for key in keys if (CACHE / "bases" / key).is_dir()))
+            lock.close()
+
+        keeper = threading.Thread(target=keep)
+        keeper.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            keeper.join()
 
 
 def seed(alveole: Instance) -> None:
