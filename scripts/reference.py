@@ -110,12 +110,28 @@ def api_page() -> str:
     )
 
 
+def module_page() -> str:
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from module_page import page
+
+    return f"# module.toml\n{NOTE.rstrip()}\n{page(attribute_docs)}"
+
+
+def module_schema_page() -> str:
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from module_page import schema
+
+    return schema()
+
+
 def main_() -> int:
     pages = {
         "settings.md": settings_page,
         "command-line.md": command_page,
         "errors.md": errors_page,
         "api.md": api_page,
+        "module.md": module_page,
+        "module.schema.json": module_schema_page,
     }
     check = "--check" in sys.argv[1:]
     stale = []

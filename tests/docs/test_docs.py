@@ -55,9 +55,9 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["settings", "command", "errors", "api"])
+@pytest.mark.parametrize("page", ["settings", "command", "errors", "api", "module", "module_schema"])
 def test_the_reference_is_what_the_code_says(page: str) -> None:
-    names = {"command": "command-line.md"}
+    names = {"command": "command-line.md", "module_schema": "module.schema.json"}
     text = getattr(reference(), f"{page}_page")().rstrip() + "\n"
     written = (ROOT / "docs" / "reference" / names.get(page, f"{page}.md")).read_text()
     assert written == text, "run scripts/reference.py"

@@ -47,7 +47,9 @@ class Text(_Strict, frozen=True, kw_only=True):
     """A text in both languages."""
 
     en: Annotated[str, msgspec.Meta(min_length=1)]
+    """In English."""
     fr: Annotated[str, msgspec.Meta(min_length=1)]
+    """In French."""
 
 
 class Category(StrEnum):
@@ -66,16 +68,23 @@ class Category(StrEnum):
 
 class QuestionType(StrEnum):
     STRING = "string"
+    """One line of text."""
     INTEGER = "integer"
+    """A whole number."""
     PORT = "port"
+    """1 to 65535, or what ``min`` and ``max`` leave of it."""
     BOOLEAN = "boolean"
+    """``yes`` or ``no``; true or false in templates."""
     CHOICE = "choice"
+    """One of the choices."""
     CHOICES = "choices"
     """Several of the choices."""
     PASSWORD = "password"  # noqa: S105  a type's name
     """Never shown; made up (24 letters and digits) when nobody gives one."""
     EMAIL = "email"
+    """A mail address."""
     DOMAIN = "domain"
+    """A full domain name, in lower case."""
     PATH = "path"
     """An absolute path inside the container."""
     SIZE = "size"
@@ -84,12 +93,16 @@ class QuestionType(StrEnum):
 
 class Choice(_Strict, frozen=True, kw_only=True):
     value: str
+    """What templates see."""
     title: Text
+    """What a person reads."""
 
 
 class CleanUp(StrEnum):
     STRIP = "strip"
+    """No blanks at the ends."""
     LOWER = "lower"
+    """Lower case."""
     COLLAPSE = "collapse"
     """Runs of blanks become one blank."""
     NO_SLASH = "no-slash"
@@ -100,14 +113,21 @@ class CleanUp(StrEnum):
 
 class Question(_Strict, frozen=True, kw_only=True):
     name: Annotated[str, msgspec.Meta(pattern=QUESTION_NAME)]
+    """Lower-case letters, digits and underscores: ``a.NAME`` in templates."""
     type: QuestionType
+    """What is taken as an answer."""
     title: Text
+    """What a person is asked, in a few words."""
     description: Text | None = None
+    """More about it, where the title is not enough."""
     default: str | int | bool | list[str] | None = None
+    """The answer when nobody gives one."""
     default_from: Expression = ""
     """Computed on the spot, for instance ``site.name|title``. Has the last word over ``default``."""
     clean: tuple[CleanUp, ...] = (CleanUp.STRIP,)
+    """Done to an answer before it is checked, in this order; a password is never touched."""
     required: bool = True
+    """``false``: it may stay without an answer."""
     pattern: str = ""
     """The whole answer must match (Python's ``re.fullmatch``)."""
     pattern_says: Text | None = None
@@ -115,27 +135,34 @@ class Question(_Strict, frozen=True, kw_only=True):
     min: int | None = None
     """Of a number its least value, of a text its least length, of a size its least bytes."""
     max: int | None = None
+    """The largest, likewise."""
     choices: tuple[Choice, ...] = ()
+    """What there is to choose from."""
     when: Expression = ""
     """Asked and kept only when true."""
 
 
 class OptionalPackage(_Strict, frozen=True, kw_only=True):
     name: Package
+    """A Debian package."""
     when: Expression
+    """Installed when true."""
 
 
 class Packages(_Strict, frozen=True, kw_only=True):
     """Debian packages of the base."""
 
     mandatory: tuple[Package, ...] = ()
+    """Always installed."""
     optional: tuple[OptionalPackage, ...] = ()
+    """Installed when their condition holds."""
 
 
 class Needs(_Strict, frozen=True, kw_only=True):
     """Other modules. ``"apache | nginx"``: one of them, the first unless another is asked for."""
 
     mandatory: tuple[str, ...] = ()
+    """Modules, or names that modules provide; they come along and start first."""
     optional: tuple[ModuleName, ...] = ()
     """Comes before this one when it is there too."""
 
@@ -144,34 +171,51 @@ class AccountEntry(_Strict, frozen=True, kw_only=True):
     """A user of the container. The id never changes: files of volumes carry it."""
 
     name: str
+    """Not ``root`` and not ``site``."""
     uid: int
+    """Fixed for good. Of your own modules: 3000 to 3999."""
     home: MountPath = "/nonexistent"
+    """Its home directory in ``/etc/passwd``."""
 
 
 class ProcessEntry(_Strict, frozen=True, kw_only=True):
     """Elements of ``argv``, ``ready`` and values of ``env`` are templates; each stays one argument."""
 
     name: ProcessName
+    """Unique among all modules of a site: begin it with the module's."""
     argv: Argv
+    """The program and its arguments. No shell reads it; it stays in the foreground."""
     user: str = "site"
     """``root`` (the container's, without capabilities), ``site`` (1000), or one of the accounts."""
     order: Annotated[int, msgspec.Meta(ge=0, le=99)] = 50
     """Databases 10, caches 20, application servers 40, tasks 60, what answers the web 90, others 95."""
     ready: tuple[str, ...] = ()
+    """A program that succeeds when the process is ready; what follows waits for it. Empty: as soon as it runs."""
     ready_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)] = 60
+    """How long that may take."""
     stop_signal: str = ""
+    """Such as ``SIGQUIT``. Empty: what the program is known to end cleanly on, else ``SIGTERM``."""
     stop_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)] | None = None
+    """Grace between that signal and the kill; 10 when absent."""
     env: dict[EnvKey, str] = {}
+    """Variables of this process; values are templates."""
     cwd: str = ""
+    """Directory it starts in."""
     when: Expression = ""
+    """Runs when true."""
 
 
 class VolumeEntry(_Strict, frozen=True, kw_only=True):
     name: VolumeName
+    """Unique among all modules of a site."""
     path: MountPath
+    """``/data/NAME`` or below ``/var/lib``; not below ``/etc``, ``/usr``, ``/run``…"""
     user: str = "site"
+    """Who owns it."""
     backup: Kept = Kept.ALWAYS
+    """What a backup does with it."""
     when: Expression = ""
+    """There when true."""
 
 
 class Format(StrEnum):
@@ -206,24 +250,32 @@ class FileEntry(_Strict, frozen=True, kw_only=True):
     """A configuration file. It lies at ``/config/PATH``; ``template`` or ``file``, one of the two."""
 
     path: str
+    """Below ``/config``, relative: ``mariadb/my.cnf``."""
     template: str = ""
     """In ``templates/``."""
     file: str = ""
     """In ``files/``, taken as it is."""
     format: Format = Format.PLAIN
+    """How values are quoted in the template; see Quoting."""
     user: str = "root"
     """Its owner; nobody else of the container may write it."""
     mode: Annotated[str, msgspec.Meta(pattern=r"^0[0-7]{3}\Z")] = "0644"
+    """Rights; never writable by others."""
     restarts: tuple[ProcessName, ...] = ()
+    """Processes that read it when they start."""
     when: Expression = ""
+    """There when true."""
 
 
 class LinkEntry(_Strict, frozen=True, kw_only=True):
     """A symbolic link outside of ``/config``, for a program that reads one fixed path."""
 
     path: str
+    """Where the program looks: ``/etc/ldap/ldap.conf``."""
     target: str
+    """What it finds: ``/config/openldap/ldap.conf``."""
     when: Expression = ""
+    """There when true."""
 
 
 class TaskEntry(_Strict, frozen=True, kw_only=True):
@@ -233,38 +285,56 @@ class TaskEntry(_Strict, frozen=True, kw_only=True):
     """
 
     name: ProcessName
+    """Unique among all modules of a site."""
     when: When
+    """The point of the site's life."""
     argv: Argv
+    """The program and its arguments."""
     user: str = "site"
+    """As whom it runs."""
     order: Annotated[int, msgspec.Meta(ge=0, le=99)] = 60
+    """Among the other tasks and the processes."""
     seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 120
+    """How long it may take; then it has failed."""
     env: dict[EnvKey, str] = {}
+    """Variables of this task; values are templates."""
     only: Expression = ""
+    """Runs when true."""
 
 
 class CheckEntry(_Strict, frozen=True, kw_only=True):
     """Does it work? ``argv`` is run inside; ``path`` is asked over HTTP through the edge."""
 
     name: ProcessName
+    """Unique among all modules of a site."""
     argv: tuple[str, ...] = ()
+    """A program that succeeds when all is well."""
     user: str = "site"
+    """As whom it runs."""
     path: str = ""
+    """Asked for at the site's public name."""
     status: int = 200
+    """The HTTP status expected."""
     contains: str = ""
+    """Text that the answer holds; a template."""
     when: Expression = ""
+    """Made when true."""
 
 
 class LogEntry(_Strict, frozen=True, kw_only=True):
     """A file that a program writes by itself. Better: let it print, ``site logs`` shows that."""
 
     path: str
+    """Absolute, inside the container."""
 
 
 class Web(_Strict, frozen=True, kw_only=True):
     """This module answers the site's requests, on a port or (``port`` absent) on ``socket``."""
 
     port: Port | None = None
+    """The port the program listens on. Absent: it listens on the socket."""
     health: str = "/"
+    """Asked before the site is reached: any answer under 500 is ready."""
 
 
 class Build(_Strict, frozen=True, kw_only=True):
@@ -275,9 +345,11 @@ class Build(_Strict, frozen=True, kw_only=True):
     """
 
     detect: tuple[str, ...] = ()
+    """Names or patterns of files."""
     rank: int = 50
     """Among several candidates the lowest is taken."""
     steps: tuple[BuildStep, ...] = ()
+    """What is run, in order."""
     packages: tuple[Package, ...] = ()
     """Only while building (compilers)."""
 
@@ -288,40 +360,62 @@ class BuildStep(_Strict, frozen=True, kw_only=True):
     unless: str = ""
     """Does not run when this one is there."""
     argv: Argv
+    """A program and its arguments, run in ``/site/current``."""
     network: bool = False
     """Wants the package registry; without leave (``--build-network``) it runs with what is in the cache."""
 
 
 class Manifest(_Strict, frozen=True, kw_only=True):
     name: ModuleName
+    """The folder's name: lower-case letters, digits and hyphens."""
     version: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(?:\.[0-9]+){0,2}\Z")]
     """Of the module, not of the program."""
     title: Text
+    """Its name for people."""
     description: Text
+    """One or two sentences, with the versions of the programs."""
     icon: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,40}\Z")]
     """A name of Bootstrap Icons."""
     category: Category
+    """Where it stands in lists."""
     aliases: tuple[ModuleName, ...] = ()
+    """Other names it is found under."""
     provides: tuple[ModuleName, ...] = ()
     """Other names by which a need is met: ``database``, ``webserver``…"""
     conflicts: tuple[ModuleName, ...] = ()
+    """Modules, or names that modules provide, that cannot be in the same site."""
     least_plan: str = "small"
+    """The smallest plan it works in: small, medium or large."""
     update: UpdateMode = UpdateMode.BLUE_GREEN
+    """How new content and new bases take over."""
     packages: Packages = Packages()
+    """Debian packages."""
     needs: Needs = Needs()
+    """Other modules."""
     web: Web | None = None
+    """There when this module answers the site's requests."""
     questions: tuple[Question, ...] = msgspec.field(name="question", default=())
+    """What it asks."""
     accounts: tuple[AccountEntry, ...] = msgspec.field(name="account", default=())
+    """Users of the container."""
     processes: tuple[ProcessEntry, ...] = msgspec.field(name="process", default=())
+    """Programs that keep running."""
     volumes: tuple[VolumeEntry, ...] = msgspec.field(name="volume", default=())
+    """Directories that outlive updates and restarts."""
     files: tuple[FileEntry, ...] = msgspec.field(name="file", default=())
+    """Configuration files."""
     links: tuple[LinkEntry, ...] = msgspec.field(name="link", default=())
+    """Links to them."""
     tasks: tuple[TaskEntry, ...] = msgspec.field(name="task", default=())
+    """Programs that end by themselves."""
     checks: tuple[CheckEntry, ...] = msgspec.field(name="check", default=())
+    """Questions whose answers say that the site works."""
     logs: tuple[LogEntry, ...] = msgspec.field(name="log", default=())
+    """Files that programs write instead of printing."""
     env: dict[EnvKey, str] = {}
     """For every process of the site; values are templates."""
     build: Build | None = None
+    """There when it runs contents with dependencies."""
 
 
 class Module(msgspec.Struct, frozen=True):
@@ -344,4 +438,15 @@ class Module(msgspec.Struct, frozen=True):
 
 def schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of ``module.toml``."""
-    return msgspec.json.schema(Manifest)
+    made = _ecma(msgspec.json.schema(Manifest))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "module.toml of Alvéole", **made}
+
+
+def _ecma(part: Any) -> Any:
+    """``part`` with its patterns as ECMA-262 writes them: its end of the text is ``$``, Python's is ``\\Z``."""
+    if isinstance(part, dict):
+        return {
+            key: value[:-2] + "$" if key == "pattern" and str(value).endswith("\\Z") else _ecma(value)
+            for key, value in part.items()
+        }
+    return [_ecma(each) for each in part] if isinstance(part, list) else part

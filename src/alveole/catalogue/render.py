@@ -63,7 +63,18 @@ class Names:
         return iter(self.values)
 
 
-_TEXT = {"lower", "upper", "startswith", "endswith", "split", "splitlines", "strip", "lstrip", "rstrip", "isdigit"}
+TEXT_METHODS = {
+    "lower",
+    "upper",
+    "startswith",
+    "endswith",
+    "split",
+    "splitlines",
+    "strip",
+    "lstrip",
+    "rstrip",
+    "isdigit",
+}
 _LOOP = {"index", "index0", "revindex", "revindex0", "first", "last", "length", "depth"}
 _STATEMENTS = (
     nodes.Template,
@@ -158,7 +169,7 @@ def _base64(value: object) -> str:
     return str(_bounded(base64.b64encode(argument(value).encode()).decode()))
 
 
-_KEPT = (
+KEPT_FILTERS = (
     *("default", "d", "lower", "upper", "title", "capitalize", "trim", "length", "count", "int", "float", "round"),
     *("abs", "first", "last", "sort", "unique", "min", "max", "list", "reverse", "select", "reject"),
 )
@@ -182,7 +193,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             cache_size=0,
         )
         self.printed_format = format
-        filters: dict[str, Callable[..., Any]] = {name: self.filters[name] for name in _KEPT}
+        filters: dict[str, Callable[..., Any]] = {name: self.filters[name] for name in KEPT_FILTERS}
         filters.update({str(each): _quoter(each) for each in Format})
         filters.update(
             join=_join,
@@ -255,17 +266,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, LoopContext):
             return attr in _LOOP
-        return isinstance(obj, str) and attr in _TEXT
+        return isinstance(obj, str) and attr in TEXT_METHODS
 
     def is_safe_callable(self, obj: Any) -> bool:
         of = getattr(obj, "__self__", None)
-        return obj is _range or (isinstance(of, str) and getattr(obj, "__name__", "") in _TEXT)
+        return obj is _range or (isinstance(of, str) and getattr(obj, "__name__", "") in TEXT_METHODS)
 
     def call(self, context: Any, called: Any, /, *args: Any, **options: Any) -> Any:
         if isinstance(called, jinja2.Undefined):
             str(called)
         if not self.is_safe_callable(called):
-            raise SecurityError("only range() and some methods of texts can be called: " + ", ".join(sorted(_TEXT)))
+            raise SecurityError(
+                "only range() and some methods of texts can be called: " + ", ".join(sorted(TEXT_METHODS))
+            )
         return super().call(context, called, *args, **options)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:

@@ -167,9 +167,11 @@ class Kept(StrEnum):
     """What a backup does with a volume."""
 
     ALWAYS = "always"
+    """It is in every backup."""
     COLD = "cold"
     """Only while the site is stopped: its files make no sense while they are written to."""
     NEVER = "never"
+    """It can be made again."""
 
 
 class VolumeMount(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
