@@ -38,7 +38,10 @@ def machine() -> Iterator[Cell]:
 
 
 def teller(name: str, code: str = "", **changes: object) -> Process:
-    return Process(name, (PYTHON, "-c", f"{TELLS.format(name)}{code}\nwhile True: time.sleep(60)"), **changes)  # type: ignore[arg-type]
+    """Ready as soon as it would tell of its end."""
+    text = f"{TELLS.format(name)}{code}\nopen('/tmp/{name}','w')\nwhile True: time.sleep(60)"
+    values = {"ready": ("/usr/bin/test", "-e", f"/tmp/{name}"), **changes}
+    return Process(name, (PYTHON, "-c", text), **values)  # type: ignore[arg-type]
 
 
 def say(name: str, when: When, text: str = "", **changes: object) -> Task:
@@ -67,11 +70,8 @@ def pid_of(machine: Cell, spec: WorkloadSpec, word: str) -> int:
 
 
 def test_order_readiness_and_tasks(machine: Cell) -> None:
-    ready = ("/bin/sh", "-c", "test -e /tmp/ready")
-    database = teller(
-        "db", "time.sleep(0.4); open('/tmp/ready','w'); print('db ready', flush=True)", order=10, ready=ready
-    )
-    cache = teller("cache", "open('/tmp/cache','w')", order=20, ready=("/usr/bin/test", "-e", "/tmp/cache"))
+    database = teller("db", "time.sleep(0.4); print('db ready', flush=True)", order=10)
+    cache = teller("cache", order=20)
     spec = spec_of(
         machine,
         1,
@@ -200,6 +200,14 @@ def test_process_that_does_not_get_ready(machine: Cell) -> None:
     outcome = machine.start(spec_of(machine, 6, (never, WEB)))
     assert outcome.message == "not ready: process db was not ready within 1 s"
     assert "still starting" in outcome.tail
+
+
+def test_process_that_dies_at_each_start_is_not_waited_for_long(machine: Cell) -> None:
+    dies = Process("db", ("/bin/sh", "-c", "echo bad line in my.cnf; exit 1"), order=10, ready=("/usr/bin/false",))
+    begin = time.monotonic()
+    outcome = machine.start(spec_of(machine, 14, (dies, WEB)))
+    assert time.monotonic() - begin < 20 < dies.ready_seconds
+    assert outcome.message == "not ready: process db ends again and again" and "bad line in my.cnf" in outcome.tail
 
 
 def test_stop_while_it_starts(machine: Cell) -> None:
