@@ -27,8 +27,10 @@ backup create, backup list, backup restore, backup delete
 plan list, plan show, plan create, plan delete
 why, doctor, status, journal
 token create, token list, token delete
-ca show, export, base list, base delete, image import, image list, completion, version
+ca show, export, base list, base show, base verify, base upgrade, base prune, base delete, image import, image list, completion, version
 change show, change follow
+site configure, site answers
+module list, module show, module new, module lint, module add, module remove, module sources
 """
 
 
@@ -90,6 +92,7 @@ def test_what_takes_time_can_be_left_alone(commands: dict[str, click.Command]) -
     assert waiting >= {
         f"site {verb}" for verb in ("create", "start", "stop", "restart", "update", "set", "rename", "destroy")
     }
+    assert waiting >= {"site configure", "module add"}
     assert waiting >= {"backup create", "backup restore", "backup delete", "image import", "base delete"}
 
 

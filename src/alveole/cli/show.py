@@ -32,6 +32,7 @@ def list_(here: Here) -> None:
             clean(site["name"]),
             state(site["state"]),
             clean(site["plan"]),
+            clean("+".join(site["application"]["asked"])) if site["application"] else "-",
             size(site["memory_bytes"]),
             seconds(site["cpu_seconds"]),
             size(site["disk_bytes"]),
@@ -39,12 +40,12 @@ def list_(here: Here) -> None:
         )
         for site in sites
     ]
-    table(("NAME", "STATE", "PLAN", "MEMORY", "CPU", "DISK", "URL"), rows, right="MEMORY CPU DISK")
+    table(("NAME", "STATE", "PLAN", "MODULES", "MEMORY", "CPU", "DISK", "URL"), rows, right="MEMORY CPU DISK")
 
 
 @verb(None, "show", examples=["alveole site show blog", "alveole site show blog --json"])
 @site_name
-@click.option("--show-env", is_flag=True, help="Print the values of the environment too; they may be secrets.")
+@click.option("--show-env", is_flag=True, help="Print values of the environment and passwords among the answers too.")
 def show(here: Here, name: str, show_env: bool) -> None:
     """Show one site: its state, addresses, limits, content and promises."""
     site = here.client.get(path(name), {"show_env": show_env or None})
@@ -63,6 +64,7 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
     promises = [f"{kept} of {len(site['promises'])} kept"] if site["promises"] else []
     promises += [f"{item['resource']} {state(item['state'])} {clean(item['reason'])}".rstrip() for item in broken]
     listens = f"port {site['port']}" if site["port"] else "its socket" if what else ""
+    made = site["application"]
     releases = [
         f"{item['digest'][7:19]}  {when(item['created_at'], short=True)}  "
         f"{item['files']} file{'s' * (item['files'] != 1)}, "
@@ -80,6 +82,10 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("ipv6", clean(site["ipv6"])),
         ("plan", clean(site["plan"])),
         ("base", clean(site["base"])),
+        ("modules", _lines(_modules(made)) if made else ""),
+        ("why these", clean(made["why"]) if made else ""),
+        ("answers", _lines(_answers(made)) if made else ""),
+        ("files", _lines(_files(made)) if made else ""),
         ("runs", _lines(what) if what else "static content"),
         ("listens on", listens),
         ("memory", size(site["memory_bytes"])),
@@ -96,6 +102,27 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("owner", clean(site["owner"])),
         ("created", when(site["created_at"])),
         ("version", str(site["version"])),
+    ]
+
+
+def _modules(made: dict[str, Any]) -> list[str]:
+    return [name if name in made["asked"] else f"{name} (needed)" for name in made["modules"]]
+
+
+def _answers(made: dict[str, Any]) -> list[str]:
+    """Those that a person gave; site answers has all."""
+    return [
+        f"{module}.{question}={made['answers'].get(module, {}).get(question)}".lstrip(".")
+        for module, questions in made["given"].items()
+        for question in questions
+    ]
+
+
+def _files(made: dict[str, Any]) -> list[str]:
+    words = {"kept": "kept as it was changed by hand", "changed_by_hand": "changed by hand"}
+    return [
+        f"/config/{item['path']}{''.join(f'  ({text})' for key, text in words.items() if item[key])}"
+        for item in made["files"]
     ]
 
 

@@ -19,7 +19,7 @@ from alveole.model.change import Change
 from alveole.model.site import Answer, Application, ConfigFile, Site, Wanted
 from alveole.requests import Actor
 from alveole.services.checks import Draft
-from alveole.services.modules import recomposed, unified, with_texts
+from alveole.services.modules import recomposed, shown_answers, unified, with_texts
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction
 from alveole.views import FileFate
@@ -188,7 +188,8 @@ class ConfigureVerbs(SiteVerbs):
         if old is None or new is None:
             return ()
         found = []
-        shown_old, shown_new = self._shown_answers(old, False), self._shown_answers(new, False)
+        catalogue = self.catalogue()
+        shown_old, shown_new = shown_answers(catalogue, old), shown_answers(catalogue, new)
         for module in dict.fromkeys((*new.answers, *old.answers)):
             one, other = old.answers.get(module, {}), new.answers.get(module, {})
             for question in dict.fromkeys((*other, *one)):

@@ -281,50 +281,32 @@ class Compositions(Flows):
         return id
 
     # --- secrets ------------------------------------------------------------------------------
-    def _secret(self, module: str, question: str) -> bool:
-        """Whether an answer is one; all of a module that is not known any more are."""
-        if not module:
-            return False
-        found = self.catalogue().get(module)
-        if found is None:
-            return True
-        kinds = {each.name: each.type for each in found.manifest.questions}
-        return kinds.get(question, QuestionType.PASSWORD) is QuestionType.PASSWORD
 
     def _secrets(self, application: Application | None) -> frozenset[str]:
         """The secret texts among the answers."""
         if application is None:
             return frozenset()
         found = set()
+        catalogue = self.catalogue()
         for module, answers in application.answers.items():
             for question, answer in answers.items():
-                if isinstance(answer, str) and answer and self._secret(module, question):
+                if isinstance(answer, str) and answer and is_secret(catalogue, module, question):
                     found.add(answer)
         return frozenset(found)
 
-    def _shown_answers(self, application: Application, show_secrets: bool) -> dict[str, dict[str, Answer]]:
-        return {
-            module: {
-                question: HIDDEN
-                if answer is not None and not show_secrets and self._secret(module, question)
-                else answer
-                for question, answer in answers.items()
-            }
-            for module, answers in application.answers.items()
-        }
-
     def _application_view(
-        self, site: Site, show_secrets: bool = False, *, look: bool = False
+        self, site: Site, show_secrets: bool = False, *, look: bool = False, catalogue: Catalogue | None = None
     ) -> views.ModulesView | None:
-        """``look``: also ask the agent which files were changed by hand."""
+        """``look``: also ask the agent which files were changed by hand. ``catalogue``: read for a list of many."""
         application = site.application
         if application is None:
             return None
+        known = catalogue if catalogue is not None else self.catalogue()
         changed = {each.path for each in self._config_states(site) if each.changed} if look else set()
         return views.ModulesView(
             asked=application.asked,
             modules=application.modules,
-            answers=self._shown_answers(application, show_secrets),
+            answers=shown_answers(known, application, show_secrets),
             given=application.given,
             files=tuple(
                 views.FileView(
@@ -373,9 +355,34 @@ class Compositions(Flows):
         return views.AnswersView(
             site=found.name,
             modules=tuple(application.modules),
-            answers=self._shown_answers(application, show_secrets),
+            answers=shown_answers(self.catalogue(), application, show_secrets),
             given=application.given,
         )
+
+
+def is_secret(catalogue: Catalogue, module: str, question: str) -> bool:
+    """Whether an answer is one; all of a module that is not known any more are."""
+    if not module:
+        return False
+    found = catalogue.get(module)
+    if found is None:
+        return True
+    asked = next((each for each in found.manifest.questions if each.name == question), None)
+    return asked is None or asked.type is QuestionType.PASSWORD
+
+
+def shown_answers(
+    catalogue: Catalogue, application: Application, show_secrets: bool = False
+) -> dict[str, dict[str, Answer]]:
+    return {
+        module: {
+            question: HIDDEN
+            if answer is not None and not show_secrets and is_secret(catalogue, module, question)
+            else answer
+            for question, answer in answers.items()
+        }
+        for module, answers in application.answers.items()
+    }
 
 
 def recomposed(site: Site, made: Composition, base: Base) -> Site:
