@@ -331,6 +331,7 @@ PROCESS = '[[process]]\nname = "{}"\nargv = ["x"]\n'
         (ACCOUNT.format("a", 3001), ACCOUNT.format("a", 3002), "'one' and 'two' both have an account named 'a'"),
         (PROCESS.format("p"), PROCESS.format("p"), "'one' and 'two' both have a process named 'p'"),
         (VOLUME.format("v", "/data/a"), VOLUME.format("v", "/data/b"), "both have a volume named 'v'"),
+        (VOLUME.format("v", "/data/a"), VOLUME.format("v", "/data/a") + 'backup = "never"\n', "a volume named 'v'"),
         (VOLUME.format("v", "/data/a"), VOLUME.format("w", "/data/a/b"), "lies in /data/a of 'one'"),
         (VOLUME.format("v", "/data/a"), VOLUME.format("w", "/data/a"), "lies in /data/a of 'one'"),
         ('[env]\nX = "1"\n', '[env]\nX = "2"\n', "'one' and 'two' both have the variable X of every process"),
@@ -346,10 +347,11 @@ def test_what_two_modules_say_alike_is_no_clash(tmp_path: Path) -> None:
         folder = new(name, tmp_path, made_up())
         if name == "two":
             change(folder, '[web]\nhealth = "/"', "")
-        add(folder, ACCOUNT.format("shared", 3001) + '[env]\nX = "1"\n')
+        add(folder, ACCOUNT.format("shared", 3001) + VOLUME.format("v", "/data/v") + '[env]\nX = "1"\n')
         found.append(read_module(folder, "tests").module)
     made = compose(Catalogue(found), ["one", "two"], {}, CONTEXT)
     assert [each.uid for each in made.run.accounts] == [3001] and made.env == {"X": "1"}
+    assert [each.path for each in made.volumes] == ["/data/v"]
 
 
 def test_the_skeleton_explains_itself() -> None:

@@ -341,12 +341,16 @@ class _Build:
     def _storage(self) -> None:
         for at, volume in enumerate(self.module.manifest.volumes):
             key = f"volume[{at}]"
-            if not self._holds(volume.when, f"{key}.when") or not self._new("volume", volume.name):
+            if not self._holds(volume.when, f"{key}.when"):
+                continue
+            uid = self._uid(volume.user, f"{key}.user")
+            mount = VolumeMount(volume.name, volume.path, uid, volume.backup)
+            # What several modules describe alike they share: the files of the site's visitors, for one.
+            if self.volumes.get(volume.name) == mount or not self._new("volume", volume.name):
                 continue
             for problem in check_mount_path(volume.path, f"{self.module.name}: {key}.path"):
                 self.problems.append(problem)
-            uid = self._uid(volume.user, f"{key}.user")
-            self.volumes[volume.name] = VolumeMount(volume.name, volume.path, uid, volume.backup)
+            self.volumes[volume.name] = mount
 
     def _file(self, entry: FileEntry, key: str) -> None:
         if not self._holds(entry.when, f"{key}.when"):
