@@ -184,7 +184,11 @@ def _patience(processes: Iterable[Process], tasks: Iterable[Task]) -> int:
     for process in processes:
         key = ("process", process.order)
         longest[key] = max(longest.get(key, 0), process.ready_seconds if process.ready else 5)
-    tail = sum(task.seconds for task in tasks if task.when in (When.PREPARE, When.INSTALL, When.RESTORE))
+    spent = dict.fromkeys(When, 0)
+    for task in tasks:
+        spent[task.when] += task.seconds
+    # Data that came from a backup is restored instead of installed.
+    tail = spent[When.PREPARE] + max(spent[When.INSTALL], spent[When.RESTORE])
     return max(READY_SECONDS, min(MOST_SECONDS, sum(longest.values()) + tail))
 
 
