@@ -55,7 +55,13 @@ def main() -> None:
         go(services.restart_site(ROOT, "app"))
         go(services.rename_site(ROOT, "app", ask.RenameSite(name="other")))
 
-    {"create": create, "update": update, "destroy": destroy, "backup": backup, "change": change}[sys.argv[2]]()
+    def modules() -> None:
+        go(services.create_site(ROOT, ask.CreateSite(name="made", modules=("redis",))))
+        go(services.configure_site(ROOT, "made", ask.ConfigureSite(answers={"optimisation": "big"})))
+        go(services.configure_site(ROOT, "made", ask.ConfigureSite(add_modules=("memcached",))))
+
+    scripts = (create, update, destroy, backup, change, modules)
+    {each.__name__: each for each in scripts}[sys.argv[2]]()
     services.close()
 
 

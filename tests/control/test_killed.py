@@ -67,6 +67,16 @@ POINTS = {
         "services.backup-dropped",
     ),
     "change": ("services.accepted", "reconcile.after-step:1", "services.accepted:2", "services.accepted:3"),
+    "modules": (
+        "services.accept",
+        "services.accepted",
+        "reconcile.after-step:3",
+        "services.accept:2",
+        "services.accepted:2",
+        *(f"reconcile.{when}-step:{number}" for number in (9, 10) for when in ("before", "after")),
+        "services.accepted:3",
+        "store.before-commit:4",
+    ),
 }
 
 
@@ -118,7 +128,7 @@ def test_killed(machine: Control, script: str, point: str) -> None:
     check_nothing_is_left(machine)
     if script == "create":
         check_same_key(machine, acknowledged)
-    if script in ("update", "change", "backup"):
+    if script in ("update", "change", "backup", "modules"):
         until(lambda: machine.services.list_sites(ROOT)[0].state == "running")
 
 

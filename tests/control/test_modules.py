@@ -208,6 +208,30 @@ def test_a_failed_configure_goes_back(control: Control, module: str) -> None:
     assert answers[module]["title"] == "Hi"
 
 
+def test_a_stopped_site_is_configured_and_starts_so(control: Control) -> None:
+    make(control)
+    control.done(control.services.stop_site(ROOT, "blog"))
+    plan = control.services.preview_configure(ROOT, "blog", ask.ConfigureSite(answers={"title": "Ho"}))
+    assert (plan.restarts, plan.instance) == ((), "") and plan.files
+    configure(control, answers={"title": "Ho"}, add_modules=("redis",))
+    assert files(control)["hello/page.ini"].startswith('title = "Ho"')
+    control.done(control.services.start_site(ROOT, "blog"))
+    assert "redis" in [each.name for each in workload(control).processes]
+
+
+def test_a_request_that_is_sent_again_takes_effect_once(control: Control) -> None:
+    """Fault 2."""
+    make(control)
+    request = ask.ConfigureSite(answers={"title": "Ho"})
+    first = control.services.configure_site(ROOT, "blog", request, key="k")
+    control.done(first)
+    assert control.services.configure_site(ROOT, "blog", request, key="k").id == first.id
+    with pytest.raises(Refused, match="another request"):
+        control.services.configure_site(ROOT, "blog", ask.ConfigureSite(answers={"title": "Hm"}), key="k")
+    with pytest.raises(Refused, match="was changed meanwhile"):
+        control.services.configure_site(ROOT, "blog", request, version=1)
+
+
 # --- stop and start -----------------------------------------------------------------------------
 def test_a_site_that_cannot_share_its_data_never_has_two_instances(control: Control) -> None:
     make(control, module="single", upload=control.upload(b"one"))
