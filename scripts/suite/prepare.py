@@ -19,7 +19,11 @@ VENV = ROOT / ".venv"
 _TEST_PACKAGES = {
     "apache2": "the configuration exported for Apache, tried against the real server",
     "git": "the files of the checkout",
+    "ldap-utils": "reads back LDIF",
+    "mariadb-client-core": "reads back SQL",
+    "mariadb-server-core": "reads back SQL and option files",
     "openssl": "TLS from the outside",
+    "php8.2-cli": "reads back PHP and php.ini",
     "qemu-system-x86": "the guest",
     "shellcheck": "shell scripts",
     "strace": "which system calls are made",

@@ -1,6 +1,6 @@
 """Threat 11 again, read back by the programs that read these files in a site: many values in each run.
 
-A program that is not installed is skipped; CI has all of them.
+A program that is not installed is skipped; the suite installs all but the large ones, PostgreSQL and Java.
 """
 
 from __future__ import annotations
