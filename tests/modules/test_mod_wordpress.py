@@ -79,14 +79,19 @@ def test_names_and_protections(site: ModuleSites) -> None:
     it = site("wordpress", stem="wp", wordpress__password=PASSWORD)
     own = f"https://{it.name}.localhost:{it.alveole.https}"
     assert f"{own}/wp-content/" in it.get("/").text
-    it.cli("domain", "add", status=None)
-    it.alveole.cli("domain", "add", it.name, "bees.example.org", status=None)
-    other = it.browser.request("GET", "/", name="bees.example.org", status=None)
-    if other.status == 200:
-        assert "https://bees.example.org" in other.text and own not in other.text
-    for path in ("/wp-content/uploads/x.php", "/.htaccess", "/wp-config.php/x"):
-        assert it.get(path, status=None).status in (403, 404) or it.get(path).text == "", path
-    assert restarted(it, php__upload="64M") >= {"php"}
+    it.cli("set", "--domain", "bees.example.org")
+    other = it.browser.request("GET", "/", name="bees.example.org").text
+    assert f"https://bees.example.org:{it.alveole.https}/wp-content/" in other and own not in other
+    for path in ("/wp-content/uploads/x.php", "/.htaccess", "/wp-content/uploads/x.phtml"):
+        it.get(path, status=404)
+    assert it.get("/wp-config.php", status=None).text == "", "run, never shown"
+    assert restarted(it, upload="64M") == {"php", "nginx"}
+    new = f"{it.name}-new"
+    it.cli("rename", new)
+    it.name = new
+    again = it.new_browser().get("/").text
+    assert f"https://{new}.localhost:{it.alveole.https}/wp-content/" in again and own not in again
+    log_in(it)
 
 
 def test_a_theme_and_a_plugin_of_ones_own(site: ModuleSites) -> None:
