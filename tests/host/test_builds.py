@@ -417,6 +417,22 @@ def test_what_stays_behind_ends_with_the_build(works: Works) -> None:
     assert works.leftovers(14) == []
 
 
+def test_a_flood_is_slowed_down(works: Works) -> None:
+    """Threat 26: what prints without end costs the agent little, and its last words are kept."""
+    code = (
+        "import os, time\nend = time.time() + 3\nwhile time.time() < end: os.write(1, b'y\\n' * 30000)\nprint('last')"
+    )
+    before = time.process_time()
+    built = works.python(17, code)
+    assert built.release is not None and "last" in built.output
+    assert time.process_time() - before < 1.5
+
+
+def test_localhost_has_a_name(works: Works) -> None:
+    code = "import socket; open('a', 'w').write(socket.gethostbyname('localhost') + socket.gethostname())"
+    assert (works.tree(18, works.python(18, code)) / "a").read_text() == "127.0.0.1build"
+
+
 def test_one_build_a_site_at_a_time(works: Works) -> None:
     seen: list[object] = []
     thread = threading.Thread(target=lambda: seen.append(works.python(15, "import time; time.sleep(2)")))

@@ -44,7 +44,11 @@ CACHE = "/cache"
 OURS = "/build"
 KEPT_LINES, LINE_CHARACTERS = 200, 400
 _SAY_SECONDS = 0.1
+_PIPE_BYTES, _LINE_BYTES = 65_536, 4096
+#: Builds that run at once: each may use a core and all of its memory.
+MOST_BUILDS = 2
 _PREFIX = "build."
+_HOSTS = "127.0.0.1 localhost build\n::1 localhost\n"
 #: Where package managers keep what they have fetched, and what they write of themselves.
 _CACHES = {
     "PIP_CACHE_DIR": f"{CACHE}/pip",
@@ -98,10 +102,23 @@ class Said:
             self._say(line, None)
 
     def follow(self, fd: int) -> None:
-        """Take lines from the pipe ``fd`` until nobody holds its other end; a line without an end is cut."""
-        with open(fd, "rb", buffering=65_536) as stream:
-            while data := stream.readline(16_384):
-                self.add(data.decode("utf-8", "replace"))
+        """Take lines from the pipe ``fd`` until nobody holds its other end.
+
+        Of what comes faster than anybody reads the ends are taken, and it is slowed down: a flood must not keep
+        the agent busy.
+        """
+        rest = b""
+        try:
+            while data := os.read(fd, _PIPE_BYTES):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines[-KEPT_LINES:]:
+                    self.add(line[-_LINE_BYTES:].decode("utf-8", "replace"))
+                rest = rest[-_LINE_BYTES:]
+                if len(data) == _PIPE_BYTES:
+                    time.sleep(0.01)
+            self.add(rest.decode("utf-8", "replace"))
+        finally:
+            os.close(fd)
 
 
 class BuildRunner:
@@ -112,6 +129,7 @@ class BuildRunner:
         self._settings = backend.settings
         self._cgroups = backend.cgroups
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._turns = threading.BoundedSemaphore(MOST_BUILDS)
 
     def recover(self) -> None:
         """Take away what builds have that the death of an agent cut short. Once, at its start."""
@@ -132,11 +150,16 @@ class BuildRunner:
         site is going on, and ``StepFailed``.
         """
         said = Said(say)
+        if not self._turns.acquire(blocking=False):
+            say("waiting for another build to end", None)
+            self._turns.acquire()
         try:
             with self._run(job, said) as tree:
                 yield tree, "", tuple(said.lines)
         except Failed as error:
             yield None, str(error), tuple(said.lines)
+        finally:
+            self._turns.release()
 
     @contextlib.contextmanager
     def _run(self, job: BuildRelease, said: Said) -> Iterator[int]:
@@ -301,11 +324,17 @@ class BuildRunner:
     def _wait(self, pid: int, command: BuildCommand, deadline: float, name: str) -> None:
         pidfd = os.pidfd_open(pid)
         try:
-            if not instances.wait_end(pidfd, max(0.0, deadline - time.monotonic())):
-                self._cgroups.kill(name)
-                instances.wait_end(pidfd, 5.0)
-                reap(pidfd)
-                raise Failed(f"{command.argv[0]} took longer than the {self._settings.build.seconds} s of a build")
+            while not instances.wait_end(pidfd, min(1.0, max(0.0, deadline - time.monotonic()))):
+                late = time.monotonic() >= deadline
+                if late or self._disk_is_short():
+                    self._cgroups.kill(name)
+                    instances.wait_end(pidfd, 5.0)
+                    reap(pidfd)
+                    raise Failed(
+                        f"{command.argv[0]} took longer than the {self._settings.build.seconds} s of a build"
+                        if late
+                        else "the state disk is full: only the platform's own reserve is left"
+                    )
             status, number = reap(pidfd)
         finally:
             os.close(pidfd)
@@ -315,6 +344,11 @@ class BuildRunner:
         if self._cgroups.oom_kills(name):
             raise Failed(f"{shown} needs more than the {self._settings.build.memory_bytes // MIB} MiB of a build")
         raise Failed(f"{shown} ended with {f'status {status}' if status is not None else f'signal {number}'}")
+
+    def _disk_is_short(self) -> bool:
+        """What builds write is sparse: the disk below may fill up before their own limit is reached."""
+        disk = os.statvfs(self._settings.state)
+        return disk.f_bavail * disk.f_frsize < self._settings.content.reserve_bytes
 
     def _spec(self, job: BuildRelease, command: BuildCommand, network: str) -> WorkloadSpec:
         settings = self._settings.build
@@ -358,6 +392,7 @@ class BuildRunner:
             if mount.destination not in (SITE_CONTENT, lower.SOCKETS) and not mount.destination.startswith("/etc/")
         ]
         own = (
+            lower.Mount("/etc/hosts", "bind", str(place / "bundle" / "hosts"), ("bind", "ro", "nosuid", "nodev")),
             lower.Mount(SITE_CONTENT, "bind", str(place / "tree"), ("bind", "nosuid", "nodev")),
             lower.Mount(CACHE, "bind", str(place / "disk" / "cache"), ("bind", "nosuid", "nodev")),
             lower.Mount(OURS, "bind", str(place / "bundle" / "ours"), ("bind", "ro", "nosuid", "nodev")),
@@ -376,7 +411,7 @@ class BuildRunner:
             root=lower.Root(str(place / "root"), readonly=True),
             mounts=(*kept, *own),
         )
-        return msgspec.structs.replace(bundle, config=config, generated={}, services=())
+        return msgspec.structs.replace(bundle, config=config, generated={"hosts": _HOSTS}, services=())
 
     def _has_authorities(self) -> bool:
         return Path(self._settings.build.certificates).is_file()
