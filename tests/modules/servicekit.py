@@ -28,7 +28,7 @@ def shut(site: ModuleSite, *ports: int, other: ModuleSite) -> None:
 
 def _knock(site: ModuleSite, address: str, port: int) -> int:
     argv = ("timeout", "3", "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}")
-    return site.alveole.cli("site", "exec", "--no-tty", site.name, "--", *argv, status=None).status
+    return int(site.alveole.cli("site", "exec", "--no-tty", site.name, "--", *argv, status=None).status)
 
 
 def packed(place: Path, files: Mapping[str, str | bytes]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from modkit import HOSTILE, Browser, ModuleSite, ModuleSites, Page, round_trip
 
+MAKE = "CREATE TABLE note (text varchar(100)); INSERT INTO note VALUES ('TEXT')"
 PASSWORD = 'it\'s a \\ "password" & <more>'
 
 
@@ -34,7 +35,7 @@ def test_run_sql(site: ModuleSites, driver: str) -> None:
     page = log_in(it, driver, "site", secret, "notes")
     assert page.status == 200 and "logout" in page.text, page
     text = HOSTILE[0].replace("'", "''").replace("\\", "\\\\" if driver == "server" else "\\")
-    done = run_sql(it.browser, place, f"CREATE TABLE note (text varchar(100)); INSERT INTO note VALUES ('{text}')")
+    done = run_sql(it.browser, place, MAKE.replace("TEXT", text))
     assert "error" not in done.text.partition("<div id='content'>")[2].lower() or "1 row" in done.text, done
 
     def check() -> None:

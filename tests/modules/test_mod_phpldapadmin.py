@@ -30,7 +30,7 @@ def test_change_an_entry(site: ModuleSites, server: str) -> None:
     shown = browser.get(f"/phpldapadmin/cmd.php?cmd=template_engine&server_id=1&dn=ou=people,{suffix}&template=default")
     assert "ou=people" in shown.text and "E_WARNING" not in shown.text
     entry = f"dn: uid=ada,ou=people,{suffix}\nobjectClass: inetOrgPerson\nuid: ada\ncn: Ada\nsn: Lovelace\n"
-    form = browser.get(f"/phpldapadmin/cmd.php?cmd=import_form&server_id=1").fields("ldif")
+    form = browser.get("/phpldapadmin/cmd.php?cmd=import_form&server_id=1").fields("ldif")
     done = browser.post("/phpldapadmin/cmd.php?cmd=import", {**form, "ldif": entry, "ldif_file": ""}, files={})
     assert "Fatal" not in done.text
 

@@ -75,9 +75,7 @@ def test_every_optimisation_runs(site: ModuleSites) -> None:
     small = int(sql(it, "SHOW max_connections"))
     it.post("/", {"text": "secret in a statement"})
     assert "secret in a statement" in it.logs(), "in development statements are shown"
-    known = it.alveole.site(it.name)
-    assert known["memory_bytes"] < 100 * 1024 * 1024 if "memory_bytes" in known else True
-    assert "postgresql" in restarted(it, optimisation="huge", version="prod")
+    it.configure(optimisation="huge", version="prod")
     assert int(sql(it, "SHOW max_connections")) > small
     assert sql(it, "SHOW shared_buffers") == "204MB", "40 % of the plan's 512"
     assert it.get("/").json == ["secret in a statement"]
