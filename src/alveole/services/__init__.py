@@ -17,7 +17,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``core`` | rights, finding a site, idempotency, accepting a change |
 | ``checks`` | every check of a request about a site |
 | ``flows`` | what happens after a change was accepted |
-| ``sites``, ``configure``, ``backups``, ``bases``, ``platform`` | the verbs |
+| ``sites``, ``inside``, ``configure``, ``backups``, ``bases``, ``platform`` | the verbs |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``show`` | stored and seen → documents |
 """
@@ -37,6 +37,7 @@ from alveole.reconcile import Reconciler
 from alveole.requests import Actor
 from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
+from alveole.services.inside import InsideVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.store import Store
@@ -44,7 +45,7 @@ from alveole.store import Store
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, PlatformVerbs):
+class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:

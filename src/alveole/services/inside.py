@@ -1,0 +1,78 @@
+"""Looking into a site: its output, a program inside it, and why it answers or does not."""
+
+from __future__ import annotations
+
+from alveole import requests as ask
+from alveole import views
+from alveole.agent import protocol
+from alveole.compile import site_domain
+from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
+from alveole.model.resource import Kind
+from alveole.requests import Actor
+from alveole.services.sites import SiteVerbs
+
+
+class InsideVerbs(SiteVerbs):
+    def site_logs(self, caller: Actor, site: str) -> views.LogsView:
+        self._allow(caller, "look-inside")
+        found = self._stored(site).site
+        logs = self.settings.logs
+        return views.LogsView(
+            site=found.name, directory=str(logs / found.id), edge_directory=str(logs / "edge" / found.id)
+        )
+
+    def exec_site(self, caller: Actor, site: str, request: ask.ExecSite) -> views.ExecGrant:
+        self._allow(caller, "look-inside")
+        found = self._stored(site).site
+        problems = []
+        if not request.argv or not request.argv[0]:
+            problems.append(Problem("argv", "is empty", "name a program after --"))
+        if any("\0" in word for word in request.argv) or len(request.argv) > 1024:
+            problems.append(Problem("argv", "holds a NUL byte or more than 1,024 words"))
+        if request.uid is not None and not 0 <= request.uid < 65_536:
+            problems.append(Problem("uid", f"{request.uid} is outside 0..65535"))
+        if problems:
+            raise InvalidInput(problems=problems)
+        look = self.loop.looks.get(found.id)
+        slots = [item.id.name for item in look.found if item.id.kind is Kind.WORKLOAD and item.ready] if look else []
+        if not slots:
+            raise Refused(f"site {found.name} is not running", field="site", hint="see: alveole why")
+        slot = found.slot if str(found.slot) in slots else int(slots[0])
+        # The program's name only: arguments may hold secrets.
+        live = self.journal.begin("exec", caller.name, site=found, reason=request.argv[0][:200])
+        return views.ExecGrant(
+            site=found.id, slot=slot, argv=request.argv, tty=request.tty, uid=request.uid, change=live.id
+        )
+
+    def exec_ended(self, grant: views.ExecGrant, exit_status: int | None, problem: str = "") -> None:
+        live = self.journal.live(grant.change)
+        if live is not None:
+            problems = (Problem("", problem),) if problem else ()
+            self.journal.end(live, problems, {"exit_status": exit_status})
+
+    def why(self, caller: Actor, site: str) -> views.WhyView:
+        self._allow(caller, "look")
+        stored = self._stored(site)
+        found = stored.site
+        links: tuple[protocol.Link, ...] = ()
+        try:
+            links = self.agent.call(
+                protocol.Inspect(
+                    found.id,
+                    found.number,
+                    found.slot,
+                    site_domain(found.name, self.settings),
+                    found.path,
+                    found.run.port,
+                )
+            )
+        except AlveoleError as error:
+            links = (protocol.Link("agent", False, "ask the agent", str(error), "see: alveole doctor"),)
+        look = self.loop.looks.get(found.id)
+        last = self.journal.list(site=found.id, limit=1)
+        return views.WhyView(
+            site=self.show_site(caller, found.id),
+            links=(*links, *self.base_links(found)),
+            waiting=tuple(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in look.waiting) if look else (),
+            last=self.journal.get(last[0].id) if last else None,
+        )
