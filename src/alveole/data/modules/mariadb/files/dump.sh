@@ -3,17 +3,18 @@
 set -eu
 umask 077
 to=/data/mariadb-dump
-client="--no-defaults --socket=/run/mariadb/mysqld.sock"
+socket=/run/mariadb/mysqld.sock
 
-mariadb $client --batch --skip-column-names --execute="SELECT schema_name FROM information_schema.schemata
-    WHERE schema_name NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')" >"$to/databases.new"
+mariadb --no-defaults --socket="$socket" --batch --skip-column-names >"$to/databases.new" \
+    --execute="SELECT schema_name FROM information_schema.schemata
+    WHERE schema_name NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')"
 set --
 while IFS= read -r name; do
     set -- "$@" "$name"
 done <"$to/databases.new"
-mariadb-dump $client --single-transaction --quick --routines --events --triggers --hex-blob --default-character-set=utf8mb4 \
-    --databases "$@" >"$to/all.sql.new"
-mariadb-dump $client --system=users --insert-ignore >"$to/users.sql.new"
+mariadb-dump --no-defaults --socket="$socket" --default-character-set=utf8mb4 --single-transaction --quick \
+    --routines --events --triggers --hex-blob --databases "$@" >"$to/all.sql.new"
+mariadb-dump --no-defaults --socket="$socket" --system=users --insert-ignore >"$to/users.sql.new"
 sync "$to/all.sql.new" "$to/users.sql.new"
 mv "$to/users.sql.new" "$to/users.sql"
 mv "$to/all.sql.new" "$to/all.sql"

@@ -2,12 +2,14 @@
 # Users first: what they defined (views, routines) names them.
 set -eu
 from=/data/mariadb-dump
-client="--no-defaults --socket=/run/mariadb/mysqld.sock --default-character-set=utf8mb4"
 
 if [ ! -e "$from/all.sql" ]; then
     echo "the backup holds no dump of the database" >&2
     exit 1
 fi
+sql() {
+    mariadb --no-defaults --socket=/run/mariadb/mysqld.sock --default-character-set=utf8mb4 "$@"
+}
 # Those of ours are there already, made anew with today's answers.
-mariadb $client --force mysql <"$from/users.sql"
-mariadb $client <"$from/all.sql"
+sql --force mysql <"$from/users.sql"
+sql <"$from/all.sql"
