@@ -133,6 +133,9 @@ class Releases:
                 continue
             try:
                 self._remove_tree(job)
+            except FileNotFoundError:
+                # The whole site was removed meanwhile, and this with it.
+                continue
             except (OSError, AlveoleError) as error:
                 log.error("could not remove %s: %s", job, error)
 

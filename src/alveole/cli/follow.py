@@ -75,7 +75,12 @@ class Show:
             note(f"  {text}")
 
     def fact(self, text: str, level: str) -> None:
-        """Something that happened; warnings and errors stay on the screen."""
+        """Something that happened; warnings and errors stay on the screen.
+
+        What a build has printed was progress while it did; the journal has it (``alveole change show``).
+        """
+        if level == "build":
+            return
         if level in ("warning", "error") and self._moving:
             line = f"  {paint(clean(text), 'yellow' if level == 'warning' else 'red', sys.stderr)}"
             with self._lock:

@@ -17,6 +17,7 @@ from alveole.store import KnownBase
 
 #: Level of the events that hold what a build printed.
 BUILD = "build"
+SHOWN_LINES = 20
 
 
 class Builders(Core):
@@ -56,9 +57,11 @@ class Builders(Core):
             self._drop_source(site, source.digest)
             raise
         hit("services.built")
-        for line in built.output:
-            live.say(line, level=BUILD)
         release = built.release
+        # Of one that failed the last lines stay on the screen.
+        kept = 0 if release is not None else SHOWN_LINES
+        for place, line in enumerate(built.output):
+            live.say(line, level="warning" if place >= len(built.output) - kept else BUILD)
         if release is None or release.digest != source.digest:
             self._drop_source(site, source.digest)
         if release is None:
