@@ -161,6 +161,8 @@ class FakeAgent:
                 return self._usage(sites)
             case protocol.ImportRelease():
                 return self._import(request, files)
+            case protocol.WantsBuild(_site, _number, _source, commands):
+                return bool(commands)
             case protocol.BuildRelease():
                 return self._build(request)
             case protocol.DropRelease(site, _number, digest):

@@ -9,10 +9,12 @@ from typing import Protocol
 import msgspec
 
 from alveole.actuators.releases import Releases, room
-from alveole.agent.protocol import BuildRelease, Built
+from alveole.agent.protocol import BuildRelease, Built, WantsBuild
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
+from alveole.errors import NotFound
 from alveole.host import paths
+from alveole.host.builds import applies
 
 #: Last lines of the output that go into the journal.
 TOLD = 60
@@ -34,6 +36,13 @@ class Builds:
         self._settings = settings
         self._releases = releases
         self._runner = runner
+
+    def wants(self, request: WantsBuild) -> bool:
+        """Whether any of the commands is to run on the release. Raises ``NotFound``."""
+        tree = paths.release(self._settings, request.site, request.source)
+        if not tree.is_dir():
+            raise NotFound(f"there is no release {request.source[:19]}…", hint="deliver it again")
+        return any(applies(command, tree) for command in request.commands)
 
     def build(self, request: BuildRelease, say: Say = quiet) -> Built:
         """Run the commands on a copy of the release and keep what comes out.

@@ -162,6 +162,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.GetUsage: lambda r, _f, _s: backend.usage(r.sites),
         protocol.ImportRelease: import_release,
         protocol.BuildRelease: lambda r, _f, s: builds.build(r, s),
+        protocol.WantsBuild: lambda r, _f, _s: builds.wants(r),
         protocol.DropRelease: lambda r, _f, _s: releases.drop_release(r.site, r.number, r.digest),
         protocol.RemoveSite: remove_site,
         protocol.ReadConfig: lambda r, _f, _s: config.read(r.site, r.number),

@@ -93,6 +93,15 @@ class BuildRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     network: bool = False
 
 
+class WantsBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="wants-build"):
+    """→ ``bool``. Whether any of these programs would run on the release, before a base is made for them."""
+
+    site: SiteId
+    number: Number
+    source: Digest
+    commands: Annotated[tuple[BuildCommand, ...], msgspec.Meta(max_length=32)]
+
+
 class DropRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-release"):
     site: SiteId
     number: Number
@@ -280,6 +289,7 @@ Request = (
     | GetUsage
     | ImportRelease
     | BuildRelease
+    | WantsBuild
     | DropRelease
     | RemoveSite
     | ReadConfig
@@ -439,6 +449,7 @@ RESULTS: dict[type, Any] = {
     GetUsage: dict[str, Usage],
     ImportRelease: Release,
     BuildRelease: Built,
+    WantsBuild: bool,
     DropRelease: None,
     RemoveSite: None,
     ReadConfig: tuple[ConfigState, ...],

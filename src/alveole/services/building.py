@@ -38,7 +38,9 @@ class Builders(Core):
         which program failed; what it printed is in the journal.
         """
         building = site.application.building if site.application is not None else None
-        if building is None:
+        if building is None or not self.agent.call(
+            protocol.WantsBuild(site.id, site.number, source.digest, building.commands)
+        ):
             return source
         leave = self.settings.build.network if building.network is None else building.network
         try:

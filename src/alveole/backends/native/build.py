@@ -12,7 +12,6 @@ the agent too.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import logging
 import os
 import shlex
@@ -35,6 +34,7 @@ from alveole.backends.native.watch import reap
 from alveole.errors import Refused, StepFailed
 from alveole.failpoints import hit
 from alveole.host import disk, instances, mounts, netlink, netns, paths, registries, syscalls
+from alveole.host.builds import applies
 from alveole.model.resource import WorkloadSpec
 from alveole.model.site import MIB, SITE_CONTENT, BuildCommand, Limits, Process
 
@@ -173,7 +173,7 @@ class BuildRunner:
                 deadline = time.monotonic() + self._settings.build.seconds
                 with self._way_out(job, said) as way_out:
                     for command in job.commands:
-                        if _applies(command, tree):
+                        if applies(command, tree):
                             self._one(job, command, way_out, said, deadline)
                 fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
@@ -419,20 +419,6 @@ class BuildRunner:
 
 #: Below the "nobody" of every base.
 _PROXY_UID = 65_000
-
-
-def _applies(command: BuildCommand, tree: Path) -> bool:
-    return (not command.file or _is_there(tree, command.file)) and not (
-        command.unless and _is_there(tree, command.unless)
-    )
-
-
-def _is_there(tree: Path, pattern: str) -> bool:
-    """Whether a file of that name, or one that fits the pattern, is at the top; links are not followed."""
-    if not any(char in pattern for char in "*?["):
-        return "/" not in pattern and os.path.lexists(tree / pattern)
-    with os.scandir(tree) as entries:
-        return any(fnmatch.fnmatchcase(entry.name, pattern) for entry, _ in zip(entries, range(10_000), strict=False))
 
 
 def _listen() -> tuple[int, socket.socket]:
