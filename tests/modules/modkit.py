@@ -7,9 +7,7 @@ Bases are built once and kept in the tests' cache (``ALVEOLE_TEST_CACHE``), shar
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import html
-import http.client
 import itertools
 import json
 import mimetypes
@@ -284,7 +282,7 @@ class ModuleSites:
             if content is not None:
                 place = stack.enter_context(tempfile.TemporaryDirectory(prefix="modkit"))
                 words += ["--from", str(directory(Path(place), dict(content)))]
-            with base_of(self.alveole, name, [*modules, *words[2:]]):
+            with base_of(self.alveole, name, words):
                 began = time.monotonic()
                 self.alveole.cli("site", "create", name, *words, seconds=1500.0)
                 site.seconds = time.monotonic() - began
@@ -303,33 +301,40 @@ class ModuleSites:
 
 
 # --- bases ------------------------------------------------------------------------------------------
+class Ground(Instance):
+    """An instance that takes from the cache only the bases that its sites need."""
+
+    def seed_bases(self) -> None:
+        (self.state / "bases").mkdir(exist_ok=True)
+
+
 @contextlib.contextmanager
 def base_of(alveole: Instance, name: str, words: Sequence[str]) -> Iterator[None]:
     """Around the making of the site ``name``: its base is in the cache, or built by one worker only and kept there.
 
     The others wait for the base, not for the site.
     """
-    mark = CACHE / "modules" / hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()[:24]
-    if mark.exists() and all((CACHE / "bases" / key).is_dir() for key in mark.read_text().split()):
-        seed(alveole)
+    key = str(alveole.cli("site", "create", name, *words, "--dry-run", "--json").json["site"]["base_key"])
+    if take(alveole, key):
         yield
         return
     ended = threading.Event()
     with contextlib.ExitStack() as lock:
         lock.enter_context(one_at_a_time("modules"))
-        seed(alveole)
+        if take(alveole, key):
+            lock.close()
+            yield
+            return
+        # What it will be a layer over.
+        for kept in sorted((CACHE / "bases").glob("debian-*")):
+            if not lower_of(kept):
+                take(alveole, kept.name)
 
         def keep() -> None:
-            built = False
-            while not built and not ended.wait(0.5):
-                with contextlib.suppress(ApiError, OSError, KeyError, http.client.HTTPException):
-                    built = (alveole.state / "bases" / str(alveole.site(name)["base_key"]) / "base.json").exists()
-            keys = sorted(path.name for path in (alveole.state / "bases").glob("debian-*"))
-            for key in keys:
-                alveole.keep_base(key)
-            if built:
-                mark.parent.mkdir(parents=True, exist_ok=True)
-                mark.write_text(" ".join(key for key in keys if (CACHE / "bases" / key).is_dir()))
+            while not (alveole.state / "bases" / key / "base.json").exists() and not ended.wait(0.5):
+                pass
+            for each in chain(alveole.state / "bases", key):
+                alveole.keep_base(each)
             lock.close()
 
         keeper = threading.Thread(target=keep)
@@ -341,15 +346,32 @@ def base_of(alveole: Instance, name: str, words: Sequence[str]) -> Iterator[None
             keeper.join()
 
 
-def seed(alveole: Instance) -> None:
-    """Bases of the cache that the instance has not: whole, or not at all."""
-    bases = alveole.state / "bases"
-    bases.mkdir(exist_ok=True)
-    for kept in sorted((CACHE / "bases").glob("[a-z]*-*")):
-        if not (bases / kept.name).exists() and same_device(kept, bases):
-            fresh = bases / f".seed.{kept.name}.{secrets.token_hex(4)}"
-            run("cp", "-al", kept, fresh)
-            fresh.rename(bases / kept.name)
+def lower_of(base: Path) -> str:
+    return str(json.loads((base / "base.json").read_text()).get("lower", ""))
+
+
+def chain(bases: Path, key: str) -> list[str]:
+    """``key`` and those below it; empty when one is not there."""
+    found: list[str] = []
+    while key:
+        if not (bases / key / "base.json").exists():
+            return []
+        found.append(key)
+        key = lower_of(bases / key)
+    return found
+
+
+def take(alveole: Instance, key: str) -> bool:
+    """Whether the instance has the base now, whole; those it lies over come first."""
+    bases, keys = alveole.state / "bases", chain(CACHE / "bases", key)
+    if not keys or not same_device(CACHE / "bases", bases):
+        return (bases / key).exists()
+    for each in reversed(keys):
+        if not (bases / each).exists():
+            fresh = bases / f".seed.{each}.{secrets.token_hex(4)}"
+            run("cp", "-al", CACHE / "bases" / each, fresh)
+            fresh.rename(bases / each)
+    return True
 
 
 # --- what tests do to every site ----------------------------------------------------------------------

@@ -71,6 +71,8 @@ def test_answers_that_would_break_out(site: ModuleSites) -> None:
     for title in HOSTILE[2:]:
         assert restarted(it, title=title) == set(), "an answer that is in the database starts nothing anew"
         assert it.get("/index.php?rest_route=/").json["name"].replace("&#039;", "'") == title
+    it.configure(wordpress__password="an'other \\ one")
+    log_in(it, "an'other \\ one")
     refused = it.refused(title="two\nlines")
     assert "title" in json.dumps(refused)
 

@@ -47,7 +47,7 @@ $before = (array) get_option('alveole_answers', []);
 $changed = array_filter($given, fn ($value, $name) => ($before[$name] ?? null) !== $value, ARRAY_FILTER_USE_BOTH);
 foreach ($changed as $name => $value) {
     if ($name === 'title') {
-        update_option('blogname', wp_slash($value));
+        update_option('blogname', $value);
     } elseif ($name === 'language') {
         update_option('WPLANG', $language);
     } elseif ($name === 'public') {
@@ -55,7 +55,8 @@ foreach ($changed as $name => $value) {
     } elseif ($name === 'mail') {
         update_option('admin_email', $value);
     } elseif ($name === 'password' && ($user = get_user_by('login', $alveole['admin']))) {
-        wp_set_password($alveole['password'], $user->ID);
+        // Slashed, as everything from a form is when it is compared.
+        wp_set_password(wp_slash($alveole['password']), $user->ID);
     }
 }
 update_option('alveole_answers', $given, false);
