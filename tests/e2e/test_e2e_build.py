@@ -60,7 +60,7 @@ def _content(place: Path, word: str, script: str = GOOD) -> str:
 
 
 def _title(builder: Instance, name: str) -> str:
-    return builder.fetch(name, https=True).body.partition("<title>")[2].partition("<")[0]
+    return builder.fetch(name).body.partition("<title>")[2].partition("<")[0]
 
 
 def _left(builder: Instance) -> list[str]:
