@@ -69,7 +69,7 @@ def make(alveole: Instance, name: str) -> float:
         out, _ = process.communicate()
     if process.returncode != 0:
         raise BenchError(f"site create {name}: {out[-800:]}")
-    if b"wp-content" not in fetch(alveole.edge, alveole.host(name))[1]:
+    if b"wp-includes" not in fetch(alveole.edge, alveole.host(name))[1]:
         raise BenchError(f"the front page of {name} is not that of WordPress")
     return ended - began
 

@@ -80,10 +80,10 @@ def test_answers_that_would_break_out(site: ModuleSites) -> None:
 def test_names_and_protections(site: ModuleSites) -> None:
     it = site("wordpress", stem="wp", wordpress__password=PASSWORD)
     own = f"https://{it.name}.localhost:{it.alveole.https}"
-    assert f"{own}/wp-content/" in it.get("/").text
+    assert f"{own}/" in it.get("/").text
     it.cli("set", "--domain", "bees.example.org")
     other = it.browser.request("GET", "/", name="bees.example.org").text
-    assert f"https://bees.example.org:{it.alveole.https}/wp-content/" in other and own not in other
+    assert f"https://bees.example.org:{it.alveole.https}/" in other and own not in other
     for path in ("/wp-content/uploads/x.php", "/.htaccess", "/wp-content/uploads/x.phtml"):
         it.get(path, status=404)
     assert it.get("/wp-config.php", status=None).text == "", "run, never shown"
@@ -92,7 +92,7 @@ def test_names_and_protections(site: ModuleSites) -> None:
     it.cli("rename", new)
     it.name = new
     again = it.new_browser().get("/").text
-    assert f"https://{new}.localhost:{it.alveole.https}/wp-content/" in again and own not in again
+    assert f"https://{new}.localhost:{it.alveole.https}/" in again and own not in again
     log_in(it)
 
 
