@@ -142,6 +142,12 @@ class Instance:
     def keep_base(self, key: str) -> None:
         """Let later instances begin with this base. Bases are never written to, so links are copies enough."""
         target = CACHE / "bases" / key
+        record = json.loads((self.state / "bases" / key / "base.json").read_text())
+        if lower := record.get("lower"):
+            self.keep_base(lower)
+            kept = CACHE / "bases" / lower / "base.json"
+            if not kept.exists() or json.loads(kept.read_text())["versions"] != record["lower_versions"]:
+                return
         if not target.exists() and same_device(self.state, CACHE.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             fresh = target.with_name(f".{key}.{secrets.token_hex(4)}")

@@ -159,8 +159,11 @@ class BaseCare:
         record = self._debian_record(key)
         say("reading the package lists", None)
         changes = self._bases.debian.pending(bases.trees(self._settings, key), fresh_seconds=fresh_seconds)
-        instances.write(self._checked_file(record.base.key), msgspec.json.encode(_Checked(time.time(), changes)))
+        self._note_checked(record.base.key, changes)
         return changes
+
+    def _note_checked(self, key: str, changes: tuple[PackageChange, ...]) -> None:
+        instances.write(self._checked_file(key), msgspec.json.encode(_Checked(time.time(), changes)))
 
     def _debian_record(self, key: str) -> Record:
         record = read_record(self._settings, key)
@@ -181,12 +184,12 @@ class BaseCare:
             record = self._debian_record(key)
             say("looking for updates", 0.0)
             before = self._bases.packages(key)
-            if not self.check(key) and not self._bases.defects(record):
+            changes = self.check(key)
+            if not changes and not self._bases.defects(record):
                 return Renewed(record.base, ())
-            lower = self._renewed_common(record, say)
+            lower = self._renewed_common(changes, say)
             fresh = self._renewed_layer(record, lower, say) if record.base.packages else lower
-            with contextlib.suppress(AlveoleError):
-                self.check(fresh.base.key, fresh_seconds=float("inf"))
+            self._note_checked(fresh.base.key, ())
             return Renewed(
                 fresh.base, self._with_security(key, differences(before, self._bases.packages(fresh.base.key)))
             )
@@ -196,10 +199,16 @@ class BaseCare:
         secure = {each.name for each in checked.changes if each.security} if checked else set()
         return tuple(msgspec.structs.replace(each, security=each.name in secure) for each in changes)
 
-    def _renewed_common(self, record: Record, say: Say) -> Record:
-        """The newest common base, made anew when Debian has updates for it."""
+    def _renewed_common(self, changes: Collection[PackageChange], say: Say) -> Record:
+        """The newest common base, made anew when Debian has updates for it.
+
+        ``changes``: what updates change of a layer; when nothing of them is of the common base it is as new as can be.
+        """
         newest = self._bases.newest_common()
         if newest is not None:
+            common = self._bases.packages(newest.base.key)
+            if not any(common.get(change.name, change.after) != change.after for change in changes):
+                return newest
             trees = bases.trees(self._settings, newest.base.key)
             if not self._bases.debian.pending(trees, fresh_seconds=_NOW_SECONDS, added=False):
                 return newest
