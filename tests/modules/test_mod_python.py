@@ -100,7 +100,7 @@ def test_found_by_itself(alveole: Instance, site: ModuleSites, tmp_path: Path) -
         tmp_path, {"main.py": ASGI.replace("async def app", "async def application"), "requirements.txt": "h11\n"}
     )
     name = "found-python"
-    with base_of(alveole, ["python"]):
+    with base_of(alveole, name, ["--from", str(place), "--defaults"]):
         done = alveole.cli("site", "create", name, "--from", str(place), "--build-network", "--defaults", seconds=1500)
     try:
         assert "python: requirements.txt" in done.err and "main:application" in done.err
