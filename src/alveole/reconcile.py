@@ -11,13 +11,10 @@ nothing but back-off; what they do of their own accord is journalled as a change
 from __future__ import annotations
 
 import contextlib
-import heapq
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -46,10 +43,10 @@ from alveole.model.site import Base, Limits, Site, Wanted
 from alveole.plan import Plan, all_kept, plan
 from alveole.ports import AgentPort
 from alveole.store import Store, Stored
+from alveole.workers import EVERYWHERE, Workers
 
 log = logging.getLogger("alveole.reconcile")
 
-EVERYWHERE = "*"
 _BASE_SCOPE = "base:"
 #: How long a change waits, beyond its site's own time to get ready, before it is called failed.
 _PATIENCE_SECONDS = 30.0
@@ -88,8 +85,9 @@ class _Compiled(msgspec.Struct, frozen=True):
     kept: tuple[Promise, ...]
 
 
-class Reconciler:
+class Reconciler(Workers):
     def __init__(self, settings: Settings, store: Store, journal: Journal, agent: AgentPort) -> None:
+        super().__init__(settings.reconcile.parallel, settings.reconcile.drift_seconds)
         self.settings = settings
         self.store = store
         self.journal = journal
@@ -102,17 +100,8 @@ class Reconciler:
         """Ids of what an upgrade tries: no site of anybody, and no orphan."""
         self._platform: Mapping[ResourceId, Observed] = {}
         self._compiled: dict[str, _Compiled] = {}
-        self._mutex = threading.Lock()
         self._locks: dict[str, threading.RLock] = {}
         self._settling: dict[str, threading.Event] = {}
-        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._queued: set[str] = set()
-        self._timers: list[tuple[float, str]] = []
-        self._tick = threading.Condition()
-        self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
-        # Changes wait for imports and builds: one slow one must not hold up another site's.
-        self._changes = ThreadPoolExecutor(max_workers=32, thread_name_prefix="change")
         self._end_watch: Callable[[], None] = lambda: None
         self.abandoned: Callable[[Site], None] = lambda _site: None
         """Called for a site that was never finished and that no change is at work on."""
@@ -120,93 +109,21 @@ class Reconciler:
     # --- life ---------------------------------------------------------------------------------
     def start(self) -> None:
         """Start the workers, the timer and the watch; the first full pass is the boot."""
-        for number in range(self.settings.reconcile.parallel):
-            self._spawn(f"pass-{number}", self._work)
-        self._spawn("timer", self._run_timer)
-        self.trigger(EVERYWHERE)
+        super().start()
         self._end_watch = self.agent.watch(self.trigger)
 
-    def stop(self) -> None:
-        """End all threads; passes under way end after their step. Again: nothing."""
-        if self.stopping:
-            return
-        self._stopping.set()
+    def _wake(self) -> None:
         self._end_watch()
-        for _thread in self._threads:
-            self._queue.put("")
-        with self._tick:
-            self._tick.notify_all()
         for event in list(self._settling.values()):
             event.set()
-        self._changes.shutdown(wait=True, cancel_futures=True)
-        for thread in self._threads:
-            thread.join(timeout=10)
-
-    @property
-    def stopping(self) -> bool:
-        return self._stopping.is_set()
-
-    def pause(self, seconds: float) -> None:
-        """Sleep, at the most until :meth:`stop`."""
-        self._stopping.wait(seconds)
-
-    def _spawn(self, name: str, target: Callable[[], None]) -> None:
-        thread = threading.Thread(target=target, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def submit(self, work: Callable[[], None]) -> None:
-        """Run a change's work in a thread of its own."""
-        if not self.stopping:
-            self._changes.submit(work)
 
     def trigger(self, scope: str) -> None:
-        """Ask for a pass over ``scope`` soon. Any number of calls before it starts are one."""
+        """Ask for a pass over ``scope`` soon; a change at work on it is told instead."""
         settling = self._settling.get(scope)
         if settling is not None:
             settling.set()
-            return
-        with self._mutex:
-            if scope in self._queued:
-                return
-            self._queued.add(scope)
-        self._queue.put(scope)
-
-    def trigger_in(self, seconds: float, scope: str) -> None:
-        with self._tick:
-            heapq.heappush(self._timers, (time.monotonic() + seconds, scope))
-            self._tick.notify_all()
-
-    def _run_timer(self) -> None:
-        drift = time.monotonic() + self.settings.reconcile.drift_seconds
-        while not self.stopping:
-            due: list[str] = []
-            with self._tick:
-                now = time.monotonic()
-                while self._timers and self._timers[0][0] <= now:
-                    due.append(heapq.heappop(self._timers)[1])
-                if drift <= now:
-                    due.append(EVERYWHERE)
-                    drift = now + self.settings.reconcile.drift_seconds
-                if not due:
-                    until = min(drift, self._timers[0][0]) if self._timers else drift
-                    self._tick.wait(max(0.0, until - now))
-            for scope in due:
-                self.trigger(scope)
-
-    def _work(self) -> None:
-        while True:
-            scope = self._queue.get()
-            if self.stopping:
-                return
-            with self._mutex:
-                self._queued.discard(scope)
-            try:
-                self._background(scope)
-            except AlveoleError as error:
-                log.warning("a pass over %s failed: %s", scope, error)
-            except Exception:
-                log.exception("a pass over %s failed by a fault of ours", scope)
+        else:
+            super().trigger(scope)
 
     def _background(self, scope: str) -> None:
         if scope == EVERYWHERE:
