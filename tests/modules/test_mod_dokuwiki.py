@@ -29,7 +29,7 @@ def test_write_and_find_again(site: ModuleSites, server: str) -> None:
         page = it.new_browser().get("/bees")
         assert "They <strong>dance</strong> for honey." in page.text
         assert HOSTILE[0] in page.title
-        assert "do=edit" not in page.text, "a visitor may only read"
+        assert "do[save]" not in it.get("/doku.php?id=bees&do=edit").text, "a visitor may only read"
         log_in(it)
 
     round_trip(it, check)
