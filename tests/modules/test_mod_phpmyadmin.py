@@ -19,7 +19,6 @@ def log_in(site: ModuleSite) -> tuple[Browser, Page]:
 
 def sql(browser: Browser, page: Page, query: str) -> str:
     token = page.find(r'token:"([^"]+)"')
-    path = "/phpmyadmin/index.php?route=/"
     sent = {
         "import_type": "database",
         "format": "sql",
@@ -31,9 +30,7 @@ def sql(browser: Browser, page: Page, query: str) -> str:
         "ajax_page_request": "true",
         "server": "1",
     }
-    found = browser.post(
-        "/phpmyadmin/index.php?route=/import", {**sent, "import_type": "database", "format": "sql"}
-    ).json
+    found = browser.post("/phpmyadmin/index.php?route=/import", sent).json
     assert found["success"], found
     return html.unescape(re.sub(r"<[^>]+>", " ", str(found.get("message", ""))))
 
