@@ -63,6 +63,9 @@ _CACHES = {
     "NPM_CONFIG_UPDATE_NOTIFIER": "false",
     "NPM_CONFIG_FUND": "false",
     "NPM_CONFIG_AUDIT": "false",
+    # Of fifteen downloads at once some starve on a slow machine, and the registry hangs up on them.
+    "NPM_CONFIG_MAXSOCKETS": "5",
+    "NPM_CONFIG_FETCH_RETRIES": "5",
     "CI": "1",
 }
 #: Each in its own words: do not even try.
