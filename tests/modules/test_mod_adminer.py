@@ -48,7 +48,7 @@ def test_run_sql(site: ModuleSites, driver: str) -> None:
     for server in ("127.0.0.1", "example.org:80", "localhost"):
         assert log_in(it, driver, "site", secret, "notes", server=server).status == 403
     for other in ("sqlite", "oracle", "mongo", "elastic"):
-        assert log_in(it, other, "site", secret, "notes").status == 403
+        assert "logout" not in log_in(it, other, "site", secret, "notes").text
     it.get("/adminer/../mariadb/connection.json", status=None)
     assert PASSWORD not in it.get("/adminer/%2e%2e/mariadb/connection.json", status=None).text
 
