@@ -48,6 +48,7 @@ def test_run_sql_and_find_again(site: ModuleSites) -> None:
 
     round_trip(it, check)
     assert it.get("/phpmyadmin/libraries/common.inc.php", status=None).status in (403, 404)
+    # The server must not take the program's own user for the person.
     wrong = it.new_browser()
     form = wrong.get("/phpmyadmin/").fields("pma_username")
     refused = wrong.post(
