@@ -407,7 +407,8 @@ class Reconciler(Workers):
             steps = [step for step in planned.steps if step.id == id]
             if not steps:
                 return tuple(Problem(str(each.id), each.reason) for each in planned.waiting if each.id == id)
-            own = live if live is not None else self.journal.begin(REPAIR, RECONCILER, reason=f"{id.name} is missing")
+            why = f"{id.name}: {steps[0].reason}"
+            own = live if live is not None else self.journal.begin(REPAIR, RECONCILER, reason=why)
             outcome = self._apply(steps[0], own)
             problems = () if outcome.done else (_problem(steps[0], outcome),)
             if live is None:

@@ -82,6 +82,11 @@ def upgrade(machine: Instance, key: str) -> Any:
     return machine.api("POST", "/v1/bases/upgrade", {"bases": [key]})
 
 
+def sound(machine: Instance, key: str) -> bool:
+    found = machine.api("GET", f"/v1/bases/{key}")
+    return bool(found["ready"] and not found["damage"] and found["bytes"])
+
+
 def traces(machine: Instance) -> Any:
     sites = {each["id"] for each in machine.api("GET", "/v1/sites")}
     return {path.name.split(".")[0] for path in (machine.state / "sites").iterdir()} - sites
@@ -186,7 +191,7 @@ def test_a_flipped_bit_is_found_told_and_mended(machine: Instance) -> None:
     ended = machine.ended(change["id"])
     assert ended["state"] == "failed" and "shop-test/nginx.conf" in ended["problems"][0]["message"]
     with Load(machine, *NAMES, threads=2) as load:
-        until(lambda: machine.api("GET", f"/v1/bases/{key}")["damage"] == "", 120, "it is not made anew")
+        until(lambda: sound(machine, key), 180, "it is not made anew")
         links = {link["name"]: link for link in machine.api("GET", "/v1/sites/one/why")["links"]}
         assert not links["base"]["ok"] and "found damaged" in links["base"]["came"], links
     load.check()

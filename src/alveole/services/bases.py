@@ -118,12 +118,18 @@ class BaseVerbs(BackupVerbs):
 
     def base_links(self, site: Site) -> tuple[protocol.Link, ...]:
         """For ``why``: what is wrong with the files that a site runs from. Nothing when nothing is."""
-        state = self._base_states().get(site.base.key)
+        states = self._base_states()
+        state = states.get(site.base.key)
+        asked = "compare the files of its base with their digests"
         if state is None:
-            return ()
+            # None at all: the agent does not answer, which another link says.
+            if not states or site.wanted is not Wanted.RUNNING:
+                return ()
+            return (
+                protocol.Link("base", False, asked, "the base is not there", "it is made by itself: alveole journal"),
+            )
         look = self.loop.looks.get(site.id)
         since = [item.detail.get("since", 0.0) for item in look.found if item.id.kind is Kind.WORKLOAD] if look else []
-        asked = "compare the files of its base with their digests"
         if state.damage:
             cure = "import the image again" if site.base.kind is BaseKind.OCI else "it is being made anew"
             return (protocol.Link("base", False, asked, state.damage, cure),)
