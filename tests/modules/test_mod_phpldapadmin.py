@@ -31,7 +31,7 @@ def test_change_an_entry(site: ModuleSites, server: str) -> None:
     assert "ou=people" in shown.text and "E_WARNING" not in shown.text
     entry = f"dn: uid=ada,ou=people,{suffix}\nobjectClass: inetOrgPerson\nuid: ada\ncn: Ada\nsn: Lovelace\n"
     form = browser.get("/phpldapadmin/cmd.php?cmd=import_form&server_id=1").fields("ldif")
-    done = browser.post("/phpldapadmin/cmd.php?cmd=import", {**form, "ldif": entry, "ldif_file": ""}, files={})
+    done = browser.post("/phpldapadmin/cmd.php?cmd=import", {**form, "ldif": entry, "format": "LDIF"}, files={})
     assert "Fatal" not in done.text
 
     def check() -> None:
@@ -43,5 +43,4 @@ def test_change_an_entry(site: ModuleSites, server: str) -> None:
         assert "Lovelace" in page.text
 
     round_trip(it, check)
-    it.get("/phpldapadmin/../lib/functions.php", status=None)
     assert it.get("/phpldapadmin/lib/functions.php", status=None).status in (403, 404)
