@@ -177,6 +177,8 @@ class Debian:
         script.parent.mkdir(parents=True, mode=0o755)
         script.write_text(_NO_DAEMONS)
         script.chmod(0o755)
+        # No manual is kept, but update-alternatives(1) of some packages (Java) wants to link into this directory.
+        (staging / "root" / "usr" / "share" / "man" / "man1").mkdir(parents=True)
         for name in ("mnt", "work"):
             (staging / name).mkdir(0o755)
         space = userns.create(self._settings.uid_start(bases.NUMBER))
