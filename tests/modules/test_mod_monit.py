@@ -20,7 +20,7 @@ def page(it: ModuleSite, path: str = "/monit/", password: str = PASSWORD, status
 
 @pytest.mark.parametrize("server", ["nginx", "apache"])
 def test_the_page(site: ModuleSites, server: str) -> None:
-    it = site(*TOOLS, server, stem="mon", monit__password=PASSWORD, seconds=5)
+    it = site(*TOOLS, server, stem="mon", monit__password=PASSWORD, monit__seconds=5)
     it.get("/monit/", status=401)
     page(it, password="wrong", status=401)
     assert it.get("/monit", follow=False, status=301).headers["Location"].endswith("/monit/")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from modkit import Browser, ModuleSite, ModuleSites, round_trip
 
-PASSWORD = "Correct 'horse\" & battery"
+PASSWORD = "Correct-Horse7-Battery"
 
 
 def log_in(it: ModuleSite, dn: str, password: str = PASSWORD) -> Browser:
@@ -27,7 +29,9 @@ def test_change_an_entry(site: ModuleSites, server: str) -> None:
     assert "Logged in as" not in refused.text
 
     browser = log_in(it, dn)
-    shown = browser.get(f"/phpldapadmin/cmd.php?cmd=template_engine&server_id=1&dn=ou=people,{suffix}&template=default")
+    shown = browser.get(
+        f"/phpldapadmin/cmd.php?cmd=template_engine&server_id=1&template=default&dn={quote(f'ou=people,{suffix}')}"
+    )
     assert "ou=people" in shown.text and "E_WARNING" not in shown.text
     entry = f"dn: uid=ada,ou=people,{suffix}\nobjectClass: inetOrgPerson\nuid: ada\ncn: Ada\nsn: Lovelace\n"
     form = browser.get("/phpldapadmin/cmd.php?cmd=import_form&server_id=1").fields("ldif")
@@ -38,7 +42,7 @@ def test_change_an_entry(site: ModuleSites, server: str) -> None:
         who = ("-x", "-LLL", "-D", dn, "-w", PASSWORD)
         assert "sn: Lovelace" in it.run("ldapsearch", *who, "(uid=ada)")
         page = log_in(it, dn).get(
-            f"/phpldapadmin/cmd.php?cmd=template_engine&server_id=1&dn=uid=ada,ou=people,{suffix}&template=default"
+            f"/phpldapadmin/cmd.php?cmd=template_engine&server_id=1&template=default&dn={quote(f'uid=ada,ou=people,{suffix}')}"
         )
         assert "Lovelace" in page.text
 

@@ -71,7 +71,9 @@ def test_a_backup_of_a_stopped_site_holds_the_files(site: ModuleSites) -> None:
 
 
 def test_every_optimisation_runs(site: ModuleSites) -> None:
-    it = site("postgresql", "php", content={"index.php": PAGE}, extensions=["hstore", "pg_trgm"], version="dev")
+    it = site(
+        "postgresql", "php", content={"index.php": PAGE}, postgresql__extensions=["hstore", "pg_trgm"], version="dev"
+    )
     assert sql(it, "SELECT 'a=>b'::hstore -> 'a', similarity('word', 'words') > 0.5") == "b|t"
     small = int(sql(it, "SHOW max_connections"))
     it.post("/", {"text": "secret in a statement"})
