@@ -62,10 +62,9 @@ def test_a_table(site: ModuleSites) -> None:
     until(lambda: titles(it, "soupe") == ["Soupe à l'oignon"], 60, it.logs)
 
     def there() -> None:
-        until(lambda: titles(it, "cuire") != [] or titles(it, "oignon") == ["Soupe à l'oignon"], 60, it.logs)
-        assert titles(it, "oignon") == ["Soupe à l'oignon"]
+        until(lambda: titles(it, "oignon") == ["Soupe à l'oignon"], 60, it.logs)
         assert titles(it, "crepe heure") == ["Crêpes"], "without accents, in the singular"
-        assert titles(it, "'; DROP INDEX site; --") == []
+        assert not {"Crêpes", "Soupe à l'oignon"} & set(titles(it, "x'; DELETE FROM site WHERE id > 0; --"))
 
     round_trip(it, there)
     it.post("/store.php", {"title": "Tarte", "body": "Des pommes."})
