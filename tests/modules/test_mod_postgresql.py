@@ -80,7 +80,7 @@ def test_every_optimisation_runs(site: ModuleSites) -> None:
     assert "secret in a statement" in it.logs(), "in development statements are shown"
     it.configure(optimisation="huge", version="prod")
     assert int(sql(it, "SHOW max_connections")) > small
-    assert sql(it, "SHOW shared_buffers") == "204MB", "40 % of the plan's 512"
+    assert sql(it, "SHOW shared_buffers") == "51MB", "40 % of the plan's 128"
     assert it.get("/").json == ["secret in a statement"]
 
 
