@@ -115,4 +115,3 @@ def test_a_newcomer_follows_it(machine: tuple[Instance, Path]) -> None:
     assert "My notes" in first and "darkgreen" not in first
     assert "My notes" in coloured and "darkgreen" in coloured
     assert "hello" in noted and "hello" in kept, "the note outlives a restart"
-    assert not [done for done in reader.done if done.words[:2] == ("module", "lint") and "wrong" not in done.out]

@@ -10,6 +10,8 @@ from typing import Any
 from modkit import PASSWORD, ModuleSite, ModuleSites, round_trip
 from visiting import WebSocket
 
+from instancekit import until
+
 OPTIONS = ("--build-network", "--plan", "medium")
 
 
@@ -76,15 +78,18 @@ def test_say_something_and_find_it_again(site: ModuleSites) -> None:
     chat.until("msg", lambda value: value["chan"] == kitchen["id"] and value["msg"]["text"] == word)
     chat.close()
 
-    def there() -> None:
+    def read() -> list[str]:
         again = Chat(it)
         found = channel_of(again.login("anna", PASSWORD), "#kitchen")
         said = texts(found["messages"])
-        if word not in said:
-            again.emit("more", {"target": found["id"], "lastId": -1, "condensed": False})
-            said += texts(again.until("more", lambda value: value["chan"] == found["id"])["messages"])
+        again.emit("more", {"target": found["id"], "lastId": -1, "condensed": False})
+        said += texts(again.until("more", lambda value: value["chan"] == found["id"])["messages"])
         again.close()
-        assert word in said, said
+        return said
+
+    def there() -> None:
+        # After a start the history comes back once the server has let the account in again.
+        until(lambda: word in read(), 40, it.logs)
 
     round_trip(it, there)
     wrong = Chat(it)
