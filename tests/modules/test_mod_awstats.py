@@ -42,7 +42,7 @@ def test_visits_are_counted_and_kept(site: ModuleSites, server: str) -> None:
     until(lambda: hits(it) == 3, 90, lambda: it.run("/usr/bin/tail", "-n", "5", LOG) + it.logs())
     it.get("/awstats/", status=401)
     it.get("/awstats/", status=401, headers=auth("wrong"))
-    assert it.get("/awstats", status=301, follow=False).headers["Location"].endswith("/awstats/")
+    assert it.get("/awstats", status=301, follow=False, headers=auth()).headers["Location"].endswith("/awstats/")
     top = it.get("/awstats/", headers=auth())
     month = top.find(r'href="([0-9]{4}-[0-9]{2}/awstats\.site\.html)"')
     page = it.get(f"/awstats/{month}", headers=auth())

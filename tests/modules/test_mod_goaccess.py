@@ -41,7 +41,7 @@ def test_requests_are_counted_and_kept(site: ModuleSites, server: str) -> None:
         it.restart()  # its process counts as soon as it starts, and else every minute
     until(lambda: soups(figures(it)) == 3, 90, it.logs)
     it.get("/goaccess/", status=401)
-    assert it.get("/goaccess", status=301, follow=False).headers["Location"].endswith("/goaccess/")
+    assert it.get("/goaccess", status=301, follow=False, headers=AUTH).headers["Location"].endswith("/goaccess/")
     round_trip(it, lambda: None if soups(figures(it)) == 3 else pytest.fail(str(figures(it))))
     visit(it, 2)
     it.restart()

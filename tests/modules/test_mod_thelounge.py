@@ -106,7 +106,7 @@ def test_guests(site: ModuleSites) -> None:
     for at, guest in enumerate(guests):
         guest.until("init")
         guest.emit("network:new", {"nick": f"guest{at}", "username": "guest", "realname": "", "join": "#kitchen"})
-        network = guest.until("network")["networks"][0]
+        network = guest.until("network")["network"]
         room = guest.until("join", lambda value: value["chan"]["name"] == "#kitchen")["chan"]
         rooms.append(room["id"])
         assert network["name"] == it.name

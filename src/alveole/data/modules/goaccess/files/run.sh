@@ -6,12 +6,24 @@ own=/data/goaccess
 mkdir -p $own/data $own/page
 [ -e $own/page/index.html ] || echo '<!doctype html><title>GoAccess</title>' >$own/page/index.html
 once() {
-    [ -s /data/weblog/access.log ] || return 0
+    log=/data/weblog/access.log
     exec 9>$own/lock
     flock 9
-    # Beside the page first: a reader never sees half of one.
-    /usr/bin/goaccess --config-file /config/goaccess/goaccess.conf --output $own/next.html >$own/last.txt 2>&1 &&
-        mv $own/next.html $own/page/index.html || cat $own/last.txt
+    size=$(stat -c %s "$log" 2>/dev/null) || size=0
+    from=$(cat $own/read 2>/dev/null) || from=0
+    # A log that is shorter than what was read of it has begun anew.
+    [ "$from" -le "$size" ] || from=0
+    # Only what is new is given to GoAccess: by itself it counts a restored file, which has another inode, again.
+    # It writes beside the page first: a reader never sees half of one.
+    if [ "$from" -lt "$size" ]; then
+        if tail -c +$((from + 1)) "$log" | head -c $((size - from)) |
+            /usr/bin/goaccess --config-file /config/goaccess/goaccess.conf --output $own/next.html - >$own/last.txt 2>&1; then
+            mv $own/next.html $own/page/index.html
+            echo "$size" >$own/read
+        else
+            cat $own/last.txt
+        fi
+    fi
     exec 9>&-
 }
 case $1 in
@@ -33,7 +45,8 @@ case $1 in
     once) once ;;
     live)
         : >>/data/weblog/access.log
-        exec /usr/bin/goaccess --config-file /config/goaccess/goaccess.conf --output $own/page/index.html </dev/null
+        exec /usr/bin/goaccess /data/weblog/access.log --config-file /config/goaccess/goaccess.conf \
+            --output $own/page/index.html </dev/null
         ;;
     *)
         trap 'kill "$waiting" 2>/dev/null; exit 0' TERM

@@ -1,5 +1,6 @@
 "use strict";
 // Starts The Lounge with the configuration of the site, and keeps the first account as it was asked for.
+const crypto = require("crypto");
 const fs = require("fs");
 const path = require("path");
 
@@ -35,6 +36,8 @@ function keepAccount(wanted) {
               log: true,
               networks: [
                   {
+                      // Conversations are kept under it; one that is not written down is another at each start.
+                      uuid: crypto.randomUUID(),
                       name: wanted.network,
                       host: "127.0.0.1",
                       port: 6667,
