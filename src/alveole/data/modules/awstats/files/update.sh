@@ -12,6 +12,8 @@ for figures in "$data"/awstats??????.site.txt; do
     name=${figures##*/awstats} name=${name%.site.txt}
     month=${name%????} year=${name#??}
     to=$pages/$year-$month
+    # dash has -nt (dash(1), "test").
+    # shellcheck disable=SC3013
     [ ! -e "$to/awstats.site.html" ] || [ "$figures" -nt "$to/awstats.site.html" ] || continue
     mkdir -p "$to"
     /usr/bin/perl /usr/share/awstats/tools/awstats_buildstaticpages.pl -config=site -configdir=/config/awstats \
@@ -21,6 +23,8 @@ done
 {
     echo '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>AWStats</title>'
     echo '<style>body{font:1.1rem/1.6 system-ui,sans-serif;max-width:40rem;margin:10vh auto;padding:0 1.5rem}</style><h1>AWStats</h1><ul>'
+    # The names are made above, and the newest month comes first.
+    # shellcheck disable=SC2045
     for month in $(ls -r "$pages"); do
         [ ! -e "$pages/$month/awstats.site.html" ] || echo "<li><a href=\"$month/awstats.site.html\">$month</a>"
     done
