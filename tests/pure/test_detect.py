@@ -68,16 +68,27 @@ def test_pages_alone_are_served_as_they_are() -> None:
 
 def test_nothing_known_says_what_was_looked_for() -> None:
     with pytest.raises(InvalidInput) as caught:
-        detect(MODULES, seen("README.md", "data/"))
+        detect(MODULES, seen("tool.py", "data/"))
     problem = caught.value.problems[0]
     assert problem.field == "module"
     for name in looked_for(MODULES):
         assert name in problem.hint
 
 
-def test_a_directory_of_that_name_is_no_sign() -> None:
+def test_files_that_are_no_program_are_served_as_they_are() -> None:
+    """A package of documentation in a directory of its own has no page at its top."""
+    found = detect(MODULES, seen("README.md", "debian-reference/"))
+    assert found.modules == () and "package.json" in found.why.en
+
+
+@pytest.mark.parametrize("name", [".env", "config.php", "tool.py"])
+def test_a_program_nobody_knows_is_not_shown_to_everybody(name: str) -> None:
     with pytest.raises(InvalidInput):
-        detect(MODULES, seen("package.json/", "notes"))
+        detect(MODULES, seen("README.md", name))
+
+
+def test_a_directory_of_that_name_is_no_sign() -> None:
+    assert detect(MODULES, seen("package.json/", "notes")).modules == ()
 
 
 def test_the_lowest_rank_is_taken() -> None:

@@ -24,6 +24,8 @@ from alveole.model.site import Answer
 
 #: A content of which nothing but pages are known is served as it is, without any module.
 PAGES = ("index.html", "index.htm")
+#: Never served as they are unless somebody says so: what is in them is nobody's business.
+PROGRAMS = ("*.py", "*.rb", "*.php", "*.pl", "*.go", "*.jsp", "*.class", "*.war", "*.sh", "*.env", ".env*")
 _MODULE_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_.]*\Z")
 #: Frameworks whose application objects speak ASGI; others speak WSGI.
 _ASGI = {"FastAPI", "Starlette", "Quart", "Litestar", "BlackSheep", "Sanic", "Falcon", "Robyn"}
@@ -64,6 +66,8 @@ def detect(modules: Mapping[str, Module], seen: Seen) -> Found:
             found.append((build.rank, name, marks))
     if not found and any(name in seen.top for name in PAGES):
         return _plain_pages(seen)
+    if not found and not any(fnmatch.fnmatchcase(name, mark) for name in seen.top for mark in PROGRAMS):
+        return _plain_files(modules)
     if not found:
         raise InvalidInput(
             "nothing in the content says what runs it",
@@ -96,6 +100,12 @@ def _plain_pages(seen: Seen) -> Found:
     page = next((name for name in PAGES if name in seen.top), PAGES[0])
     en = f"{page} and no sign of a program: served as it is"
     return Found((), Text(en=en, fr=f"{page} et aucun signe d'un programme : servi tel quel"))
+
+
+def _plain_files(modules: Mapping[str, Module]) -> Found:
+    marks = ", ".join(looked_for(modules))
+    en = f"no sign of a program (looked for {marks}): its files are served as they are"
+    return Found((), Text(en=en, fr=f"aucun signe d'un programme (cherché : {marks}) : servi tel quel"))
 
 
 def looked_for(modules: Mapping[str, Module]) -> tuple[str, ...]:

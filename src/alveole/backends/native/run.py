@@ -90,6 +90,7 @@ class NativeBackend:
         self._meter = meter(settings)
         self._namespaces = userns.Kept()
         self._saving = threading.Lock()
+        self._facts: dict[str, BaseFacts] = {}
         self.inside = services.Inside(settings, self._crun, self.output, self._machine, self._locks.__getitem__)
 
     # Life of the agent
@@ -297,7 +298,7 @@ class NativeBackend:
         self._watch.add(state.name, pidfd)
 
     def _machine(self, spec: WorkloadSpec) -> lower.Machine:
-        facts = base_facts(self.settings, spec.base) if spec.base_kind is BaseKind.OCI else BaseFacts()
+        facts = self._base_facts(spec.base) if spec.base_kind is BaseKind.OCI else BaseFacts()
         passwd, group = services.base_users(self._trees(spec)) if spec.accounts else ("", "")
         return lower.Machine(
             settings=self.settings,
@@ -311,6 +312,12 @@ class NativeBackend:
             passwd=passwd,
             group=group,
         )
+
+    def _base_facts(self, key: str) -> BaseFacts:
+        # Read once: a base never changes under its key.
+        if key not in self._facts:
+            self._facts[key] = base_facts(self.settings, key)
+        return self._facts[key]
 
     def _edge_group(self) -> int:
         try:
@@ -510,12 +517,8 @@ class BaseFacts(msgspec.Struct, frozen=True):
     cwd: str = "/"
 
 
-@functools.lru_cache(maxsize=256)
 def base_facts(settings: Settings, key: str) -> BaseFacts:
-    """Only an image says anything. A base never changes under its key, so it is read once.
-
-    Raises ``StepFailed`` when its record is absent or damaged.
-    """
+    """Only an image says anything. Raises ``StepFailed`` when its record is absent or damaged."""
     try:
         record = bases.read_record(settings, key)
     except (NotFound, ValueError) as error:
