@@ -43,6 +43,8 @@ def test_visits_are_counted_and_kept(site: ModuleSites, server: str) -> None:
     it.get("/awstats/", status=401)
     it.get("/awstats/", status=401, headers=auth("wrong"))
     assert it.get("/awstats", status=301, follow=False, headers=auth()).headers["Location"].endswith("/awstats/")
+    # The list of months is written last.
+    until(lambda: "href" in it.get("/awstats/", headers=auth()).text, 30, it.logs)
     top = it.get("/awstats/", headers=auth())
     month = top.find(r'href="([0-9]{4}-[0-9]{2}/awstats\.site\.html)"')
     page = it.get(f"/awstats/{month}", headers=auth())

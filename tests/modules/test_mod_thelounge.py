@@ -107,7 +107,7 @@ def test_guests(site: ModuleSites) -> None:
         guest.until("init")
         guest.emit("network:new", {"nick": f"guest{at}", "username": "guest", "realname": "", "join": "#kitchen"})
         network = guest.until("network")["network"]
-        room = guest.until("join", lambda value: value["chan"]["name"] == "#kitchen")["chan"]
+        room = joined(guest, {"networks": [network]}, "#kitchen")
         rooms.append(room["id"])
         assert network["name"] == it.name
     guests[0].emit("input", {"target": rooms[0], "text": "bonjour"})
