@@ -86,7 +86,7 @@ def test_history_and_readers(site: ModuleSites, tmp_path: Path) -> None:
     commit(git, "work", "a", "1", "one")
     git("push", git.url("project", PASSWORD), "main", at="work")
     git("commit", "--quiet", "--amend", "-m", "other", at="work")
-    assert "denied" in git("push", "--force", git.url("project", PASSWORD), "main", at="work", good=False).lower()
+    assert "denying" in git("push", "--force", git.url("project", PASSWORD), "main", at="work", good=False).lower()
     assert restarted(it, rewrite=True) == set(), "git reads its settings at each push"
     git("push", "--force", git.url("project", PASSWORD), "main", at="work")
     assert restarted(it, readers="password") == {"nginx"}

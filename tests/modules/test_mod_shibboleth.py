@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import html
 import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,14 @@ def known(page: Page) -> dict[str, str]:
     return {name: value for name, value in dict(page.json).items() if value}
 
 
+def bare(it: ModuleSite, line: str) -> str:
+    """The status line that a request without any header gets, over TLS by the site's name."""
+    with socket.create_connection(("127.0.0.1", it.alveole.https), timeout=20) as raw:
+        with it.alveole.trust().wrap_socket(raw, server_hostname=f"{it.name}.localhost") as link:
+            link.sendall(f"{line}\r\n\r\n".encode())
+            return link.recv(65536).decode(errors="replace").split("\r\n")[0]
+
+
 def check(it: ModuleSite, provider: Provider) -> None:
     page = login(it, provider, "/private/?a=1")
     assert page.path == "/private/?a=1"
@@ -116,6 +125,8 @@ def check(it: ModuleSite, provider: Provider) -> None:
     assert known(it.get("/")) == {}, "who is not logged in is nobody"
     it.get("/private/", status=302, follow=False)
     forged = it.get("/", headers={"uid": "root", "Shib-Identity-Provider": "x", "REMOTE_USER": "root"})
+    for line in ("GET /private/ HTTP/1.0", f"GET https://{it.name}.localhost/private/ HTTP/1.0"):
+        assert "200" not in bare(it, line), "the question whether the site is ready is no way around the login"
     assert known(forged) == {}, "no header of a visitor becomes an attribute"
 
 
