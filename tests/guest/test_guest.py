@@ -70,7 +70,7 @@ def test_quickstart_puts_a_site_on_line(guest: Guest) -> None:
         "-c",
         f"{_TREE} > /root/before; dpkg-query -W > /root/packages.before; cat /etc/passwd > /root/users.before",
     )
-    printed = guest.run(QUICKSTART, timeout=900)
+    printed = guest.run(QUICKSTART, timeout=LIMIT_SECONDS)
     assert "http://demo.localhost/" in printed
     assert re.search(r"Admin token +\S{20,}", printed), "no token"
     _demo_answers(guest, 240)
@@ -90,7 +90,7 @@ def test_both_units_are_in_order(guest: Guest) -> None:
 def test_a_second_quickstart_changes_nothing(guest: Guest) -> None:
     pid = ("systemctl", "show", "-p", "MainPID", "--value", "alveole-agent", "alveole-control")
     before = guest.run(*pid)
-    guest.run(QUICKSTART, timeout=400)
+    guest.run(QUICKSTART, timeout=800)
     assert guest.run(*pid) == before, "a daemon was restarted though nothing had changed"
     _demo_answers(guest, 120)
 
