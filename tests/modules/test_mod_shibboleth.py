@@ -104,10 +104,12 @@ def known(page: Page) -> dict[str, str]:
 
 def bare(it: ModuleSite, line: str) -> str:
     """The status line that a request without any header gets, over TLS by the site's name."""
-    with socket.create_connection(("127.0.0.1", it.alveole.https), timeout=20) as raw:
-        with it.alveole.trust().wrap_socket(raw, server_hostname=f"{it.name}.localhost") as link:
-            link.sendall(f"{line}\r\n\r\n".encode())
-            return link.recv(65536).decode(errors="replace").split("\r\n")[0]
+    with (
+        socket.create_connection(("127.0.0.1", it.alveole.https), timeout=20) as raw,
+        it.alveole.trust().wrap_socket(raw, server_hostname=f"{it.name}.localhost") as link,
+    ):
+        link.sendall(f"{line}\r\n\r\n".encode())
+        return link.recv(65536).decode(errors="replace").split("\r\n")[0]
 
 
 def check(it: ModuleSite, provider: Provider) -> None:
