@@ -148,7 +148,8 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
         places = [places[0] / name for name in _PARTS[layer]]
         print(f"{layer}: {len(places)} of {whole} files; all of them: scripts/test {layer}")
     argv = [str(VENV / "bin/python"), "-m", "pytest", *map(str, places), f"--junitxml={report}", "--durations=10"]
-    argv += ["-p", "no:cacheprovider", "--color=no", f"--basetemp={work / layer}"]
+    # A hang is ended; the first test that needs a base on an empty machine waits until it is built.
+    argv += ["-p", "no:cacheprovider", "--color=no", f"--basetemp={work / layer}", "--timeout=900"]
     if layer in _SIDE_BY_SIDE:
         argv += ["-n", str(_SIDE_BY_SIDE[layer]), "--dist", "loadfile"]
     if options.fast:
