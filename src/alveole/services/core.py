@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class VersionConflict(Refused):
     http_status = 412
 
 
-class Core:
+class Core(ABC):
     """State shared by the groups of verbs; each group is a mix-in of :class:`alveole.services.Services`."""
 
     settings: Settings
@@ -141,8 +142,9 @@ class Core:
         self._go(live)
         return view
 
+    @abstractmethod
     def _go(self, live: Live) -> None:
-        raise NotImplementedError
+        """Set an accepted change going."""
 
     def _replay(self, caller: Actor, key: str | None, digest: str) -> Change | None:
         if key is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from abc import abstractmethod
 
 import msgspec
 
@@ -302,31 +303,39 @@ class Flows(Builders):
         self.loop.forget(site.id)
 
     # --- backups (the flows; the verbs are in backups.py) -------------------------------------
+    @abstractmethod
     def _flow_backup(self, live: Live) -> None:
-        raise NotImplementedError
+        """Supplied by the class that joins the parts."""
 
+    @abstractmethod
     def _flow_delete_backup(self, live: Live) -> None:
-        raise NotImplementedError
+        """Supplied by the class that joins the parts."""
 
+    @abstractmethod
     def _flow_restore(self, live: Live) -> None:
-        raise NotImplementedError
+        """Supplied by the class that joins the parts."""
 
     # --- modules (in sources.py) ---------------------------------------------------------------
+    @abstractmethod
     def _flow_add_modules(self, live: Live) -> None:
-        raise NotImplementedError
+        """Supplied by the class that joins the parts."""
 
     # --- bases (the flows; the verbs are in bases.py) -----------------------------------------
+    @abstractmethod
     def _flow_verify_bases(self, live: Live) -> None:
-        raise NotImplementedError
+        """Supplied by the class that joins the parts."""
 
+    @abstractmethod
     def _flow_upgrade_base(self, live: Live) -> None:
-        raise NotImplementedError
+        """Supplied by the class that joins the parts."""
 
+    @abstractmethod
     def _flow_prune_bases(self, live: Live) -> None:
-        raise NotImplementedError
+        """Supplied by the class that joins the parts."""
 
+    @abstractmethod
     def base_links(self, site: Site) -> tuple[protocol.Link, ...]:
-        raise NotImplementedError
+        """Supplied by the class that joins the parts."""
 
     # --- images and bases ---------------------------------------------------------------------
     def _flow_import_image(self, live: Live) -> None:
