@@ -42,10 +42,12 @@ _STAGES = (
     ("installing remaining packages", 0.65),
     ("cleaning package lists", 0.9),
 )
+#: The file of package sources that mmdebstrap is given; it keeps a copy of it under this name.
+_SOURCES = "alveole.sources"
 #: What building leaves and a base must not hold.
 DROPPED = (
     # The machine's own sources may name a mirror with a password.
-    "etc/apt/sources.list.d/0000apt.sources",
+    f"etc/apt/sources.list.d/0000{_SOURCES}",
     "etc/apt/apt.conf.d/99mmdebstrap",
     "etc/apt/preferences.d/alveole",
     "var/cache/apt/pkgcache.bin",
@@ -83,7 +85,7 @@ class Debian:
         ``pins`` are versions that are taken when they can still be had. Raises ``Refused`` without a
         source, ``ProgramFailed``.
         """
-        list_file = staging / "alveole.sources"
+        list_file = staging / _SOURCES
         sources = apt.sources(apt.suite())
         if not sources:
             self._cache.sources()
