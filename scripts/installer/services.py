@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -175,18 +176,26 @@ def _start_background(instance: Instance, changed: bool) -> None:
 
 
 def _wait(instance: Instance, seconds: float = 180) -> None:
-    """Until the API answers."""
+    """Until the API answers, and the agent behind it."""
     deadline = time.monotonic() + seconds
+    api = False
     while time.monotonic() < deadline:
         asked = instance.alveole("status", "--json", check=False, timeout=60)
         if asked.returncode == 0:
-            say("the API answers")
-            return
+            if not api:
+                say("the API answers")
+                api = True
+            if json.loads(asked.stdout)["agent"]:
+                say("the agent answers")
+                return
         if not has_systemd() and not running(instance):
             raise Stop(f"alveole serve ended:\n{_last_lines(instance)}", status=5)
         time.sleep(0.2)
-    why = asked.stderr.strip().splitlines()[-1:] or [""]
-    raise Stop(f"the API did not answer within {seconds:.0f} s: {why[0]}\n{_last_lines(instance)}", status=5)
+    if api:
+        why = "the agent does not answer: sites can be neither made nor kept"
+    else:
+        why = "".join(asked.stderr.strip().splitlines()[-1:])
+    raise Stop(f"Alvéole was not up within {seconds:.0f} s: {why}\n{_last_lines(instance)}", status=5)
 
 
 def _last_lines(instance: Instance) -> str:
