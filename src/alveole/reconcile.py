@@ -52,6 +52,8 @@ _BASE_SCOPE = "base:"
 _PATIENCE_SECONDS = 30.0
 #: Between two looks at something that has begun and is not ready yet.
 _POLL_SECONDS = (0.02, 0.5)
+#: Carried out while the other steps of a pass are: steps of one pass do not need each other, and these only compute.
+_BESIDE = frozenset({Kind.CERTIFICATE})
 #: Rows lost (a database restored from a copy) must not cost data: of a scope without a row only these go.
 _ORPHAN_KINDS = frozenset({Kind.WORKLOAD, Kind.ADDRESS, Kind.ROUTE})
 
@@ -255,13 +257,28 @@ class Reconciler(Workers):
         found = self._without_resting_data(scope, desired, observation.found)
         planned, look = self._look(scope, desired, found, dict(observation.unknown))
         self.looks[scope] = look
-        failed = []
-        for step in planned.steps:
-            if self.stopping:
-                break
-            outcome = self._apply(step, tell())
-            if not outcome.done:
-                failed.append((step, outcome))
+        failed: list[tuple[Step, Outcome]] = []
+
+        def carry_out(steps: Iterable[Step], live: Callable[[], Live]) -> None:
+            for step in steps:
+                if self.stopping:
+                    break
+                outcome = self._apply(step, live())
+                if not outcome.done:
+                    failed.append((step, outcome))
+
+        beside = [step for step in planned.steps if step.id.kind in _BESIDE]
+        others = [step for step in planned.steps if step.id.kind not in _BESIDE]
+        if not (beside and others):
+            carry_out(planned.steps, tell)
+            return _Pass(planned, tuple(failed))
+        live = tell()
+        thread = threading.Thread(target=carry_out, args=(beside, lambda: live), name=f"beside-{scope}", daemon=True)
+        thread.start()
+        try:
+            carry_out(others, tell)
+        finally:
+            thread.join()
         return _Pass(planned, tuple(failed))
 
     def _without_resting_data(
