@@ -6,29 +6,21 @@ import io
 import os
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2ekit import Sites
+from e2ekit import Sites, unchanged
 
 from instance import Instance
-from instancekit import ApiError, directory, page, until
+from instancekit import ApiError, directory, page
 
 
 @pytest.fixture
-def same(alveole: Instance) -> Any:
-    """Nothing on the machine and in the lists is different afterwards."""
-
-    def facts() -> dict[str, Any]:
-        found: dict[str, Any] = alveole.traces()
-        found["listed"] = sorted(each["name"] for each in alveole.api("GET", "/v1/sites"))
-        return found
-
-    until(lambda: not any(".gone" in each for each in facts()["sites"]), 10)
-    before = facts()
-    yield
-    until(lambda: facts() == before, 10, lambda: str({k: (before[k], v) for k, v in facts().items() if v != before[k]}))
+def same(alveole: Instance) -> Iterator[None]:
+    with unchanged(alveole):
+        yield
 
 
 def refused(alveole: Instance, *words: str, status: int = 2) -> Any:
