@@ -14,6 +14,8 @@ from pathlib import Path
 from kit import CHECKOUT, LINK, Instance, Stop, digest_of, run, say, write
 
 _DONE = "installed.stamp"
+#: Never imported by the program, and a third of the time that compiling takes.
+_UNUSED = r"/(?:pygments/(?:lexers|styles)|sqlalchemy/(?:testing|dialects/(?:mssql|mysql|oracle|postgresql)))/"
 
 
 def settings_file(config: Path, edge_ports: dict[str, int]) -> None:
@@ -90,20 +92,12 @@ def virtual_environment(instance: Instance) -> bool:
         shutil.rmtree(place, ignore_errors=True)
         place.parent.mkdir(parents=True, exist_ok=True)
         say(f"a virtual environment in {place}")
-        run([interpreter, "-m", "venv", place])
+        run([interpreter, "-m", "venv", "--without-pip", place])
         count = len(re.findall(r"(?m)^[A-Za-z0-9]", lock.read_text(encoding="utf-8")))
         say(f"{count} libraries of exactly the versions and digests in requirements.txt")
-        pip: list[str | Path] = [
-            place / "bin/python",
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-compile",
-            "--only-binary",
-            ":all:",
-        ]
-        run([*pip, "--require-hashes", "-r", lock], timeout=1800)
+        # The lock names every library there is to install: nothing is left to resolve.
+        wanted = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", lock]
+        run([*_pip_install(place), *wanted], timeout=1800)
         _compile(place)
         (place / _DONE).touch()
     _point(instance.venv, place)
@@ -119,16 +113,8 @@ def package(instance: Instance, fresh: bool) -> bool:
     say("Alvéole itself, from this checkout")
     instance.record.set(source=None)
     # hatchling comes from requirements.txt like all else: building fetches nothing.
-    pip: list[str | Path] = [
-        instance.venv / "bin/python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-compile",
-        "--force-reinstall",
-    ]
-    run([*pip, "--no-deps", "--no-index", "--no-build-isolation", CHECKOUT])
+    wanted = ["--force-reinstall", "--no-deps", "--no-index", "--no-build-isolation", CHECKOUT]
+    run([*_pip_install(instance.venv), *wanted])
     _compile(instance.venv.resolve())
     instance.record.set(source=source)
     for old in (instance.prefix / "venvs").iterdir():
@@ -137,9 +123,21 @@ def package(instance: Instance, fresh: bool) -> bool:
     return True
 
 
+def _pip_install(place: Path) -> list[str | Path]:
+    """``pip install`` for the environment ``place``, run from the wheel that ensurepip would install: what runs
+    with the rights of root needs no installer of packages in it, and unpacking one takes longer than all else."""
+    import ensurepip
+
+    places = [Path("/usr/share/python-wheels"), Path(ensurepip.__file__).parent / "_bundled"]
+    wheels = [wheel for each in places for wheel in sorted(each.glob("pip-*.whl"))]
+    if not wheels:
+        raise Stop("this Python has no pip to install libraries with", hint="apt-get install python3-venv", status=3)
+    return [place / "bin/python", wheels[-1] / "pip", "install", "--quiet", "--no-compile"]
+
+
 def _compile(place: Path) -> None:
     # pip compiles with one process; this takes all cores. Unprivileged control could not write the result later.
-    run([place / "bin/python", "-m", "compileall", "-q", "-j", "0", place / "lib"], check=False)
+    run([place / "bin/python", "-m", "compileall", "-q", "-j", "0", "-x", _UNUSED, place / "lib"], check=False)
 
 
 def link(instance: Instance) -> None:
