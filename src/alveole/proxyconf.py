@@ -115,19 +115,20 @@ def parse_nginx(text: str) -> list[Node]:
     stack: list[tuple[tuple[str, ...], list[Node]]] = [((), [])]
     words: list[str] = []
     for token in _nginx_tokens(text):
-        if isinstance(token, _Word):
-            words.append(str(token))
-        elif token == ";":  # noqa: S105
-            stack[-1][1].append(Directive(tuple(words)))
-            words = []
-        elif token == "{":  # noqa: S105
-            stack.append((tuple(words), []))
-            words = []
-        else:
-            if words or len(stack) == 1:
-                raise InvalidInput("a closing brace where nginx expects none")
-            head, body = stack.pop()
-            stack[-1][1].append(Block(head, tuple(body)))
+        match token:
+            case _Word():
+                words.append(str(token))
+            case ";":
+                stack[-1][1].append(Directive(tuple(words)))
+                words = []
+            case "{":
+                stack.append((tuple(words), []))
+                words = []
+            case _:
+                if words or len(stack) == 1:
+                    raise InvalidInput("a closing brace where nginx expects none")
+                head, body = stack.pop()
+                stack[-1][1].append(Block(head, tuple(body)))
     if words or len(stack) != 1:
         raise InvalidInput("the configuration ends inside a directive or a block")
     return stack[0][1]

@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -201,7 +202,7 @@ class Reconciler(Workers):
             if stored.pending == "create" or self._in_hands(stored.site.id):
                 scopes.pop(stored.site.id, None)
                 if stored.pending == "create" and self.journal.of_site(stored.site.id) is None:
-                    self.submit(lambda site=stored.site: self.abandoned(site))  # type: ignore[misc]
+                    self.submit(partial(self.abandoned, stored.site))
                 continue
             compiled = self._compile(stored)
             found = self._without_resting_data(stored.site.id, compiled.desired, scopes.pop(stored.site.id, []))

@@ -119,7 +119,7 @@ class CertificatesActuator:
 
     def _linked(self, name: str) -> str | None:
         try:
-            return os.readlink(self._links / f"{name}.pem")  # noqa: PTH115
+            return os.readlink(self._links / f"{name}.pem")  # noqa: PTH115  Path would normalise the text
         except OSError:
             return None
 
@@ -165,8 +165,9 @@ class CertificatesActuator:
                 raise InvalidInput(f"{step.id.name!r} is not a domain name")
             if step.action is Action.DELETE:
                 self._delete(step.id)
+            elif not isinstance(step.spec, CertificateSpec):
+                raise InvalidInput(f"{step.action} {step.id} needs its specification", field="step.spec")
             else:
-                assert isinstance(step.spec, CertificateSpec)  # noqa: S101
                 self._write(step.id, step.spec, step.digest, say)
         except InvalidInput as error:
             return Outcome(False, str(error), False, time.monotonic() - begun)
@@ -205,7 +206,7 @@ class CertificatesActuator:
 
     def _owner(self, name: str) -> tuple[str, str, str] | None:
         try:
-            found = _OWNER.match(os.readlink(self._owners / name))  # noqa: PTH115
+            found = _OWNER.match(os.readlink(self._owners / name))  # noqa: PTH115  likewise
         except OSError:
             return None
         return (found.group(1), found.group(2), found.group(3)) if found else None
@@ -431,5 +432,5 @@ def _link(text: str, link: Path) -> None:
     beside = link.parent.parent / f".{link.parent.name}.{hashlib.sha256(link.name.encode()).hexdigest()[:16]}"
     with contextlib.suppress(FileNotFoundError):
         beside.unlink()
-    os.symlink(text, beside)  # noqa: PTH211
+    os.symlink(text, beside)  # noqa: PTH211  Path would normalise the text
     beside.replace(link)

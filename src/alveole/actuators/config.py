@@ -342,7 +342,7 @@ class ConfigFiles:
         """``None``: there are no files. Raises ``DecodeError`` for a damaged record."""
         file = self._stamp(site)
         try:
-            info = os.stat(file)  # noqa: PTH116
+            info = os.stat(file)  # noqa: PTH116  of every site, in every pass
         except (FileNotFoundError, NotADirectoryError):
             return None
         key = (info.st_ino, info.st_mtime_ns, info.st_size)

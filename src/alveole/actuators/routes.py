@@ -221,8 +221,9 @@ class RoutesActuator:
         try:
             if step.action is Action.DELETE:
                 self._delete(step.id)
+            elif not isinstance(step.spec, RouteSpec):
+                raise InvalidInput(f"{step.action} {step.id} needs its specification", field="step.spec")
             else:
-                assert isinstance(step.spec, RouteSpec)  # noqa: S101
                 self._write(step.id, step.spec, step.digest)
         except InvalidInput as error:
             return Outcome(False, str(error), False, time.monotonic() - begun)
@@ -242,7 +243,7 @@ class RoutesActuator:
         beside = self._table.with_name(f".route.{zlib.crc32(link.name.encode()):08x}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
-        os.symlink(text, beside)  # noqa: PTH211
+        os.symlink(text, beside)  # noqa: PTH211  Path would normalise the text
         try:
             beside.replace(link)
         except OSError:
@@ -264,7 +265,7 @@ class RoutesActuator:
     def _holder(self, link: Path, name: str) -> str | None:
         """The site whose route ``link`` is; ``None`` when it is no route of ours."""
         try:
-            parsed = parse_text(os.readlink(link), name)  # noqa: PTH115
+            parsed = parse_text(os.readlink(link), name)  # noqa: PTH115  Path would normalise the text
         except OSError:
             return None
         return parsed[0].site if parsed else None

@@ -107,7 +107,7 @@ def install(app: FastAPI) -> None:
         return response(error)
 
     async def framework(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101
+        assert isinstance(error, HTTPException)  # noqa: S101  likewise
         message = str(error.detail)
         if error.status_code == 404:
             message = f"there is nothing at {request.url.path}"
@@ -116,7 +116,7 @@ def install(app: FastAPI) -> None:
         return response(from_http(error.status_code, message), error.headers)
 
     async def parameters(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101
+        assert isinstance(error, RequestValidationError)  # noqa: S101  likewise
         return response(InvalidInput(problems=_parameter_problems(error.errors())))
 
     async def fault(_request: Request, _error: Exception) -> Response:

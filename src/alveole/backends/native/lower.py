@@ -167,7 +167,7 @@ def user_of(spec: WorkloadSpec, machine: Machine) -> User:
 def environment(spec: WorkloadSpec, machine: Machine) -> dict[str, str]:
     """What the site's processes find: defaults, then the image's, then the site's, then ours."""
     user = user_of(spec, machine)
-    env = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": "/root" if user.uid == 0 else "/tmp"}  # noqa: S108
+    env = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": "/root" if user.uid == 0 else "/tmp"}  # noqa: S108  the container's own
     env.update(machine.base_env)
     env.update(spec.env)
     env["ALVEOLE_SITE"] = spec.site
@@ -322,13 +322,13 @@ def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -
     # No sysfs: it would show the host's, because our network namespace is not owned by the site's
     # user namespace, and nothing a web application needs is in there.
     if not spec.static:
-        found.append(_tmpfs("/dev/shm", room, "1777", "noexec"))  # noqa: S108
+        found.append(_tmpfs("/dev/shm", room, "1777", "noexec"))  # noqa: S108  likewise
     if spec.base_kind is BaseKind.HOST:
         # What the machine's owner installed by hand is no part of the base: an empty directory lies over it.
         empty = paths.base_root(settings, spec.base) / "sys"
         found += [_bind("/usr", "/usr", "ro"), _bind("/usr/local", empty, "ro")]
     if spec.base_kind is BaseKind.HOST or not spec.writable:
-        found.append(_tmpfs("/tmp", room, "1777"))  # noqa: S108
+        found.append(_tmpfs("/tmp", room, "1777"))  # noqa: S108  likewise
     # An image may bring things in /run; elsewhere it is empty and belongs to the site's user. Each
     # file system less is memory that a static site does not take.
     if spec.base_kind is not BaseKind.OCI and not spec.static:

@@ -74,7 +74,7 @@ class Looker:
         """
         name = f"{site}.{slot}"
         try:
-            found = os.stat(f"{self._sites}/{name}/state.json")  # noqa: PTH116
+            found = os.stat(f"{self._sites}/{name}/state.json")  # noqa: PTH116  of every site, in every pass
         except OSError:
             return None
         stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
@@ -113,7 +113,7 @@ class Looker:
         if ports is None:
             return frozenset(self._network.interfaces())
         found: dict[str, Any] = ports()
-        loose: dict[str, str] = self._network.loose(found)  # type: ignore[attr-defined]
+        loose: dict[str, str] = self._network.loose(found)  # type: ignore[attr-defined]  # has ``ports``
         with self._lock:
             self._loose = loose
         return frozenset(found)
@@ -177,7 +177,7 @@ class Looker:
         """Whether the instance's small file system for sockets is mounted."""
         try:
             here = os.lstat(f"{self._sockets}/{site}.{slot}")
-            return here.st_dev != os.stat(self._sockets).st_dev  # noqa: PTH116
+            return here.st_dev != os.stat(self._sockets).st_dev  # noqa: PTH116  likewise
         except FileNotFoundError:
             return False
 

@@ -100,7 +100,7 @@ class Watch:
         """
         seen: set[int] = set()
         for task in os.scandir("/proc/self/task"):
-            with contextlib.suppress(OSError), open(f"{task.path}/children") as children:  # noqa: PTH123
+            with contextlib.suppress(OSError), open(f"{task.path}/children") as children:  # noqa: PTH123  of every thread
                 seen.update(int(pid) for pid in children.read().split() if _is_zombie(int(pid)))
         for pid in self._orphans & seen:
             with contextlib.suppress(ChildProcessError):
@@ -123,7 +123,7 @@ def reap(pidfd: int) -> tuple[int | None, int | None]:
 
 def _is_zombie(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  of every child
             return file.read(512).rpartition(b") ")[2].startswith(b"Z")
     except OSError:
         return False
