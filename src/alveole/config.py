@@ -136,6 +136,8 @@ class Bases(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often every file of every base is compared with its digest; 0: only when asked."""
     verify_bytes_per_second: Annotated[int, msgspec.Meta(ge=1 * MIB)] = 32 * MIB
     """How fast these are read when nobody waits for it."""
+    earlier_seconds: Annotated[float, msgspec.Meta(ge=0)] = 14 * 86_400.0
+    """How long the base that a site had before an upgrade is kept, for `base rollback`."""
 
 
 class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

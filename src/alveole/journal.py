@@ -57,6 +57,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """Keys of the bases that it is about."""
     renewed: dict[str, Base] = {}
     """Which base came out of each that was renewed so far, by the key of the old one."""
+    back: dict[str, Base] = {}
+    """Which base each site goes back to, by the id of the site."""
 
 
 class Live:

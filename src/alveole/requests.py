@@ -220,6 +220,17 @@ class UpgradeBases(NameBases, frozen=True, kw_only=True):
 class PruneBases(Body, frozen=True, kw_only=True):
     keep: tuple[str, ...] = ()
     """Keys, labels or digests of unused bases that stay all the same."""
+    earlier: bool = False
+    """Drop those too that a site could go back to."""
+
+
+class RollbackBases(Body, frozen=True, kw_only=True):
+    """Which sites go back to the base that they had before its last upgrade."""
+
+    sites: tuple[str, ...] = ()
+    """Names or ids."""
+    bases: tuple[str, ...] = ()
+    """Keys or labels: all sites that an upgrade brought to them."""
 
 
 class CreateBackup(Body, frozen=True, kw_only=True):

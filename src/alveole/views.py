@@ -82,6 +82,8 @@ class SiteView(View, frozen=True, kw_only=True):
     base: str
     """For people: ``host``, ``debian+gunicorn``, ``oci:sha256:0123456789ab``."""
     base_key: str
+    earlier_base: str | None = None
+    """Key of the base that it had before the last upgrade and can go back to."""
     memory_bytes: int
     cpu_seconds: float
     disk_bytes: int
@@ -322,6 +324,8 @@ class BaseView(View, frozen=True, kw_only=True):
     sites: int
     created_at: float
     site_names: tuple[str, ...] = ()
+    earlier_of: tuple[str, ...] = ()
+    """Sites that had it before an upgrade and can still go back to it."""
     bytes: int | None = None
     """What its own files take; not those of ``lower``. ``None``: it is not built."""
     lower: str | None = None
@@ -347,6 +351,18 @@ class UpgradeView(View, frozen=True, kw_only=True):
     changes: tuple[PackageView, ...]
     sites: tuple[str, ...]
     """The sites that would be tried and switched, in this order."""
+
+
+class RollbackView(View, frozen=True, kw_only=True):
+    """What going back would do to one site."""
+
+    site: str
+    label: str
+    base: str
+    """Key of the base that it has."""
+    earlier: str
+    """Key of the base that it would have again."""
+    changes: tuple[PackageView, ...]
 
 
 class BackupView(View, frozen=True, kw_only=True):

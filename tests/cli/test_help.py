@@ -28,7 +28,7 @@ plan list, plan show, plan create, plan delete
 why, doctor, status, journal
 token create, token list, token delete
 ca show, export, image import, image list, completion, version
-base list, base show, base verify, base upgrade, base prune, base delete
+base list, base show, base verify, base upgrade, base rollback, base prune, base delete
 change show, change follow
 site configure, site answers
 module list, module show, module new, module lint, module add, module remove, module sources

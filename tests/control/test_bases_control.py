@@ -53,10 +53,12 @@ def test_an_upgrade_tries_a_copy_and_switches_each_site(control: Control) -> Non
     assert all(not step.spec.limits.internet for step in copies if step.spec), "a copy sends nothing to anybody"
     assert not [step for step in control.agent.applied(Kind.ROUTE) if step.id.scope in {call.to for call in made}]
     assert clones(control) == [] and control.services.store.stray_leases() == ()
-    # Sites to come have the new base; the old one can go.
+    # Sites to come have the new base; the old one can go when nobody wants to go back to it.
     assert debian(control, "three") == new
-    assert [view.key for view in control.services.preview_prune(ROOT, ask.PruneBases())] == [key]
-    control.done(control.services.prune_bases(ROOT, ask.PruneBases()))
+    assert control.services.preview_prune(ROOT, ask.PruneBases()) == ()
+    everything = ask.PruneBases(earlier=True)
+    assert [view.key for view in control.services.preview_prune(ROOT, everything)] == [key]
+    control.done(control.services.prune_bases(ROOT, everything))
     assert key not in {view.key for view in control.services.list_bases(ROOT)}
     assert upgrade(control, new)[-1].endswith("nothing newer")
 
@@ -162,6 +164,106 @@ def test_a_lease_of_nobody_is_swept_at_the_start(control: Control) -> None:
     assert control.show("one").state == "running"
 
 
+def upgraded(control: Control, *names: str) -> tuple[str, str]:
+    """The keys of the base that the sites had, and of the one that they have now."""
+    key = debian(control, *names)
+    control.agent.updates[key] = UPDATE
+    upgrade(control, key)
+    return key, control.show(names[0]).base_key
+
+
+def test_sites_go_back_to_the_base_they_had(control: Control) -> None:
+    key, new = upgraded(control, "one", "two", "three")
+    fresh = control.app("fresh", base="debian", packages=("tree",))
+    assert fresh.base_key == new and fresh.earlier_base is None
+    assert control.show("one").earlier_base == key
+    views = {view.key: view for view in control.services.list_bases(ROOT)}
+    assert views[key].earlier_of == ("one", "three", "two") and views[new].earlier_of == ()
+    plan = control.services.preview_rollback(ROOT, ask.RollbackBases(sites=("two",)))
+    assert [(each.site, each.base, each.earlier) for each in plan] == [("two", new, key)]
+    ended = control.done(control.services.rollback_bases(ROOT, ask.RollbackBases(sites=("two",))))
+    assert ended.result["sites"] == 1 and ended.verb == "rollback-base" and ended.reason == "two"
+    assert control.show("two").base_key == key and control.show("one").base_key == new
+    # By the base: who came to it by an upgrade, and nobody else.
+    control.done(control.services.rollback_bases(ROOT, ask.RollbackBases(bases=(new,))))
+    assert {name: control.show(name).base_key for name in ("one", "two", "three", "fresh")} == {
+        "one": key,
+        "two": key,
+        "three": key,
+        "fresh": new,
+    }
+    assert control.agent.violations == []
+    with pytest.raises(Refused) as refused:
+        control.services.rollback_bases(ROOT, ask.RollbackBases(sites=("one", "fresh"), bases=(new,)))
+    assert len(refused.value.problems) == 3
+    # And forward again, when what was wrong is mended.
+    upgrade(control, key)
+    assert {control.show(name).base_key for name in ("one", "two", "three")} == {new}
+
+
+def test_a_site_that_cannot_go_back_stays_and_holds_up_no_other(control: Control) -> None:
+    key, new = upgraded(control, "one", "two")
+    own = control.show("one").id
+    slots = {str(1 - stored.site.slot) for stored in [control.services.store.sites[own]]}
+
+    def hook(request: protocol.Request) -> None:
+        if isinstance(request, protocol.Apply) and request.step.id in {
+            ResourceId(Kind.WORKLOAD, own, slot) for slot in slots
+        }:
+            control.agent.fail_next(Kind.WORKLOAD, request.step.action, "not ready", temporary=False)
+
+    control.agent.hook = hook
+    ended = control.done(control.services.rollback_bases(ROOT, ask.RollbackBases(bases=(new,))), ChangeState.FAILED)
+    control.agent.hook = lambda _request: None
+    assert "site one did not get ready on its earlier base" in ended.problems[0].message
+    assert ended.result["sites"] == 1
+    assert control.show("one").base_key == new and control.show("two").base_key == key
+    assert control.show("one").earlier_base == key, "it may be tried again"
+
+
+def test_a_way_back_goes_on_after_a_restart_of_control(control: Control) -> None:
+    """Fault 5: control ends between two sites; the next one takes the rest back."""
+    key, new = upgraded(control, "one", "two")
+    caught: list[bool] = []
+    other = control.show("two").id
+
+    def hook(request: protocol.Request) -> None:
+        if isinstance(request, protocol.Apply) and request.step.id.scope == other and not caught:
+            caught.append(True)
+            control.services.loop._stopping.set()
+            control.agent.down = True
+            raise Temporary("gone")
+
+    control.agent.hook = hook
+    change = control.services.rollback_bases(ROOT, ask.RollbackBases(bases=(new,)))
+    until(lambda: caught)
+    control.services.loop._changes.shutdown(wait=True)
+    control.services.store.close()
+    control.agent.down = False
+    control.agent.hook = lambda _request: None
+    control.services = Services.open(control.settings, control.agent)
+    ended = control.done(change)
+    assert ended.result["sites"] == 2
+    assert {control.show(name).base_key for name in ("one", "two")} == {key}
+
+
+def test_the_earlier_base_is_kept_for_a_while_and_while_it_is_one(control: Control) -> None:
+    key, new = upgraded(control, "one")
+    assert control.services.preview_prune(ROOT, ask.PruneBases()) == ()
+    stored = control.services.store.site("one")
+    assert stored is not None and stored.site.earlier is not None
+    old = msgspec.structs.replace(stored.site.earlier, left_at=stored.site.earlier.left_at - 15 * 86_400)
+    with control.services.store.write() as transaction:
+        transaction.save_site(msgspec.structs.replace(stored.site, earlier=old))
+    assert [view.key for view in control.services.preview_prune(ROOT, ask.PruneBases())] == [key]
+    control.done(control.services.prune_bases(ROOT, ask.PruneBases()))
+    with pytest.raises(Refused, match="is not there any more"):
+        control.services.rollback_bases(ROOT, ask.RollbackBases(sites=("one",)))
+    # Other packages are another base, and nothing leads back over them.
+    control.done(control.services.set_site(ROOT, "one", ask.SetSite(packages=("jq",))))
+    assert control.show("one").earlier_base is None and control.show("one").base_key != new
+
+
 def test_what_cannot_be_upgraded_is_refused(control: Control) -> None:
     debian(control, "one")
     with pytest.raises(InvalidInput, match="not made of packages"):
@@ -170,6 +272,7 @@ def test_what_cannot_be_upgraded_is_refused(control: Control) -> None:
         control.services.upgrade_bases(ROOT, ask.UpgradeBases(bases=("debian-0000000000000000",)))
     for verb, body in (
         ("upgrade_bases", ask.UpgradeBases()),
+        ("rollback_bases", ask.RollbackBases(sites=("one",))),
         ("prune_bases", ask.PruneBases()),
         ("verify_bases", ask.NameBases()),
     ):

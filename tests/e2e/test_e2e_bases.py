@@ -167,12 +167,34 @@ def test_an_upgrade_is_cut_and_taken_up(machine: Instance, repository: Repositor
     settled(machine)
 
 
+def test_an_operator_takes_sites_back(machine: Instance) -> None:
+    """Both answer as before the last upgrade, no request fails on the way, and what they wrote is there."""
+    new, key = machine.site("one")["base_key"], machine.site("one")["earlier_base"]
+    told = machine.cli("base", "rollback", "one", "--base", new, "--dry-run").out
+    assert "shop-test 8 → 7" in told and f"two: {new} → {key}" in told
+    with Load(machine, *NAMES, threads=2) as load:
+        done = machine.cli("base", "rollback", "--base", new, "--yes", "--json")
+    load.check()
+    assert json.loads(done.out)["result"]["sites"] == 2
+    assert bodies(machine) == ["shop 7\n"] * 2 and machine.site("two")["base_key"] == key
+    assert machine.fetch("one", "/data/word").body == "words of one\n"
+    assert "rollback-base" in machine.cli("journal").out
+    # What was taken back is taken up again.
+    done = machine.cli("base", "upgrade", key, "--yes", "--json")
+    assert json.loads(done.out)["result"]["sites"] == 2 and bodies(machine) == ["shop 8\n"] * 2
+    assert machine.site("one")["base_key"] == new and machine.site("one")["earlier_base"] == key
+
+
 def test_bases_that_nobody_uses_go(machine: Instance) -> None:
-    listed = json.loads(machine.cli("base", "prune", "--dry-run", "--json").out)
     used = machine.site("one")["base_key"]
+    earlier = machine.site("one")["earlier_base"]
+    spared = json.loads(machine.cli("base", "prune", "--dry-run", "--json").out)
+    assert earlier not in {base["key"] for base in spared}
+    listed = json.loads(machine.cli("base", "prune", "--earlier", "--dry-run", "--json").out)
+    assert earlier in {base["key"] for base in listed}
     kept = machine.api("GET", f"/v1/bases/{used}")
     assert len(listed) >= 3 and not {used, kept["lower"]} & {base["key"] for base in listed}
-    machine.cli("base", "prune", "--yes")
+    machine.cli("base", "prune", "--earlier", "--yes")
     left = {path.name for path in (machine.state / "bases").iterdir() if path.name.startswith("debian-")}
     assert left == {used, kept["lower"]}
 

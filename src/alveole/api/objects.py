@@ -125,6 +125,23 @@ async def upgrade_bases(
     return change_accepted(await run_in_threadpool(services(request).upgrade_bases, caller, wanted, key=key))
 
 
+@router.post(
+    "/bases/rollback", tags=["bases"], **accepted("Take sites back to their earlier base", body=ask.RollbackBases)
+)
+async def rollback_bases(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    wanted: Annotated[ask.RollbackBases, Depends(body(ask.RollbackBases))],
+    dry_run: Annotated[bool, Query(description="Only say what would change (200, list of RollbackView).")] = False,
+) -> Response:
+    """To the base that each had before its last upgrade. Their data stays as it is. A site that does not get ready
+    on it stays where it is, and the others go back all the same."""
+    if dry_run:
+        return json(await run_in_threadpool(services(request).preview_rollback, caller, wanted))
+    return change_accepted(await run_in_threadpool(services(request).rollback_bases, caller, wanted, key=key))
+
+
 @router.post("/bases/prune", tags=["bases"], **accepted("Drop the bases that no site uses", body=ask.PruneBases))
 async def prune_bases(
     request: Request,

@@ -87,6 +87,7 @@ def show(here: Here, base: str) -> None:
         ("lies over", clean(found["lower"] or "nothing")),
         ("since", when(found["created_at"] or None)),
         ("sites", clean(", ".join(found["site_names"])) or "none"),
+        ("earlier of", clean(", ".join(found["earlier_of"]))),
         ("updates", f"{_waiting(found)}, by the lists of {when(found['checked_at'])}"),
     ]
     fields(pairs)
@@ -182,16 +183,66 @@ def _ask(question: str) -> None:
 
 @verb(
     group,
+    "rollback",
+    waits=True,
+    examples=[
+        "alveole base rollback blog shop --dry-run",
+        "alveole base rollback --base debian-0123456789abcdef --yes",
+    ],
+)
+@click.argument("sites", metavar="[SITE]...", nargs=-1, shell_complete=complete("/v1/sites"))
+@click.option(
+    "--base",
+    "bases",
+    multiple=True,
+    metavar="KEY",
+    help="All sites that an upgrade brought to this base.",
+    shell_complete=complete("/v1/bases", "key"),
+)
+@click.option("--dry-run", is_flag=True, help="Only say which packages would change, and for which sites.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rollback(here: Here, sites: tuple[str, ...], bases: tuple[str, ...], dry_run: bool, yes: bool) -> None:
+    """Take sites back to the base that they had before its last upgrade.
+
+    The old instance answers until the new one is ready. Data stays as it is: what a newer program has made of it
+    is not undone; for that, restore a backup. A site that does not get ready stays where it is.
+    """
+    if not sites and not bases:
+        raise InvalidInput("name sites, or give --base", field="sites", hint="see: alveole base list")
+    body = {"sites": list(sites), "bases": list(bases)}
+    if dry_run or not (yes or here.json):
+        plan = here.client.send("POST", "/v1/bases/rollback", body, query={"dry_run": True})
+        if here.json:
+            emit(plan)
+            return
+        for each in plan:
+            say(f"{clean(each['site'])}: {clean(each['base'])} → {clean(each['earlier'])} ({clean(each['label'])})")
+            for change in each["changes"]:
+                say(f"  {_change(change)}")
+        if dry_run:
+            return
+        _ask("Go back now?")
+    change = here.client.send("POST", "/v1/bases/rollback", body)
+    follow.finish(here, change, lambda ended: say(f"{ended['result']['sites']} sites are back{follow.took(ended)}"))
+
+
+@verb(
+    group,
     "prune",
     waits=True,
     examples=["alveole base prune --dry-run", "alveole base prune --yes --keep oci-0123456789abcdef"],
 )
 @click.option("--keep", multiple=True, metavar="KEY", help="Keep this one; may be given several times.")
+@click.option("--earlier", is_flag=True, help="Also those that sites could go back to.")
 @click.option("--dry-run", is_flag=True, help="Only say which would go.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def prune(here: Here, keep: tuple[str, ...], dry_run: bool, yes: bool) -> None:
-    """Drop the bases that no site uses. The host's stays, and so does what another base lies over."""
-    body = {"keep": list(keep)}
+def prune(here: Here, keep: tuple[str, ...], earlier: bool, dry_run: bool, yes: bool) -> None:
+    """Drop the bases that no site uses.
+
+    The host's stays, what another base lies over, and for a while (bases.earlier_seconds) what a site had before
+    an upgrade, so that base rollback finds it.
+    """
+    body = {"keep": list(keep), "earlier": earlier}
     if dry_run or not (yes or here.json):
         going = here.client.send("POST", "/v1/bases/prune", body, query={"dry_run": True})
         if dry_run or not going:

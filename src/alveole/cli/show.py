@@ -82,6 +82,7 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("ipv6", clean(site["ipv6"])),
         ("plan", clean(site["plan"])),
         ("base", clean(site["base"])),
+        ("earlier base", f"{clean(site['earlier_base'])} (alveole base rollback)" if site["earlier_base"] else ""),
         ("modules", _lines(_modules(made)) if made else ""),
         ("why these", clean(made["why"]) if made else ""),
         ("answers", _lines(_answers(made)) if made else ""),

@@ -292,6 +292,13 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deny: tuple[str, ...] = ()
 
 
+class Earlier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The base that a site had before it was switched to a renewed one, and when it left it."""
+
+    base: Base
+    left_at: float
+
+
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One site as it is wanted.
 
@@ -321,6 +328,8 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slot: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     incarnation: int = 0
     data_generation: int = 1
+    earlier: Earlier | None = None
+    """What it can go back to. An upgrade of its base sets it; any other change of its base takes it away."""
     owner: str = "root"
     created_at: float = 0.0
     """Seconds since the epoch."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -24,14 +24,14 @@ from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change, ChangeState
 from alveole.model.resource import PLATFORM, Action, Kind, Step
-from alveole.model.site import Base, BaseKind, HealthCheck, Site, Wanted
+from alveole.model.site import Base, BaseKind, Earlier, HealthCheck, Site, Wanted
 from alveole.requests import Actor, Role
 from alveole.services.backups import BackupVerbs
 from alveole.services.checks import find_base
 from alveole.store import KnownBase, Transaction, new_id
 
 log = logging.getLogger("alveole.services")
-UPGRADE = "upgrade-base"
+UPGRADE, ROLLBACK = "upgrade-base", "rollback-base"
 #: What a copy of a site is made of: everything but names and the address that its visitors know.
 _CLONED = (Kind.STORAGE, Kind.RELEASE, Kind.CONFIG, Kind.WORKLOAD)
 #: So many changed packages are told one by one.
@@ -61,6 +61,16 @@ class BaseVerbs(BackupVerbs):
 
     def _users(self, key: str) -> tuple[Site, ...]:
         found = [stored.site for stored in self.store.sites.values() if stored.site.base.key == key]
+        return tuple(sorted(found, key=lambda site: site.name))
+
+    def _kept_for(self, key: str) -> tuple[Site, ...]:
+        """The sites that may still go back to the base: it was theirs before an upgrade, not too long ago."""
+        since = time.time() - self.settings.bases.earlier_seconds
+        found = [
+            stored.site
+            for stored in self.store.sites.values()
+            if (left := stored.site.earlier) is not None and left.base.key == key and left.left_at > since
+        ]
         return tuple(sorted(found, key=lambda site: site.name))
 
     def list_bases(self, caller: Actor) -> tuple[views.BaseView, ...]:
@@ -105,13 +115,14 @@ class BaseVerbs(BackupVerbs):
             sites=len(users),
             created_at=made,
             site_names=tuple(site.name for site in users),
+            earlier_of=tuple(site.name for site in self._kept_for(base.key)),
             bytes=state.bytes if state else None,
             lower=state.lower if state and state.lower else None,
             damage=state.damage if state else "",
             verified_at=state.verified_at if state else None,
             updates=None if updates is None else len(updates),
             security_updates=None if updates is None else sum(each.security for each in updates),
-            changes=tuple(_change_view(each) for each in updates or ()),
+            changes=tuple(change_view(each) for each in updates or ()),
             checked_at=state.checked_at if state else None,
             installed=state.installed if state else {},
         )
@@ -169,11 +180,13 @@ class BaseVerbs(BackupVerbs):
         self._allow(caller, "look")
         states = self._base_states()
         bases = self._all_bases(states)
-        return tuple(self._base_view(*bases[key], states.get(key)) for key in self._prunable(request.keep, states))
+        return tuple(self._base_view(*bases[key], states.get(key)) for key in self._prunable(request, states))
 
-    def _prunable(self, keep: Sequence[str], states: dict[str, protocol.BaseState]) -> list[str]:
-        kept = {self._named_base(text, states)[0].key for text in keep}
+    def _prunable(self, request: ask.PruneBases, states: dict[str, protocol.BaseState]) -> list[str]:
+        kept = {self._named_base(text, states)[0].key for text in request.keep}
         bases = self._all_bases(states)
+        if not request.earlier:
+            kept |= {key for key in bases if self._kept_for(key)}
         stays = kept | {stored.site.base.key for stored in self.store.sites.values()}
         stays |= {key for key, (base, _) in bases.items() if base.kind is BaseKind.HOST}
         stays |= {states[key].lower for key in stays if key in states}
@@ -188,7 +201,7 @@ class BaseVerbs(BackupVerbs):
             states.update(self._base_states())
 
         def build(transaction: Transaction) -> Live:
-            keys = tuple(self._prunable(request.keep, states))
+            keys = tuple(self._prunable(request, states))
             reason = f"{len(keys)} bases that no site uses"
             work = Work(stored=True, bases=keys)
             return self.journal.begin("prune-bases", caller.name, reason=reason, work=work, transaction=transaction)
@@ -271,7 +284,7 @@ class BaseVerbs(BackupVerbs):
                 views.UpgradeView(
                     key=base.key,
                     label=base.label,
-                    changes=tuple(_change_view(each) for each in changes),
+                    changes=tuple(change_view(each) for each in changes),
                     sites=tuple(site.name for site in self._users(base.key)) if changes else (),
                 )
             )
@@ -304,9 +317,7 @@ class BaseVerbs(BackupVerbs):
             self._need_room()
 
         def build(transaction: Transaction) -> Live:
-            going_on = [live for live in self.journal.all_live() if live.change.verb == UPGRADE]
-            if going_on:
-                raise Refused(f"an upgrade is going on: change {going_on[0].id}", hint="wait for it to end")
+            self._no_other_upgrade()
             return self.journal.begin(
                 UPGRADE,
                 caller.name,
@@ -317,11 +328,21 @@ class BaseVerbs(BackupVerbs):
 
         return self._accept(caller, request.digest(), key, build, before)
 
+    def _no_other_upgrade(self) -> None:
+        going_on = [live for live in self.journal.all_live() if live.change.verb in (UPGRADE, ROLLBACK)]
+        if going_on:
+            what = "an upgrade" if going_on[0].change.verb == UPGRADE else "a way back"
+            raise Refused(f"{what} is going on: change {going_on[0].id}", hint="wait for it to end")
+
     def _flow_upgrade_base(self, live: Live) -> None:
+        self._through_losses(live, self._upgrade)
+
+    def _through_losses(self, live: Live, work: Callable[[Live], None]) -> None:
+        """``work`` again, from what is stored, when the agent goes away in the middle of it."""
         lost = 0
         while True:
             try:
-                self._upgrade(live)
+                work(live)
                 return
             except Temporary as error:
                 # The agent is started again by itself; what was done is stored, and the rest goes on.
@@ -397,7 +418,7 @@ class BaseVerbs(BackupVerbs):
         def to(old: Site) -> Site:
             if old.base.key != key:
                 raise Refused("its base was changed meanwhile")
-            return msgspec.structs.replace(old, base=new)
+            return msgspec.structs.replace(old, base=new, earlier=Earlier(old.base, time.time()))
 
         caller = Actor(live.change.actor, Role.ADMIN, "upgrade")
         change = self._change(caller, "upgrade-site", id, new.key, None, None, to, blue_green=True)
@@ -526,7 +547,7 @@ class BaseVerbs(BackupVerbs):
                 self.loop.pause(_SWEEP_SECONDS)
 
 
-def _change_view(change: protocol.PackageChange) -> views.PackageView:
+def change_view(change: protocol.PackageChange) -> views.PackageView:
     return views.PackageView(name=change.name, before=change.before, after=change.after, security=change.security)
 
 

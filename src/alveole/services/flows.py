@@ -49,6 +49,7 @@ class Flows(Builders):
             "delete-base": self._flow_delete_base,
             "verify-bases": self._flow_verify_bases,
             "upgrade-base": self._flow_upgrade_base,
+            "rollback-base": self._flow_rollback_base,
             "prune-bases": self._flow_prune_bases,
             "configure": self._flow_configure,
             "add-modules": self._flow_add_modules,
@@ -327,6 +328,10 @@ class Flows(Builders):
 
     @abstractmethod
     def _flow_upgrade_base(self, live: Live) -> None:
+        """Supplied by the class that joins the parts."""
+
+    @abstractmethod
+    def _flow_rollback_base(self, live: Live) -> None:
         """Supplied by the class that joins the parts."""
 
     @abstractmethod

@@ -392,6 +392,7 @@ def recomposed(site: Site, made: Composition, base: Base) -> Site:
     return msgspec.structs.replace(
         site,
         base=base,
+        earlier=site.earlier if base.key == site.base.key else None,
         run=made.run,
         volumes=made.volumes,
         files=made.files,

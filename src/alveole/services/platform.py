@@ -23,8 +23,8 @@ from alveole.model.resource import PLATFORM
 from alveole.model.site import BUILT_IN_PLANS, Limits, ResourcePlan
 from alveole.plan import BY_HAND
 from alveole.requests import Actor, Role
-from alveole.services.bases import BaseVerbs
 from alveole.services.checks import check_limits
+from alveole.services.rollback import RollbackVerbs
 from alveole.services.show import count_states, promise_views, state_of
 from alveole.store import Transaction, new_id
 
@@ -34,7 +34,7 @@ _TOKEN_PREFIX = "alv_"  # noqa: S105  the start of every token, no secret
 _LIMIT_MAX = 1000
 
 
-class PlatformVerbs(BaseVerbs):
+class PlatformVerbs(RollbackVerbs):
     # --- who asks -----------------------------------------------------------------------------
     def authenticate(self, token: str) -> Actor | None:
         # The lookup is by the hash of 256 random bits: its time tells nothing about any token.

@@ -59,6 +59,7 @@ def site_view(
         plan=site.plan,
         base=site.base.label,
         base_key=site.base.key,
+        earlier_base=site.earlier.base.key if site.earlier is not None else None,
         memory_bytes=usage.memory_bytes,
         cpu_seconds=usage.cpu_seconds,
         disk_bytes=usage.disk_bytes,

@@ -476,6 +476,7 @@ class SiteVerbs(Compositions):
             old,
             plan=plan,
             base=base,
+            earlier=old.earlier if base.key == old.base.key else None,
             run=run,
             domains=domains,
             env=env,
