@@ -85,6 +85,11 @@ whatever is answered.
 Processes start by `order`, one after the other's `ready`; equal orders together. They stop in reverse. `install` tasks
 run once in the life of the data, at their `order` among the processes, `prepare` tasks before everything at each start.
 
+`upgrade` tasks run, at their `order`, when the site starts on another base than its data was last on: a database that
+a newer program finds is brought to its form before what serves is started. Which base that was is kept with the data and
+written when the task has succeeded, so one that was cut runs again, and one that fails keeps the new base from taking
+over. New data needs none. They run too when a site goes back (`base rollback`): what finds nothing to do must succeed.
+
 | order | for |
 |---|---|
 | 10 | databases |

@@ -169,6 +169,67 @@ def test_new_task_of_an_installed_site_is_installed(machine: Cell) -> None:
     machine.stop(spec)
 
 
+def mark(machine: Cell, spec: WorkloadSpec, name: str) -> Path:
+    """Where it is kept which base the data of the site was last upgraded for."""
+    data = paths.data_dir(machine.settings, spec.site, spec.limits.disk_bytes is not None)
+    return paths.volume(data, spec.data_generation, paths.STATE_VOLUME) / "upgraded" / name
+
+
+def test_data_that_meets_other_programs_is_upgraded(machine: Cell, backups: Backups) -> None:
+    """Not when it is new, not at every start; after ``install`` and ``restore`` where their order is the same."""
+    upgrade = shell("upgrade", When.UPGRADE, "cat /data/db/rows >/data/db/upgraded", order=20)
+    tasks = (upgrade, *TASKS)
+    spec = machine.must_start(spec_of(machine, 10, tasks=tasks))
+    assert machine.stop(spec).done
+    machine.must_start(spec)
+    made = save(backups, spec, "b" + "g" * 12)
+    assert machine.stop(spec).done
+    assert "+upgrade" not in machine.log(spec)
+    assert mark(machine, spec, "upgrade").read_text() == f"{spec.base}\n"
+    # As another base would find it.
+    mark(machine, spec, "upgrade").write_text("debian-0123456789abcdef\n")
+    machine.must_start(spec)
+    assert machine.run(spec, "/bin/cat", "/data/db/upgraded", uid=2001) == (0, "page\n")
+    assert machine.stop(spec).done
+    machine.must_start(spec)
+    assert machine.log(spec).count("  +upgrade\n") == 1
+    machine.stop(spec)
+
+    # Data of a backup that was made on another base: first it is loaded.
+    other = spec_of(machine, 11, tasks=tasks)
+    backups.restore(RestoreBackup(made.snapshot, made.digest, other.site, 11, 1, None))
+    mark(machine, other, "upgrade").write_text("debian-0123456789abcdef\n")
+    machine.must_start(other)
+    machine.backend.output.drain(other.site)
+    order = [word for line in machine.log(other).splitlines() if (word := line.partition("  ")[2]).startswith("+")]
+    assert order == ["+make", "+load", "+upgrade"]
+    machine.stop(other)
+
+
+def test_an_upgrade_of_data_that_is_cut_or_fails_is_run_again(machine: Cell) -> None:
+    """Faults 6 and 4: killed in the middle of it, and failed; what needs it does not start before it is done."""
+    go = "test -e /data/web/go || sleep 60; test -e /data/web/well"
+    tasks = (*TASKS, shell("upgrade", When.UPGRADE, go, uid=1000))
+    spec = machine.must_start(spec_of(machine, 12, tasks=tasks))
+    assert machine.stop(spec).done
+    mark(machine, spec, "upgrade").write_text("debian-0123456789abcdef\n")
+    thread = threading.Thread(target=lambda: machine.start(spec))
+    thread.start()
+    assert wait_for(lambda: "+upgrade" in machine.log(spec), 20)
+    machine.backend.cgroups.kill(f"{spec.site}.0")
+    thread.join()
+    volume = paths.volume(paths.data_dir(machine.settings, spec.site, False), 1, "web")
+    (volume / "go").touch()
+    outcome = machine.start(spec)
+    assert not outcome.done and "task upgrade failed with status 1" in outcome.message, outcome
+    assert mark(machine, spec, "upgrade").read_text() == "debian-0123456789abcdef\n"
+    (volume / "well").touch()
+    machine.must_start(spec)
+    assert machine.log(spec).count("  +upgrade\n") == 3
+    assert mark(machine, spec, "upgrade").read_text() == f"{spec.base}\n"
+    machine.stop(spec)
+
+
 def test_failing_backup_task_fails_the_backup(machine: Cell, backups: Backups) -> None:
     broken = shell("broken", When.BACKUP, "echo 'no room for a dump' >&2; exit 2")
     spec = machine.must_start(spec_of(machine, 8, tasks=(*TASKS, broken)))

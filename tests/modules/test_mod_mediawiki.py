@@ -61,3 +61,18 @@ def test_answers_that_would_break_out(site: ModuleSites) -> None:
         assert about["sitename"] == title
     it.configure(access="private")
     assert "Bees" not in it.new_browser().get("/wiki/Accueil", status=None).text
+
+
+def test_tables_follow_the_program(site: ModuleSites) -> None:
+    it = site("mediawiki", stem="mw", mediawiki__password=PASSWORD)
+    sql = ("mariadb", "--batch", "--skip-column-names", "--execute")
+    # As version 1.38 would have left it.
+    it.run(*sql, "DROP TABLE mw_user_autocreate_serial; DELETE FROM mw_updatelog")
+    it.restart()
+    assert "mediawiki-upgrade" not in it.logs(), "the programs are the same"
+    it.meet_other_programs()
+    assert "mw_user_autocreate_serial" in it.run(*sql, "SHOW TABLES")
+    assert int(it.run(*sql, "SELECT COUNT(*) FROM mw_updatelog")) > 3
+    log_in(it)
+    said = it.logs(1000)
+    assert said.count("task mediawiki-upgrade") == said.count("task mariadb-upgrade") == 1

@@ -104,3 +104,19 @@ def test_a_theme_and_a_plugin_of_ones_own(site: ModuleSites) -> None:
     link = browser.get("/wp-admin/plugins.php").find(r'href="(plugins\.php\?action=activate&amp;plugin=buzz[^"]*)"')
     browser.get("/wp-admin/" + link.replace("&amp;", "&"))
     assert "bzzz-from-a-plugin" in it.new_browser().get("/").text
+
+
+def test_tables_follow_the_program(site: ModuleSites) -> None:
+    it = site("wordpress", stem="wp", wordpress__password=PASSWORD)
+    sql = ("mariadb", "--batch", "--skip-column-names", "--execute")
+    version = "SELECT option_value FROM wp_options WHERE option_name = 'db_version'"
+    now = it.run(*sql, version)
+    # As version 5.9 would have left it.
+    it.run(*sql, "UPDATE wp_options SET option_value = '51917' WHERE option_name = 'db_version'")
+    it.run(*sql, "ALTER TABLE wp_options DROP INDEX autoload")
+    it.meet_other_programs()
+    assert it.run(*sql, version) == now and f"tables of version 51917 are now of version {now.strip()}" in it.logs()
+    assert "autoload" in it.run(*sql, "SHOW INDEX FROM wp_options")
+    assert log_in(it).get("/wp-admin/").status == 200
+    it.meet_other_programs()
+    assert "WordPress: the tables fit" in it.logs()

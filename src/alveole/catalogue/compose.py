@@ -187,8 +187,8 @@ def _patience(processes: Iterable[Process], tasks: Iterable[Task]) -> int:
     spent = dict.fromkeys(When, 0)
     for task in tasks:
         spent[task.when] += task.seconds
-    # Data that came from a backup is restored instead of installed.
-    tail = spent[When.PREPARE] + max(spent[When.INSTALL], spent[When.RESTORE])
+    # Data that came from a backup is restored instead of installed; new data is of today's programs already.
+    tail = spent[When.PREPARE] + max(spent[When.INSTALL], spent[When.RESTORE] + spent[When.UPGRADE])
     return max(READY_SECONDS, min(MOST_SECONDS, sum(longest.values()) + tail))
 
 

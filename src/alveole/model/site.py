@@ -133,6 +133,9 @@ class When(StrEnum):
     """At every start, before any process: what is made again does no harm."""
     INSTALL = "install"
     """Once in the life of the data, at its ``order`` among the processes."""
+    UPGRADE = "upgrade"
+    """At its ``order`` among the processes, when data meets another base than at its last start: other versions
+    of programs, mostly newer ones. Not for new data. It is run again when it was cut, or the base goes back."""
     CHANGE = "change"
     """After configuration files were written, before processes start anew."""
     BACKUP = "backup"

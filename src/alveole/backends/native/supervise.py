@@ -35,7 +35,7 @@ INIT = f"{SERVICES}/{OWN}/init"
 UP = f"{OWN}/run/up"
 #: No name of a process begins with an underscore.
 BOOT = "_boot"
-#: Which install tasks have run, kept with the data.
+#: Which tasks have run once, and for which base, kept with the data.
 STATE = "/var/lib/alveole"
 #: What the supervisor holds when it starts processes as several users: KILL to stop them, SETPCAP to
 #: take the bounding set from them.
@@ -45,7 +45,8 @@ _SLACK_SECONDS = 8
 #: Programs that finish what they are doing on another signal than SIGTERM: nginx (control(5) of
 #: its documentation), php-fpm(8), Apache ("graceful-stop" in stopping.html).
 _STOP_SIGNALS = {"nginx": "SIGQUIT", "apache2": "SIGWINCH", "httpd": "SIGWINCH", "apachectl": "SIGTERM"}
-_STARTED = (When.INSTALL, When.RESTORE)
+#: In the order in which they run where their ``order`` is the same.
+_STARTED = (When.INSTALL, When.RESTORE, When.UPGRADE)
 _CALLED = (When.CHANGE, When.BACKUP, When.STOP)
 
 
@@ -82,7 +83,7 @@ def _uids(spec: WorkloadSpec) -> set[int]:
 
 
 def has_state(spec: WorkloadSpec) -> bool:
-    """Whether tasks run once in the life of the data, which is remembered with the data."""
+    """Whether tasks run once in the life of the data, or once for a base, which is remembered with the data."""
     return any(task.when in _STARTED for task in spec.tasks)
 
 
@@ -160,6 +161,7 @@ def in_order(spec: WorkloadSpec) -> tuple[Process, ...]:
 
 def _own(spec: WorkloadSpec) -> dict[str, str]:
     files = {"plan": _plan(spec), "stops": _stops(spec), "calls": _calls(spec), "run/.keep": ""}
+    files["base"] = f"{spec.base}\n"
     for task in spec.tasks:
         files[f"tasks/{task.name}/run"] = _script(spec, task.argv, task.uid, task.env)
     for number, link in enumerate(spec.links):
@@ -178,7 +180,8 @@ def _plan(spec: WorkloadSpec) -> str:
     ]
     steps += [(1, 0, f"{each.order} start {each.name} {each.ready_seconds}", each.order) for each in spec.processes]
     steps += [
-        (1, 1, f"{task.order} {task.when} {task.name} {task.seconds}", task.order) for task in _tasks(spec, *_STARTED)
+        (1, 1 + _STARTED.index(task.when), f"{task.order} {task.when} {task.name} {task.seconds}", task.order)
+        for task in _tasks(spec, *_STARTED)
     ]
     steps.sort(key=lambda step: (step[0], step[3], step[1]))
     return "".join(f"{line}\n" for _, _, line, _ in steps)
