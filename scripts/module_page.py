@@ -49,6 +49,7 @@ Expressions (`when`, `only`, `default_from`), templates, elements of `argv` and 
 | `modules` | the names of the site's modules: `'apache' in modules` |
 | `site` | `name`, `domain`, `domains`, `url`, `https_only`, `content` (the path of its files, empty without any) |
 | `plan` | `memory_mb`, `cpus`, `disk_mb` (0: no limit) |
+| `logs` | the log files that the site's modules declare, each with `path` and `user`; not those that are `bounded` |
 | `socket` | the Unix socket that the edge asks |
 
 There are `if`, `for` (with `break` and `continue`), `set`, `raw`, comments, the usual operators but `**`, and
@@ -86,9 +87,10 @@ Processes start by `order`, one after the other's `ready`; equal orders together
 run once in the life of the data, at their `order` among the processes, `prepare` tasks before everything at each start.
 
 `upgrade` tasks run, at their `order`, when the site starts on another base than its data was last on: a database that
-a newer program finds is brought to its form before what serves is started. Which base that was is kept with the data and
-written when the task has succeeded, so one that was cut runs again, and one that fails keeps the new base from taking
-over. New data needs none. They run too when a site goes back (`base rollback`): what finds nothing to do must succeed.
+a newer program finds is brought to its form before what serves is started. Which base that was is kept with the data,
+and written when the task has succeeded, so one that was cut runs again, and one that fails keeps the new base from
+taking over. New data needs none. They run too when a site goes back (`base rollback`): what finds nothing to do must
+succeed.
 
 | order | for |
 |---|---|

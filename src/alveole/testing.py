@@ -183,6 +183,8 @@ class FakeAgent:
                 return None
             case protocol.CheckHealth(_site, _slot, checks):
                 return tuple(self._check(each) for each in checks)
+            case protocol.ListProcesses(site, slot):
+                return self._processes(site, slot)
             case protocol.ImportImage():
                 return self._image(files)
             case protocol.GetAuthority():
@@ -220,6 +222,15 @@ class FakeAgent:
     def _check(self, check: HealthCheck) -> protocol.Link:
         came = self.unhealthy.get(check.name, "")
         return protocol.Link(check.name, not came, " ".join(check.argv) or check.path, came or "well")
+
+    def _processes(self, site: str, slot: int) -> tuple[protocol.ProcessState, ...]:
+        thing = self.things.get(ResourceId(Kind.WORKLOAD, site, str(slot)))
+        if thing is None or not isinstance(thing.spec, WorkloadSpec):
+            return ()
+        word = "up" if thing.ready else "down"
+        names = [each.name for each in thing.spec.processes] or ["web"]
+        restarts = 0 if len(names) > 1 or thing.spec.config else None
+        return tuple(protocol.ProcessState(name, word, True, time.time() - thing.since, restarts) for name in names)
 
     def _base_verbs(
         self, request: protocol.ListBases | protocol.VerifyBase | protocol.CheckBase | protocol.RenewBase

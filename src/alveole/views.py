@@ -65,8 +65,28 @@ class ModulesView(View, frozen=True, kw_only=True):
     """Which of them a person gave."""
     files: tuple[FileView, ...] = ()
     checks: tuple[HealthCheck, ...] = ()
+    made_up: tuple[str, ...] = ()
+    """Passwords that nobody gave, like ``wordpress.password``; the answers have them."""
     update: str = ""
     why: str = ""
+
+
+class ProcessView(View, frozen=True, kw_only=True):
+    """How one process of a site is at this moment."""
+
+    name: str
+    state: str
+    """``up``, ``starting``, ``waiting`` (it ended, and starts again in a moment), ``down`` or ``unknown``."""
+    wanted: bool
+    seconds: float | None
+    """For how long it has been so."""
+    restarts: int | None
+    """How often it has ended by itself since the instance began; ``None`` of a site with a single command, whose
+    instance is made anew then (see the journal)."""
+    exit_status: int | None = None
+    """Of its last end, unless a signal ended it."""
+    exit_signal: int | None = None
+    ended_at: float | None = None
 
 
 class SiteView(View, frozen=True, kw_only=True):
@@ -112,6 +132,8 @@ class SiteView(View, frozen=True, kw_only=True):
     change: str | None = None
     """Id of the change that is running on it."""
     application: ModulesView | None = None
+    process_states: tuple[ProcessView, ...] = ()
+    """In order of start; empty in lists, and while no instance is there."""
 
 
 class StepView(View, frozen=True, kw_only=True):

@@ -78,6 +78,8 @@ def test_several_processes_and_a_socket(door: Door) -> None:
     )  # fmt: skip
     assert site["processes"] == [{"name": "web", "argv": ["serve", "--all"]}, {"name": "worker", "argv": ["w o"]}]
     assert site["port"] is None
+    assert [(each["name"], each["state"]) for each in site["process_states"]] == [("web", "up"), ("worker", "up")]
+    assert "web (up " in door.run("site", "show", "app").out
 
 
 def test_packages_mean_the_debian_base(door: Door) -> None:
@@ -487,3 +489,20 @@ def test_exec_through_the_program(door: Door) -> None:
     done = subprocess.run([*base, "--json", "--", "id"], input="", capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert json.loads(done.stdout)["code"] == "refused"
+
+
+def test_sites_go_back_to_their_earlier_base(door: Door) -> None:
+    key = door.ok("site", "create", "app", "--command", "serve", "--port", "8000", "--packages", "tree")["base_key"]
+    door.agent.updates[key] = (protocol.PackageChange("openssl", "1", "2", True),)
+    door.ok("base", "upgrade", key, "--yes")
+    new = door.ok("site", "show", "app")["base_key"]
+    assert f"{key} (alveole base rollback)" in door.run("site", "show", "app").out
+    assert f"app: {new} → {key}" in door.run("base", "rollback", "app", "--dry-run").out
+    assert door.ok("base", "rollback", "--base", new, "--dry-run")[0]["earlier"] == key
+    assert door.run("base", "rollback", "app").status == 2, "nobody is there to be asked"
+    assert "1 sites are back" in door.run("base", "rollback", "app", "--yes").out
+    assert door.ok("site", "show", "app")["base_key"] == key
+    assert door.run("base", "rollback", "app", "--yes").status == 3
+    assert (
+        door.run("base", "rollback", "--yes").status == 2 and door.run("base", "rollback", "none", "--yes").status == 2
+    )

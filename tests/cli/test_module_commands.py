@@ -273,3 +273,15 @@ def test_modules_from_elsewhere(door: Door) -> None:
     assert door.run("module", "remove", "nothing").status == 4
     for wrong in (("--commit", "main"), ("--commit", commit, "--digest", "x"), ()):
         assert door.run("module", "add", str(place), *wrong).status == 2
+
+
+def test_who_made_no_password_is_told_where_it_is(door: Door) -> None:
+    ran = door.run("site", "create", "blog", "--module", "hello", "--set", "title=Hi", "--defaults")
+    assert ran.status == 0 and "Made up: hello.secret. See: alveole site answers blog --show-secrets" in ran.out
+    assert "https://blog." in ran.out
+    assert door.ok("site", "show", "blog")["application"]["made_up"] == ["hello.secret"]
+    assert "Made up" not in door.run("site", "configure", "blog", "--set", "title=Ho", "--yes").out
+    ran = door.run("site", "configure", "blog", "--unset", "secret", "--yes")
+    assert ran.status == 0 and "Made up: hello.secret." in ran.out, ran
+    ran = door.run("site", "create", "own", "--module", "hello", "--set", "title=Hi", "--set", "secret=mine")
+    assert ran.status == 0 and "Made up" not in ran.out

@@ -175,7 +175,10 @@ def test_blue_green(machine: tuple[AgentPort, Settings]) -> None:
     run = Run((Process("web", ("/usr/bin/python3", "-c", server)),), port=8000)
     release = bring_in(agent, b"one")
     site = site_of(base, release.digest, run=run)
+    assert agent.call(protocol.ListProcesses(SITE, 0)) == ()
     reach(agent, SITE, wanted(site, settings))
+    (web,) = agent.call(protocol.ListProcesses(SITE, 0))
+    assert (web.name, web.state, web.wanted, web.restarts) == ("web", "up", True, None) and 0 <= web.seconds < 60
     new = msgspec.structs.replace(site, slot=1, env={"A": "1"})
     steps = reach(agent, SITE, wanted(new, settings))
     order = [(step.action, step.id.kind) for step in steps]
@@ -202,6 +205,8 @@ def test_configuration_files(machine: tuple[AgentPort, Settings]) -> None:
     reach(agent, SITE, wanted(site, settings))
     config = ResourceId(Kind.CONFIG, SITE, "config")
     assert config in look(agent, SITE)[ResourceId(Kind.WORKLOAD, SITE, "0")].uses
+    (web,) = agent.call(protocol.ListProcesses(SITE, 0))
+    assert (web.state, web.restarts, web.ended_at) == ("up", 0, None), "a supervisor counts"
     states = agent.call(protocol.ReadConfig(SITE, 1))
     assert [(state.path, state.changed, state.text) for state in states] == [
         ("app/one.conf", False, None),

@@ -15,7 +15,7 @@ from alveole import requests as ask
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Refused
 from alveole.model.change import Change, ChangeState
 from alveole.model.resource import Action, ConfigSpec, Kind, WorkloadSpec
-from alveole.model.site import Kept, UpdateMode
+from alveole.model.site import HealthCheck, Kept, UpdateMode
 from alveole.testing import FakeAgent
 from alveole.views import FileFate, State
 
@@ -65,6 +65,59 @@ def workload(control: Control, name: str = "blog") -> WorkloadSpec:
     ]
     assert len(specs) == 1 and isinstance(specs[0], WorkloadSpec)
     return specs[0]
+
+
+def with_check(control: Control, name: str = "blog", *, path: str = "/login") -> None:
+    """The site as if one of its modules had declared a check."""
+    stored = control.services.store.site(name)
+    assert stored is not None
+    run = msgspec.structs.replace(stored.site.run, checks=(HealthCheck("page", path=path, contains="Log in"),))
+    with control.services.store.write() as transaction:
+        transaction.save_site(msgspec.structs.replace(stored.site, run=run))
+
+
+def test_why_asks_what_the_modules_check(control: Control) -> None:
+    make(control)
+    with_check(control)
+    (link,) = [link for link in control.services.why(ROOT, "blog").links if link.name == "check page"]
+    assert link.ok and (link.asked, link.came) == ("/login", "well")
+    control.agent.unhealthy["page"] = "status 200 without 'Log in'"
+    (link,) = [link for link in control.services.why(ROOT, "blog").links if link.name == "check page"]
+    assert not link.ok and link.came == "status 200 without 'Log in'"
+    control.done(control.services.stop_site(ROOT, "blog"))
+    assert not [link for link in control.services.why(ROOT, "blog").links if link.name.startswith("check")]
+
+
+def test_a_check_that_fails_after_configure_is_a_warning(control: Control) -> None:
+    """The site answers, so nothing is taken back: the result says what does not work."""
+    more = '[[check]]\nname = "page"\npath = "/login"\n'
+    folder = Path(control.settings.modules.directory) / "hello/module.toml"
+    folder.write_text(f"{folder.read_text()}\n{more}")
+    make(control)
+    assert "warning" not in configure(control, answers={"title": "All well"}).result
+    control.agent.unhealthy["page"] = "status 500"
+    ended = configure(control, answers={"title": "Half well"})
+    assert ended.result["warning"] == "check page fails: /login: status 500"
+    assert [event.text for event in ended.events if event.level == "warning"] == [ended.result["warning"]]
+    assert files(control)["hello/page.ini"].startswith('title = "Half well"')
+
+
+def test_it_is_told_which_passwords_were_made_up_and_how_processes_are(control: Control) -> None:
+    make(control)
+    site = control.show("blog")
+    assert site.application is not None and site.application.made_up == (), "somebody gave it"
+    assert [(each.name, each.state, each.wanted) for each in site.process_states] == [
+        ("web", "up", True),
+        ("worker", "up", True),
+    ]
+    request = ask.CreateSite(name="other", modules=("hello",), answers={"title": "Hi"})
+    control.done(control.services.create_site(ROOT, request))
+    listed = {each.name: each for each in control.services.list_sites(ROOT)}
+    other = listed["other"]
+    assert other.application is not None and other.application.made_up == ("hello.secret",)
+    assert other.process_states == ()
+    control.done(control.services.stop_site(ROOT, "blog"))
+    assert control.show("blog").process_states == ()
 
 
 # --- making -----------------------------------------------------------------------------------

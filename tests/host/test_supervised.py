@@ -15,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from nativefixtures import PYTHON, SERVER, Cell, Limits, Process, cell, msgspec, wait_for
 
+from alveole.backends.native import processes
 from alveole.host import instances, paths
 from alveole.model.resource import Action, WorkloadSpec
 from alveole.model.site import MIB, Account, FileLink, Task, VolumeMount, When
@@ -269,6 +270,43 @@ def test_crashing_process_starts_again_with_a_growing_pause(machine: Cell) -> No
     begin = time.monotonic()
     assert machine.stop(spec).done
     assert time.monotonic() - begin < 2, "nobody waits for the end of a pause"
+
+
+def test_each_process_tells_how_it_is(machine: Cell) -> None:
+    spec = spec_of(machine, 14, (WEB, teller("db", order=10), Process("crash", ("/bin/sh", "-c", "exit 7"), order=95)))
+    machine.must_start(spec)
+
+    def states() -> dict[str, processes.ProcessState]:
+        return {each.name: each for each in processes.look(machine.settings, spec.site, spec.slot)}
+
+    assert wait_for(lambda: (states()["crash"].restarts or 0) >= 2, 10)
+    crash = states()["crash"]
+    assert crash.wanted and (crash.exit_status, crash.exit_signal) == (7, None)
+    assert wait_for(lambda: states()["crash"].state == "waiting", 5), states()
+    assert crash.ended_at is not None and abs(time.time() - crash.ended_at) < 10
+    now = states()
+    assert list(now) == ["db", "web", "crash"], "in order of start"
+    for name in ("db", "web"):
+        assert (now[name].state, now[name].wanted, now[name].restarts, now[name].ended_at) == ("up", True, 0, None)
+        assert now[name].seconds is not None and 0 < now[name].seconds < 60
+    said = machine.run(spec, "/usr/bin/s6-svstat", "-o", "updownfor", "/run/services/db")
+    assert said[0] == 0 and abs(float(said[1]) - (now["db"].seconds or 0)) < 3, said
+    os.kill(pid_of(machine, spec, "db runs"), signal.SIGKILL)
+    assert wait_for(lambda: states()["db"].exit_signal == signal.SIGKILL and states()["db"].state == "up", 10)
+    assert states()["db"].restarts == 1
+    # What runs inside may write what it likes there: it is told as not known, and nothing else of it is read.
+    place = paths.instance(machine.settings, spec.site, spec.slot) / "services/db"
+    (place / "ends").write_text("99999999999 -1 x")
+    (place / "supervise/status").unlink()
+    (place / "supervise/status").symlink_to("/etc/passwd")
+    assert (states()["db"].state, states()["db"].seconds, states()["db"].restarts) == ("unknown", None, 0)
+    machine.stop(spec)
+    assert processes.look(machine.settings, spec.site, spec.slot) == ()
+
+    alone = machine.must_start(machine.python(15, "import time"))
+    (one,) = processes.look(machine.settings, alone.site, alone.slot)
+    assert one.state == "up" and one.restarts is None and one.exit_status is None
+    machine.stop(alone)
 
 
 def test_group_of_equal_order_starts_and_stops_together(machine: Cell) -> None:

@@ -8,12 +8,13 @@ import subprocess
 from collections import defaultdict
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from alveole.catalogue.compose import SiteContext, compose
 from alveole.catalogue.lint import lint
-from alveole.catalogue.manifest import Format
-from alveole.catalogue.sources import OWN_FOLDER, load
+from alveole.catalogue.manifest import Format, LogEntry
+from alveole.catalogue.sources import OWN_FOLDER, Catalogue, load
 from alveole.model.site import BUILT_IN_PLANS
 
 FOLDERS = sorted(each for each in OWN_FOLDER.iterdir() if (each / "module.toml").is_file())
@@ -88,3 +89,26 @@ def test_scripts_are_sound_once_rendered(folder: Path, tmp_path: Path) -> None:
                 script.write_text(each.text)
                 done = subprocess.run(["/bin/sh", "-n", str(script)], capture_output=True, text=True, check=False)
                 assert done.returncode == 0, f"{each.path}: {done.stderr}"
+
+
+def test_the_logs_that_modules_name_are_rotated() -> None:
+    """Each under its owner; not those that a module turns by itself, and none when somebody says no."""
+    catalogue = load()
+    asked = ["logrotate", "mariadb", "weblog", "nginx"]
+
+    def rotated(catalogue: Catalogue = catalogue, **answers: object) -> dict[str, list[str]]:
+        made = compose(catalogue, asked, {"": answers}, CONTEXT)
+        return {
+            each.path: re.findall(r"^(/\S+|\"/[^\"]+\") \{$", each.text, re.MULTILINE)
+            for each in made.files
+            if each.path.startswith("logrotate/") and each.path.endswith(".conf")
+        }
+
+    assert catalogue.modules["weblog"].manifest.logs[0].bounded
+    mine = ['"/data/files/*.log"', '"/data/files/log/*.log"', '"/data/files/logs/*.log"']
+    assert rotated() == {"logrotate/mariadb.conf": ['"/data/mariadb/slow.log"'], "logrotate/site.conf": mine}
+    assert rotated(others=False) == {"logrotate/site.conf": mine}
+    weblog = catalogue.modules["weblog"]
+    unbounded = msgspec.structs.replace(weblog.manifest, logs=(LogEntry(path="/data/weblog/access.log"),))
+    modules = {**catalogue.modules, "weblog": msgspec.structs.replace(weblog, manifest=unbounded)}
+    assert rotated(Catalogue(modules.values()))["logrotate/site.conf"] == [*mine, '"/data/weblog/access.log"']

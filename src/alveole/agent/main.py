@@ -35,6 +35,7 @@ from alveole.agent.server import Server
 from alveole.agent.trial import Trials
 from alveole.app import prepare_control
 from alveole.backends.base import Say
+from alveole.backends.native import processes
 from alveole.backends.native.build import BuildRunner
 from alveole.backends.native.run import NativeBackend
 from alveole.config import Settings
@@ -175,6 +176,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.RenewBase: lambda r, _f, s: care.renew(r.key, s),
         protocol.CloneSite: lambda r, _f, s: trials.clone(r, s),
         protocol.CheckHealth: lambda r, _f, _s: trials.check(r),
+        protocol.ListProcesses: lambda r, _f, _s: processes.look(settings, r.site, r.slot),
         protocol.ImportImage: lambda _r, f, s: images.import_image(_one(f), s),
         protocol.CreateBackup: lambda r, _f, s: backups.create(r, s),
         protocol.ReadBackup: lambda r, _f, _s: backups.read_manifest(r.snapshot, r.digest),

@@ -194,11 +194,19 @@ class CloneSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="cl
 
 
 class CheckHealth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="check-health"):
-    """→ ``tuple[Link, ...]``: each check of a running instance, really made."""
+    """→ ``tuple[Link, ...]``: each check of a running instance, really made, in at most ``seconds`` each."""
 
     site: SiteId
     slot: Slot
     checks: tuple[HealthCheck, ...]
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 30.0
+
+
+class ListProcesses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list-processes"):
+    """→ ``tuple[ProcessState, ...]``: those of one instance in order of start; none when it is not there."""
+
+    site: SiteId
+    slot: Slot
 
 
 class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="exec"):
@@ -303,6 +311,7 @@ Request = (
     | RenewBase
     | CloneSite
     | CheckHealth
+    | ListProcesses
     | Exec
     | CreateBackup
     | ReadBackup
@@ -423,6 +432,24 @@ class BaseState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Package to version; only for one that was asked for by its key."""
 
 
+class ProcessState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One process of an instance, as its supervisor sees it."""
+
+    name: str
+    state: str
+    """``up``, ``starting``, ``waiting`` (it ended, and starts again in a moment), ``down`` or ``unknown``."""
+    wanted: bool
+    """Whether it shall be up now: not before its turn at the start, nor after it at the end."""
+    seconds: float | None
+    """For how long it has been so; ``None``: not known."""
+    restarts: int | None
+    """How often it has ended by itself since the instance began; ``None``: then the whole instance is made anew."""
+    exit_status: int | None = None
+    """Of its last end, unless a signal ended it."""
+    exit_signal: int | None = None
+    ended_at: float | None = None
+
+
 class BackupMade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: BackupId
     snapshot: str
@@ -463,6 +490,7 @@ RESULTS: dict[type, Any] = {
     RenewBase: Renewed,
     CloneSite: None,
     CheckHealth: tuple[Link, ...],
+    ListProcesses: tuple[ProcessState, ...],
     Exec: int,
     CreateBackup: BackupMade,
     ReadBackup: str,

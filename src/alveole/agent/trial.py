@@ -27,8 +27,7 @@ from alveole.model.resource import WorkloadSpec
 from alveole.model.site import HealthCheck
 
 _COPY_SECONDS = 3600.0
-#: One check may take so long, and its answer is read so far.
-CHECK_SECONDS = 30.0
+#: The answer of a check is read so far.
 _ANSWER_BYTES = 4 << 20
 _SHOWN = 300
 
@@ -112,7 +111,9 @@ class Trials:
             began = time.monotonic()
             try:
                 asked, came, well = (
-                    self._inside(state.spec, check) if check.argv else self._over_http(state.spec, check)
+                    self._inside(state.spec, check, request.seconds)
+                    if check.argv
+                    else self._over_http(state.spec, check, request.seconds)
                 )
             except (AlveoleError, OSError, http.client.HTTPException) as error:
                 asked, came, well = (
@@ -124,9 +125,9 @@ class Trials:
             found.append(Link(check.name, well, asked, came, "" if well else "see: alveole site logs", took))
         return tuple(found)
 
-    def _inside(self, spec: WorkloadSpec, check: HealthCheck) -> tuple[str, str, bool]:
+    def _inside(self, spec: WorkloadSpec, check: HealthCheck, seconds: float) -> tuple[str, str, bool]:
         session = self._backend.exec(spec.site, spec.slot, check.argv, tty=False, uid=check.uid)
-        timer = threading.Timer(CHECK_SECONDS, session.kill, (signal.SIGKILL,))
+        timer = threading.Timer(seconds, session.kill, (signal.SIGKILL,))
         timer.start()
         try:
             os.close(session.fds[0])
@@ -141,12 +142,12 @@ class Trials:
         missing = "" if check.contains in shown else f" without {check.contains!r}"
         return " ".join(check.argv), f"status {status}{missing}: {shown[-_SHOWN:]}".rstrip(": "), well
 
-    def _over_http(self, spec: WorkloadSpec, check: HealthCheck) -> tuple[str, str, bool]:
+    def _over_http(self, spec: WorkloadSpec, check: HealthCheck, seconds: float) -> tuple[str, str, bool]:
         target = ready.target(self._settings, spec)
         link = socket.socket(socket.AF_UNIX if isinstance(target, str) else socket.AF_INET, socket.SOCK_STREAM)
         connection = http.client.HTTPConnection(spec.hostname)
         try:
-            link.settimeout(CHECK_SECONDS)
+            link.settimeout(seconds)
             link.connect(target)
             connection.sock = link
             connection.request("GET", check.path, headers={"User-Agent": "alveole", "Connection": "close"})

@@ -145,6 +145,12 @@ def variables(
         "answers": Names("answers", names),
         "generic": Names("generic", values.get("", {})),
         "modules": solution.names,
+        "logs": tuple(
+            Names("log", {"path": each.path, "user": each.user})
+            for other in solution.modules
+            for each in other.manifest.logs
+            if not each.bounded
+        ),
         "site": Names(
             "site",
             {

@@ -35,7 +35,7 @@ from alveole.model.site import CONFIG_PATH
 OWN_ORIGIN = "alveole"
 SITE_KEYS = frozenset({"name", "domain", "domains", "url", "https_only", "content"})
 PLAN_KEYS = frozenset({"memory_mb", "cpus", "disk_mb"})
-TOP = frozenset({"a", "answers", "generic", "modules", "site", "plan", "socket", "range"})
+TOP = frozenset({"a", "answers", "generic", "modules", "logs", "site", "plan", "socket", "range"})
 _NUMBERS = {QuestionType.INTEGER, QuestionType.PORT, QuestionType.SIZE, QuestionType.BOOLEAN}
 _CHOOSING = {QuestionType.CHOICE, QuestionType.CHOICES}
 _INTERPRETERS = re.compile(r"(?:python|perl|php|node|ruby|lua|mariadb|mysql|psql|sqlite|redis-cli|awk)[\w.-]*\Z")

@@ -256,7 +256,9 @@ class _Build:
         for at, entry in enumerate(manifest.files):
             self._file(entry, f"file[{at}]")
         self._links()
-        self.logs += [each.path for each in manifest.logs]
+        for at, log in enumerate(manifest.logs):
+            self._uid(log.user, f"log[{at}].user")
+            self.logs.append(log.path)
 
     def finish(self, before: Application | None) -> None:
         """What can only be said once everything is there."""

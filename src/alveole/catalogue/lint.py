@@ -115,6 +115,7 @@ def _beside(checker: Checker, catalogue: Catalogue) -> None:
         ("file", [(each.user, "user") for each in manifest.files]),
         ("task", [(each.user, "user") for each in manifest.tasks]),
         ("check", [(each.user, "user") for each in manifest.checks]),
+        ("log", [(each.user, "user") for each in manifest.logs]),
     ):
         for at, (user, key) in enumerate(entries):
             if user not in users:

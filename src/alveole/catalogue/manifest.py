@@ -15,6 +15,7 @@ Expressions (``when``, ``default_from``) and templates are Jinja2 in a sandbox. 
 ``site``      ``name``, ``domain``, ``domains``, ``url``, ``https_only``, ``content`` (the path of its
               files, ``""`` without any)
 ``plan``      ``memory_mb``, ``cpus``, ``disk_mb`` (0: no limit)
+``logs``      the log files of all its modules but those that are ``bounded``: ``path`` and ``user`` of each
 ``socket``    path of the Unix socket that the edge asks
 ============  =====================================================================================
 """
@@ -326,6 +327,10 @@ class LogEntry(_Strict, frozen=True, kw_only=True):
 
     path: str
     """Absolute, inside the container."""
+    user: str = "site"
+    """Whose file it is."""
+    bounded: bool = False
+    """``true``: the module keeps it within bounds by itself, and no other rotates it."""
 
 
 class Web(_Strict, frozen=True, kw_only=True):

@@ -83,7 +83,13 @@ def configure(here: Here, name: str, **options: Any) -> None:
     if asking and not click.confirm("Do this?", default=True, err=True):
         raise Refused("nothing was done")
     change = here.client.send("POST", address, body, version=plan["version"])
-    follow.finish(here, change, lambda ended: reached(here, ended, "is configured"), lambda ended: named(here, ended))
+    new = {f"{each['module']}.{each['question']}" for each in plan["answers"]}
+    follow.finish(
+        here,
+        change,
+        lambda ended: reached(here, ended, "is configured", new.__contains__),
+        lambda ended: named(here, ended),
+    )
 
 
 def _nothing(plan: dict[str, Any]) -> bool:

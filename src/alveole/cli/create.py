@@ -182,7 +182,9 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
         body["upload"] = _upload(here, source)
     change = here.client.send("POST", "/v1/sites", body)
     word = "is made" if options["stopped"] else "is running"
-    follow.finish(here, change, lambda ended: reached(here, ended, word), lambda ended: named(here, ended))
+    follow.finish(
+        here, change, lambda ended: reached(here, ended, word, lambda _: True), lambda ended: named(here, ended)
+    )
 
 
 #: Fields that leave nothing to find out.

@@ -56,7 +56,8 @@ def show(here: Here, name: str, show_env: bool) -> None:
 
 
 def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
-    what = [f"{item['name']}: {' '.join(item['argv'])}" for item in site["processes"]]
+    states = {item["name"]: _process(item) for item in site["process_states"]}
+    what = [f"{item['name']}{states.get(item['name'], '')}: {' '.join(item['argv'])}" for item in site["processes"]]
     access = site["access"]
     rules = [f"allow {net}" for net in access["allow"]] + [f"deny {net}" for net in access["deny"]]
     broken = [item for item in site["promises"] if item["state"] != "kept"]
@@ -104,6 +105,21 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("created", when(site["created_at"])),
         ("version", str(site["version"])),
     ]
+
+
+def _process(item: dict[str, Any]) -> str:
+    """`` (up 3 h 2 min, 2 restarts, the last after status 1 at …)``."""
+    words = str(item["state"])
+    if not item["wanted"]:
+        words += ", not wanted now"
+    if item["seconds"] is not None:
+        words += f" {seconds(item['seconds'])}" if item["wanted"] else f", {seconds(item['seconds'])}"
+    if item["restarts"]:
+        words += f", {item['restarts']} restart{'s' * (item['restarts'] != 1)}"
+    if item["ended_at"] is not None:
+        by = f"signal {item['exit_signal']}" if item["exit_signal"] is not None else f"status {item['exit_status']}"
+        words += f", last end: {by}, {when(item['ended_at'], short=True)}"
+    return f" ({words})"
 
 
 def _modules(made: dict[str, Any]) -> list[str]:

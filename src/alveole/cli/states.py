@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -14,6 +15,9 @@ from alveole.cli.verbs import Here, interactive, site_name, verb
 from alveole.errors import InvalidInput, Refused
 from alveole.text import clean
 
+#: Whether an answer, such as ``wordpress.password``, is meant.
+Asked = Callable[[str], bool]
+
 
 def view(here: Here, name: str) -> dict[str, Any]:
     """The document of one site."""
@@ -21,14 +25,17 @@ def view(here: Here, name: str) -> dict[str, Any]:
     return found
 
 
-def reached(here: Here, change: dict[str, Any], word: str) -> None:
-    """Say that a change of a site is done, and where the site answers."""
+def reached(here: Here, change: dict[str, Any], word: str, new: Asked = lambda _: False) -> None:
+    """Say that a change of a site is done, where it answers, and how to see the ``new`` answers that were made up."""
     name = change.get("site_name") or ""
     say(f"{clean(name)} {word}{follow.took(change)}")
     site = view(here, name)
     if site["state"] == "running":
         for url in site["urls"]:
             say(f"  {paint(clean(url), 'cyan')}")
+    made_up = [key for key in (site["application"] or {}).get("made_up", ()) if new(key)]
+    if made_up:
+        say(f"Made up: {clean(', '.join(made_up))}. See: alveole site answers {clean(site['name'])} --show-secrets")
 
 
 def named(here: Here, change: dict[str, Any]) -> Any:

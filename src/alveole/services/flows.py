@@ -28,6 +28,10 @@ from alveole.services.building import Builders
 from alveole.store import KnownBase, Transaction
 
 log = logging.getLogger("alveole.services")
+#: So long each check of a module may take where somebody waits for the answer.
+_CHECK_SECONDS = 5.0
+#: After a change what fails is asked once more: a process may have been started anew this moment.
+_AGAIN_SECONDS = 2.0
 _CUT = Problem("", "was cut: control ended before it was stored", "ask for it again")
 
 
@@ -155,8 +159,8 @@ class Flows(Builders):
         self._drop_upload(live.work.upload)
         return new
 
-    def _finish(self, live: Live, site: Site, *, attempts: int) -> None:
-        """Settle; when it fails and there is something to go back to, go back."""
+    def _finish(self, live: Live, site: Site, *, attempts: int, checked: bool = False) -> None:
+        """Settle; when it fails and there is something to go back to, go back. ``checked``: then ask its modules."""
         # Again here: a death between the commit and the removal would leave it for a day.
         self._drop_upload(live.work.upload)
         settled = self.loop.settle(site, live, attempts=attempts, version=site.version)
@@ -173,7 +177,32 @@ class Flows(Builders):
                 transaction.delete_release(site.id, digest)
 
         result: dict[str, str | int | float | None] = {"release": site.release, "version": site.version}
+        if checked and not settled.problems and (warning := self._warning(live, site)):
+            result["warning"] = warning
         self.journal.end(live, settled.problems, result, also=forget if dropped else None)
+
+    def check_links(self, site: Site) -> tuple[protocol.Link, ...]:
+        """What the checks of its modules say of the instance that runs; nothing when none can be asked."""
+        if not site.run.checks or site.wanted is not Wanted.RUNNING:
+            return ()
+        for slot in (site.slot, 1 - site.slot):
+            request = protocol.CheckHealth(site.id, slot, site.run.checks, _CHECK_SECONDS)
+            with contextlib.suppress(AlveoleError):
+                links: tuple[protocol.Link, ...] = self.agent.call(request)
+                return tuple(msgspec.structs.replace(link, name=f"check {link.name}") for link in links)
+        return ()
+
+    def _warning(self, live: Live, site: Site) -> str:
+        """What of the checks fails though the site answers: told, and no reason to take the change back."""
+        live.show("asking its modules whether all is well")
+        failing = [link for link in self.check_links(site) if not link.ok]
+        if failing:
+            self.loop.pause(_AGAIN_SECONDS)
+            failing = [link for link in self.check_links(site) if not link.ok]
+        said = [f"{link.name} fails: {link.asked}: {link.came}" for link in failing]
+        for text in said:
+            live.say(text, level="warning")
+        return "; ".join(said)
 
     def _take_back(self, live: Live, new: Site, undo: Site, settled: Settled) -> None:
         live.say("the new instance did not become ready: going back", level="error")
@@ -216,7 +245,7 @@ class Flows(Builders):
         site = self._site_of(live)
         if live.work.take_back:
             self.agent.call(protocol.ForgetConfig(site.id, site.number, live.work.take_back))
-        self._finish(live, site, attempts=2)
+        self._finish(live, site, attempts=2, checked=True)
 
     def _flow_create(self, live: Live) -> None:
         site = self._site_of(live)

@@ -72,7 +72,7 @@ class InsideVerbs(SiteVerbs):
         last = self.journal.list(site=found.id, limit=1)
         return views.WhyView(
             site=self.show_site(caller, found.id),
-            links=(*links, *self.base_links(found)),
+            links=(*links, *self.check_links(found), *self.base_links(found)),
             waiting=tuple(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in look.waiting) if look else (),
             last=self.journal.get(last[0].id) if last else None,
         )

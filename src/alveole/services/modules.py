@@ -320,6 +320,12 @@ class Compositions(Flows):
                 for each in site.files
             ),
             checks=site.run.checks,
+            made_up=tuple(
+                f"{module}.{question}"
+                for module, answers in application.answers.items()
+                for question, answer in answers.items()
+                if answer and question not in application.given.get(module, ()) and is_secret(known, module, question)
+            ),
             update=str(site.run.update),
             why=application.why,
         )

@@ -17,7 +17,7 @@ from alveole.model.resource import Kind, Promise, PromiseState
 from alveole.model.site import Process, Release, Site, Wanted
 from alveole.reconcile import Look
 from alveole.store import Stored
-from alveole.views import ModulesView, PromiseView, SiteView, State
+from alveole.views import ModulesView, ProcessView, PromiseView, SiteView, State
 
 _NOTHING = Usage()
 _CHANGING = {
@@ -41,6 +41,7 @@ def site_view(
     releases: tuple[Release, ...] = (),
     show_env: bool = False,
     application: ModulesView | None = None,
+    process_states: tuple[ProcessView, ...] = (),
 ) -> SiteView:
     """``known``: whether the agent answered lately, so that ``look`` still says how things are."""
     site = stored.site
@@ -84,6 +85,7 @@ def site_view(
         problem="" if live is not None else problem_of(look, known),
         change=live.id if live is not None else None,
         application=application,
+        process_states=process_states,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -230,7 +231,17 @@ class SiteVerbs(Compositions):
             releases=releases,
             show_env=show_env,
             application=self._application_view(stored.site, show_env, look=True),
+            process_states=self._process_views(stored.site),
         )
+
+    def _process_views(self, site: Site) -> tuple[views.ProcessView, ...]:
+        """Of the live instance; of the other one while an update has not switched yet."""
+        with contextlib.suppress(AlveoleError):
+            for slot in (site.slot, 1 - site.slot):
+                states: tuple[protocol.ProcessState, ...] = self.agent.call(protocol.ListProcesses(site.id, slot))
+                if states:
+                    return tuple(views.ProcessView(**msgspec.structs.asdict(each)) for each in states)
+        return ()
 
     def _view(self, stored: Stored, usage: Usage | None, catalogue: Catalogue | None = None) -> views.SiteView:
         return site_view(

@@ -84,12 +84,17 @@ def base_users(trees: Sequence[Path]) -> tuple[str, str]:
 
 
 def _plain_text(file: Path) -> str:
+    return plain_file(file).decode(errors="replace")
+
+
+def plain_file(file: Path, most: int = 1 << 20) -> bytes:
+    """The first bytes of a regular file that a site may have made; empty for anything else. No link is followed."""
     try:
         fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return ""
-    with os.fdopen(fd, errors="replace") as opened:
-        return opened.read(1 << 20) if stat.S_ISREG(os.fstat(fd).st_mode) else ""
+        return b""
+    with os.fdopen(fd, "rb") as opened:
+        return opened.read(most) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
 
 
 class Inside:
