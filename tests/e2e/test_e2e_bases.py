@@ -35,6 +35,54 @@ http {
 """
 RUN = "#!/bin/sh\nexec /usr/sbin/nginx -c /usr/share/shop-test/nginx.conf -e stderr\n"
 NAMES = ("one", "two")
+#: The same shop as a module: it notes what it was upgraded to, and has a check that a file makes fail.
+MODULE = """name = "notes-shop"
+version = "1.0"
+icon = "shop"
+category = "web"
+least_plan = "medium"
+title = { en = "Shop", fr = "Boutique" }
+description = { en = "A shop of the tests.", fr = "Une boutique des tests." }
+
+[packages]
+mandatory = ["shop-test"]
+
+[web]
+port = 8000
+
+[[question]]
+name = "title"
+type = "string"
+default = "Shop"
+title = { en = "Title", fr = "Titre" }
+
+[[volume]]
+name = "data"
+path = "/data"
+
+[[file]]
+path = "notes-shop/title"
+template = "title"
+restarts = ["helper"]
+
+[[process]]
+name = "notes-shop"
+argv = ["/usr/bin/shop-test"]
+order = 90
+
+[[process]]
+name = "helper"
+argv = ["/bin/sleep", "infinity"]
+
+[[task]]
+name = "notes-shop-upgrade"
+when = "upgrade"
+argv = ["/bin/sh", "-ec", "grep -o 'shop [0-9]*' /usr/share/shop-test/nginx.conf >>/data/upgrades"]
+
+[[check]]
+name = "till"
+argv = ["/bin/sh", "-c", "test ! -e /data/closed || { echo the till is closed; exit 4; }"]
+"""
 
 
 def shop(repository: Repository, version: str, answer: str, run: str = RUN) -> None:
@@ -52,7 +100,11 @@ def repository() -> Iterator[Repository]:
 
 @pytest.fixture(scope="module")
 def machine(repository: Repository) -> Iterator[Instance]:
-    more = f'\n[bases]\nsources = ["{repository.source}"]\n'
+    folder = repository.path / "modules" / "notes-shop"
+    (folder / "templates").mkdir(parents=True)
+    (folder / "templates/title").write_text("{{ a.title|plain }}\n")
+    (folder / "module.toml").write_text(MODULE)
+    more = f'\n[bases]\nsources = ["{repository.source}"]\n[modules]\ndirectory = "{folder.parent}"\n'
     with Instance(split=True, more=more) as made:
         shop(repository, "1", 'return 200 "shop 1\\n";')
         for name in NAMES:
@@ -183,6 +235,38 @@ def test_an_operator_takes_sites_back(machine: Instance) -> None:
     done = machine.cli("base", "upgrade", key, "--yes", "--json")
     assert json.loads(done.out)["result"]["sites"] == 2 and bodies(machine) == ["shop 8\n"] * 2
     assert machine.site("one")["base_key"] == new and machine.site("one")["earlier_base"] == key
+
+
+def test_data_of_modules_follows_the_base(machine: Instance, repository: Repository) -> None:
+    """Forward on a copy first, then on the site; back again too; and what its check says is told."""
+    machine.cli("site", "create", "mod", "--module", "notes-shop", "--defaults")
+    key = machine.site("mod")["base_key"]
+    assert key == machine.site("one")["base_key"], "the same packages are the same base"
+    assert machine.fetch("mod", "/data/upgrades").status == 404, "new data is of today's programs"
+    shop(repository, "9", 'return 200 "shop 9\\n";')
+    machine.cli("base", "upgrade", key, "--yes")
+    assert machine.fetch("mod").body == "shop 9\n" and machine.fetch("mod", "/data/upgrades").body == "shop 9\n"
+    machine.verb("mod", "restart")
+    assert machine.fetch("mod", "/data/upgrades").body == "shop 9\n", "once for a base"
+    machine.cli("base", "rollback", "mod", "--yes")
+    assert machine.fetch("mod").body == "shop 8\n" and machine.fetch("mod", "/data/upgrades").body == "shop 9\nshop 8\n"
+
+    states = {each["name"]: each for each in machine.site("mod")["process_states"]}
+    assert list(states) == ["helper", "notes-shop"]
+    assert {(each["state"], each["restarts"]) for each in states.values()} == {("up", 0)}
+    machine.cli("site", "exec", "mod", "--no-tty", "--user", "1000", "--", "/bin/sh", "-c", "kill -9 $(pidof sleep)")
+    until(lambda: machine.site("mod")["process_states"][0]["restarts"] == 1, 20, "its end is not counted")
+    assert machine.site("mod")["process_states"][0]["exit_signal"] == 9
+    assert "helper (up" in machine.cli("site", "show", "mod").out
+
+    links = {link["name"]: link for link in machine.api("GET", "/v1/sites/mod/why")["links"]}
+    assert links["check till"]["ok"], links
+    machine.cli("site", "exec", "mod", "--", "/usr/bin/touch", "/data/closed")
+    why = machine.cli("why", "mod", status=3)
+    assert "status 4: the till is closed" in why.out
+    done = machine.cli("site", "configure", "mod", "--set", "title=Closed", "--yes")
+    assert "check till fails" in done.out + done.err
+    machine.destroy("mod")
 
 
 def test_bases_that_nobody_uses_go(machine: Instance) -> None:
