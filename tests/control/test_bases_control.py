@@ -65,15 +65,16 @@ def test_an_upgrade_tries_a_copy_and_switches_each_site(control: Control) -> Non
 
 def test_a_copy_that_does_not_work_leaves_everything_as_it_is(control: Control) -> None:
     key = debian(control, "one", "two")
-    # The order of promises is that of the last look.
-    before = [msgspec.structs.replace(control.show(name), promises=()) for name in ("one", "two")]
+    # The order of promises is that of the last look, and processes grow older.
+    before = [msgspec.structs.replace(control.show(name), promises=(), process_states=()) for name in ("one", "two")]
     control.agent.updates[key] = UPDATE
     control.agent.fail_next(Kind.WORKLOAD, Action.CREATE, "it ended before it answered", tail=("boom",))
     said = upgrade(control, key, ChangeState.FAILED)
     assert any(
         "site one does not work on the new base: it ended before it answered; it printed: boom" in line for line in said
     )
-    assert [msgspec.structs.replace(control.show(name), promises=()) for name in ("one", "two")] == before
+    after = [msgspec.structs.replace(control.show(name), promises=(), process_states=()) for name in ("one", "two")]
+    assert after == before
     assert clones(control) == [] and control.services.store.stray_leases() == ()
     upgrade(control, key)
     assert control.show("two").base_key != key
