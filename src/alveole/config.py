@@ -151,9 +151,13 @@ class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "registry.npmjs.org",
         "rubygems.org",
         "index.rubygems.org",
+        "packagist.org",
         "repo.packagist.org",
+        "api.github.com",
+        "codeload.github.com",
     )
-    """The only hosts that a build reaches, and those over https only."""
+    """The only hosts that a build reaches, and those over https only. Packagist names packages and leaves their
+    archives where they are made: mostly at GitHub, under the last two names."""
     private_networks: tuple[str, ...] = ()
     """Networks that are not public in which a registry may be: that of a mirror of one's own."""
     environment: dict[EnvKey, str] = {}

@@ -118,6 +118,8 @@ class DetectModules(Body, frozen=True, kw_only=True):
 
     names: tuple[str, ...]
     texts: dict[str, str] = {}
+    modules: tuple[str, ...] = ()
+    """Those that somebody has named: what is worked out of the content is for them. Empty: they are picked."""
 
 
 class SetSite(Body, frozen=True, kw_only=True):

@@ -78,6 +78,8 @@ class FakeAgent:
         """By site: configuration files that were changed by hand, and their text."""
         self.updates: dict[str, tuple[protocol.PackageChange, ...]] = {}
         """By base: what a renewal of it changes."""
+        self.installed: dict[str, dict[str, str]] = {}
+        """By base: its packages and their versions."""
         self.unhealthy: dict[str, str] = {}
         """By check: how it fails."""
         self._watchers: list[Callable[[str], None]] = []
@@ -248,6 +250,7 @@ class FakeAgent:
                 return protocol.Renewed(old, ())
             new = _base(old.kind, old.packages, *(f"{each.name}={each.after}" for each in changes))
             self.things[ResourceId(Kind.BASE, PLATFORM, new.key)] = Thing(stamp(BaseSpec(new)), BaseSpec(new))
+            self.installed[new.key] = self.installed.get(old.key, {}) | {each.name: each.after for each in changes}
             return protocol.Renewed(new, changes)
         states = tuple(self._base_state(base) for name, base in sorted(known.items()) if key in (None, name))
         return states[0] if isinstance(request, protocol.VerifyBase) else states
@@ -255,7 +258,8 @@ class FakeAgent:
     def _base_state(self, base: Base) -> protocol.BaseState:
         thing = self.things[ResourceId(Kind.BASE, PLATFORM, base.key)]
         damage = "; ".join(defect.cause for defect in thing.defects)
-        return protocol.BaseState(base, 1000, 10, thing.since, damage=damage, updates=self.updates.get(base.key, ()))
+        updates, installed = self.updates.get(base.key, ()), self.installed.get(base.key, {})
+        return protocol.BaseState(base, 1000, 10, thing.since, damage=damage, updates=updates, installed=installed)
 
     def _backup_verbs(self, request: protocol.Request) -> Any:
         match request:

@@ -33,6 +33,21 @@ def note():
     notes.write_text(request.get_data(as_text=True))
     return "kept"
 """
+#: A package that no wheel was made of: it is compiled when the content is built.
+NATIVE = {
+    "native/pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n',
+    "native/setup.py": """
+from setuptools import Extension, setup
+setup(name="native", version="1.0", ext_modules=[Extension("native", ["native.c"])])
+""",
+    "native/native.c": """
+#include <Python.h>
+static PyObject *answer(PyObject *self, PyObject *args) { return PyLong_FromLong(42); }
+static PyMethodDef methods[] = {{"answer", answer, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "native", NULL, -1, methods};
+PyMODINIT_FUNC PyInit_native(void) { return PyModule_Create(&module); }
+""",
+}
 ASGI = """
 import os, sys, h11
 
@@ -78,10 +93,15 @@ def test_a_flask_application_from_delivery_to_restore(site: ModuleSites, tmp_pat
 
 
 def test_an_asgi_application(site: ModuleSites) -> None:
-    content = {"asgi.py": ASGI, "requirements.txt": "h11==0.14.0\n"}
-    it = site("python", content=content, options=["--build-network"], server="asgi", app="asgi:app", workers=2)
+    content = {"asgi.py": ASGI, "requirements.txt": "h11==0.14.0\n./native\n", **NATIVE}
+    it = site("python", content=content, options=["--build-network"], workers=2)
     found = it.get("/here").text
     assert found.startswith("asgi /here https /site/current/.venv/")
+    # What was compiled runs on a base that has no compiler.
+    assert it.run("/site/current/.venv/bin/python", "-c", "import native; print(native.answer())").strip() == "42"
+    assert it.run("sh", "-c", "command -v cc gcc g++ make pip; true") == ""
+    application = it.alveole.site(it.name)["application"]
+    assert "asgi:app" in application["why"]
 
 
 def test_a_command_of_its_own(site: ModuleSites) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from alveole.catalogue import content
 from alveole.catalogue.content import Seen, look
-from alveole.catalogue.detect import detect, looked_for, procfile
+from alveole.catalogue.detect import detail, detect, looked_for, procfile
 from alveole.catalogue.manifest import Build, Category, Manifest, Module, Question, QuestionType, Text
 from alveole.errors import InvalidInput
 
@@ -45,7 +45,7 @@ MODULES = {
             "command",
         ),
         _module("ruby", 30, ("Gemfile", "config.ru"), "rackup", "command"),
-        _module("php", 40, ("composer.json", "index.php"), "root"),
+        _module("php", 40, ("composer.json", "index.php", "public/index.php")),
         _module("node", 50, ("package.json", "server.js"), "main", "command"),
         _module("static", 90, ("index.html",)),
     )
@@ -220,14 +220,45 @@ def test_the_jar_with_a_main_class_is_taken() -> None:
 
 def test_ruby_and_php() -> None:
     assert detect(MODULES, seen("Gemfile", "config.ru")).answers == {"ruby": {"rackup": "config.ru"}}
-    found = detect(MODULES, seen("composer.json", "public/", "public/index.php"))
-    assert found.modules == ("php",) and found.answers == {"php": {"root": "public"}}
     assert detect(MODULES, seen("index.php", "index.html")).modules == ("php",)
 
 
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [
+        (("composer.json", "public/index.php"), "public"),
+        (("public/index.php", "src/"), "public"),
+        (("composer.json", "index.php", "public/index.php"), "public"),
+        (("composer.json", "web/index.php"), "web"),
+        (("index.php", "public/index.php"), ""),
+        (("index.php", "web/index.php", "composer.json"), ""),
+        (("composer.json",), ""),
+    ],
+)
+def test_the_folder_that_php_serves(names: tuple[str, ...], folder: str) -> None:
+    found = detect(MODULES, seen(*names))
+    assert found.modules == ("php",) and found.answers == {}
+    assert found.front == ({"folder": folder} if folder else {})
+    assert (f"{folder}/ is served, since {folder}/index.php is there" in found.why.en) == bool(folder)
+    assert ("est servi" in found.why.fr) == bool(folder)
+
+
 def test_answers_are_only_to_questions_that_there_are() -> None:
-    modules = {**MODULES, "php": _module("php", 40, ("composer.json",))}
-    assert detect(modules, seen("composer.json", "public/index.php")).answers == {}
+    modules = {**MODULES, "ruby": _module("ruby", 30, ("config.ru",))}
+    assert detect(modules, seen("config.ru")).answers == {}
+
+
+def test_what_is_worked_out_for_modules_that_were_named() -> None:
+    tree = {"shop/wsgi.py": "application = get_wsgi_application()", "manage.py": "", "package.json": "{"}
+    found = detail(MODULES, ["python"], files(tree))
+    assert found.modules == ("python",) and found.why.en == "it starts by shop.wsgi:application (WSGI)"
+    assert found.answers == {"python": {"app": "shop.wsgi:application", "server": "wsgi"}}
+    laravel = seen("composer.json", "public/index.php")
+    assert detail(MODULES, ["php", "unknown"], laravel).front == {"folder": "public"}
+    # Nothing is found, or nothing tells: then there is nothing to say.
+    for asked, tree in ((["java"], {"app.py": ""}), (["python"], {"app.py": ""}), (["static"], {"index.html": ""})):
+        found = detail(MODULES, asked, files(tree))
+        assert not found.answers and not found.front and not found.why.en
 
 
 # --- looking ----------------------------------------------------------------------------------

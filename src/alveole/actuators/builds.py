@@ -16,7 +16,7 @@ from alveole.errors import NotFound
 from alveole.host import paths
 from alveole.host.builds import applies
 
-#: Last lines of the output that go into the journal.
+#: Last lines of the output of a build that went well that go into the journal; of one that failed all that were kept.
 TOLD = 60
 
 
@@ -55,7 +55,7 @@ class Builds:
         room(self._settings, paths.site(self._settings, request.site))
         with self._runner.build(request, say) as (tree, message, output):
             if tree is None:
-                return Built(None, message, output[-TOLD:], time.monotonic() - began)
+                return Built(None, message, output, time.monotonic() - began)
             say("keeping what was built", None)
             release = self._releases.collect(request.site, request.number, tree, say)
         built = msgspec.structs.replace(release, source=request.source)

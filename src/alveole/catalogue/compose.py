@@ -102,7 +102,7 @@ def compose(
         given=worked.given,
         kept_files=build.kept_files,
         why=before.why if before else "",
-        building=_building(solution, build.packages, before),
+        building=_building(solution, build.packages_of, before),
     )
     front = solution.front.manifest.web
     update = UpdateMode.STOP_START if build.stop_start else UpdateMode.BLUE_GREEN
@@ -165,17 +165,25 @@ def _content(solution: Solution) -> tuple[str, list[Problem]]:
     return (named[0].content if named else ""), []
 
 
-def _building(solution: Solution, packages: Iterable[str], before: Application | None) -> Building | None:
-    """What is done with content that is delivered, the modules in order of need; ``None``: nothing."""
-    builds = [module.manifest.build for module in solution.modules if module.manifest.build is not None]
+def _building(solution: Solution, packages: Mapping[str, set[str]], before: Application | None) -> Building | None:
+    """What is done with content that is delivered, the modules in order of need; ``None``: nothing.
+
+    The base of a build holds what its own modules (``packages`` by name) have: a database server beside them
+    would only make another base, as large as the compilers, of every combination.
+    """
+    builds = {each.name: each.manifest.build for each in solution.modules if each.manifest.build is not None}
+    builds = {name: build for name, build in builds.items() if build.steps}
     commands = tuple(
-        BuildCommand(step.argv, step.file, step.unless, step.network) for build in builds for step in build.steps
+        BuildCommand(step.argv, step.file, step.unless, step.network)
+        for build in builds.values()
+        for step in build.steps
     )
     if not commands:
         return None
-    wanted = {*packages, *(name for build in builds for name in build.packages)}
-    leave = before.building.network if before is not None and before.building is not None else None
-    return Building(commands, tuple(sorted(wanted)), leave)
+    wanted = {name for module, build in builds.items() for name in (*packages[module], *build.packages)}
+    runtime = {name: numbers for build in builds.values() for name, numbers in build.runtime.items()}
+    old = before.building if before is not None and before.building is not None else Building()
+    return Building(commands, tuple(sorted(wanted)), old.network, runtime, old.made_for)
 
 
 def _patience(processes: Iterable[Process], tasks: Iterable[Task]) -> int:
@@ -209,6 +217,7 @@ class _Build:
     content: bool
     problems: list[Problem] = field(default_factory=list)
     packages: set[str] = field(default_factory=set)
+    packages_of: dict[str, set[str]] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
@@ -232,10 +241,11 @@ class _Build:
         manifest = module.manifest
         self.module = module
         self.seen = variables(module.name, self.worked.values, self.solution, self.context, self.content)
-        self.packages.update(manifest.packages.mandatory)
+        own = self.packages_of[module.name] = set(manifest.packages.mandatory)
         for at, optional in enumerate(manifest.packages.optional):
             if self._holds(optional.when, f"packages.optional[{at}].when"):
-                self.packages.add(optional.name)
+                own.add(optional.name)
+        self.packages |= own
         if manifest.least_plan in PLANS:
             self.least = max(self.least, PLANS.index(manifest.least_plan))
         else:

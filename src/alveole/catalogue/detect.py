@@ -10,10 +10,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import fnmatch
+import itertools
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -39,6 +40,8 @@ class Found(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     modules: tuple[str, ...]
     why: Text
     answers: dict[str, dict[str, Answer]] = {}
+    front: dict[str, Answer] = {}
+    """To questions of the module that answers the site's requests, whichever that will be."""
 
 
 class _Worked(msgspec.Struct, frozen=True):
@@ -47,6 +50,7 @@ class _Worked(msgspec.Struct, frozen=True):
     answers: dict[str, Answer] = {}
     en: str = ""
     fr: str = ""
+    front: dict[str, Answer] = {}
     doubtful: bool = False
     """Nothing says what would be started: another candidate is better."""
 
@@ -78,8 +82,7 @@ def detect(modules: Mapping[str, Module], seen: Seen) -> Found:
     name, marks, worked = next((each for each in candidates if not each[2].doubtful), candidates[0])
     if name == "static":
         return _plain_pages(seen)
-    known = {question.name for question in modules[name].manifest.questions}
-    answers = {question: answer for question, answer in worked.answers.items() if question in known}
+    answers = _known(modules[name], worked)
     shown = _quoted(marks)
     return Found(
         (name,),
@@ -88,7 +91,32 @@ def detect(modules: Mapping[str, Module], seen: Seen) -> Found:
             fr=f"{shown} {'est là' if len(marks) == 1 else 'sont là'}{worked.fr}",
         ),
         {name: answers} if answers else {},
+        worked.front,
     )
+
+
+def detail(modules: Mapping[str, Module], asked: Sequence[str], seen: Seen) -> Found:
+    """What is worked out of ``seen`` for modules that somebody has ``asked`` for by name. Raises what workers raise."""
+    found: list[tuple[str, _Worked]] = []
+    for name in asked:
+        build = modules[name].manifest.build if name in modules else None
+        if build is not None and _matches(build.detect, seen):
+            found.append((name, _work_out(name, seen)))
+    found = [(name, worked) for name, worked in found if not worked.doubtful and (worked.answers or worked.front)]
+    return Found(
+        tuple(asked),
+        Text(
+            en=", ".join(worked.en.removeprefix("; ") for _, worked in found),
+            fr=", ".join(worked.fr.removeprefix(" ; ") for _, worked in found),
+        ),
+        {name: answers for name, worked in found if (answers := _known(modules[name], worked))},
+        {question: answer for _, worked in found for question, answer in worked.front.items()},
+    )
+
+
+def _known(module: Module, worked: _Worked) -> dict[str, Answer]:
+    known = {question.name for question in module.manifest.questions}
+    return {question: answer for question, answer in worked.answers.items() if question in known}
 
 
 def _work_out(name: str, seen: Seen) -> _Worked:
@@ -115,8 +143,13 @@ def looked_for(modules: Mapping[str, Module]) -> tuple[str, ...]:
 
 
 def _matches(patterns: tuple[str, ...], seen: Seen) -> list[str]:
-    files = [name for name in seen.top if not name.endswith("/")]
-    return [name for pattern in patterns for name in files if fnmatch.fnmatchcase(name, pattern)][:3]
+    files = [name for name in seen.names if not name.endswith("/")]
+    fit = (name for pattern in patterns for name in files if _fits(name, pattern))
+    return list(itertools.islice(fit, 3))
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
 
 
 def _quoted(names: list[str]) -> str:
@@ -144,7 +177,9 @@ def _python(seen: Seen) -> _Worked:
         return _said({"app": named[1], "server": named[0]} if named else {"command": line}, "web: (Procfile)")
     found = _python_app(seen)
     if found is None:
-        return _Worked({}, "; no application was found: answer 'app'", " ; aucune application trouvée : « app »", True)
+        return _Worked(
+            {}, "; no application was found: answer 'app'", " ; aucune application trouvée : « app »", doubtful=True
+        )
     server, app = found
     return _said({"app": app, "server": server}, f"{app} ({server.upper()})")
 
@@ -257,7 +292,10 @@ def _node(seen: Seen) -> _Worked:
         if isinstance(name, str) and _plain(name) and name.removeprefix("./") in _files(seen):
             return _said({"main": name.removeprefix("./")}, name)
     return _Worked(
-        {}, "; no start script was found: answer 'main'", " ; aucun script de lancement trouvé : « main »", True
+        {},
+        "; no start script was found: answer 'main'",
+        " ; aucun script de lancement trouvé : « main »",
+        doubtful=True,
     )
 
 
@@ -315,10 +353,13 @@ def _ruby(seen: Seen) -> _Worked:
 
 
 def _php(seen: Seen) -> _Worked:
-    """The directory that is served: frameworks keep it apart from what they load."""
+    """The directory that is served: frameworks keep it apart from what they load, and from their secrets."""
     for folder in ("public", "web", "webroot", "html", "htdocs"):
-        if f"{folder}/index.php" in seen.names and "index.php" not in seen.top:
-            return _Worked({"root": folder}, f"; {folder}/ is served", f" ; {folder}/ est servi")
+        # Both are there in what is served whole, unless Composer says that it is an application of its own.
+        alone = "index.php" not in seen.top or (folder == "public" and "composer.json" in seen.top)
+        if f"{folder}/index.php" in seen.names and alone:
+            en = f"; {folder}/ is served, since {folder}/index.php is there"
+            return _Worked({}, en, f" ; {folder}/ est servi, car {folder}/index.php est là", {"folder": folder})
     return _Worked()
 
 

@@ -356,7 +356,10 @@ class Build(_Strict, frozen=True, kw_only=True):
     steps: tuple[BuildStep, ...] = ()
     """What is run, in order."""
     packages: tuple[Package, ...] = ()
-    """Only while building (compilers)."""
+    """Only while building (compilers), beside those of the module itself; other modules' are not there."""
+    runtime: dict[Package, Annotated[int, msgspec.Meta(ge=1, le=4)]] = {}
+    """Packages that what is built hangs on, and how many numbers of their version: ``{ python3 = 2 }`` for 3.11.
+    A base in which these differ gets content that was built again."""
 
 
 class BuildStep(_Strict, frozen=True, kw_only=True):

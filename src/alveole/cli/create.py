@@ -188,20 +188,27 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
 
 
 #: Fields that leave nothing to find out.
-_SAYS_WHAT_RUNS = {"modules", "command", "processes", "port", "base", "packages"}
+_SAYS_WHAT_RUNS = {"command", "processes", "port", "base", "packages"}
 
 
 def _detect(here: Here, body: dict[str, Any], source: Path) -> None:
-    """Pick what runs the content, from names and a few small texts of it, and say why."""
+    """Pick what runs the content, from names and a few small texts of it, and say why.
+
+    Of modules that were named only their answers are worked out.
+    """
     from alveole.catalogue import content
 
+    given = body.get("answers", {})
+    if "modules" in body and any(key.rpartition(".")[2] == "command" for key in given):
+        # Then the other answers are not asked for.
+        return
     seen = content.look(source)
-    found = here.client.send("POST", "/v1/modules/detect", {"names": list(seen.names), "texts": seen.texts})
+    asked = {"names": list(seen.names), "texts": seen.texts, "modules": body.get("modules", [])}
+    found = here.client.send("POST", "/v1/modules/detect", asked)
     why = answers.words(found["why"])
-    if not found["modules"]:
+    if not found["modules"] or not why:
         return
     note(f"  {', '.join(map(clean, found['modules']))}: {why}")
-    given = body.get("answers", {})
     worked = {key: value for key, value in found["answers"].items() if not {key, key.partition(".")[2]} & given.keys()}
     body |= {"modules": found["modules"], "answers": {**worked, **given}, "why": str(found["why"]["en"])}
 

@@ -239,9 +239,13 @@ class Building(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     commands: tuple[BuildCommand, ...] = ()
     packages: tuple[Package, ...] = ()
-    """Of the base that the build runs on, those of the site's own base among them."""
+    """Of the base that the build runs on: those of the modules that build, and what is needed for that only."""
     network: bool | None = None
     """Whether it may ask the package registries; ``None``: as the settings say."""
+    runtime: dict[Package, int] = {}
+    """Packages that what is built hangs on, and how many numbers of their version."""
+    made_for: dict[Package, str] = {}
+    """These numbers in the base that the last release was built on (``{"python3": "3.11"}``)."""
 
 
 class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -403,22 +403,33 @@ class BaseVerbs(BackupVerbs):
         if stored is None or stored.pending or stored.site.base.key != key:
             return False
         site = stored.site
-        if site.wanted is Wanted.RUNNING:
-            try:
-                self._try(live, site, new)
-            except AlveoleError as error:
-                if error.code == Temporary.code:
-                    raise
-                message = f"site {site.name} does not work on the new base: {error.problems[0].message}"
-                hint = "it and all that follow stay on the old one"
-                raise StepFailed(problems=[Problem(site.name, message, hint), *error.problems[1:]]) from error
-            hit("services.clone-tried")
+        moved = site
+        try:
+            moved = self._fitting(live, site, new)
+            if site.wanted is Wanted.RUNNING:
+                self._try(live, moved, new)
+        except AlveoleError as error:
+            self._drop_built(site, moved)
+            if error.code == Temporary.code:
+                raise
+            message = f"site {site.name} does not work on the new base: {error.problems[0].message}"
+            hint = "it and all that follow stay on the old one"
+            raise StepFailed(problems=[Problem(site.name, message, hint), *error.problems[1:]]) from error
+        hit("services.clone-tried")
         live.say(f"switching {site.name}")
 
         def to(old: Site) -> Site:
             if old.base.key != key:
                 raise Refused("its base was changed meanwhile")
-            return msgspec.structs.replace(old, base=new, earlier=Earlier(old.base, time.time()))
+            if old.release != site.release:
+                raise Refused("it got other content meanwhile")
+            return msgspec.structs.replace(
+                old,
+                base=new,
+                release=moved.release,
+                application=moved.application,
+                earlier=Earlier(old.base, time.time()),
+            )
 
         caller = Actor(live.change.actor, Role.ADMIN, "upgrade")
         change = self._change(caller, "upgrade-site", id, new.key, None, None, to, blue_green=True)

@@ -252,7 +252,7 @@ class Flows(Builders):
         if self.store.sites[site.id].pending == "create":
             started = headstart.begin(self.loop, site, live)
             try:
-                release = self._built(live, site, self._import(live, site))
+                release, site = self._built(live, site, self._import(live, site))
                 site = msgspec.structs.replace(site, release=release.digest)
                 self._tell_plan(live, site)
                 with self.store.write() as transaction:
@@ -305,7 +305,7 @@ class Flows(Builders):
             release: Release | None = None
             if live.work.upload is not None:
                 site = self._with_leave(live, site)
-                release = self._built(live, site, self._import(live, site))
+                release, site = self._built(live, site, self._import(live, site))
                 wanted = release.digest
             else:
                 wanted = live.work.release or ""

@@ -18,7 +18,7 @@ from alveole import views
 from alveole.agent import protocol
 from alveole.catalogue.compose import Asked, Composition, SiteContext, compose, questions
 from alveole.catalogue.content import Seen
-from alveole.catalogue.detect import detect
+from alveole.catalogue.detect import detail, detect
 from alveole.catalogue.manifest import Module, Question, QuestionType, Text
 from alveole.catalogue.questions import GENERIC
 from alveole.catalogue.solve import solve
@@ -147,14 +147,24 @@ class Compositions(Flows):
     def detect_modules(self, caller: Actor, request: ask.DetectModules) -> views.DetectedView:
         """The modules that run a content, picked from its names and small texts. Raises ``InvalidInput``."""
         self._allow(caller, "look")
-        found = detect(self.catalogue().modules, Seen(request.names, request.texts))
+        catalogue, seen = self.catalogue(), Seen(request.names, request.texts)
+        if request.modules:
+            found = detail(catalogue.modules, [catalogue.aliases.get(each, each) for each in request.modules], seen)
+        else:
+            found = detect(catalogue.modules, seen)
+        answers = dict(found.answers)
+        if found.front:
+            front = solve(catalogue, request.modules or found.modules).front
+            asks = {each.name for each in front.manifest.questions}
+            beside = {question: answer for question, answer in found.front.items() if question in asks}
+            answers[front.name] = beside | answers.get(front.name, {})
         return views.DetectedView(
             modules=found.modules,
             why=text_view(found.why),
             answers={
                 f"{module}.{question}": answer
-                for module, answers in found.answers.items()
-                for question, answer in answers.items()
+                for module, worked in answers.items()
+                for question, answer in worked.items()
             },
         )
 

@@ -42,7 +42,7 @@ log = logging.getLogger("alveole.native")
 CACHE = "/cache"
 #: What of ours a build reads: the authorities it trusts.
 OURS = "/build"
-KEPT_LINES, LINE_CHARACTERS = 200, 400
+KEPT_LINES, LINE_CHARACTERS = 400, 400
 _SAY_SECONDS = 0.1
 _PIPE_BYTES, _LINE_BYTES = 65_536, 4096
 #: Builds that run at once: each may use a core and all of its memory.
@@ -66,6 +66,9 @@ _CACHES = {
     # Of fifteen downloads at once some starve on a slow machine, and the registry hangs up on them.
     "NPM_CONFIG_MAXSOCKETS": "5",
     "NPM_CONFIG_FETCH_RETRIES": "5",
+    # What a native addon is compiled against: Debian's headers, in the base; those of nodejs.org are out of reach.
+    "NPM_CONFIG_NODEDIR": "/usr",
+    "COMPOSER_NO_AUDIT": "1",
     "CI": "1",
 }
 #: Each in its own words: do not even try.
@@ -92,7 +95,8 @@ class Said:
         self._next = 0.0
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, *, always: bool = False) -> None:
+        """``always``: told however much was told just now."""
         # Progress bars write many times into one line: the last state of it is the line.
         text = text.rstrip("\r\n").rpartition("\r")[2]
         line = "".join(char if char.isprintable() else " " for char in text)[:LINE_CHARACTERS].strip()
@@ -100,7 +104,7 @@ class Said:
             return
         self.lines.append(line)
         now = time.monotonic()
-        if now >= self._next:
+        if always or now >= self._next:
             self._next = now + _SAY_SECONDS
             self._say(line, None)
 
@@ -294,7 +298,7 @@ class BuildRunner:
 
     def _one(self, job: BuildRelease, command: BuildCommand, way_out: str, said: Said, deadline: float) -> None:
         name, place = _PREFIX + job.site, self._place(job.site)
-        said.add(f"$ {shlex.join(command.argv)}")
+        said.add(f"$ {shlex.join(command.argv)}", always=True)
         network = way_out if command.network else ""
         spec = self._spec(job, command, network)
         machine = msgspec.structs.replace(self._backend._machine(spec), network=network)
