@@ -323,6 +323,9 @@ def base_of(alveole: Instance, name: str, words: Sequence[str]) -> Iterator[None
     key = str(alveole.cli("site", "create", name, *words, "--dry-run", "--json").json["site"]["base_key"])
     if take(alveole, key):
         yield
+        # That of its builds, where it has some.
+        for made in (alveole.state / "bases").glob("debian-*/base.json"):
+            alveole.keep_base(made.parent.name)
         return
     ended = threading.Event()
     with contextlib.ExitStack() as lock:
@@ -350,6 +353,8 @@ def base_of(alveole: Instance, name: str, words: Sequence[str]) -> Iterator[None
         finally:
             ended.set()
             keeper.join()
+            for made in (alveole.state / "bases").glob("debian-*/base.json"):
+                alveole.keep_base(made.parent.name)
 
 
 def lower_of(base: Path) -> str:

@@ -43,6 +43,7 @@ def test_apache_php_mysql(site: ModuleSites) -> None:
         assert page["host"] == f"{it.name}.localhost:{it.alveole.https}"
 
     round_trip(it, check)
+    assert it.get("/no/such/file").json["notes"] == [text, "second"], "what is no file is the front page's"
     assert it.get("/.htaccess", status=None).status == 403
     assert it.get("/", headers={"X-Real-IP": "8.8.8.8", "X-Forwarded-For": "8.8.8.8"}).json["address"] == "127.0.0.1"
 

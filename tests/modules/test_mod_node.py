@@ -19,6 +19,7 @@ const express = require("express"), fs = require("fs"), app = express();
 const notes = process.env.DATA_DIR + "/notes";
 app.get("/", (request, response) => response.json({
   word: "%s", kept: fs.existsSync(notes) ? fs.readFileSync(notes, "utf8") : "",
+  native: require("../build/Release/addon.node").answer,
   express: require.resolve("express"), uid: process.getuid(), mode: process.env.NODE_ENV,
 }));
 app.listen(process.env.PORT);
@@ -34,8 +35,24 @@ PACKAGE = {
 BUILD = "require('fs').writeFileSync('built.txt', require('left-pad')('7', 3, '0'));"
 
 
+#: A native addon: compiled by node-gyp when the packages are installed.
+ADDON = {
+    "binding.gyp": json.dumps({"targets": [{"target_name": "addon", "sources": ["addon.cc"]}]}),
+    "addon.cc": """
+#include <node_api.h>
+static napi_value Init(napi_env env, napi_value exports) {
+  napi_value answer;
+  napi_create_int32(env, 42, &answer);
+  napi_set_named_property(env, exports, "answer", answer);
+  return exports;
+}
+NAPI_MODULE(NODE_GYP_MODULE_NAME, Init)
+""",
+}
+
+
 def _content(word: str) -> dict[str, str]:
-    return {"package.json": json.dumps(PACKAGE), "src/server.js": EXPRESS % word, "build.js": BUILD}
+    return {"package.json": json.dumps(PACKAGE), "src/server.js": EXPRESS % word, "build.js": BUILD, **ADDON}
 
 
 def test_express_from_delivery_to_restore(alveole: Instance, site: ModuleSites, tmp_path: Path) -> None:
@@ -54,6 +71,7 @@ def test_express_from_delivery_to_restore(alveole: Instance, site: ModuleSites, 
     def check() -> None:
         found = json.loads(it.get("/").text)
         assert (found["word"], found["kept"], found["uid"], found["mode"]) == ("one", "remember", 1000, "production")
+        assert found["native"] == 42, "and the base that runs it has no compiler"
         assert found["express"].startswith("/site/current/node_modules/express/")
 
     round_trip(it, check)
