@@ -49,6 +49,25 @@ static napi_value Init(napi_env env, napi_value exports) {
 NAPI_MODULE(NODE_GYP_MODULE_NAME, Init)
 """,
 }
+#: Another server, whose package has newer versions than its lock names.
+LOCKED = {
+    "package.json": json.dumps({"name": "shop", "version": "1.0.0", "dependencies": {"left-pad": "^1.0.0"}}),
+    "package-lock.json": json.dumps(
+        {
+            "name": "shop",
+            "version": "1.0.0",
+            "lockfileVersion": 3,
+            "packages": {
+                "": {"name": "shop", "version": "1.0.0", "dependencies": {"left-pad": "^1.0.0"}},
+                "node_modules/left-pad": {"version": "1.2.0"},
+            },
+        }
+    ),
+    "src/server.js": """
+const version = require("left-pad/package.json").version;
+require("http").createServer((_, response) => response.end(`left-pad ${version}`)).listen(process.env.PORT);
+""",
+}
 
 
 def _content(word: str) -> dict[str, str]:
@@ -77,6 +96,9 @@ def test_express_from_delivery_to_restore(alveole: Instance, site: ModuleSites, 
     round_trip(it, check)
     it.cli("update", "--from", str(directory(tmp_path / "two", _content("two"))))
     assert json.loads(it.get("/").text)["word"] == "two"
+    # With a lock its very versions are installed, whatever else would fit.
+    it.cli("update", "--from", str(directory(tmp_path / "three", LOCKED)))
+    assert it.get("/").text == "left-pad 1.2.0"
 
 
 def test_without_any_content(site: ModuleSites) -> None:

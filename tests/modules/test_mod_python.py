@@ -116,14 +116,16 @@ def test_without_any_content(site: ModuleSites) -> None:
 
 def test_found_by_itself(alveole: Instance, site: ModuleSites, tmp_path: Path) -> None:
     """No --module and no --command: the content says what it is, and the site says why."""
-    place = directory(
-        tmp_path, {"main.py": ASGI.replace("async def app", "async def application"), "requirements.txt": "h11\n"}
+    project = (
+        '[project]\nname = "shop"\nversion = "1"\ndependencies = ["h11"]\n[tool.setuptools]\npy-modules = ["main"]\n'
     )
+    asgi = ASGI.replace("async def app", "async def application")
+    place = directory(tmp_path, {"main.py": asgi, "pyproject.toml": project})
     name = "found-python"
     with base_of(alveole, name, ["--from", str(place), "--defaults"]):
         done = alveole.cli("site", "create", name, "--from", str(place), "--build-network", "--defaults", seconds=1500)
     try:
-        assert "python: requirements.txt" in done.err and "main:application" in done.err
+        assert "python: pyproject.toml" in done.err and "main:application" in done.err
         assert alveole.fetch(name, "/a", https=True).body.startswith("asgi /a")
         assert "main:application" in alveole.site(name)["application"]["why"]
     finally:
