@@ -119,7 +119,6 @@ def test_composer_and_a_folder_apart(alveole: Instance, site: ModuleSites, tmp_p
     for options, why in (([], "--build-network"), (["--build-network"], "packagist.org")):
         done = it.cli("update", "--from", three, *options, status=2)
         assert "the build failed: /usr/bin/composer install" in done.err and why in done.err
-        print(done.err)
         assert "alveole change show" in done.err.splitlines()[-1]
         lines = [line.strip() for line in done.err.splitlines() if len(line.strip()) > 20]
         assert len(lines) == len(set(lines)), "each line once"

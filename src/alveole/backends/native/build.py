@@ -69,6 +69,8 @@ _CACHES = {
     # What a native addon is compiled against: Debian's headers, in the base; those of nodejs.org are out of reach.
     "NPM_CONFIG_NODEDIR": "/usr",
     "COMPOSER_NO_AUDIT": "1",
+    # Composer breaks its messages at 80 columns, in the middle of addresses.
+    "COLUMNS": "200",
     "CI": "1",
 }
 #: Each in its own words: do not even try.
