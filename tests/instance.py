@@ -61,6 +61,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _MNT_DETACH = 2
 
 
+def _is_small(base: Path) -> bool:
+    """Links to its files are made soon: a base of one package, or what others lie over."""
+    return len(json.loads((base / "base.json").read_text())["base"]["packages"]) <= 1
+
+
 class Instance:
     def __init__(
         self,
@@ -133,10 +138,11 @@ class Instance:
         self.config.write_text(text + self.more)
 
     def seed_bases(self) -> None:
+        """Begin with the bases that the cache has, but for the big ones of the catalogue's modules."""
         bases = self.state / "bases"
         for kept in sorted((CACHE / "bases").glob("[a-z]*-*")):
             bases.mkdir(exist_ok=True)
-            if not (bases / kept.name).exists() and same_device(kept, bases):
+            if not (bases / kept.name).exists() and same_device(kept, bases) and _is_small(kept):
                 run("cp", "-al", kept, bases / kept.name)
 
     def keep_base(self, key: str) -> None:

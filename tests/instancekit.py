@@ -199,9 +199,6 @@ def one_at_a_time(what: str) -> Iterator[None]:
         yield
 
 
-one_at_a_time = one_at_a_time
-
-
 def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from modkit import ModuleSites
+from modkit import Ground, ModuleSites
 
 import registrykit
 from instance import Instance
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def alveole() -> Iterator[Instance]:
-    with Instance(more=registrykit.settings()) as made:
+    with Ground(more=registrykit.settings()) as made:
         yield made
 
 

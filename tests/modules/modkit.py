@@ -329,15 +329,14 @@ def base_of(alveole: Instance, name: str, words: Sequence[str]) -> Iterator[None
         return
     ended = threading.Event()
     with contextlib.ExitStack() as lock:
-        lock.enter_context(one_at_a_time("modules"))
+        # The first base brings the one that all lie over; from then on each is built beside the others.
+        lock.enter_context(one_at_a_time(f"modules-{key}" if _common() else "modules"))
         if take(alveole, key):
             lock.close()
             yield
             return
-        # What it will be a layer over.
-        for kept in sorted((CACHE / "bases").glob("debian-*")):
-            if not lower_of(kept):
-                take(alveole, kept.name)
+        for each in _common():
+            take(alveole, each)
 
         def keep() -> None:
             while not (alveole.state / "bases" / key / "base.json").exists() and not ended.wait(0.5):
@@ -355,6 +354,11 @@ def base_of(alveole: Instance, name: str, words: Sequence[str]) -> Iterator[None
             keeper.join()
             for made in (alveole.state / "bases").glob("debian-*/base.json"):
                 alveole.keep_base(made.parent.name)
+
+
+def _common() -> list[str]:
+    """The keys of bases in the cache that others may be a layer over."""
+    return [kept.name for kept in sorted((CACHE / "bases").glob("debian-*")) if not lower_of(kept)]
 
 
 def lower_of(base: Path) -> str:

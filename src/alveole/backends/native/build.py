@@ -45,6 +45,8 @@ OURS = "/build"
 KEPT_LINES, LINE_CHARACTERS = 400, 400
 _SAY_SECONDS = 0.1
 _PIPE_BYTES, _LINE_BYTES = 65_536, 4096
+#: The most that is read of a build's output in a second.
+FLOOD_BYTES = 4 * 1024 * 1024
 #: Builds that run at once: each may use a core and all of its memory.
 MOST_BUILDS = 2
 _PREFIX = "build."
@@ -113,18 +115,20 @@ class Said:
     def follow(self, fd: int) -> None:
         """Take lines from the pipe ``fd`` until nobody holds its other end.
 
-        Of what comes faster than anybody reads the ends are taken, and it is slowed down: a flood must not keep
-        the agent busy.
+        Of what comes faster than anybody reads the ends are taken, and it is slowed down to ``FLOOD_BYTES`` a
+        second: a flood must not keep the agent busy.
         """
-        rest = b""
+        rest, owed = b"", 0.0
         try:
             while data := os.read(fd, _PIPE_BYTES):
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines[-KEPT_LINES:]:
                     self.add(line[-_LINE_BYTES:].decode("utf-8", "replace"))
                 rest = rest[-_LINE_BYTES:]
-                if len(data) == _PIPE_BYTES:
-                    time.sleep(0.01)
+                owed += len(data) / FLOOD_BYTES
+                if owed > 0.01:
+                    time.sleep(owed)
+                    owed = 0.0
             self.add(rest.decode("utf-8", "replace"))
         finally:
             os.close(fd)
