@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from modkit import Ground, ModuleSites
+from modkit import SHARED, Ground, ModuleSites, shelve
 
 import registrykit
 from instance import Instance
@@ -32,8 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def alveole() -> Iterator[Instance]:
-    with Ground(more=registrykit.settings()) as made:
-        yield made
+    more = registrykit.settings()
+    with tempfile.TemporaryDirectory(prefix="altm", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        if SHARED:
+            shelve(Path(folder))
+            more += f'\n[modules]\ndirectory = "{folder}"\n'
+        with Ground(more=more) as made:
+            yield made
 
 
 @pytest.fixture

@@ -11,18 +11,20 @@ import html
 import itertools
 import json
 import mimetypes
+import os
 import re
 import secrets
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from instance import Instance
-from instancekit import CACHE, ApiError, Done, directory, one_at_a_time, run, same_device, until
+from instancekit import CACHE, ROOT, ApiError, Done, directory, one_at_a_time, run, same_device, until
 
 #: What every question that wants a password gets, unless the test says otherwise; no program finds it too weak.
 PASSWORD = "Correct-Horse7-Battery"
@@ -283,7 +285,9 @@ class ModuleSites:
         name = f"{stem or modules[0]}{next(_turn)}"
         site = ModuleSite(self.alveole, name)
         self.made.append(site)
-        words = ["--module", ",".join(modules), "--defaults", *_sets({"admin_mail": mail, **answers}), *options]
+        shelf = [SHELF] if SHARED else []
+        words = ["--module", ",".join([*modules, *shelf]), "--defaults"]
+        words += [*_sets({"admin_mail": mail, **answers}), *options]
         with contextlib.ExitStack() as stack:
             if content is not None:
                 place = stack.enter_context(tempfile.TemporaryDirectory(prefix="modkit"))
@@ -307,6 +311,32 @@ class ModuleSites:
 
 
 # --- bases ------------------------------------------------------------------------------------------
+#: A whole run of all tests has no time for thirty bases: every site of modules gets this module too, which brings the
+#: packages of all of them, and so all have one base. Run by themselves, the tests here give each site its own.
+SHARED = os.environ.get("ALVEOLE_TEST_SHARED_BASE") == "1"
+SHELF = "shelf"
+
+
+def shelve(folder: Path) -> None:
+    """Write the module ``shelf`` below ``folder``."""
+    packages: set[str] = set()
+    for manifest in sorted((ROOT / "src/alveole/data/modules").glob("*/module.toml")):
+        own = tomllib.loads(manifest.read_text()).get("packages", {})
+        packages |= {*own.get("mandatory", ()), *(each["name"] for each in own.get("optional", ()))}
+    listed = ", ".join(f'"{name}"' for name in sorted(packages))
+    directory(
+        folder,
+        {
+            f"{SHELF}/module.toml": (
+                f'name = "{SHELF}"\nversion = "1"\nicon = "box"\ncategory = "tool"\n'
+                'title = { en = "Shelf", fr = "Étagère" }\n'
+                'description = { en = "Packages of every module.", fr = "Les paquets de tous les modules." }\n'
+                f"[packages]\nmandatory = [{listed}]\n"
+            )
+        },
+    )
+
+
 class Ground(Instance):
     """An instance that takes from the cache only the bases that its sites need."""
 

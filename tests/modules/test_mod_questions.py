@@ -65,7 +65,7 @@ ALONG = {"shibboleth.metadata": _ELSEWHERE, "shibboleth.signed": {"shibboleth.ce
 #: Modules that have to be there, and answers that have to be given, before a question is asked.
 BEFORE: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     **{f"cron.job{last}": ((), {f"cron.job{one}": "@hourly true" for one in range(1, last)}) for last in range(2, 7)},
-    **dict.fromkeys(("cron.save", "cron.save_at", "cron.save_keep"), (("mariadb",), {})),
+    **dict.fromkeys(("cron.save", "cron.save_at", "cron.save_keep", "logrotate.others"), (("mariadb",), {})),
     **dict.fromkeys(("sphinxsearch.database", "sphinxsearch.table", "sphinxsearch.key"), (("mariadb",), {})),
     **dict.fromkeys(("sphinxsearch.file", "sphinxsearch.columns"), ((), {"sphinxsearch.files": "csv"})),
     "shibboleth.certificate": ((), {"shibboleth.signed": True, "shibboleth.certificate": "A" * 120}),
