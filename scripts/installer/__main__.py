@@ -174,7 +174,7 @@ def _demo(instance: Instance) -> None:
 
 def _token(instance: Instance) -> str:
     """A token for the API; the one that an earlier run printed ends here."""
-    create = ("token", "create", TOKEN, "--role", "admin", "--json")
+    create = ("token", "create", TOKEN, "--role", "administrator", "--json")
     made = instance.alveole(*create, check=False)
     if made.returncode == 3:
         instance.alveole("token", "delete", TOKEN)

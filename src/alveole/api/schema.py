@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 
 from alveole import __version__, views
 from alveole import requests as ask
+from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
 from alveole.logs import Line
@@ -37,6 +38,16 @@ TYPES: tuple[Any, ...] = (
     ask.RestoreBackup,
     ask.CreatePlan,
     ask.CreateToken,
+    ask.SignIn,
+    ask.UseInvitation,
+    ask.AddAccount,
+    ask.SetAccount,
+    ask.SetPassword,
+    ask.AddTeam,
+    ask.SetTeam,
+    ask.ShareSite,
+    ask.GiveSite,
+    ask.SetQuota,
     views.SiteView,
     views.DryRun,
     views.ConfigurePlan,
@@ -52,6 +63,14 @@ TYPES: tuple[Any, ...] = (
     views.RollbackView,
     views.BackupView,
     views.TokenView,
+    views.PersonView,
+    views.TeamView,
+    views.SharingView,
+    views.SessionView,
+    views.SignedIn,
+    views.WhoView,
+    views.InvitationView,
+    views.QuotaView,
     views.WhyView,
     views.DoctorView,
     views.StatusView,
@@ -66,11 +85,12 @@ _schemas, _components = msgspec.json.schema_components(TYPES, ref_template="#/co
 _BY_TYPE = dict(zip(TYPES, _schemas, strict=True))
 
 _ERRORS = {
-    401: "No token, or one that is not known (TCP only).",
+    401: "Nobody is signed in: no token or session, or one that is not known.",
     403: "The caller may not do this.",
     404: "No such object.",
     409: "Refused: understood, but not now or not possible.",
     412: "The site has changed since the ETag was given.",
+    429: "Too many attempts: wait as long as Retry-After says.",
     413: "More bytes than the settings let through.",
     422: "The request is wrong; every problem is listed.",
     503: "Temporary: try again.",
@@ -163,7 +183,9 @@ def install(app: FastAPI) -> None:
                     {"name": "plans", "description": "Named sets of limits."},
                     {"name": "bases", "description": "Shared root file systems and imported images."},
                     {"name": "uploads", "description": "Archives on their way in."},
-                    {"name": "tokens", "description": "Who may come in over TCP."},
+                    {"name": "tokens", "description": "Programs that come in over TCP."},
+                    {"name": "accounts", "description": "People, teams, shares and quotas."},
+                    {"name": "entrance", "description": "Signing in and out, and who one is."},
                     {"name": "platform", "description": "The machine and Alvéole itself."},
                 ],
             )
@@ -176,6 +198,11 @@ def install(app: FastAPI) -> None:
             for path in document["paths"].values():
                 for operation in path.values():
                     _own_errors(operation["responses"])
+            for route in routes_of(app):
+                for method in getattr(route, "methods", None) or ():
+                    operation = document["paths"].get(getattr(route, "path", ""), {}).get(method.lower())
+                    if operation is not None:
+                        operation["x-right"] = str(declared(route))
             app.openapi_schema = document
         return app.openapi_schema
 

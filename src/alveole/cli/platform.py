@@ -81,10 +81,18 @@ def token() -> None:
 @verb(
     token,
     "create",
-    examples=["alveole token create deploy --role admin", "alveole token create dashboard --expires 90d --json"],
+    examples=[
+        "alveole token create deploy --role administrator",
+        "alveole token create dashboard --expires 90d --json",
+    ],
 )
 @click.argument("name", metavar="NAME")
-@click.option("--role", default="reader", metavar="ROLE", help="admin (everything) or reader (look only; the default).")
+@click.option(
+    "--role",
+    default="reader",
+    metavar="ROLE",
+    help="administrator (everything), operator, owner or reader (look only; the default).",
+)
 @click.option("--expires", metavar="AGE", help="After 12h, 90d, 4w. Default: never.")
 def token_create(here: Here, name: str, role: str, expires: str | None) -> None:
     """Make a token. It is printed once: only its hash is kept."""
