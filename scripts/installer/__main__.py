@@ -186,6 +186,17 @@ def _token(instance: Instance) -> str:
         return ""
 
 
+def _first_token(instance: Instance) -> str:
+    """The one-time token that makes the first administrator; none once there is an account."""
+    try:
+        if json.loads(instance.alveole("account", "list", "--json", check=False).stdout):
+            return ""
+        made = instance.alveole("account", "first-token", "--json", check=False)
+        return str(json.loads(made.stdout)["token"])
+    except (ValueError, KeyError):
+        return ""
+
+
 def _summary(instance: Instance, token: str, demo: bool, seconds: float) -> None:
     http, https = instance.setting("edge", "http_port"), instance.setting("edge", "https_port")
     name = f"{DEMO}.{instance.settings['domain']}"
@@ -201,6 +212,9 @@ def _summary(instance: Instance, token: str, demo: bool, seconds: float) -> None
             lines += ["                    Browsers find *.localhost on this machine by themselves. Elsewhere:"]
             lines += [f"                    curl -H 'Host: {name}' http://127.0.0.1:{http}/"]
     lines += [f"  API               {api}/"]
+    first = _first_token(instance)
+    if first:
+        lines += [f"  First sign-in     {first}", "                    (makes one administrator, once, within a day)"]
     if token:
         lines += [f"  Admin token       {token}", "                    (shown once; the next quickstart replaces it)"]
     lines += [

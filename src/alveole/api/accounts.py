@@ -40,7 +40,7 @@ async def add_account(
 
 
 @router.get("/accounts/{account}", **described("Show an account", views.PersonView, errors=(404,)))
-@does(Right.ACCOUNT_CHANGE)
+@does(Right.ACCOUNT_LOOK)
 async def show_account(request: Request, caller: Caller, account: str) -> Response:
     """One's own, or any for who may change them."""
     return json(await run_in_threadpool(services(request).show_account, caller, account))
@@ -62,7 +62,7 @@ async def set_account(
     "/accounts/{account}/password",
     **described("Set the password of a local account", status=204, body=ask.SetPassword, errors=(404, 409, 422, 429)),
 )
-@does(Right.ACCOUNT_CHANGE)
+@does(Right.ACCOUNT_KEYS)
 async def set_password(
     request: Request, caller: Caller, account: str, wanted: Annotated[ask.SetPassword, Depends(body(ask.SetPassword))]
 ) -> Response:
@@ -166,7 +166,7 @@ async def list_quotas(request: Request, caller: Caller) -> Response:
 
 
 @router.get("/quota", **described("Show a quota and what is used of it", views.QuotaView, errors=(404, 409)))
-@does(Right.SELF_LOOK)
+@does(Right.QUOTA_LOOK)
 async def quota(
     request: Request,
     caller: Caller,

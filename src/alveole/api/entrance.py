@@ -88,7 +88,7 @@ async def use_invitation(
     tags=["entrance"],
     **described("Make the token of the first sign-in", views.InvitationView, status=201),
 )
-@does(Right.ACCOUNT_CHANGE)
+@does(Right.FIRST_TOKEN)
 async def first_token(request: Request, caller: Caller) -> Response:
     """Only for root on the machine. An earlier one that was not used ends."""
     return json(await run_in_threadpool(services(request).first_token, caller), 201)
@@ -96,7 +96,7 @@ async def first_token(request: Request, caller: Caller) -> Response:
 
 # --- sessions -------------------------------------------------------------------------------------
 @router.get("/sessions", tags=["entrance"], **described("List sessions", list[views.SessionView], errors=(404, 409)))
-@does(Right.SELF_LOOK)
+@does(Right.ACCOUNT_LOOK)
 async def list_sessions(request: Request, caller: Caller, account: Whose = None) -> Response:
     return json(await run_in_threadpool(services(request).list_sessions, caller, account))
 
@@ -106,7 +106,7 @@ async def list_sessions(request: Request, caller: Caller, account: Whose = None)
     tags=["entrance"],
     **described("End a session; `all` ends all of them", status=204, errors=(404, 409)),
 )
-@does(Right.SELF_CHANGE)
+@does(Right.ACCOUNT_KEYS)
 async def end_session(request: Request, caller: Caller, session: str, account: Whose = None) -> Response:
     await run_in_threadpool(services(request).end_session, caller, session, account)
     return Response(status_code=204)
@@ -114,7 +114,7 @@ async def end_session(request: Request, caller: Caller, session: str, account: W
 
 # --- tokens ---------------------------------------------------------------------------------------
 @router.get("/tokens", tags=["tokens"], **described("List tokens", list[views.TokenView], errors=(404,)))
-@does(Right.SELF_LOOK)
+@does(Right.ACCOUNT_LOOK)
 async def list_tokens(request: Request, caller: Caller, account: Whose = None) -> Response:
     """One's own; root's list holds everybody's and those of no person."""
     return json(await run_in_threadpool(services(request).list_tokens, caller, account))
@@ -125,7 +125,7 @@ async def list_tokens(request: Request, caller: Caller, account: Whose = None) -
     tags=["tokens"],
     **described("Create a token", views.TokenView, status=201, body=ask.CreateToken, errors=(409, 422)),
 )
-@does(Right.SELF_CHANGE)
+@does(Right.ACCOUNT_KEYS)
 async def create_token(
     request: Request, caller: Caller, wanted: Annotated[ask.CreateToken, Depends(body(ask.CreateToken))]
 ) -> Response:
@@ -134,7 +134,7 @@ async def create_token(
 
 
 @router.delete("/tokens/{token}", tags=["tokens"], **described("Delete a token", status=204, errors=(404,)))
-@does(Right.SELF_CHANGE)
+@does(Right.ACCOUNT_KEYS)
 async def delete_token(request: Request, caller: Caller, token: str) -> Response:
     await run_in_threadpool(services(request).delete_token, caller, token)
     return Response(status_code=204)

@@ -18,7 +18,6 @@ class Right(StrEnum):
     SELF_ENTER = "self.enter"
     """Give the second factor, or sign out."""
     SELF_LOOK = "self.look"
-    SELF_CHANGE = "self.change"
     # About no one object.
     SITE_LIST = "site.list"
     """Lists hold what the caller may look at, and nothing else."""
@@ -32,7 +31,9 @@ class Right(StrEnum):
     MODULE_CHANGE = "module.change"
     TOKEN_CHANGE = "token.change"  # noqa: S105  the word of an action, no secret
     ACCOUNT_CHANGE = "account.change"
-    """Accounts, teams and quotas, looking at them too."""
+    """Accounts, teams and quotas; listing them too."""
+    FIRST_TOKEN = "account.first-token"  # noqa: S105  the word of an action, no secret
+    """Make an administrator of whoever holds a token: only for root on the machine itself (threat 32)."""
     SETTINGS_CHANGE = "settings.change"
     """Where people come from: LDAP, OIDC, second factors."""
     # About one object.
@@ -56,6 +57,10 @@ class Right(StrEnum):
     BACKUP_RESTORE = "backup.restore"
     BACKUP_DELETE = "backup.delete"
     CHANGE_LOOK = "change.look"
+    ACCOUNT_LOOK = "account.look"
+    """The object is the account: one's own is near enough for everybody."""
+    ACCOUNT_KEYS = "account.keys"
+    """What lets somebody in: password, sessions, tokens, second factors."""
     TEAM_LOOK = "team.look"
     QUOTA_LOOK = "quota.look"
 
@@ -69,7 +74,6 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.OPEN: (ANY, ANY, ANY, ANY),
     R.SELF_ENTER: (ANY, ANY, ANY, ANY),
     R.SELF_LOOK: (ANY, ANY, ANY, ANY),
-    R.SELF_CHANGE: (ANY, ANY, ANY, ANY),
     R.SITE_LIST: (ANY, ANY, ANY, ANY),
     R.CATALOGUE_LOOK: (ANY, ANY, ANY, ANY),
     R.UPLOAD: (ANY, ANY, ANY, NO),
@@ -80,6 +84,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.MODULE_CHANGE: (ANY, NO, NO, NO),
     R.TOKEN_CHANGE: (ANY, NO, NO, NO),
     R.ACCOUNT_CHANGE: (ANY, NO, NO, NO),
+    R.FIRST_TOKEN: (ANY, NO, NO, NO),
     R.SETTINGS_CHANGE: (ANY, NO, NO, NO),
     R.SITE_CREATE: (ANY, ANY, OWN, NO),
     R.SITE_LOOK: (ANY, ANY, LOOK, ANY),
@@ -99,17 +104,21 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.BACKUP_RESTORE: (ANY, ANY, OWN, NO),
     R.BACKUP_DELETE: (ANY, ANY, OWN, NO),
     R.CHANGE_LOOK: (ANY, ANY, LOOK, ANY),
-    R.TEAM_LOOK: (ANY, ANY, OWN, NO),
-    R.QUOTA_LOOK: (ANY, ANY, OWN, NO),
+    R.ACCOUNT_LOOK: (ANY, OWN, OWN, OWN),
+    R.ACCOUNT_KEYS: (ANY, OWN, OWN, OWN),
+    R.TEAM_LOOK: (ANY, OWN, OWN, OWN),
+    R.QUOTA_LOOK: (ANY, OWN, OWN, OWN),
 }
-#: Actions whose answer hangs on an object; asked without one they are denied.
-OBJECTS = frozenset(
-    {R.TEAM_LOOK, R.QUOTA_LOOK, R.CHANGE_LOOK, *(each for each in R if each.startswith(("site.", "backup.")))}
-) - {R.SITE_LIST}
+_ABOUT_PEOPLE = frozenset({R.ACCOUNT_LOOK, R.ACCOUNT_KEYS, R.TEAM_LOOK, R.QUOTA_LOOK})
+#: Rights whose answer hangs on an object; asked without one they are denied.
+OBJECTS = _ABOUT_PEOPLE | {
+    R.CHANGE_LOOK,
+    *(each for each in R if each.startswith(("site.", "backup.")) and each is not R.SITE_LIST),
+}
 #: All that somebody may do whose second factor is still to be given.
 _ENTERING = frozenset({R.OPEN, R.SELF_ENTER})
 #: Never with a token: whoever found one could keep the account for good.
-_NO_TOKEN = frozenset({R.SELF_ENTER, R.SELF_CHANGE})
+_NO_TOKEN = frozenset({R.SELF_ENTER, R.ACCOUNT_KEYS})
 #: What a token that is for some sites may do besides them.
 _BESIDE_SITES = frozenset({R.OPEN, R.SELF_LOOK, R.SITE_LIST, R.CATALOGUE_LOOK, R.UPLOAD})
 
@@ -131,6 +140,8 @@ def may(actor: Actor, right: Right, held: Held | None = None) -> bool:
     if row is None or actor.role not in ROLES:
         return False
     if actor.entering and right not in _ENTERING:
+        return False
+    if right is Right.FIRST_TOKEN and actor.via != "socket":
         return False
     if right in _NO_TOKEN and actor.via.startswith("token:"):
         return False

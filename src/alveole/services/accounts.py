@@ -33,7 +33,7 @@ class AccountVerbs(DoorVerbs):
 
     def show_account(self, caller: Actor, account: str | None = None) -> views.PersonView:
         """One's own, or that of another for who may change it."""
-        return self._person_view(self._self_or(caller, account, Right.SELF_LOOK))
+        return self._person_view(self._account(caller, account, Right.ACCOUNT_LOOK))
 
     def _person_view(self, person: Person, token: str | None = None) -> views.PersonView:
         return views.PersonView(
@@ -137,7 +137,7 @@ class AccountVerbs(DoorVerbs):
 
     def set_password(self, caller: Actor, account: str | None, request: ask.SetPassword) -> None:
         """One's own (the old one is asked for) or that of another; every session of theirs ends but the caller's."""
-        person = self._self_or(caller, account, Right.SELF_CHANGE)
+        person = self._account(caller, account, Right.ACCOUNT_KEYS)
         if person.source is not Source.LOCAL:
             raise Refused(f"the password of {person.name} is kept elsewhere ({person.source})", field="account")
         if person.id == caller.person:
@@ -309,7 +309,7 @@ class AccountVerbs(DoorVerbs):
     def quota(self, caller: Actor, whom: str | None = None) -> views.QuotaView:
         """One's own; ``whom`` is a person, ``team:NAME``, ``each-person`` or ``each-team``."""
         if whom is None:
-            return self._quota_view(self._self_or(caller, None, Right.SELF_LOOK).id)
+            return self._quota_view(self._account(caller, None, Right.ACCOUNT_LOOK).id)
         id = self._whose_quota(caller, whom)
         return self._quota_view(id)
 

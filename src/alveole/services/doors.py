@@ -15,9 +15,9 @@ from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem
 from alveole.model.names import check_site_name
 from alveole.people import passwords
 from alveole.people.attempts import network_of
-from alveole.people.model import Actor, Person, Role, Session, Source
+from alveole.people.model import Actor, Held, Person, Role, Session, Source
 from alveole.people.names import check_person_name
-from alveole.people.rights import Right
+from alveole.people.rights import Right, may
 from alveole.services.core import Core
 from alveole.store import Transaction, new_id
 
@@ -199,7 +199,7 @@ class DoorVerbs(Core):
 
     def list_sessions(self, caller: Actor, account: str | None = None) -> tuple[views.SessionView, ...]:
         """One's own, or (administrators) those of ``account``; newest first."""
-        person = self._self_or(caller, account, Right.SELF_LOOK)
+        person = self._account(caller, account, Right.ACCOUNT_LOOK)
         table = tables.sessions
         query = sa.select(table).where(table.c.person_id == person.id).order_by(table.c.created_at.desc())
         now = time.time()
@@ -218,7 +218,7 @@ class DoorVerbs(Core):
 
     def end_session(self, caller: Actor, session: str, account: str | None = None) -> None:
         """``session`` is an id or ``all``."""
-        person = self._self_or(caller, account, Right.SELF_CHANGE)
+        person = self._account(caller, account, Right.ACCOUNT_KEYS)
         where = tables.sessions.c.person_id == person.id
         if session != "all":
             where = sa.and_(where, tables.sessions.c.id == session)
@@ -230,16 +230,15 @@ class DoorVerbs(Core):
         with self.store.write() as transaction:
             return transaction.connection.execute(sa.delete(tables.sessions).where(where)).rowcount
 
-    def _self_or(self, caller: Actor, account: str | None, right: Right) -> Person:
-        """The caller's own person, or the one named, which is an administrator's to do."""
-        own = self.people.persons.get(caller.person)
-        if account is None or (own is not None and account in (own.name, own.id)):
-            self._allow(caller, right)
-            if own is None:
-                raise Refused(f"{caller.name} has no account here", field="account", hint="name one")
-            return own
-        self._allow(caller, Right.ACCOUNT_CHANGE)
-        return self._person(account)
+    def _account(self, caller: Actor, account: str | None, right: Right) -> Person:
+        """The account of this name or id, else the caller's own. ``NotFound`` for one they may not even look at."""
+        found = self.people.person(account or caller.person)
+        if found is None and account is None:
+            raise Refused(f"{caller.name} has no account here", field="account", hint="name one")
+        if found is None or not (caller.entering or may(caller, Right.ACCOUNT_LOOK, Held(found.id))):
+            raise NotFound(f"there is no account {account!r}", field="account", hint="see: alveole account list")
+        self._allow(caller, right, Held(found.id))
+        return found
 
     def _person(self, account: str) -> Person:
         found = self.people.person(account)
@@ -250,9 +249,7 @@ class DoorVerbs(Core):
     # --- invitations --------------------------------------------------------------------------
     def first_token(self, caller: Actor) -> views.InvitationView:
         """A token that makes one administrator. Only for root on the machine (threat 32); an earlier one ends."""
-        self._allow(caller, Right.ACCOUNT_CHANGE)
-        if caller.via != "socket":
-            raise Denied("only root on the machine may make it", hint="there: alveole account first-token")
+        self._allow(caller, Right.FIRST_TOKEN)
         made = self._invite(None)
         self._note(caller, "first-token", "")
         return made
@@ -318,7 +315,7 @@ class DoorVerbs(Core):
             self._allow(caller, Right.TOKEN_CHANGE)
             own = None
         else:
-            self._allow(caller, Right.SELF_CHANGE)
+            self._allow(caller, Right.ACCOUNT_KEYS, Held(own.id))
         problems = list(check_site_name(request.name))
         if request.expires_in_seconds is not None and request.expires_in_seconds <= 0:
             problems.append(Problem("expires_in_seconds", "is not above zero"))
@@ -363,7 +360,7 @@ class DoorVerbs(Core):
         columns = [column for column in table.c if column is not table.c.hash]
         query = sa.select(*columns).order_by(table.c.name)
         if account is not None or caller.person:
-            query = query.where(table.c.person_id == self._self_or(caller, account, Right.SELF_LOOK).id)
+            query = query.where(table.c.person_id == self._account(caller, account, Right.ACCOUNT_LOOK).id)
         else:
             self._allow(caller, Right.TOKEN_CHANGE)
         with self.store.read() as connection:
@@ -371,17 +368,22 @@ class DoorVerbs(Core):
         return tuple(self._token_view(row._asdict()) for row in rows)
 
     def delete_token(self, caller: Actor, token: str) -> None:
-        """By its id, or the name of one's own; ``TOKEN_CHANGE`` reaches everybody's."""
+        """By its id, or by the name of one's own (of one of no person, for who may change those)."""
         table = tables.tokens
         which = sa.or_(table.c.id == token, sa.and_(table.c.name == token, table.c.person_id == caller.person))
-        if caller.person and caller.role is not Role.ADMIN:
-            self._allow(caller, Right.SELF_CHANGE)
-            which = sa.and_(which, table.c.person_id == caller.person)
+        with self.store.read() as connection:
+            found = connection.execute(sa.select(table.c.id, table.c.person_id).where(which)).first()
+        whose = Held(found.person_id) if found is not None else None
+        seen = whose is not None and may(caller, Right.ACCOUNT_LOOK, whose)
+        if found is None or not (caller.entering or seen):
+            self._allow(caller, Right.SELF_LOOK)
+            raise NotFound(f"there is no token {token!r}", field="token", hint="see: alveole token list")
+        if found.person_id:
+            self._allow(caller, Right.ACCOUNT_KEYS, whose)
         else:
             self._allow(caller, Right.TOKEN_CHANGE)
         with self.store.write() as transaction:
-            if transaction.connection.execute(sa.delete(table).where(which)).rowcount == 0:
-                raise NotFound(f"there is no token {token!r}", field="token", hint="see: alveole token list")
+            transaction.connection.execute(sa.delete(table).where(table.c.id == found.id))
         self._note(caller, "delete-token", token)
 
     def _token_view(self, row: dict[str, Any], secret: str | None = None) -> views.TokenView:
