@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -321,6 +322,14 @@ class ShareSite(Body, frozen=True, kw_only=True):
 class GiveSite(Body, frozen=True, kw_only=True):
     owner: str
     """A person, ``team:NAME`` or ``nobody``."""
+
+
+class TryLdap(Body, frozen=True, kw_only=True):
+    name: str
+    password: str | None = None
+    """``None``: search only."""
+    settings: dict[str, Any] | None = None
+    """Those of ``PUT /v1/ldap``; ``None``: those that are stored."""
 
 
 class SetQuota(Body, frozen=True, kw_only=True):

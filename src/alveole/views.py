@@ -517,6 +517,20 @@ class QuotaView(View, frozen=True, kw_only=True):
     """They have none of their own: it is that of everybody."""
 
 
+class TrialView(View, frozen=True, kw_only=True):
+    """What signing somebody in would come to."""
+
+    ok: bool
+    links: tuple[Link, ...]
+    name: str
+    title: str
+    email: str
+    groups: tuple[str, ...]
+    role: str
+    """Empty: no group of theirs lets them in."""
+    teams: tuple[str, ...]
+
+
 class UploadView(View, frozen=True, kw_only=True):
     id: str
     path: str

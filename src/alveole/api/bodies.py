@@ -50,6 +50,17 @@ def decode(kind: type[Kind], content: bytes) -> Kind:
     return kind(**values)
 
 
+async def document(request: Request) -> dict[str, Any]:
+    """A dependency that reads any JSON object; what it holds is checked by the services."""
+    try:
+        raw = msgspec.json.decode(await content(request) or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"is not JSON: {error}", field="body") from error
+    if not isinstance(raw, dict):
+        raise InvalidInput("is not a JSON object", field="body")
+    return raw
+
+
 def body(kind: type[Kind]) -> Callable[[Request], Awaitable[Kind]]:
     """A dependency that reads the body as ``kind``."""
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from alveole import requests as ask
 from alveole import views
+from alveole.api import streams
 from alveole.api.admit import client_address, cookie, session_of
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
@@ -46,7 +47,7 @@ def entered(request: Request, found: Entered) -> Response:
 @does(Right.OPEN)
 async def sign_in(request: Request, wanted: Annotated[ask.SignIn, Depends(body(ask.SignIn))]) -> Response:
     """A wrong name, a wrong password and a disabled account have the same answer, as late."""
-    return entered(request, await run_in_threadpool(services(request).sign_in, wanted, place_of(request)))
+    return entered(request, await streams.in_waiting(services(request).sign_in, wanted, place_of(request)))
 
 
 @router.get("/session", tags=["entrance"], **described("Who asks", views.WhoView))

@@ -16,6 +16,7 @@ from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
 from alveole.logs import Line
 from alveole.model.change import Change, Event
+from alveole.people.ldap import LdapSettings
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -48,6 +49,7 @@ TYPES: tuple[Any, ...] = (
     ask.ShareSite,
     ask.GiveSite,
     ask.SetQuota,
+    ask.TryLdap,
     views.SiteView,
     views.DryRun,
     views.ConfigurePlan,
@@ -71,6 +73,8 @@ TYPES: tuple[Any, ...] = (
     views.WhoView,
     views.InvitationView,
     views.QuotaView,
+    views.TrialView,
+    LdapSettings,
     views.WhyView,
     views.DoctorView,
     views.StatusView,
@@ -185,6 +189,7 @@ def install(app: FastAPI) -> None:
                     {"name": "uploads", "description": "Archives on their way in."},
                     {"name": "tokens", "description": "Programs that come in over TCP."},
                     {"name": "accounts", "description": "People, teams, shares and quotas."},
+                    {"name": "outside", "description": "Where people come from besides: LDAP, OIDC."},
                     {"name": "entrance", "description": "Signing in and out, and who one is."},
                     {"name": "platform", "description": "The machine and Alvéole itself."},
                 ],

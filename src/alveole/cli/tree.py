@@ -31,6 +31,7 @@ COMMANDS = {
     "account": ("alveole.cli.account:group", "People: who they are, and how they come in."),
     "team": ("alveole.cli.team:group", "Teams: what people own together."),
     "quota": ("alveole.cli.team:quota", "What a person or team may have."),
+    "ldap": ("alveole.cli.outside:ldap", "People from an LDAP directory."),
     "token": ("alveole.cli.platform:token", "Who may use the API over TCP."),
     "ca": ("alveole.cli.platform:ca", "The internal certificate authority."),
     "export": ("alveole.cli.platform:export", "Configuration for a proxy that stands in front."),

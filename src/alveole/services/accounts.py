@@ -18,14 +18,15 @@ from alveole.people.model import Actor, Held, Near, Person, Quota, Role, Source,
 from alveole.people.names import check_person_name, check_text
 from alveole.people.rights import Right, may
 from alveole.requests import ShareLevel
-from alveole.services.doors import DoorVerbs, Entered
+from alveole.services.doors import Entered
+from alveole.services.outside import OutsideVerbs
 from alveole.store import new_id
 
 _NEAR = {ShareLevel.NONE: Near.FOREIGN, ShareLevel.LOOK: Near.LOOK, ShareLevel.CHANGE: Near.CHANGE}
 _LEVELS = {near: level for level, near in _NEAR.items()}
 
 
-class AccountVerbs(DoorVerbs):
+class AccountVerbs(OutsideVerbs):
     # --- accounts -----------------------------------------------------------------------------
     def list_accounts(self, caller: Actor) -> tuple[views.PersonView, ...]:
         self._allow(caller, Right.ACCOUNT_CHANGE)

@@ -1,0 +1,174 @@
+"""People who come from elsewhere: an LDAP directory, an OIDC provider. Here they get a role and teams."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from alveole import requests as ask
+from alveole import tables, views
+from alveole.errors import InvalidInput, NotFound, Problem, Refused
+from alveole.masking import HIDDEN
+from alveole.people import ldap, passwords
+from alveole.people.ldap import LdapSettings
+from alveole.people.mapping import Found, Mapping
+from alveole.people.model import Actor, Person, Source, Team
+from alveole.people.rights import Right
+from alveole.services.doors import DoorVerbs
+from alveole.store import Transaction, new_id
+
+Stored = TypeVar("Stored", bound=msgspec.Struct)
+
+
+class OutsideVerbs(DoorVerbs):
+    # --- LDAP ---------------------------------------------------------------------------------
+    def _proven(self, name: str, person: Person | None, password: str) -> tuple[Person | None, str]:
+        local = person is not None and person.source is Source.LOCAL
+        settings = None if local else self._setting("ldap", LdapSettings)
+        if settings is None or (person is not None and person.source is not Source.LDAP):
+            return super()._proven(name, person, password)
+        found = ldap.sign_in(settings, name, password)
+        if found is None:
+            # As long as one that is right at the directory and wrong here.
+            passwords.verified(None, password)
+            return None, ""
+        return self._provision(Source.LDAP, found, settings.mapping), "ldap"
+
+    def _provision(self, source: Source, found: Found, mapping: Mapping) -> Person | None:
+        """The person of ``found``, made or brought up to date; ``None`` when no group of theirs lets them in,
+        or the name is somebody else's here."""
+        role = mapping.role(found.groups)
+        persons = [each for each in self.people.persons.values() if each.source is source]
+        known = next((each for each in persons if each.external == found.external), None)
+        taken = self.people.person(found.name)
+        if known is None and taken is not None:
+            if taken.source is not source:
+                return None
+            # Moved within the directory: the name is unique there.
+            known = taken if source is Source.LDAP else None
+            if known is None:
+                return None
+        if role is None:
+            if known is not None and known.active:
+                self._shut(known)
+            return None
+        person = known or Person(new_id("p"), found.name, role, source=source, created_at=time.time())
+        new = msgspec.structs.replace(
+            person, role=role, title=found.title[:200], email=found.email[:254], external=found.external[:1000]
+        )
+        teams = mapping.team_names(found.groups)
+        have = {self.people.teams[id].name for id in self.people.members_from(person.id, source)}
+        if new != known or have != set(teams):
+            with self.store.write() as transaction:
+                self.people.put_person(transaction, new)
+                self._put_teams(transaction, new.id, source, teams)
+            self._note(self.people.actor(new, str(source)), "provision", f"{new.name} ({role}) from {source}")
+        return new
+
+    def _put_teams(self, transaction: Transaction, person: str, source: Source, names: tuple[str, ...]) -> None:
+        wanted = set()
+        for name in names:
+            team = self.people.team(name)
+            if team is None:
+                team = Team(new_id("g"), name, "", time.time())
+                self.people.put_team(transaction, team)
+            wanted.add(team.id)
+        for id in self.people.members_from(person, source) - wanted:
+            self.people.remove_member(transaction, id, person, source)
+        for id in wanted:
+            self.people.add_member(transaction, id, person, source)
+
+    def _shut(self, person: Person) -> None:
+        """Out of every group that lets them in: what they were signed in with ends."""
+        with self.store.write() as transaction:
+            self._shut_out(transaction, person.id)
+
+    # --- settings -----------------------------------------------------------------------------
+    def _setting(self, key: str, kind: type[Stored]) -> Stored | None:
+        with self.store.read() as connection:
+            text = connection.execute(sa.select(tables.settings.c.value).where(tables.settings.c.key == key)).scalar()
+        return msgspec.json.decode(text, type=kind) if text else None
+
+    def _put_setting(self, key: str, value: msgspec.Struct | None) -> None:
+        table = tables.settings
+        with self.store.write() as transaction:
+            transaction.connection.execute(sa.delete(table).where(table.c.key == key))
+            if value is not None:
+                text = msgspec.json.encode(value).decode()
+                transaction.connection.execute(sa.insert(table).values(key=key, value=text))
+
+    def show_ldap(self, caller: Actor) -> LdapSettings:
+        """The password of ``bind_dn`` is hidden. ``NotFound`` when there is none."""
+        self._allow(caller, Right.SETTINGS_CHANGE)
+        found = self._setting("ldap", LdapSettings)
+        if found is None:
+            raise NotFound("no LDAP directory is set up", field="ldap", hint="alveole ldap set FILE")
+        return msgspec.structs.replace(found, bind_password=HIDDEN if found.bind_password else "")
+
+    def set_ldap(self, caller: Actor, settings: dict[str, Any]) -> LdapSettings:
+        """``***`` for the password keeps the one that is there. Local accounts go on beside it."""
+        self._allow(caller, Right.SETTINGS_CHANGE)
+        self._put_setting("ldap", self._ldap_of(settings))
+        self._note(caller, "set-ldap", "")
+        return self.show_ldap(caller)
+
+    def _ldap_of(self, raw: dict[str, Any]) -> LdapSettings:
+        settings = converted(raw, LdapSettings)
+        if settings.bind_password == HIDDEN:
+            old = self._setting("ldap", LdapSettings)
+            settings = msgspec.structs.replace(settings, bind_password=old.bind_password if old else "")
+        if problems := settings.check():
+            raise InvalidInput(problems=problems)
+        return settings
+
+    def drop_ldap(self, caller: Actor) -> None:
+        self._allow(caller, Right.SETTINGS_CHANGE)
+        self.show_ldap(caller)
+        self._put_setting("ldap", None)
+        self._note(caller, "drop-ldap", "")
+
+    def try_ldap(self, caller: Actor, request: ask.TryLdap) -> views.TrialView:
+        """Sign somebody in at every server, with the settings given or those that are stored; nothing is kept."""
+        self._allow(caller, Right.SETTINGS_CHANGE)
+        settings = self._ldap_of(request.settings) if request.settings is not None else None
+        settings = settings or self._setting("ldap", LdapSettings)
+        if settings is None:
+            raise Refused("no LDAP directory is set up", field="settings", hint="give the settings to try")
+        if request.password == "":
+            raise InvalidInput("is empty", field="password", hint="leave it out to try without one")
+        links, found = ldap.attempt(settings, request.name.strip().lower(), request.password)
+        return self._trial(links, found, settings.mapping)
+
+    @staticmethod
+    def _trial(links: tuple[Any, ...], found: Found | None, mapping: Mapping) -> views.TrialView:
+        role = mapping.role(found.groups) if found else None
+        return views.TrialView(
+            ok=bool(links) and all(link.ok for link in links) and role is not None,
+            links=links,
+            name=found.name if found else "",
+            title=found.title if found else "",
+            email=found.email if found else "",
+            groups=found.groups if found else (),
+            role=str(role or ""),
+            teams=mapping.team_names(found.groups) if found else (),
+        )
+
+
+def converted(raw: dict[str, Any], kind: type[Stored]) -> Stored:
+    """``raw`` as ``kind``; raises ``InvalidInput`` that names every field at fault."""
+    problems = []
+    known = {field.name: field for field in msgspec.structs.fields(kind)}
+    for name, value in raw.items():
+        if name not in known:
+            problems.append(Problem(name, "is not a setting", f"settings: {', '.join(known)}"))
+            continue
+        try:
+            msgspec.convert(value, known[name].type)
+        except msgspec.ValidationError as error:
+            problems.append(Problem(name, str(error)))
+    if problems:
+        raise InvalidInput(problems=problems)
+    return msgspec.convert(raw, kind)
