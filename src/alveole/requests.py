@@ -324,6 +324,31 @@ class GiveSite(Body, frozen=True, kw_only=True):
     """A person, ``team:NAME`` or ``nobody``."""
 
 
+class GiveCode(Body, frozen=True, kw_only=True):
+    code: str
+    """Six digits of an authenticator, or a recovery code."""
+
+
+class ConfirmTotp(Body, frozen=True, kw_only=True):
+    code: str
+    name: str = ""
+    """What to call the device."""
+
+
+class AddPasskey(Body, frozen=True, kw_only=True):
+    credential: dict[str, Any]
+    """What ``navigator.credentials.create`` gave, as JSON."""
+    name: str = ""
+
+
+class GivePasskey(Body, frozen=True, kw_only=True):
+    credential: dict[str, Any]
+
+
+class RequireSecondFactor(Body, frozen=True, kw_only=True):
+    roles: tuple[Role, ...]
+
+
 class TryLdap(Body, frozen=True, kw_only=True):
     name: str
     password: str | None = None

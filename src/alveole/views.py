@@ -517,6 +517,31 @@ class QuotaView(View, frozen=True, kw_only=True):
     """They have none of their own: it is that of everybody."""
 
 
+class FactorView(View, frozen=True, kw_only=True):
+    id: str
+    kind: str
+    """``totp``, ``passkey`` or ``recovery`` (one code)."""
+    name: str
+    created_at: float
+    used_at: float | None
+
+
+class TotpView(View, frozen=True, kw_only=True):
+    """For the authenticator; confirm it with a code."""
+
+    secret: str
+    uri: str
+    """To be shown as a QR code."""
+
+
+class FactorAdded(View, frozen=True, kw_only=True):
+    factor: FactorView
+    recovery_codes: tuple[str, ...]
+    """Shown this once, with the first factor; each is good once."""
+    csrf: str = ""
+    """Of the session that goes on, when this let it in."""
+
+
 class TrialView(View, frozen=True, kw_only=True):
     """What signing somebody in would come to."""
 

@@ -9,7 +9,20 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from alveole.agent import protocol
-from alveole.api import accounts, changes, entrance, exec, modules, objects, outside, platform, problems, schema, sites
+from alveole.api import (
+    accounts,
+    changes,
+    entrance,
+    exec,
+    factors,
+    modules,
+    objects,
+    outside,
+    platform,
+    problems,
+    schema,
+    sites,
+)
 from alveole.api.admit import Admission
 from alveole.api.exec import Session, Start
 from alveole.api.gate import Gate, check_declared, routes_of
@@ -35,7 +48,7 @@ def build(services: Services, settings: Settings, *, start: Start | None = None)
     app.state.settings = settings
     app.state.start = start or _agent(settings)
     problems.install(app)
-    for module in (sites, modules, exec, changes, objects, platform, accounts, outside, entrance):
+    for module in (sites, modules, exec, changes, objects, platform, accounts, outside, entrance, factors):
         app.include_router(module.router)
     schema.install(app)
     check_declared(routes_of(app))

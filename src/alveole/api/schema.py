@@ -17,6 +17,7 @@ from alveole.api.uploads import Uploaded
 from alveole.logs import Line
 from alveole.model.change import Change, Event
 from alveole.people.ldap import LdapSettings
+from alveole.services.factors import SecondFactorPolicy
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -50,6 +51,11 @@ TYPES: tuple[Any, ...] = (
     ask.GiveSite,
     ask.SetQuota,
     ask.TryLdap,
+    ask.GiveCode,
+    ask.ConfirmTotp,
+    ask.AddPasskey,
+    ask.GivePasskey,
+    ask.RequireSecondFactor,
     views.SiteView,
     views.DryRun,
     views.ConfigurePlan,
@@ -74,6 +80,10 @@ TYPES: tuple[Any, ...] = (
     views.InvitationView,
     views.QuotaView,
     views.TrialView,
+    views.FactorView,
+    views.TotpView,
+    views.FactorAdded,
+    SecondFactorPolicy,
     LdapSettings,
     views.WhyView,
     views.DoctorView,

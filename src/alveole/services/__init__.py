@@ -27,6 +27,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 
 from __future__ import annotations
 
+import threading
 import time
 
 from alveole import views
@@ -62,6 +63,8 @@ class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs, AccountV
         self.agent = agent
         self.people = Directory(store)
         self.attempts = Attempts()
+        self._challenges = {}
+        self._challenges_lock = threading.Lock()
         self.journal = Journal(store)
         self.loop = Reconciler(settings, store, self.journal, agent)
         self.loop.abandoned = self._remove

@@ -19,14 +19,14 @@ from alveole.people.names import check_person_name, check_text
 from alveole.people.rights import Right, may
 from alveole.requests import ShareLevel
 from alveole.services.doors import Entered
-from alveole.services.outside import OutsideVerbs
+from alveole.services.factors import FactorVerbs
 from alveole.store import new_id
 
 _NEAR = {ShareLevel.NONE: Near.FOREIGN, ShareLevel.LOOK: Near.LOOK, ShareLevel.CHANGE: Near.CHANGE}
 _LEVELS = {near: level for level, near in _NEAR.items()}
 
 
-class AccountVerbs(OutsideVerbs):
+class AccountVerbs(FactorVerbs):
     # --- accounts -----------------------------------------------------------------------------
     def list_accounts(self, caller: Actor) -> tuple[views.PersonView, ...]:
         self._allow(caller, Right.ACCOUNT_CHANGE)
@@ -73,9 +73,6 @@ class AccountVerbs(OutsideVerbs):
             csrf=csrf,
             needs=self.needs(person) if person is not None and caller.entering else "",
         )
-
-    def _factor_kinds(self, person: str) -> tuple[str, ...]:
-        return ()
 
     def _count_of(self, owner: str) -> int:
         return sum(1 for stored in self.store.sites.values() if stored.site.owner == owner)
