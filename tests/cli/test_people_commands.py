@@ -30,6 +30,14 @@ def test_accounts(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     assert door.ok("account", "sessions", "ana") == []
     assert door.run("account", "sessions", "ana", "--end", "all").status == 0
     assert door.ok("account", "token", "ana") == []
+    assert door.ok("account", "factors", "ana") == []
+    assert door.run("account", "factors", "ana", "--remove", "all").status == 0
+    assert door.ok("account", "second-factor", "--require", "administrator, operator")["roles"] == [
+        "administrator",
+        "operator",
+    ]
+    assert door.run("account", "second-factor", "--require", "wizard").status == 2
+    assert door.ok("account", "second-factor", "--require", "none")["roles"] == []
     door.ok("account", "remove", "ana")
     assert door.run("account", "show", "ana").status == 4
     for argv in (

@@ -56,9 +56,17 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /v1/sites/{site}/sharing": {"whom": "zoe", "level": "look"},
     "PUT /v1/sites/{site}/owner": {"owner": "{me}"},
     "PUT /v1/quotas/{whom}": {"sites": 3},
+    "PUT /v1/ldap": {"servers": ["ldaps://localhost"], "base": "dc=x"},
+    "POST /v1/ldap/try": {"name": "x"},
+    "PUT /v1/oidc": {"issuer": "https://id.test", "client_id": "x", "redirect": "https://panel.test/"},
+    "PUT /v1/second-factor": {"roles": []},
+    "POST /v1/session/code": {"code": "123456"},
+    "POST /v1/session/passkey": {"credential": {}},
+    "POST /v1/factors/totp/confirm": {"code": "123456"},
+    "POST /v1/factors/passkey": {"credential": {}},
 }
 #: Objects that are nobody's.
-CONSTANT = {"plan": "medium", "base": "host", "module": "static", "source": "none", "kind": "nginx"}
+CONSTANT = {"plan": "medium", "base": "host", "module": "static", "source": "none", "kind": "nginx", "factor": "all"}
 
 
 class World:
@@ -174,7 +182,8 @@ def ask(browser: Browser, method: str, path: str, words: dict[str, str]) -> http
     query = {"confirm": words["site"]} if method == "DELETE" else {}
     if method == "GET" and path.endswith("/quota"):
         query = {"whom": words["account"]}
-    if path.startswith("/v1/sessions") or (path == "/v1/tokens" and method == "GET"):
+    named = path.startswith(("/v1/sessions", "/v1/factors/{factor}"))
+    if named or (method == "GET" and path in ("/v1/tokens", "/v1/factors")):
         query = {"account": words["account"]}
     content = {"content": b"x"} if path == "/v1/uploads" else {"json": body} if body is not None else {}
     return browser.ask(method, url, params=query, **content)
@@ -189,7 +198,7 @@ def expected(world: World, person: str, right: Right, path: str, words: dict[str
     look = Right.SITE_LOOK
     if right in OBJECTS:
         if "{account}" in path or right in (Right.ACCOUNT_LOOK, Right.ACCOUNT_KEYS, Right.QUOTA_LOOK):
-            own = path == "/v1/tokens" and right is Right.ACCOUNT_KEYS
+            own = path in ("/v1/tokens", "/v1/factors/recovery-codes") and right is Right.ACCOUNT_KEYS
             held, look = Held(world.id(person if own else words["account"])), Right.ACCOUNT_LOOK
         elif right is Right.TEAM_LOOK:
             held, look = Held(world.id(f"team:{words['team']}")), Right.TEAM_LOOK
@@ -211,7 +220,14 @@ def test_every_route_declares_a_right(door: Door) -> None:
     assert len(found) >= 60
     assert {right for _, _, right, _ in found} <= set(Right)
     opened = {f"{method} {path}" for method, path, right, _ in found if right is Right.OPEN}
-    assert opened == {"GET /healthz", "GET /openapi.json", "POST /v1/session", "POST /v1/invitations/use"}
+    assert opened == {
+        "GET /healthz",
+        "GET /openapi.json",
+        "POST /v1/session",
+        "POST /v1/invitations/use",
+        "GET /v1/oidc/start",
+        "GET /v1/oidc/callback",
+    }
     route = next(route for _, path, _, route in found if path == "/v1/sites")
     endpoint: Any = route.endpoint  # type: ignore[attr-defined]
     kept = endpoint.right
@@ -254,8 +270,9 @@ def test_every_route_as(world: World, person: str) -> None:
             tried += 1
             want = expected(world, person, right, path, words)
             got = answer.status_code if answer.status_code in (401, 403, 404) else 0
-            # A source that is not there, and a wrong password, are refused whoever asks.
-            if want == 0 and (path.startswith("/v1/module-sources/") or right is Right.OPEN):
+            # A source and settings that are not there, and a wrong password, are refused whoever asks.
+            absent = path.startswith("/v1/module-sources/") or (path in ("/v1/ldap", "/v1/oidc") and method != "PUT")
+            if want == 0 and (absent or right is Right.OPEN):
                 continue
             if got != want:
                 wrong.append(f"{method} {path} {near}: {answer.status_code} instead of {want}: {answer.text[:150]}")

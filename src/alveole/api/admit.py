@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 from http.cookies import CookieError, SimpleCookie
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -96,17 +97,22 @@ class Admission:
 
 
 def session_of(headers: Headers) -> str:
-    """The session's secret in the cookie, or nothing. Two cookies of our name: somebody tosses them; neither counts."""
+    """The session's secret in the cookie, or nothing."""
+    return cookie_of(headers, COOKIE)
+
+
+def cookie_of(headers: Headers, name: str) -> str:
+    """The value of a cookie. Two of one name: somebody tosses them, and neither counts (threat 22)."""
     found = []
     for line in headers.getlist("cookie"):
-        if line.count(COOKIE + "=") > 1:
+        if re.search(rf"(?:^|[;\s]){re.escape(name)}=.*[;\s]{re.escape(name)}=", line):
             return ""
         try:
             jar = SimpleCookie(line)
         except CookieError:
             continue
-        if COOKIE in jar:
-            found.append(jar[COOKIE].value)
+        if name in jar:
+            found.append(jar[name].value)
     return found[0] if len(found) == 1 and len(found[0]) < 200 else ""
 
 

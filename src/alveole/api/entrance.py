@@ -22,7 +22,7 @@ from alveole.services.doors import Entered, Place
 
 router = APIRouter(prefix="/v1")
 Whose = Annotated[str | None, Query(description="An account; default: one's own.")]
-_COOKIE = {"Set-Cookie": "The session; `__Host-`, Secure, HttpOnly, SameSite=Strict."}
+COOKIE_SET = {"Set-Cookie": "The session; `__Host-`, Secure, HttpOnly, SameSite=Strict."}
 
 
 def place_of(request: Request) -> Place:
@@ -42,7 +42,7 @@ def entered(request: Request, found: Entered) -> Response:
 @router.post(
     "/session",
     tags=["entrance"],
-    **described("Sign in", views.SignedIn, body=ask.SignIn, errors=(422, 429), headers=_COOKIE),
+    **described("Sign in", views.SignedIn, body=ask.SignIn, errors=(422, 429), headers=COOKIE_SET),
 )
 @does(Right.OPEN)
 async def sign_in(request: Request, wanted: Annotated[ask.SignIn, Depends(body(ask.SignIn))]) -> Response:
@@ -73,7 +73,7 @@ async def sign_out(request: Request, caller: Caller) -> Response:
         views.SignedIn,
         body=ask.UseInvitation,
         errors=(422, 429),
-        headers=_COOKIE,
+        headers=COOKIE_SET,
     ),
 )
 @does(Right.OPEN)

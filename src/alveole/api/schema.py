@@ -17,6 +17,7 @@ from alveole.api.uploads import Uploaded
 from alveole.logs import Line
 from alveole.model.change import Change, Event
 from alveole.people.ldap import LdapSettings
+from alveole.people.oidc import OidcSettings
 from alveole.services.factors import SecondFactorPolicy
 
 JSON = "application/json"
@@ -84,6 +85,7 @@ TYPES: tuple[Any, ...] = (
     views.TotpView,
     views.FactorAdded,
     SecondFactorPolicy,
+    OidcSettings,
     LdapSettings,
     views.WhyView,
     views.DoctorView,

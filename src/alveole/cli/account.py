@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from alveole.cli import parse
 from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, note, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, interactive, verb
@@ -215,6 +216,62 @@ def tokens(here: Here, name: str, delete: str | None) -> None:
         for item in found
     ]
     table(("ID", "SCOPE", "SITES", "EXPIRES", "USED", "NAME"), rows)
+
+
+@verb(
+    group,
+    "factors",
+    examples=["alveole account factors ana", "alveole account factors ana --remove all"],
+)
+@account_name
+@click.option("--remove", metavar="ID|all", help="Remove this one, or all of them, instead: they lost the device.")
+def factors(here: Here, name: str, remove: str | None) -> None:
+    """List the second factors of a person, or remove them."""
+    if remove is not None:
+        here.client.send("DELETE", f"/v1/factors/{segment(remove)}", query={"account": name})
+        if here.json:
+            emit({"factor": remove, "removed": True})
+        else:
+            say("It is removed.")
+        return
+    found = here.client.get("/v1/factors", {"account": name})
+    if here.json:
+        emit(found)
+        return
+    rows = [
+        (
+            clean(item["id"]),
+            clean(item["kind"]),
+            when(item["created_at"], short=True),
+            when(item["used_at"], short=True),
+            clean(item["name"]),
+        )
+        for item in found
+    ]
+    table(("ID", "KIND", "SINCE", "USED", "NAME"), rows)
+
+
+@verb(
+    group,
+    "second-factor",
+    examples=[
+        "alveole account second-factor",
+        "alveole account second-factor --require administrator,operator",
+        "alveole account second-factor --require none",
+    ],
+)
+@click.option("--require", metavar="ROLES|none", help="From the next sign-in on; in place of those before.")
+def second_factor(here: Here, require: str | None) -> None:
+    """Show or say of which roles a second factor is required."""
+    if require is None:
+        found = here.client.get("/v1/second-factor")
+    else:
+        roles = [] if require == "none" else parse.words([require])
+        found = here.client.send("PUT", "/v1/second-factor", {"roles": roles})
+    if here.json:
+        emit(found)
+    else:
+        say(clean(", ".join(found["roles"])) or "It is required of nobody.")
 
 
 @verb(

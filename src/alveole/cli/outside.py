@@ -1,4 +1,4 @@
-"""``alveole ldap``."""
+"""``alveole ldap`` and ``oidc``."""
 
 from __future__ import annotations
 
@@ -109,3 +109,31 @@ def ldap_try(here: Here, name: str, file: str | None, password_stdin: bool) -> i
         )
     )
     return 0 if found["ok"] else 3
+
+
+@click.group("oidc", cls=Tree)
+def oidc() -> None:
+    """People from an OpenID provider. Local accounts go on beside it."""
+
+
+@verb(oidc, "show", examples=["alveole oidc show"])
+def oidc_show(here: Here) -> None:
+    """Show the settings; the secret in them is hidden."""
+    _print(here, here.client.get("/v1/oidc"))
+
+
+@verb(oidc, "set", examples=["alveole oidc set school.toml"])
+@click.argument("file", metavar="FILE")
+def oidc_set(here: Here, file: str) -> None:
+    """Take the settings from a TOML file. certificates_file names a PEM file of the authorities to trust."""
+    _print(here, here.client.send("PUT", "/v1/oidc", _read(file)))
+
+
+@verb(oidc, "remove", examples=["alveole oidc remove"])
+def oidc_remove(here: Here) -> None:
+    """Let nobody come from the provider any more. Their accounts and sites stay."""
+    here.client.send("DELETE", "/v1/oidc")
+    if here.json:
+        emit({"removed": True})
+    else:
+        say("Nobody comes from an OpenID provider any more.")

@@ -32,6 +32,7 @@ COMMANDS = {
     "team": ("alveole.cli.team:group", "Teams: what people own together."),
     "quota": ("alveole.cli.team:quota", "What a person or team may have."),
     "ldap": ("alveole.cli.outside:ldap", "People from an LDAP directory."),
+    "oidc": ("alveole.cli.outside:oidc", "People from an OpenID provider."),
     "token": ("alveole.cli.platform:token", "Who may use the API over TCP."),
     "ca": ("alveole.cli.platform:ca", "The internal certificate authority."),
     "export": ("alveole.cli.platform:export", "Configuration for a proxy that stands in front."),

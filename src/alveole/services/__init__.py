@@ -64,6 +64,9 @@ class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs, AccountV
         self.people = Directory(store)
         self.attempts = Attempts()
         self._challenges = {}
+        self._provider = None
+        self._begun = {}
+        self._begun_lock = threading.Lock()
         self._challenges_lock = threading.Lock()
         self.journal = Journal(store)
         self.loop = Reconciler(settings, store, self.journal, agent)

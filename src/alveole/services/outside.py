@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+import threading
 import time
 from typing import Any, TypeVar
 
@@ -10,20 +12,30 @@ import sqlalchemy as sa
 
 from alveole import requests as ask
 from alveole import tables, views
-from alveole.errors import InvalidInput, NotFound, Problem, Refused
+from alveole.errors import Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.masking import HIDDEN
 from alveole.people import ldap, passwords
 from alveole.people.ldap import LdapSettings
 from alveole.people.mapping import Found, Mapping
 from alveole.people.model import Actor, Person, Source, Team
+from alveole.people.oidc import Begun, OidcSettings, Provider
 from alveole.people.rights import Right
-from alveole.services.doors import DoorVerbs
+from alveole.services.doors import DoorVerbs, Entered, Place
 from alveole.store import Transaction, new_id
 
 Stored = TypeVar("Stored", bound=msgspec.Struct)
 
 
+#: How long somebody may take at the provider, and how many may be there at once.
+_BEGUN_SECONDS = 600.0
+_BEGUN_MOST = 1000
+
+
 class OutsideVerbs(DoorVerbs):
+    _provider: Provider | None
+    _begun: dict[str, Begun]
+    _begun_lock: threading.Lock
+
     # --- LDAP ---------------------------------------------------------------------------------
     def _proven(self, name: str, person: Person | None, password: str) -> tuple[Person | None, str]:
         local = person is not None and person.source is Source.LOCAL
@@ -155,6 +167,69 @@ class OutsideVerbs(DoorVerbs):
             role=str(role or ""),
             teams=mapping.team_names(found.groups) if found else (),
         )
+
+    # --- OIDC ---------------------------------------------------------------------------------
+    def show_oidc(self, caller: Actor) -> OidcSettings:
+        """The client's secret is hidden. ``NotFound`` when there is none."""
+        self._allow(caller, Right.SETTINGS_CHANGE)
+        found = self._setting("oidc", OidcSettings)
+        if found is None:
+            raise NotFound("no OIDC provider is set up", field="oidc", hint="alveole oidc set FILE")
+        return msgspec.structs.replace(found, client_secret=HIDDEN if found.client_secret else "")
+
+    def set_oidc(self, caller: Actor, raw: dict[str, Any]) -> OidcSettings:
+        """``***`` for the secret keeps the one that is there."""
+        self._allow(caller, Right.SETTINGS_CHANGE)
+        settings = converted(raw, OidcSettings)
+        if settings.client_secret == HIDDEN:
+            old = self._setting("oidc", OidcSettings)
+            settings = msgspec.structs.replace(settings, client_secret=old.client_secret if old else "")
+        if problems := settings.check():
+            raise InvalidInput(problems=problems)
+        self._put_setting("oidc", settings)
+        self._note(caller, "set-oidc", settings.issuer)
+        return self.show_oidc(caller)
+
+    def drop_oidc(self, caller: Actor) -> None:
+        self._allow(caller, Right.SETTINGS_CHANGE)
+        self.show_oidc(caller)
+        self._put_setting("oidc", None)
+        self._note(caller, "drop-oidc", "")
+
+    def _the_provider(self) -> Provider:
+        settings = self._setting("oidc", OidcSettings)
+        if settings is None:
+            raise NotFound("no OIDC provider is set up", field="oidc")
+        if self._provider is None or self._provider.settings != settings:
+            self._provider = Provider(settings)
+        return self._provider
+
+    def begin_oidc(self, place: Place) -> Begun:
+        """Where the browser goes, and what its cookie must hold when it comes back."""
+        self.attempts.check("", place.address, False)
+        begun = self._the_provider().begin()
+        now = time.monotonic()
+        with self._begun_lock:
+            fresh = [(state, each) for state, each in self._begun.items() if now - each.at < _BEGUN_SECONDS]
+            # The oldest go first: whoever begins a storm of them loses their own.
+            self._begun = {**dict(fresh[-_BEGUN_MOST:]), begun.state: begun}
+        return begun
+
+    def end_oidc(self, state: str, binder: str, code: str, place: Place) -> Entered:
+        """Who comes back from the provider. Raises ``Denied``, :class:`NotSignedIn`, ``Temporary``."""
+        self.attempts.check("", place.address, False)
+        with self._begun_lock:
+            begun = self._begun.pop(state, None)
+        good = begun is not None and hmac.compare_digest(begun.binder.encode(), binder.encode())
+        if begun is None or not good or time.monotonic() - begun.at > _BEGUN_SECONDS or not code:
+            self.attempts.failed("", place.address)
+            raise Denied("this sign-in was not begun here, or took too long", field="state", hint="sign in again")
+        provider = self._the_provider()
+        found = provider.end(begun, code)
+        person = self._provision(Source.OIDC, found, provider.settings.mapping)
+        if person is None or not person.active:
+            raise Denied(f"{found.name} may not come in here", hint="ask an administrator")
+        return self._enter(person, place, "oidc")
 
 
 def converted(raw: dict[str, Any], kind: type[Stored]) -> Stored:
