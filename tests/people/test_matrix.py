@@ -41,6 +41,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/bases/verify": {},
     "POST /v1/bases/upgrade": {},
     "POST /v1/bases/prune": {},
+    "POST /v1/bases/rollback": {"sites": ["own-ada"]},
     "POST /v1/images": {"upload": "0"},
     "POST /v1/modules/questions": {"modules": []},
     "POST /v1/modules/detect": {"names": ["index.html"]},

@@ -9,18 +9,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from alveole import requests as ask
-from alveole import views
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
 from alveole.api.schema import described
+from alveole.people import views as people_views
 from alveole.people.rights import Right
 
 router = APIRouter(prefix="/v1", tags=["accounts"])
 
 
 # --- accounts -------------------------------------------------------------------------------------
-@router.get("/accounts", **described("List accounts, by name", list[views.PersonView]))
+@router.get("/accounts", **described("List accounts, by name", list[people_views.PersonView]))
 @does(Right.ACCOUNT_CHANGE)
 async def list_accounts(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_accounts, caller))
@@ -28,7 +28,7 @@ async def list_accounts(request: Request, caller: Caller) -> Response:
 
 @router.post(
     "/accounts",
-    **described("Add a local account", views.PersonView, status=201, body=ask.AddAccount, errors=(409, 422)),
+    **described("Add a local account", people_views.PersonView, status=201, body=ask.AddAccount, errors=(409, 422)),
 )
 @does(Right.ACCOUNT_CHANGE)
 async def add_account(
@@ -39,7 +39,7 @@ async def add_account(
     return json(made, 201, {"Location": f"/v1/accounts/{made.name}"})
 
 
-@router.get("/accounts/{account}", **described("Show an account", views.PersonView, errors=(404,)))
+@router.get("/accounts/{account}", **described("Show an account", people_views.PersonView, errors=(404,)))
 @does(Right.ACCOUNT_LOOK)
 async def show_account(request: Request, caller: Caller, account: str) -> Response:
     """One's own, or any for who may change them."""
@@ -48,7 +48,7 @@ async def show_account(request: Request, caller: Caller, account: str) -> Respon
 
 @router.patch(
     "/accounts/{account}",
-    **described("Change an account", views.PersonView, body=ask.SetAccount, errors=(404, 409, 422)),
+    **described("Change an account", people_views.PersonView, body=ask.SetAccount, errors=(404, 409, 422)),
 )
 @does(Right.ACCOUNT_CHANGE)
 async def set_account(
@@ -74,7 +74,10 @@ async def set_password(
 @router.post(
     "/accounts/{account}/invitation",
     **described(
-        "Make a token with which a person chooses a password", views.InvitationView, status=201, errors=(404, 409)
+        "Make a token with which a person chooses a password",
+        people_views.InvitationView,
+        status=201,
+        errors=(404, 409),
     ),
 )
 @does(Right.ACCOUNT_CHANGE)
@@ -91,13 +94,15 @@ async def remove_account(request: Request, caller: Caller, account: str) -> Resp
 
 
 # --- teams ----------------------------------------------------------------------------------------
-@router.get("/teams", **described("List the teams one belongs to; administrators: all", list[views.TeamView]))
+@router.get("/teams", **described("List the teams one belongs to; administrators: all", list[people_views.TeamView]))
 @does(Right.SELF_LOOK)
 async def list_teams(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_teams, caller))
 
 
-@router.post("/teams", **described("Add a team", views.TeamView, status=201, body=ask.AddTeam, errors=(409, 422)))
+@router.post(
+    "/teams", **described("Add a team", people_views.TeamView, status=201, body=ask.AddTeam, errors=(409, 422))
+)
 @does(Right.ACCOUNT_CHANGE)
 async def add_team(
     request: Request, caller: Caller, wanted: Annotated[ask.AddTeam, Depends(body(ask.AddTeam))]
@@ -106,13 +111,13 @@ async def add_team(
     return json(made, 201, {"Location": f"/v1/teams/{made.name}"})
 
 
-@router.get("/teams/{team}", **described("Show a team", views.TeamView, errors=(404,)))
+@router.get("/teams/{team}", **described("Show a team", people_views.TeamView, errors=(404,)))
 @does(Right.TEAM_LOOK)
 async def show_team(request: Request, caller: Caller, team: str) -> Response:
     return json(await run_in_threadpool(services(request).show_team, caller, team))
 
 
-@router.patch("/teams/{team}", **described("Change a team", views.TeamView, body=ask.SetTeam, errors=(404, 422)))
+@router.patch("/teams/{team}", **described("Change a team", people_views.TeamView, body=ask.SetTeam, errors=(404, 422)))
 @does(Right.ACCOUNT_CHANGE)
 async def set_team(
     request: Request, caller: Caller, team: str, wanted: Annotated[ask.SetTeam, Depends(body(ask.SetTeam))]
@@ -128,7 +133,7 @@ async def remove_team(request: Request, caller: Caller, team: str) -> Response:
 
 
 # --- sharing --------------------------------------------------------------------------------------
-@router.get("/sites/{site}/sharing", **described("Show whose a site is", views.SharingView, errors=(404,)))
+@router.get("/sites/{site}/sharing", **described("Show whose a site is", people_views.SharingView, errors=(404,)))
 @does(Right.SITE_SHARE)
 async def sharing(request: Request, caller: Caller, site: str) -> Response:
     return json(await run_in_threadpool(services(request).sharing, caller, site))
@@ -136,7 +141,9 @@ async def sharing(request: Request, caller: Caller, site: str) -> Response:
 
 @router.put(
     "/sites/{site}/sharing",
-    **described("Share a site with a person or a team", views.SharingView, body=ask.ShareSite, errors=(404, 409, 422)),
+    **described(
+        "Share a site with a person or a team", people_views.SharingView, body=ask.ShareSite, errors=(404, 409, 422)
+    ),
 )
 @does(Right.SITE_SHARE)
 async def share_site(
@@ -148,7 +155,9 @@ async def share_site(
 
 @router.put(
     "/sites/{site}/owner",
-    **described("Give a site to a person or a team", views.SharingView, body=ask.GiveSite, errors=(404, 409, 422, 507)),
+    **described(
+        "Give a site to a person or a team", people_views.SharingView, body=ask.GiveSite, errors=(404, 409, 422, 507)
+    ),
 )
 @does(Right.SITE_GIVE)
 async def give_site(
@@ -159,13 +168,15 @@ async def give_site(
 
 
 # --- quotas ---------------------------------------------------------------------------------------
-@router.get("/quotas", **described("List the quotas that were set, and those of everybody", list[views.QuotaView]))
+@router.get(
+    "/quotas", **described("List the quotas that were set, and those of everybody", list[people_views.QuotaView])
+)
 @does(Right.ACCOUNT_CHANGE)
 async def list_quotas(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_quotas, caller))
 
 
-@router.get("/quota", **described("Show a quota and what is used of it", views.QuotaView, errors=(404, 409)))
+@router.get("/quota", **described("Show a quota and what is used of it", people_views.QuotaView, errors=(404, 409)))
 @does(Right.QUOTA_LOOK)
 async def quota(
     request: Request,
@@ -177,7 +188,7 @@ async def quota(
     return json(await run_in_threadpool(services(request).quota, caller, whom))
 
 
-@router.put("/quotas/{whom}", **described("Set a quota", views.QuotaView, body=ask.SetQuota, errors=(404, 422)))
+@router.put("/quotas/{whom}", **described("Set a quota", people_views.QuotaView, body=ask.SetQuota, errors=(404, 422)))
 @does(Right.ACCOUNT_CHANGE)
 async def set_quota(
     request: Request, caller: Caller, whom: str, wanted: Annotated[ask.SetQuota, Depends(body(ask.SetQuota))]

@@ -16,6 +16,7 @@ from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
 from alveole.api.schema import described
+from alveole.people import views as people_views
 from alveole.people.passwords import csrf_of
 from alveole.people.rights import Right
 from alveole.services.doors import Entered, Place
@@ -42,7 +43,7 @@ def entered(request: Request, found: Entered) -> Response:
 @router.post(
     "/session",
     tags=["entrance"],
-    **described("Sign in", views.SignedIn, body=ask.SignIn, errors=(422, 429), headers=COOKIE_SET),
+    **described("Sign in", people_views.SignedIn, body=ask.SignIn, errors=(422, 429), headers=COOKIE_SET),
 )
 @does(Right.OPEN)
 async def sign_in(request: Request, wanted: Annotated[ask.SignIn, Depends(body(ask.SignIn))]) -> Response:
@@ -50,7 +51,7 @@ async def sign_in(request: Request, wanted: Annotated[ask.SignIn, Depends(body(a
     return entered(request, await streams.in_waiting(services(request).sign_in, wanted, place_of(request)))
 
 
-@router.get("/session", tags=["entrance"], **described("Who asks", views.WhoView))
+@router.get("/session", tags=["entrance"], **described("Who asks", people_views.WhoView))
 @does(Right.SELF_ENTER)
 async def who(request: Request, caller: Caller) -> Response:
     secret = session_of(request.headers)
@@ -70,7 +71,7 @@ async def sign_out(request: Request, caller: Caller) -> Response:
     tags=["entrance"],
     **described(
         "Choose a password with a token, and be signed in",
-        views.SignedIn,
+        people_views.SignedIn,
         body=ask.UseInvitation,
         errors=(422, 429),
         headers=COOKIE_SET,
@@ -87,7 +88,7 @@ async def use_invitation(
 @router.post(
     "/first-token",
     tags=["entrance"],
-    **described("Make the token of the first sign-in", views.InvitationView, status=201),
+    **described("Make the token of the first sign-in", people_views.InvitationView, status=201),
 )
 @does(Right.FIRST_TOKEN)
 async def first_token(request: Request, caller: Caller) -> Response:
@@ -96,7 +97,9 @@ async def first_token(request: Request, caller: Caller) -> Response:
 
 
 # --- sessions -------------------------------------------------------------------------------------
-@router.get("/sessions", tags=["entrance"], **described("List sessions", list[views.SessionView], errors=(404, 409)))
+@router.get(
+    "/sessions", tags=["entrance"], **described("List sessions", list[people_views.SessionView], errors=(404, 409))
+)
 @does(Right.ACCOUNT_LOOK)
 async def list_sessions(request: Request, caller: Caller, account: Whose = None) -> Response:
     return json(await run_in_threadpool(services(request).list_sessions, caller, account))

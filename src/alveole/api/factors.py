@@ -9,13 +9,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from alveole import requests as ask
-from alveole import views
 from alveole.api.admit import cookie
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.entrance import Whose, entered
 from alveole.api.gate import does
 from alveole.api.schema import described
+from alveole.people import views as people_views
 from alveole.people.passkeys import Place
 from alveole.people.rights import Right
 from alveole.services.doors import Entered
@@ -30,7 +30,7 @@ def _site(request: Request) -> Place:
     return Place(request.headers.get("origin", ""))
 
 
-def _added(request: Request, made: tuple[views.FactorAdded, Entered | None]) -> Response:
+def _added(request: Request, made: tuple[people_views.FactorAdded, Entered | None]) -> Response:
     document, session = made
     seconds = request.app.state.settings.accounts.session_seconds
     return json(document, 201, {"Set-Cookie": cookie(session.secret, seconds)} if session else None)
@@ -40,7 +40,11 @@ def _added(request: Request, made: tuple[views.FactorAdded, Entered | None]) -> 
 @router.post(
     "/session/code",
     **described(
-        "Give a code as the second factor", views.SignedIn, body=ask.GiveCode, errors=(409, 422, 429), headers=_SETS
+        "Give a code as the second factor",
+        people_views.SignedIn,
+        body=ask.GiveCode,
+        errors=(409, 422, 429),
+        headers=_SETS,
     ),
 )
 @does(Right.SELF_ENTER)
@@ -64,7 +68,7 @@ async def passkey_options(request: Request, caller: Caller) -> Response:
     "/session/passkey",
     **described(
         "Give a passkey as the second factor",
-        views.SignedIn,
+        people_views.SignedIn,
         body=ask.GivePasskey,
         errors=(409, 422, 429),
         headers=_SETS,
@@ -79,7 +83,7 @@ async def give_passkey(
 
 
 # --- setting up -----------------------------------------------------------------------------------
-@router.get("/factors", **described("List second factors", list[views.FactorView], errors=(404, 409)))
+@router.get("/factors", **described("List second factors", list[people_views.FactorView], errors=(404, 409)))
 @does(Right.ACCOUNT_LOOK)
 async def list_factors(request: Request, caller: Caller, account: Whose = None) -> Response:
     return json(await run_in_threadpool(services(request).list_factors, caller, account))
@@ -95,7 +99,7 @@ async def remove_factor(request: Request, caller: Caller, factor: str, account: 
 
 
 @router.post(
-    "/factors/totp", **described("Make a secret for an authenticator", views.TotpView, status=201, errors=(409,))
+    "/factors/totp", **described("Make a secret for an authenticator", people_views.TotpView, status=201, errors=(409,))
 )
 @does(Right.SELF_ENTER)
 async def new_totp(request: Request, caller: Caller) -> Response:
@@ -107,7 +111,7 @@ async def new_totp(request: Request, caller: Caller) -> Response:
     "/factors/totp/confirm",
     **described(
         "Confirm an authenticator with a code",
-        views.FactorAdded,
+        people_views.FactorAdded,
         status=201,
         body=ask.ConfirmTotp,
         errors=(409, 422, 429),
@@ -134,7 +138,9 @@ async def new_passkey(request: Request, caller: Caller) -> Response:
 
 @router.post(
     "/factors/passkey",
-    **described("Add a passkey", views.FactorAdded, status=201, body=ask.AddPasskey, errors=(409, 422), headers=_SETS),
+    **described(
+        "Add a passkey", people_views.FactorAdded, status=201, body=ask.AddPasskey, errors=(409, 422), headers=_SETS
+    ),
 )
 @does(Right.SELF_ENTER)
 async def add_passkey(

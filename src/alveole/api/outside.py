@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from alveole import requests as ask
-from alveole import views
 from alveole.api import streams
 from alveole.api.admit import cookie, cookie_of
 from alveole.api.answers import json, services
@@ -16,6 +15,7 @@ from alveole.api.bodies import Caller, body, document
 from alveole.api.entrance import COOKIE_SET, place_of
 from alveole.api.gate import does
 from alveole.api.schema import described
+from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
 from alveole.people.rights import Right
@@ -50,7 +50,7 @@ async def drop_ldap(request: Request, caller: Caller) -> Response:
 
 @router.post(
     "/ldap/try",
-    **described("Try to sign somebody in at every server", views.TrialView, body=ask.TryLdap, errors=(409, 422)),
+    **described("Try to sign somebody in at every server", people_views.TrialView, body=ask.TryLdap, errors=(409, 422)),
 )
 @does(Right.SETTINGS_CHANGE)
 async def try_ldap(

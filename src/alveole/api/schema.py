@@ -16,6 +16,7 @@ from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
 from alveole.logs import Line
 from alveole.model.change import Change, Event
+from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
 from alveole.services.factors import SecondFactorPolicy
@@ -72,18 +73,18 @@ TYPES: tuple[Any, ...] = (
     views.RollbackView,
     views.BackupView,
     views.TokenView,
-    views.PersonView,
-    views.TeamView,
-    views.SharingView,
-    views.SessionView,
-    views.SignedIn,
-    views.WhoView,
-    views.InvitationView,
-    views.QuotaView,
-    views.TrialView,
-    views.FactorView,
-    views.TotpView,
-    views.FactorAdded,
+    people_views.PersonView,
+    people_views.TeamView,
+    people_views.SharingView,
+    people_views.SessionView,
+    people_views.SignedIn,
+    people_views.WhoView,
+    people_views.InvitationView,
+    people_views.QuotaView,
+    people_views.TrialView,
+    people_views.FactorView,
+    people_views.TotpView,
+    people_views.FactorAdded,
     SecondFactorPolicy,
     OidcSettings,
     LdapSettings,

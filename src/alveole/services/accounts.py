@@ -9,10 +9,10 @@ import msgspec
 from msgspec import UNSET
 
 from alveole import requests as ask
-from alveole import views
 from alveole.errors import InvalidInput, NotFound, Problem, Refused
 from alveole.model.site import Site
 from alveole.people import passwords
+from alveole.people import views as people_views
 from alveole.people.directory import EACH_PERSON, EACH_TEAM
 from alveole.people.model import Actor, Held, Near, Person, Quota, Role, Source, Team
 from alveole.people.names import check_person_name, check_text
@@ -28,16 +28,16 @@ _LEVELS = {near: level for level, near in _NEAR.items()}
 
 class AccountVerbs(FactorVerbs):
     # --- accounts -----------------------------------------------------------------------------
-    def list_accounts(self, caller: Actor) -> tuple[views.PersonView, ...]:
+    def list_accounts(self, caller: Actor) -> tuple[people_views.PersonView, ...]:
         self._allow(caller, Right.ACCOUNT_CHANGE)
         return tuple(self._person_view(each) for each in sorted(self.people.persons.values(), key=lambda one: one.name))
 
-    def show_account(self, caller: Actor, account: str | None = None) -> views.PersonView:
+    def show_account(self, caller: Actor, account: str | None = None) -> people_views.PersonView:
         """One's own, or that of another for who may change it."""
         return self._person_view(self._account(caller, account, Right.ACCOUNT_LOOK))
 
-    def _person_view(self, person: Person, token: str | None = None) -> views.PersonView:
-        return views.PersonView(
+    def _person_view(self, person: Person, token: str | None = None) -> people_views.PersonView:
+        return people_views.PersonView(
             id=person.id,
             name=person.name,
             role=str(person.role),
@@ -53,19 +53,19 @@ class AccountVerbs(FactorVerbs):
             token=token,
         )
 
-    def signed_in(self, found: Entered) -> views.SignedIn:
+    def signed_in(self, found: Entered) -> people_views.SignedIn:
         """The document for who has just come in."""
-        session = views.SessionView(
+        session = people_views.SessionView(
             **{**msgspec.structs.asdict(found.session), "person": found.person.name}, current=True
         )
-        return views.SignedIn(
+        return people_views.SignedIn(
             person=self._person_view(found.person), session=session, csrf=found.csrf, needs=found.needs
         )
 
-    def who(self, caller: Actor, csrf: str = "") -> views.WhoView:
+    def who(self, caller: Actor, csrf: str = "") -> people_views.WhoView:
         self._allow(caller, Right.SELF_ENTER if caller.entering else Right.SELF_LOOK)
         person = self.people.persons.get(caller.person)
-        return views.WhoView(
+        return people_views.WhoView(
             name=caller.name,
             role=str(caller.role),
             via=caller.via,
@@ -77,7 +77,7 @@ class AccountVerbs(FactorVerbs):
     def _count_of(self, owner: str) -> int:
         return sum(1 for stored in self.store.sites.values() if stored.site.owner == owner)
 
-    def add_account(self, caller: Actor, request: ask.AddAccount) -> views.PersonView:
+    def add_account(self, caller: Actor, request: ask.AddAccount) -> people_views.PersonView:
         self._allow(caller, Right.ACCOUNT_CHANGE)
         name = request.name.strip().lower()
         problems = [*check_person_name(name), *check_text(request.title, "title", 200)]
@@ -101,7 +101,7 @@ class AccountVerbs(FactorVerbs):
         self._note(caller, "add-account", f"{name} ({request.role})")
         return self._person_view(person, None if hash is not None else self._invite(person).token)
 
-    def set_account(self, caller: Actor, account: str, request: ask.SetAccount) -> views.PersonView:
+    def set_account(self, caller: Actor, account: str, request: ask.SetAccount) -> people_views.PersonView:
         """Role, title, mail, and whether they may come in; a session sees it at its next request."""
         self._allow(caller, Right.ACCOUNT_CHANGE)
         if request == ask.SetAccount():
@@ -152,7 +152,7 @@ class AccountVerbs(FactorVerbs):
             self._shut_out(transaction, person.id, but=caller.via.removeprefix("session:"))
         self._note(caller, "set-password", person.name)
 
-    def invite(self, caller: Actor, account: str) -> views.InvitationView:
+    def invite(self, caller: Actor, account: str) -> people_views.InvitationView:
         """A token with which a person chooses a password, for who forgot theirs."""
         self._allow(caller, Right.ACCOUNT_CHANGE)
         person = self._person(account)
@@ -172,13 +172,13 @@ class AccountVerbs(FactorVerbs):
         self._note(caller, "remove-account", person.name)
 
     # --- teams --------------------------------------------------------------------------------
-    def list_teams(self, caller: Actor) -> tuple[views.TeamView, ...]:
+    def list_teams(self, caller: Actor) -> tuple[people_views.TeamView, ...]:
         """Those the caller belongs to; all, for who may change them."""
         self._allow(caller, Right.SELF_LOOK)
         teams = sorted(self.people.teams.values(), key=lambda team: team.name)
         return tuple(self._team_view(each) for each in teams if may(caller, Right.TEAM_LOOK, Held(each.id)))
 
-    def show_team(self, caller: Actor, team: str) -> views.TeamView:
+    def show_team(self, caller: Actor, team: str) -> people_views.TeamView:
         found = self.people.team(team)
         if found is None or not may(caller, Right.TEAM_LOOK, Held(found.id)):
             self._allow(caller, Right.SELF_LOOK)
@@ -191,8 +191,8 @@ class AccountVerbs(FactorVerbs):
             raise NotFound(f"there is no team {team!r}", field="team", hint="see: alveole team list")
         return found
 
-    def _team_view(self, team: Team) -> views.TeamView:
-        return views.TeamView(
+    def _team_view(self, team: Team) -> people_views.TeamView:
+        return people_views.TeamView(
             id=team.id,
             name=team.name,
             title=team.title,
@@ -201,7 +201,7 @@ class AccountVerbs(FactorVerbs):
             created_at=team.created_at,
         )
 
-    def add_team(self, caller: Actor, request: ask.AddTeam) -> views.TeamView:
+    def add_team(self, caller: Actor, request: ask.AddTeam) -> people_views.TeamView:
         self._allow(caller, Right.ACCOUNT_CHANGE)
         name = request.name.strip().lower()
         problems = [*check_person_name(name), *check_text(request.title, "title", 200)]
@@ -216,7 +216,7 @@ class AccountVerbs(FactorVerbs):
         self._note(caller, "add-team", name)
         return self._team_view(self._team(team.id))
 
-    def set_team(self, caller: Actor, team: str, request: ask.SetTeam) -> views.TeamView:
+    def set_team(self, caller: Actor, team: str, request: ask.SetTeam) -> people_views.TeamView:
         self._allow(caller, Right.ACCOUNT_CHANGE)
         found = self._team(team)
         problems: list[Problem] = []
@@ -258,23 +258,26 @@ class AccountVerbs(FactorVerbs):
         self._note(caller, "remove-team", found.name)
 
     # --- sharing ------------------------------------------------------------------------------
-    def sharing(self, caller: Actor, site: str) -> views.SharingView:
+    def sharing(self, caller: Actor, site: str) -> people_views.SharingView:
         return self._sharing_view(self._stored(caller, Right.SITE_SHARE, site).site)
 
-    def _sharing_view(self, site: Site) -> views.SharingView:
+    def _sharing_view(self, site: Site) -> people_views.SharingView:
         shares = self.people.shares.get(site.id, {})
-        return views.SharingView(
+        return people_views.SharingView(
             site=site.name,
             owner=self.people.shown(site.owner),
             shares=tuple(
                 sorted(
-                    (views.ShareView(whom=self.people.shown(id), level=_LEVELS[near]) for id, near in shares.items()),
+                    (
+                        people_views.ShareView(whom=self.people.shown(id), level=_LEVELS[near])
+                        for id, near in shares.items()
+                    ),
                     key=lambda share: share.whom,
                 )
             ),
         )
 
-    def share_site(self, caller: Actor, site: str, request: ask.ShareSite) -> views.SharingView:
+    def share_site(self, caller: Actor, site: str, request: ask.ShareSite) -> people_views.SharingView:
         """At once, also for who is signed in. Never more than the role of who it is shared with."""
         found = self._stored(caller, Right.SITE_SHARE, site).site
         whom = self.people.whom(request.whom)
@@ -289,7 +292,7 @@ class AccountVerbs(FactorVerbs):
         self._note(caller, "share", f"{self.people.shown(whom.id)}: {request.level}", found)
         return self._sharing_view(found)
 
-    def give_site(self, caller: Actor, site: str, request: ask.GiveSite) -> views.SharingView:
+    def give_site(self, caller: Actor, site: str, request: ask.GiveSite) -> people_views.SharingView:
         """Let it belong to another person or team; the one it is given to counts it in their quota from then on."""
         self._stored(caller, Right.SITE_GIVE, site)
         owner = self._owner_for(caller, request.owner)
@@ -304,20 +307,20 @@ class AccountVerbs(FactorVerbs):
         return self._sharing_view(new)
 
     # --- quotas -------------------------------------------------------------------------------
-    def quota(self, caller: Actor, whom: str | None = None) -> views.QuotaView:
+    def quota(self, caller: Actor, whom: str | None = None) -> people_views.QuotaView:
         """One's own; ``whom`` is a person, ``team:NAME``, ``each-person`` or ``each-team``."""
         if whom is None:
             return self._quota_view(self._account(caller, None, Right.ACCOUNT_LOOK).id)
         id = self._whose_quota(caller, whom)
         return self._quota_view(id)
 
-    def list_quotas(self, caller: Actor) -> tuple[views.QuotaView, ...]:
+    def list_quotas(self, caller: Actor) -> tuple[people_views.QuotaView, ...]:
         """Those that were set, and the two of everybody."""
         self._allow(caller, Right.ACCOUNT_CHANGE)
         own = sorted(self.people.quotas.keys() - {EACH_PERSON, EACH_TEAM}, key=self.people.shown)
         return tuple(self._quota_view(each) for each in (EACH_PERSON, EACH_TEAM, *own))
 
-    def set_quota(self, caller: Actor, whom: str, request: ask.SetQuota) -> views.QuotaView:
+    def set_quota(self, caller: Actor, whom: str, request: ask.SetQuota) -> people_views.QuotaView:
         """What is over it stays; nothing is added until it fits again."""
         self._allow(caller, Right.ACCOUNT_CHANGE)
         id = self._whose_quota(caller, whom)
@@ -355,10 +358,10 @@ class AccountVerbs(FactorVerbs):
             raise NotFound(f"there is no person or team {whom!r}", field="whom", hint="team:NAME for a team")
         return found.id
 
-    def _quota_view(self, id: str) -> views.QuotaView:
+    def _quota_view(self, id: str) -> people_views.QuotaView:
         quota = self.people.quotas.get(id, Quota()) if id in (EACH_PERSON, EACH_TEAM) else self.people.quota(id)
         used = self._used(id)
-        return views.QuotaView(
+        return people_views.QuotaView(
             whom=self.people.shown(id),
             **msgspec.structs.asdict(quota),
             used_sites=used.sites or 0,

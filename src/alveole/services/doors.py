@@ -14,6 +14,7 @@ from alveole import tables, views
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.model.names import check_site_name
 from alveole.people import passwords
+from alveole.people import views as people_views
 from alveole.people.attempts import network_of
 from alveole.people.model import Actor, Held, Person, Role, Session, Source
 from alveole.people.names import check_person_name
@@ -197,7 +198,7 @@ class DoorVerbs(Core):
         self._allow(caller, Right.SELF_ENTER)
         self._end_sessions(tables.sessions.c.id == caller.via.removeprefix("session:"))
 
-    def list_sessions(self, caller: Actor, account: str | None = None) -> tuple[views.SessionView, ...]:
+    def list_sessions(self, caller: Actor, account: str | None = None) -> tuple[people_views.SessionView, ...]:
         """One's own, or (administrators) those of ``account``; newest first."""
         person = self._account(caller, account, Right.ACCOUNT_LOOK)
         table = tables.sessions
@@ -205,9 +206,9 @@ class DoorVerbs(Core):
         now = time.time()
         with self.store.read() as connection:
             rows = connection.execute(query.where(table.c.expires_at > now)).all()
-        fields = [field.name for field in msgspec.structs.fields(views.SessionView)]
+        fields = [field.name for field in msgspec.structs.fields(people_views.SessionView)]
         return tuple(
-            views.SessionView(
+            people_views.SessionView(
                 **{name: getattr(row, name) for name in fields if name not in ("person", "current")},
                 person=person.name,
                 current=caller.via == f"session:{row.id}",
@@ -247,14 +248,14 @@ class DoorVerbs(Core):
         return found
 
     # --- invitations --------------------------------------------------------------------------
-    def first_token(self, caller: Actor) -> views.InvitationView:
+    def first_token(self, caller: Actor) -> people_views.InvitationView:
         """A token that makes one administrator. Only for root on the machine (threat 32); an earlier one ends."""
         self._allow(caller, Right.FIRST_TOKEN)
         made = self._invite(None)
         self._note(caller, "first-token", "")
         return made
 
-    def _invite(self, person: Person | None) -> views.InvitationView:
+    def _invite(self, person: Person | None) -> people_views.InvitationView:
         secret = passwords.secret(INVITATION)
         now = time.time()
         expires = now + self.settings.accounts.invitation_seconds
@@ -265,7 +266,7 @@ class DoorVerbs(Core):
             transaction.connection.execute(sa.delete(table).where(old))
             row = {"hash": passwords.digest(secret), "person_id": whose, "created_at": now, "expires_at": expires}
             transaction.connection.execute(sa.insert(table).values(**row))
-        return views.InvitationView(token=secret, expires_at=expires, person=person.name if person else "")
+        return people_views.InvitationView(token=secret, expires_at=expires, person=person.name if person else "")
 
     def use_invitation(self, request: ask.UseInvitation, place: Place) -> Entered:
         """Choose a password, and be signed in. ``Denied`` (403) for a token that is not known, used or too old."""

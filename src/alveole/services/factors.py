@@ -12,9 +12,10 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import requests as ask
-from alveole import tables, views
+from alveole import tables
 from alveole.errors import Denied, InvalidInput, NotFound, Refused
 from alveole.people import passkeys, passwords
+from alveole.people import views as people_views
 from alveole.people.model import Actor, Held, Person, Role, Session
 from alveole.people.names import check_text
 from alveole.people.rights import Right
@@ -76,7 +77,7 @@ class FactorVerbs(OutsideVerbs):
         return policy
 
     # --- looking and removing -----------------------------------------------------------------
-    def list_factors(self, caller: Actor, account: str | None = None) -> tuple[views.FactorView, ...]:
+    def list_factors(self, caller: Actor, account: str | None = None) -> tuple[people_views.FactorView, ...]:
         person = self._account(caller, account, Right.ACCOUNT_LOOK)
         return tuple(_view(row) for row in self._factors(person.id))
 
@@ -113,7 +114,7 @@ class FactorVerbs(OutsideVerbs):
             raise Refused(f"there are {_MOST} second factors already", field="factor", hint="remove one first")
         return person
 
-    def new_totp(self, caller: Actor) -> views.TotpView:
+    def new_totp(self, caller: Actor) -> people_views.TotpView:
         """A fresh secret for an authenticator; it counts once :meth:`confirm_totp` saw a code of it."""
         import pyotp
 
@@ -125,9 +126,9 @@ class FactorVerbs(OutsideVerbs):
             transaction.connection.execute(sa.delete(table).where(old))
             self._insert(transaction, person, _FRESH_TOTP, "", secret)
         uri = pyotp.TOTP(secret).provisioning_uri(name=person.name, issuer_name=f"Alvéole {self.settings.domain}")
-        return views.TotpView(secret=secret, uri=uri)
+        return people_views.TotpView(secret=secret, uri=uri)
 
-    def confirm_totp(self, caller: Actor, request: ask.ConfirmTotp) -> tuple[views.FactorAdded, Entered | None]:
+    def confirm_totp(self, caller: Actor, request: ask.ConfirmTotp) -> tuple[people_views.FactorAdded, Entered | None]:
         person = self._enroller(caller)
         _check_name(request.name)
         table = tables.factors
@@ -159,7 +160,7 @@ class FactorVerbs(OutsideVerbs):
 
     def add_passkey(
         self, caller: Actor, request: ask.AddPasskey, site: passkeys.Place
-    ) -> tuple[views.FactorAdded, Entered | None]:
+    ) -> tuple[people_views.FactorAdded, Entered | None]:
         person = self._enroller(caller)
         _check_name(request.name)
         made = passkeys.created(site, self._take_challenge(f"create {caller.via}"), request.credential)
@@ -193,13 +194,15 @@ class FactorVerbs(OutsideVerbs):
                 self._insert(transaction, person, RECOVERY, "", passwords.digest(code))
         return codes
 
-    def _added(self, caller: Actor, person: Person, id: str) -> tuple[views.FactorAdded, Entered | None]:
+    def _added(self, caller: Actor, person: Person, id: str) -> tuple[people_views.FactorAdded, Entered | None]:
         rows = self._factors(person.id)
         codes = () if any(row.kind == RECOVERY for row in rows) else self._make_codes(person)
         row = next(row for row in rows if row.id == id)
         self._note(caller, "add-factor", f"{row.kind} of {person.name}")
         entered = self._promote(caller, person) if caller.entering else None
-        return views.FactorAdded(factor=_view(row), recovery_codes=codes, csrf=entered.csrf if entered else ""), entered
+        return people_views.FactorAdded(
+            factor=_view(row), recovery_codes=codes, csrf=entered.csrf if entered else ""
+        ), entered
 
     @staticmethod
     def _insert(
@@ -339,5 +342,7 @@ def _check_name(name: str) -> None:
         raise InvalidInput(problems=problems)
 
 
-def _view(row: Any) -> views.FactorView:
-    return views.FactorView(id=row.id, kind=row.kind, name=row.name, created_at=row.created_at, used_at=row.used_at)
+def _view(row: Any) -> people_views.FactorView:
+    return people_views.FactorView(
+        id=row.id, kind=row.kind, name=row.name, created_at=row.created_at, used_at=row.used_at
+    )

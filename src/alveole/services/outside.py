@@ -11,10 +11,11 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import requests as ask
-from alveole import tables, views
+from alveole import tables
 from alveole.errors import Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.masking import HIDDEN
 from alveole.people import ldap, passwords
+from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.mapping import Found, Mapping
 from alveole.people.model import Actor, Person, Source, Team
@@ -142,7 +143,7 @@ class OutsideVerbs(DoorVerbs):
         self._put_setting("ldap", None)
         self._note(caller, "drop-ldap", "")
 
-    def try_ldap(self, caller: Actor, request: ask.TryLdap) -> views.TrialView:
+    def try_ldap(self, caller: Actor, request: ask.TryLdap) -> people_views.TrialView:
         """Sign somebody in at every server, with the settings given or those that are stored; nothing is kept."""
         self._allow(caller, Right.SETTINGS_CHANGE)
         settings = self._ldap_of(request.settings) if request.settings is not None else None
@@ -155,9 +156,9 @@ class OutsideVerbs(DoorVerbs):
         return self._trial(links, found, settings.mapping)
 
     @staticmethod
-    def _trial(links: tuple[Any, ...], found: Found | None, mapping: Mapping) -> views.TrialView:
+    def _trial(links: tuple[Any, ...], found: Found | None, mapping: Mapping) -> people_views.TrialView:
         role = mapping.role(found.groups) if found else None
-        return views.TrialView(
+        return people_views.TrialView(
             ok=bool(links) and all(link.ok for link in links) and role is not None,
             links=links,
             name=found.name if found else "",
