@@ -123,6 +123,28 @@ def test_the_directory_says_what_to_be_at_each_sign_in(door: Door, school: Schoo
         assert browser.ask("GET", "/v1/session").status_code == 401, "out of every group: signed out everywhere"
 
 
+def test_who_left_the_directory_is_out_with_tokens_too(door: Door, school: School) -> None:
+    settings = school.settings()
+    set_up(door, settings)
+    with Browser(door) as browser:
+        browser.sign_in("teacher2", "pw-teacher2")
+        secret = browser.ask("POST", "/v1/tokens", json={"name": "t"}).json()["secret"]
+        with door.tcp(secret) as client:
+            assert client.get("/v1/status").status_code == 200
+            settings["mapping"]["roles"]["teachers"] = "owner"
+            set_up(door, settings)
+            assert client.get("/v1/status").status_code == 403, "what the directory says now"
+            set_up(door, {**settings, "servers": [f"ldap://localhost:{free_port()}"]})
+            assert client.get("/v1/sites").status_code == 200, "while it is down, what was so stays so"
+            set_up(door, {**settings, "filter": "(&(uid={name})(uid=pupil*))"})
+            assert client.get("/v1/sites").status_code == 401, "there is nobody of this name any more"
+            assert browser.ask("GET", "/v1/session").status_code == 401
+            set_up(door, settings)
+            assert client.get("/v1/sites").status_code == 200
+            door.http.delete("/v1/ldap")
+            assert client.get("/v1/sites").status_code == 401
+
+
 def test_local_accounts_go_on_when_the_directory_is_down(door: Door, school: School) -> None:
     """Threat 26: only break-glass comes in then, and nobody waits longer than five seconds."""
     add(door, "ada", Role.ADMIN)

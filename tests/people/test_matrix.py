@@ -333,3 +333,19 @@ def test_what_is_shared_never_reaches_beyond_the_role(world: World) -> None:
         for site in ("work", "own-rita")
     )
     assert Near.NEVER > Near.OWN
+
+
+def test_owners_do_not_take_the_domains_of_others(world: World) -> None:
+    """Threat 27: neither while creating nor afterwards; operators say whose a domain is."""
+    for person, status in (("ana", 422), ("olga", 409)):
+        browser = world.browsers[person]
+        for more in ({"domains": ["bank.example"]}, {"path": "/bank"}):
+            wanted = {**BODIES["POST /v1/sites"], **more}
+            assert browser.ask("POST", "/v1/sites", json=wanted).status_code == status, more
+            assert browser.ask("POST", "/v1/sites?dry_run=true", json=wanted).status_code == (
+                422 if status == 422 else 200
+            )
+        for more in ({"add_domains": ["bank.example"]}, {"domains": ["bank.example"]}, {"path": "/bank"}):
+            assert browser.ask("PATCH", f"/v1/sites/own-{person}", json=more).status_code == status, more
+    answer = world.browsers["ana"].ask("PATCH", "/v1/sites/own-ana", json={"add_domains": ["bank.example"]})
+    assert "ask an operator" in answer.text

@@ -59,6 +59,7 @@ def test_operators() -> None:
     """All sites and bases; no accounts, no settings."""
     assert allowed(Role.OPERATOR, None) == SELF | {
         Right.UPLOAD,
+        Right.DOMAIN_CLAIM,
         Right.PLATFORM_LOOK,
         Right.IMAGE_IMPORT,
         Right.BASE_CHANGE,

@@ -97,6 +97,15 @@ def sign_in(settings: LdapSettings, name: str, password: str) -> Found | None:
     """
     if not password or "\0" in password or not name:
         return None
+    return _ask_all(settings, name, password)
+
+
+def look_up(settings: LdapSettings, name: str) -> Found | None:
+    """Who is called so, searched as ``bind_dn``; ``None``: nobody is. Raises ``Temporary``."""
+    return _ask_all(settings, name, None)
+
+
+def _ask_all(settings: LdapSettings, name: str, password: str | None) -> Found | None:
     until = time.monotonic() + SECONDS
     problems: list[Problem] = []
     for server in settings.servers:

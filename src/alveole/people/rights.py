@@ -23,6 +23,8 @@ class Right(StrEnum):
     """Lists hold what the caller may look at, and nothing else."""
     CATALOGUE_LOOK = "catalogue.look"
     """Modules, plans, bases, the internal authority."""
+    DOMAIN_CLAIM = "domain.claim"
+    """Give a site a domain or a path that its own name does not bring: only who can know whose it is (threat 27)."""
     UPLOAD = "upload.send"
     PLATFORM_LOOK = "platform.look"
     IMAGE_IMPORT = "image.import"
@@ -76,6 +78,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SELF_LOOK: (ANY, ANY, ANY, ANY),
     R.SITE_LIST: (ANY, ANY, ANY, ANY),
     R.CATALOGUE_LOOK: (ANY, ANY, ANY, ANY),
+    R.DOMAIN_CLAIM: (ANY, ANY, NO, NO),
     R.UPLOAD: (ANY, ANY, ANY, NO),
     R.PLATFORM_LOOK: (ANY, ANY, NO, ANY),
     R.IMAGE_IMPORT: (ANY, ANY, NO, NO),

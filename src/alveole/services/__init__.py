@@ -66,6 +66,7 @@ class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs, AccountV
         self._challenges = {}
         self._provider = None
         self._begun = {}
+        self._confirmed = {}
         self._begun_lock = threading.Lock()
         self._challenges_lock = threading.Lock()
         self.journal = Journal(store)

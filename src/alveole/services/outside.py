@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import threading
 import time
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from alveole import requests as ask
 from alveole import tables
-from alveole.errors import Denied, InvalidInput, NotFound, Problem, Refused
+from alveole.errors import Denied, InvalidInput, NotFound, Problem, Refused, Temporary
 from alveole.masking import HIDDEN
 from alveole.people import ldap, passwords
 from alveole.people import views as people_views
@@ -30,12 +31,15 @@ Stored = TypeVar("Stored", bound=msgspec.Struct)
 #: How long somebody may take at the provider, and how many may be there at once.
 _BEGUN_SECONDS = 600.0
 _BEGUN_MOST = 1000
+#: How long somebody's place in the directory is taken for granted.
+_CONFIRMED_SECONDS = 3600.0
 
 
 class OutsideVerbs(DoorVerbs):
     _provider: Provider | None
     _begun: dict[str, Begun]
     _begun_lock: threading.Lock
+    _confirmed: dict[str, tuple[float, bool]]
 
     # --- LDAP ---------------------------------------------------------------------------------
     def _proven(self, name: str, person: Person | None, password: str) -> tuple[Person | None, str]:
@@ -48,7 +52,10 @@ class OutsideVerbs(DoorVerbs):
             # As long as one that is right at the directory and wrong here.
             passwords.verified(None, password)
             return None, ""
-        return self._provision(Source.LDAP, found, settings.mapping), "ldap"
+        known = self._provision(Source.LDAP, found, settings.mapping)
+        if known is not None:
+            self._confirmed[known.id] = (time.monotonic(), True)
+        return known, "ldap"
 
     def _provision(self, source: Source, found: Found, mapping: Mapping) -> Person | None:
         """The person of ``found``, made or brought up to date; ``None`` when no group of theirs lets them in,
@@ -80,6 +87,30 @@ class OutsideVerbs(DoorVerbs):
                 self._put_teams(transaction, new.id, source, teams)
             self._note(self.people.actor(new, str(source)), "provision", f"{new.name} ({role}) from {source}")
         return new
+
+    def _still_there(self, person: Person) -> bool:
+        """Somebody who has left the directory is out within the hour, with sessions and tokens.
+
+        Only with an account of ours that searches; and while the directory is down, what was so stays so.
+        """
+        if person.source is not Source.LDAP:
+            return True
+        now = time.monotonic()
+        with self._begun_lock:
+            at, good = self._confirmed.get(person.id, (float("-inf"), True))
+            if now - at < _CONFIRMED_SECONDS:
+                return good
+            # First, so that a directory that is slow holds up one request and not all.
+            self._confirmed[person.id] = (now, good)
+        settings = self._setting("ldap", LdapSettings)
+        if settings is None:
+            good = False
+        elif settings.bind_dn:
+            with contextlib.suppress(Temporary):
+                found = ldap.look_up(settings, person.name)
+                good = found is not None and self._provision(Source.LDAP, found, settings.mapping) is not None
+        self._confirmed[person.id] = (now, good)
+        return good
 
     def _put_teams(self, transaction: Transaction, person: str, source: Source, names: tuple[str, ...]) -> None:
         wanted = set()
@@ -125,6 +156,7 @@ class OutsideVerbs(DoorVerbs):
         """``***`` for the password keeps the one that is there. Local accounts go on beside it."""
         self._allow(caller, Right.SETTINGS_CHANGE)
         self._put_setting("ldap", self._ldap_of(settings))
+        self._confirmed.clear()
         self._note(caller, "set-ldap", "")
         return self.show_ldap(caller)
 
@@ -141,6 +173,7 @@ class OutsideVerbs(DoorVerbs):
         self._allow(caller, Right.SETTINGS_CHANGE)
         self.show_ldap(caller)
         self._put_setting("ldap", None)
+        self._confirmed.clear()
         self._note(caller, "drop-ldap", "")
 
     def try_ldap(self, caller: Actor, request: ask.TryLdap) -> people_views.TrialView:

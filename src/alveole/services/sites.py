@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 from msgspec import UNSET
@@ -22,7 +22,7 @@ from alveole.model.names import ENV_FORBIDDEN
 from alveole.model.resource import Action, Kind
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.people.model import Actor
-from alveole.people.rights import Right
+from alveole.people.rights import Right, may
 from alveole.services.checks import Draft, find_base, newest_base
 from alveole.services.flows import work_for
 from alveole.services.modules import DEFAULT_PLAN, Composed, Compositions
@@ -124,6 +124,7 @@ class SiteVerbs(Compositions):
         draft.name(request.name, self.store.site(request.name) is not None)
         domains = draft.domains(request.domains, request.name)
         path = draft.path(request.path)
+        self._claim(caller, draft, domains, path)
         draft.packages(request.packages, base.kind)
         if request.base not in ("host", "debian") and known is None:
             draft.wrong("base", f"there is no base {request.base!r}", "choose host, debian or an imported image")
@@ -181,6 +182,17 @@ class SiteVerbs(Compositions):
             application=made.application if made is not None else None,
             created_at=time.time(),
         )
+
+    @staticmethod
+    def _claim(caller: Actor, draft: Draft, domains: Collection[str], path: str | None) -> None:
+        """Threat 27: that a domain leads here does not say whose it is. Who runs the machine says so."""
+        if may(caller, Right.DOMAIN_CLAIM):
+            return
+        hint = "ask an operator or an administrator to add it"
+        for domain in sorted(domains):
+            draft.wrong("domains", f"{domain} is not yours to take", hint)
+        if path is not None:
+            draft.wrong("path", f"{path} of the main domain is not yours to take", hint)
 
     def _resolve_base(self, base: str, packages: tuple[str, ...], static: bool, *, keep: bool = True) -> Base:
         known = find_base(base, self.store.bases)
@@ -422,7 +434,7 @@ class SiteVerbs(Compositions):
             nonlocal base
             old = self._free_to_change(caller, Right.SITE_CHANGE, site, version)
             # All checks first, then the agent is asked for the base.
-            self._redraft(old, request, old.base)
+            self._redraft(caller, old, request, old.base)
             self._need_room()
             if request.base is not UNSET or request.packages is not UNSET:
                 kind = request.base if request.base is not UNSET else str(old.base.kind)
@@ -437,12 +449,12 @@ class SiteVerbs(Compositions):
             request.digest(),
             key,
             version,
-            lambda old: self._redraft(old, request, base or old.base),
+            lambda old: self._redraft(caller, old, request, base or old.base),
             blue_green=True,
             before=before,
         )
 
-    def _redraft(self, old: Site, request: ask.SetSite, base: Base) -> Site:
+    def _redraft(self, caller: Actor, old: Site, request: ask.SetSite, base: Base) -> Site:
         draft = Draft(self.settings, self.store.owner_of, old.id)
         plan = old.plan if request.plan is UNSET else request.plan
         limits = draft.plan(plan, self.store.plans)
@@ -455,6 +467,7 @@ class SiteVerbs(Compositions):
         listed = tuple(domain for domain in listed if domain not in request.remove_domains)
         domains = draft.domains((*listed, *request.add_domains), old.name)
         path = draft.path(old.path if request.path is UNSET else request.path)
+        self._claim(caller, draft, set(domains) - set(old.domains), path if path != old.path else None)
         access = draft.access(
             old.access.allow if request.allow is UNSET else request.allow,
             old.access.deny if request.deny is UNSET else request.deny,
