@@ -174,7 +174,7 @@ def _demo(instance: Instance) -> None:
 
 def _token(instance: Instance) -> str:
     """A token for the API; the one that an earlier run printed ends here."""
-    create = ("token", "create", TOKEN, "--role", "admin", "--json")
+    create = ("token", "create", TOKEN, "--role", "administrator", "--json")
     made = instance.alveole(*create, check=False)
     if made.returncode == 3:
         instance.alveole("token", "delete", TOKEN)
@@ -183,6 +183,17 @@ def _token(instance: Instance) -> str:
         return str(json.loads(made.stdout)["secret"])
     except (ValueError, KeyError):
         warn(f"no token was made: {made.stderr.strip()}")
+        return ""
+
+
+def _first_token(instance: Instance) -> str:
+    """The one-time token that makes the first administrator; none once there is an account."""
+    try:
+        if json.loads(instance.alveole("account", "list", "--json", check=False).stdout):
+            return ""
+        made = instance.alveole("account", "first-token", "--json", check=False)
+        return str(json.loads(made.stdout)["token"])
+    except (ValueError, KeyError):
         return ""
 
 
@@ -201,6 +212,9 @@ def _summary(instance: Instance, token: str, demo: bool, seconds: float) -> None
             lines += ["                    Browsers find *.localhost on this machine by themselves. Elsewhere:"]
             lines += [f"                    curl -H 'Host: {name}' http://127.0.0.1:{http}/"]
     lines += [f"  API               {api}/"]
+    first = _first_token(instance)
+    if first:
+        lines += [f"  First sign-in     {first}", "                    (makes one administrator, once, within a day)"]
     if token:
         lines += [f"  Admin token       {token}", "                    (shown once; the next quickstart replaces it)"]
     lines += [

@@ -26,6 +26,7 @@ _TEST_PACKAGES = {
     "php8.2-cli": "reads back PHP and php.ini",
     "qemu-system-x86": "the guest",
     "shellcheck": "shell scripts",
+    "slapd": "a school directory that people sign in with",
     "strace": "which system calls are made",
     "uidmap": "building root file systems",
     "wrk": "requests under load",

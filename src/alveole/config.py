@@ -183,6 +183,17 @@ class Modules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may sign modules that come from elsewhere: an allowed-signers file of ssh-keygen(1)."""
 
 
+class Accounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long somebody stays signed in."""
+
+    idle_seconds: Annotated[int, msgspec.Meta(ge=60)] = 8 * 3600
+    """A session ends after so long without a request."""
+    session_seconds: Annotated[int, msgspec.Meta(ge=300)] = 7 * 86_400
+    """And after so long in any case."""
+    invitation_seconds: Annotated[int, msgspec.Meta(ge=60)] = 86_400
+    """How long the token for a first sign-in or a new password is good."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domain: str = "localhost"
     paths: Paths = Paths()
@@ -190,6 +201,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: Network = Network()
     edge: Edge = Edge()
     api: Api = Api()
+    accounts: Accounts = Accounts()
     cgroup: Cgroup = Cgroup()
     content: Content = Content()
     reconcile: Reconcile = Reconcile()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from alveole.agent.protocol import ArchiveFormat
 from alveole.errors import AlveoleError, Problem
 from alveole.model.change import Change, ChangeState, Event
 from alveole.model.site import Base, Site
+from alveole.people.model import Actor
 from alveole.requests import AddSource
 from alveole.store import Store, Transaction, new_id
 from alveole.tables import changes, events
@@ -111,7 +112,7 @@ class Journal:
     def begin(
         self,
         verb: str,
-        actor: str,
+        actor: Actor | str,
         *,
         site: Site | None = None,
         reason: str = "",
@@ -120,17 +121,21 @@ class Journal:
         transaction: Transaction | None = None,
     ) -> Live:
         """Open a change. With ``transaction`` it is stored there and becomes visible after the commit;
-        without, it is stored only when it ends (repairs: nobody was promised anything)."""
+        without, it is stored only when it ends (repairs: nobody was promised anything). ``actor`` is a word only
+        for what Alvéole does by itself."""
+        by = actor if isinstance(actor, Actor) else None
         change = Change(
             id=new_id("c"),
             verb=verb,
-            actor=actor,
+            actor=by.name if by else str(actor),
             state=ChangeState.RUNNING,
             site_id=site.id if site else None,
             site_name=site.name if site else None,
             reason=reason,
             started_at=time.time(),
             result=result or {},
+            via=by.via if by else "",
+            actor_key=by.key if by else "",
         )
         live = Live(self, change, work or Work(), transaction is not None)
         if transaction is None:
@@ -254,12 +259,24 @@ class Journal:
         return msgspec.structs.replace(_change(row), events=found)
 
     def list(
-        self, *, site: str | None = None, state: str | None = None, before: str | None = None, limit: int = 50
+        self,
+        *,
+        site: str | None = None,
+        state: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+        of: tuple[Collection[str], str] | None = None,
     ) -> tuple[Change, ...]:
-        """Newest first, without events; ``site`` is an id or a name."""
+        """Newest first, without events; ``site`` is an id or a name. ``of``: only those of these sites (ids), and
+        those of no site that the actor of this key began."""
         query = sa.select(changes).order_by(changes.c.seq.desc()).limit(limit)
         if site is not None:
             query = query.where(sa.or_(changes.c.site_id == site, changes.c.site_name == site))
+        if of is not None:
+            # One value for all ids: SQLite takes no more than 32,766.
+            each = sa.func.json_each(_json(sorted(of[0]))).table_valued("value")
+            own = sa.and_(changes.c.site_id.is_(None), changes.c.actor_key == of[1])
+            query = query.where(sa.or_(changes.c.site_id.in_(sa.select(each.c.value)), own))
         if state is not None:
             query = query.where(changes.c.state == state)
         if before is not None:
@@ -339,6 +356,8 @@ def _row(live: Live, change: Change) -> dict[str, Any]:
         "ended_at": change.ended_at,
         "problems": _json(change.problems),
         "result": _json(change.result),
+        "via": change.via,
+        "actor_key": change.actor_key,
         # What is only needed to go on is dropped at the end: it may hold a site's environment.
         "work": "{}" if change.state in _ENDED else _json(live.work),
     }
@@ -357,6 +376,8 @@ def _change(row: Any) -> Change:
         ended_at=row.ended_at,
         problems=msgspec.json.decode(row.problems, type=tuple[Problem, ...]),
         result=msgspec.json.decode(row.result, type=dict[str, str | int | float | None]),
+        via=row.via,
+        actor_key=row.actor_key,
     )
 
 

@@ -10,27 +10,20 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from alveole.agent.protocol import ArchiveFormat
 from alveole.model.site import Answer
+from alveole.people.model import Role
 
 
-class Role(StrEnum):
-    ADMIN = "admin"
-    """May do everything."""
-    READER = "reader"
-    """May look at everything that is no secret."""
-
-
-class Actor(msgspec.Struct, frozen=True):
-    """Who asks. ``via`` is the door, for the journal: ``socket``, ``token:<id>``, ``reconciler``."""
-
-    name: str
-    role: Role
-    via: str = ""
+class ShareLevel(StrEnum):
+    NONE = "none"
+    LOOK = "look"
+    CHANGE = "change"
 
 
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,6 +59,8 @@ class CreateSite(Body, frozen=True, kw_only=True):
     """
 
     name: str
+    owner: str | None = None
+    """A person, ``team:NAME``, or ``nobody``; ``None``: who asks."""
     base: str = "host"
     packages: tuple[str, ...] = ()
     upload: str | None = None
@@ -257,9 +252,117 @@ class CreatePlan(Body, frozen=True, kw_only=True):
 
 
 class CreateToken(Body, frozen=True, kw_only=True):
+    """A token of the person who asks, or, with ``role``, one of no person."""
+
     name: str
-    role: Role = Role.READER
+    role: Role | None = None
     expires_in_seconds: int | None = None
+    scope: tuple[str, ...] = ()
+    """The actions it may do, such as ``site.look``; empty: all that its role may."""
+    sites: tuple[str, ...] = ()
+    """The sites it is for; empty: all."""
+
+
+class SignIn(Body, frozen=True, kw_only=True):
+    name: str
+    password: str
+
+
+class UseInvitation(Body, frozen=True, kw_only=True):
+    """``name`` only with the token of the first sign-in: what the administrator is to be called."""
+
+    token: str
+    password: str
+    name: str | None = None
+
+
+class AddAccount(Body, frozen=True, kw_only=True):
+    """Without a ``password`` the answer holds a token with which the person chooses one."""
+
+    name: str
+    role: Role = Role.OWNER
+    title: str = ""
+    email: str = ""
+    password: str | None = None
+
+
+class SetAccount(Body, frozen=True, kw_only=True):
+    role: Role | UnsetType = UNSET
+    title: str | UnsetType = UNSET
+    email: str | UnsetType = UNSET
+    active: bool | UnsetType = UNSET
+
+
+class SetPassword(Body, frozen=True, kw_only=True):
+    """``old`` is asked of who changes their own."""
+
+    password: str
+    old: str | None = None
+
+
+class AddTeam(Body, frozen=True, kw_only=True):
+    name: str
+    title: str = ""
+    members: tuple[str, ...] = ()
+
+
+class SetTeam(Body, frozen=True, kw_only=True):
+    title: str | UnsetType = UNSET
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class ShareSite(Body, frozen=True, kw_only=True):
+    whom: str
+    """A person, or ``team:NAME``."""
+    level: ShareLevel
+    """``look``, ``change``, or ``none`` to end it."""
+
+
+class GiveSite(Body, frozen=True, kw_only=True):
+    owner: str
+    """A person, ``team:NAME`` or ``nobody``."""
+
+
+class GiveCode(Body, frozen=True, kw_only=True):
+    code: str
+    """Six digits of an authenticator, or a recovery code."""
+
+
+class ConfirmTotp(Body, frozen=True, kw_only=True):
+    code: str
+    name: str = ""
+    """What to call the device."""
+
+
+class AddPasskey(Body, frozen=True, kw_only=True):
+    credential: dict[str, Any]
+    """What ``navigator.credentials.create`` gave, as JSON."""
+    name: str = ""
+
+
+class GivePasskey(Body, frozen=True, kw_only=True):
+    credential: dict[str, Any]
+
+
+class RequireSecondFactor(Body, frozen=True, kw_only=True):
+    roles: tuple[Role, ...]
+
+
+class TryLdap(Body, frozen=True, kw_only=True):
+    name: str
+    password: str | None = None
+    """``None``: search only."""
+    settings: dict[str, Any] | None = None
+    """Those of ``PUT /v1/ldap``; ``None``: those that are stored."""
+
+
+class SetQuota(Body, frozen=True, kw_only=True):
+    """``null`` is no limit."""
+
+    sites: int | UnsetType | None = UNSET
+    memory_bytes: int | UnsetType | None = UNSET
+    disk_bytes: int | UnsetType | None = UNSET
 
 
 class ListChanges(Body, frozen=True, kw_only=True):

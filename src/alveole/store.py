@@ -37,7 +37,7 @@ from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePl
 from alveole.reserve import Reserve
 
 #: The newest migration; a test keeps it equal to the newest script.
-HEAD = "0002"
+HEAD = "0003"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -311,8 +311,8 @@ class Transaction:
         self._remember(Stored(site, pending))
 
     def delete_site(self, site_id: str) -> None:
-        """The row, its names, releases and its lease. Its backups stay."""
-        for table in (tables.names, tables.releases, tables.leases):
+        """The row, its names, releases, shares and its lease. Its backups stay."""
+        for table in (tables.names, tables.releases, tables.leases, tables.shares):
             self.connection.execute(sa.delete(table).where(table.c.site_id == site_id))
         self.connection.execute(sa.delete(tables.sites).where(tables.sites.c.id == site_id))
 

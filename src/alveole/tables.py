@@ -51,6 +51,7 @@ backups = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("digest", sa.String(80), nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False, server_default=""),
 )
 plans = sa.Table(
     "plans",
@@ -82,6 +83,8 @@ changes = sa.Table(
     sa.Column("problems", sa.Text, nullable=False),
     sa.Column("result", sa.Text, nullable=False),
     sa.Column("work", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("via", sa.String(64), nullable=False, server_default=""),
+    sa.Column("actor_key", sa.String(200), nullable=False, server_default=""),
 )
 events = sa.Table(
     "events",
@@ -98,12 +101,104 @@ tokens = sa.Table(
     "tokens",
     metadata,
     sa.Column("id", sa.String(16), primary_key=True),
-    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("person_id", sa.String(16), nullable=False, server_default=""),
+    sa.Column("name", sa.String(64), nullable=False),
     sa.Column("role", sa.String(16), nullable=False),
     sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("scope", sa.Text, nullable=False, server_default=""),
+    sa.Column("sites", sa.Text, nullable=False, server_default=""),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("expires_at", sa.Double),
     sa.Column("last_used_at", sa.Double),
+    sa.UniqueConstraint("person_id", "name"),
+)
+persons = sa.Table(
+    "persons",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("title", sa.String(200), nullable=False),
+    sa.Column("email", sa.String(254), nullable=False),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("external", sa.String(1000), nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
+    sa.Column("password", sa.String(200)),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double),
+)
+teams = sa.Table(
+    "teams",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("title", sa.String(200), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+members = sa.Table(
+    "members",
+    metadata,
+    sa.Column("team_id", sa.String(16), primary_key=True),
+    sa.Column("person_id", sa.String(16), primary_key=True, index=True),
+    sa.Column("source", sa.String(16), primary_key=True),
+)
+shares = sa.Table(
+    "shares",
+    metadata,
+    sa.Column("site_id", sa.String(16), primary_key=True),
+    sa.Column("whom", sa.String(16), primary_key=True),
+    sa.Column("near", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+quotas = sa.Table(
+    "quotas",
+    metadata,
+    sa.Column("whom", sa.String(16), primary_key=True),
+    sa.Column("sites", sa.BigInteger),
+    sa.Column("memory_bytes", sa.BigInteger),
+    sa.Column("disk_bytes", sa.BigInteger),
+)
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("person_id", sa.String(16), nullable=False, index=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Column("address", sa.String(64), nullable=False),
+    sa.Column("agent", sa.String(200), nullable=False),
+    sa.Column("method", sa.String(16), nullable=False),
+    sa.Column("entering", sa.Boolean, nullable=False),
+)
+invitations = sa.Table(
+    "invitations",
+    metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),
+    sa.Column("person_id", sa.String(16), nullable=False, index=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+)
+factors = sa.Table(
+    "factors",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("person_id", sa.String(16), nullable=False, index=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("handle", sa.String(1400), unique=True),
+    sa.Column("counter", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("used_at", sa.Double),
+)
+known_places = sa.Table(
+    "known_places",
+    metadata,
+    sa.Column("person_id", sa.String(16), primary_key=True),
+    sa.Column("network", sa.String(64), primary_key=True),
+    sa.Column("seen_at", sa.Double, nullable=False),
 )
 idempotency = sa.Table(
     "idempotency",

@@ -402,6 +402,12 @@ class TokenView(View, frozen=True, kw_only=True):
     id: str
     name: str
     role: str
+    person: str = ""
+    """Whose it is; empty: no person's."""
+    scope: tuple[str, ...] = ()
+    """The actions it may do; empty: all that its role may."""
+    sites: tuple[str, ...] = ()
+    """The sites it is for; empty: all."""
     created_at: float
     expires_at: float | None
     last_used_at: float | None

@@ -24,7 +24,7 @@ from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.cli.tree import run
 from alveole.config import Settings, parse
-from alveole.requests import Actor, Role
+from alveole.people.model import Actor, Role
 from alveole.services import Services
 from alveole.testing import FakeAgent
 

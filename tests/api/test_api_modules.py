@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from doorkit import Door
 
-from alveole.requests import Role
+from alveole.people.model import Role
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "control"))
 

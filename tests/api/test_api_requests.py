@@ -271,7 +271,7 @@ def test_plans_and_tokens(door: Door) -> None:
     assert door.http.delete("/v1/plans/tiny").status_code == 204
     assert door.http.delete("/v1/plans/tiny").status_code == 404
     assert door.http.delete("/v1/plans/small").status_code == 409
-    secret = door.http.post("/v1/tokens", json={"name": "deploy", "role": "admin"}).json()["secret"]
+    secret = door.http.post("/v1/tokens", json={"name": "deploy", "role": "administrator"}).json()["secret"]
     listed = door.http.get("/v1/tokens").json()
     assert [item["name"] for item in listed] == ["deploy"]
     assert listed[0]["secret"] is None

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from doorkit import Door
 
-from alveole.requests import Role
+from alveole.people.model import Role
 
 SECURITY = {
     "cache-control": "no-store",
@@ -73,12 +73,12 @@ def test_a_deleted_token_is_shut_out_at_once(door: Door) -> None:
 def test_guessing_tokens_is_slowed_down(door: Door) -> None:
     """Threat 25: limits per address; a right token is not looked at either until the time is over."""
     with door.tcp("alv_wrong") as guesser:
-        seen = {guesser.get("/v1/sites").status_code for _ in range(25)}
+        seen = {guesser.get("/v1/sites").status_code for _ in range(65)}
         answer = guesser.get("/v1/sites")
     assert seen == {401, 429}
     assert answer.status_code == 429
     assert problem(answer)["code"] == "temporary"
-    assert answer.headers["retry-after"] == "10"
+    assert 1 <= int(answer.headers["retry-after"]) <= 2
     assert door.http.get("/v1/sites").status_code == 200, "root's socket is not an address"
 
 

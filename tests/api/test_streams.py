@@ -18,7 +18,7 @@ from doorkit import Door, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, unix_connect
 
-from alveole.requests import Role
+from alveole.people.model import Role
 
 STDIN, STDOUT, STDERR, CONTROL = range(4)
 

@@ -389,7 +389,7 @@ def test_plans(door: Door) -> None:
 
 
 def test_tokens(door: Door) -> None:
-    made = door.ok("token", "create", "deploy", "--role", "admin", "--expires", "90d")
+    made = door.ok("token", "create", "deploy", "--role", "administrator", "--expires", "90d")
     assert made["expires_at"] - made["created_at"] == pytest.approx(90 * 86_400)
     with door.tcp(made["secret"]) as client:
         assert client.get("/v1/sites").status_code == 200

@@ -32,6 +32,11 @@ base list, base show, base verify, base upgrade, base rollback, base prune, base
 change show, change follow
 site configure, site answers
 module list, module show, module new, module lint, module add, module remove, module sources
+account list, account show, account add, account set, account disable, account remove, account password
+account first-token, account token, account sessions, account factors, account second-factor
+team list, team show, team add, team set, team remove, site share, site give
+quota list, quota show, quota set, quota remove
+ldap show, ldap set, ldap remove, ldap try, oidc show, oidc set, oidc remove
 """
 
 

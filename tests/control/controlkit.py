@@ -10,7 +10,7 @@ from typing import Any
 from alveole import requests as ask
 from alveole.config import Settings, parse
 from alveole.model.change import Change, ChangeState
-from alveole.requests import Actor, Role
+from alveole.people.model import Actor, Role
 from alveole.services import Services
 from alveole.testing import FakeAgent
 from alveole.views import SiteView

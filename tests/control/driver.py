@@ -13,7 +13,7 @@ from alveole import requests as ask
 from alveole.agent.client import AgentClient
 from alveole.config import parse
 from alveole.model.change import Change
-from alveole.requests import Actor, Role
+from alveole.people.model import Actor, Role
 from alveole.services import Services
 
 ROOT = Actor("root", Role.ADMIN)

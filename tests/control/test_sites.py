@@ -13,6 +13,7 @@ from alveole import requests as ask
 from alveole.errors import Denied, InvalidInput, NoRoom, NotFound, Refused
 from alveole.model.change import ChangeState
 from alveole.model.resource import Action, Kind
+from alveole.people.model import Role
 from alveole.services import VersionConflict
 from alveole.testing import FakeAgent
 from alveole.views import State
@@ -335,10 +336,10 @@ def test_images(control: Control) -> None:
 
 
 def test_tokens(control: Control) -> None:
-    token = control.services.create_token(ROOT, ask.CreateToken(name="ci", role=ask.Role.READER))
+    token = control.services.create_token(ROOT, ask.CreateToken(name="ci", role=Role.READER))
     assert token.secret is not None
     actor = control.services.authenticate(token.secret)
-    assert actor is not None and (actor.name, actor.role) == ("ci", ask.Role.READER)
+    assert actor is not None and (actor.name, actor.role) == ("ci", Role.READER)
     assert control.services.authenticate(token.secret + "x") is None
     short = control.services.create_token(ROOT, ask.CreateToken(name="short", expires_in_seconds=1))
     assert control.services.list_tokens(ROOT)[0].secret is None

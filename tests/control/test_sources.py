@@ -22,7 +22,7 @@ from alveole import origins
 from alveole import requests as ask
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Refused
 from alveole.model.change import Change, ChangeState
-from alveole.requests import Actor, Role
+from alveole.people.model import Actor, Role
 from alveole.testing import FakeAgent
 from alveole.unpacking import MOST_BYTES, tree_of
 

@@ -12,9 +12,10 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from fastapi import Depends, Header, Request
 
-from alveole.api.problems import TooLarge
+from alveole.api.problems import TooLarge, Unauthenticated
 from alveole.errors import InvalidInput, Problem
-from alveole.requests import Actor, Body
+from alveole.people.model import Actor
+from alveole.requests import Body
 
 BODY_MAX = 4 * 1024 * 1024
 """Largest JSON body, in bytes; the longest legitimate one is an environment of many variables."""
@@ -49,6 +50,17 @@ def decode(kind: type[Kind], content: bytes) -> Kind:
     return kind(**values)
 
 
+async def document(request: Request) -> dict[str, Any]:
+    """A dependency that reads any JSON object; what it holds is checked by the services."""
+    try:
+        raw = msgspec.json.decode(await content(request) or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"is not JSON: {error}", field="body") from error
+    if not isinstance(raw, dict):
+        raise InvalidInput("is not a JSON object", field="body")
+    return raw
+
+
 def body(kind: type[Kind]) -> Callable[[Request], Awaitable[Kind]]:
     """A dependency that reads the body as ``kind``."""
 
@@ -72,7 +84,9 @@ async def content(request: Request) -> bytes:
 
 def caller(request: Request) -> Actor:
     """The actor that the gate authenticated."""
-    actor: Actor = request.state.actor
+    actor: Actor | None = request.state.actor
+    if actor is None:
+        raise Unauthenticated("nobody is signed in", field="Authorization")
     return actor
 
 

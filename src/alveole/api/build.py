@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+import pwd
+
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from alveole.agent import protocol
-from alveole.api import changes, exec, modules, objects, platform, problems, schema, sites
+from alveole.api import (
+    accounts,
+    changes,
+    entrance,
+    exec,
+    factors,
+    modules,
+    objects,
+    outside,
+    platform,
+    problems,
+    schema,
+    sites,
+)
+from alveole.api.admit import Admission
 from alveole.api.exec import Session, Start
-from alveole.api.gate import Gate
+from alveole.api.gate import Gate, check_declared, routes_of
 from alveole.config import Settings
 from alveole.services import Services
 
 
 def build(services: Services, settings: Settings, *, start: Start | None = None) -> ASGIApp:
     """The whole API. ``start`` opens programs inside sites; by default it asks the agent."""
-    app = FastAPI(
+    edge_uid = _uid(settings.users.edge)
+    admission = Admission(services, edge_uid)
+    app: FastAPI = FastAPI(
         title="Alvéole",
         # The framework's pages load scripts from other hosts; openapi.json alone is served.
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
         redirect_slashes=False,
-        middleware=[Middleware(Gate, services=services)],
+        middleware=[Middleware(Gate, admission=admission, routes=lambda: routes_of(app))],
     )
     app.state.services = services
+    app.state.edge_uid = edge_uid
     app.state.settings = settings
     app.state.start = start or _agent(settings)
     problems.install(app)
-    for module in (sites, modules, exec, changes, objects, platform):
+    for module in (sites, modules, exec, changes, objects, platform, accounts, outside, entrance, factors):
         app.include_router(module.router)
     schema.install(app)
+    check_declared(routes_of(app))
     return app
+
+
+def _uid(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
 
 
 def _agent(settings: Settings) -> Start:

@@ -13,9 +13,11 @@ from alveole import requests as ask
 from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller
+from alveole.api.gate import does
 from alveole.api.schema import described
 from alveole.errors import InvalidInput
 from alveole.model.change import Change
+from alveole.people.rights import Right
 
 router = APIRouter(prefix="/v1/changes", tags=["changes"])
 WAIT_MAX = 60.0
@@ -24,6 +26,7 @@ _SLICE = 1.0
 
 
 @router.get("", **described("List changes, newest first, without their events", list[Change], errors=(404, 422)))
+@does(Right.SITE_LIST)
 async def list_changes(
     request: Request,
     caller: Caller,
@@ -39,6 +42,7 @@ async def list_changes(
 
 
 @router.get("/{change}", **described("Show a change with its events", Change, errors=(404, 422)))
+@does(Right.CHANGE_LOOK)
 async def show_change(
     request: Request,
     caller: Caller,
@@ -68,6 +72,7 @@ async def show_change(
         ),
     ),
 )
+@does(Right.CHANGE_LOOK)
 async def follow_change(request: Request, caller: Caller, change: str) -> Response:
     await run_in_threadpool(services(request).show_change, caller, change)
     return StreamingResponse(streams.change_events(services(request), caller, change), media_type="text/event-stream")

@@ -24,8 +24,10 @@ from starlette.websockets import WebSocketDisconnect
 from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.api import problems
+from alveole.api.gate import does
 from alveole.api.streams import in_waiting
 from alveole.errors import AlveoleError, InvalidInput
+from alveole.people.rights import Right
 from alveole.services import Services
 
 router = APIRouter(prefix="/v1/sites", tags=["sites"])
@@ -58,6 +60,7 @@ _control = msgspec.json.Decoder(Control)
 
 
 @router.websocket("/{site}/exec")
+@does(Right.SITE_EXEC)
 async def execute(
     socket: WebSocket,
     site: str,
@@ -71,10 +74,12 @@ async def execute(
     status: int | None = None
     problem = "interrupted"
     try:
+        if (actor := socket.state.actor) is None:
+            raise problems.Unauthenticated("nobody is signed in", field="Authorization")
         if not argv:
             raise InvalidInput("no command", field="argv", hint="give at least a program")
         wanted = ask.ExecSite(argv=tuple(argv), tty=tty, uid=uid)
-        grant = await run_in_threadpool(services.exec_site, socket.state.actor, site, wanted)
+        grant = await run_in_threadpool(services.exec_site, actor, site, wanted)
         request = protocol.Exec(site=grant.site, slot=grant.slot, argv=grant.argv, tty=grant.tty, uid=grant.uid)
         session = await run_in_threadpool(start, request)
     except AlveoleError as error:

@@ -1,30 +1,24 @@
-"""Who may come in: the one middleware in front of every route.
+"""The one middleware in front of every route: who comes in (:mod:`alveole.api.admit`), and what every answer has.
 
-Over the Unix socket the kernel says who the peer is; over TCP a bearer token does. There are no
-cookies, so a browser holds nothing that another page could use; a request that a page made by
-itself (``Origin`` without a token) is still refused by name.
+What somebody may do is not decided here but by the services, for every door alike. Here only this: without an actor
+nothing is reached but the routes that are declared open.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections import OrderedDict
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alveole.api import problems
-from alveole.errors import AlveoleError, Denied
-from alveole.requests import Actor, Role
+from alveole.api.admit import Admission
+from alveole.errors import AlveoleError
+from alveole.people.rights import Right
 
-OPEN = frozenset({"/healthz", "/openapi.json"})
-"""Paths that need no authentication: they tell nothing of any site."""
-UNIX = "unix:"
-"""``scope["client"]`` is ``("unix:<uid>", pid)`` for peers on the Unix socket; see ``server.py``."""
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SECURITY = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -33,24 +27,53 @@ _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-#: Wrong tokens an address may send in so many seconds. A token has 256 random bits: this is not what
-#: keeps it from being guessed, it keeps guessing from costing us anything.
-_WRONG_MAX = 20
-_WRONG_SECONDS = 60.0
-_WRONG_ADDRESSES = 4096
 
 
-class Authenticator(Protocol):
-    def authenticate(self, token: str) -> Actor | None: ...
+def does(right: Right) -> Callable[[Any], Any]:
+    """Declare what a route's function stands for. Put it under the router's own decorator."""
+
+    def mark(function: Any) -> Any:
+        function.right = right
+        return function
+
+    return mark
+
+
+def declared(route: BaseRoute) -> Right | None:
+    """The right that ``route`` declares; the framework's own document of the API is open."""
+    if getattr(route, "path", "") == "/openapi.json":
+        return Right.OPEN
+    found: Right | None = getattr(getattr(route, "endpoint", None), "right", None)
+    return found
+
+
+def routes_of(app: Starlette) -> tuple[BaseRoute, ...]:
+    """Every route of ``app``, those of included routers too (they are included without a prefix)."""
+    found: list[BaseRoute] = []
+    for route in app.routes:
+        inner = getattr(route, "original_router", None)
+        found += [route] if inner is None else inner.routes
+    return tuple(found)
+
+
+def check_declared(routes: Iterable[BaseRoute]) -> None:
+    """Raise ``RuntimeError`` that names the routes which declare no right: control does not start with one."""
+    silent = [getattr(route, "path", str(route)) for route in routes if declared(route) is None]
+    if silent:
+        raise RuntimeError(f"routes without a right: {', '.join(silent)}")
 
 
 class Gate:
-    """Puts the authenticated :class:`~alveole.requests.Actor` into ``request.state.actor``, or answers."""
+    """Puts the :class:`~alveole.people.model.Actor` into ``request.state.actor``, or answers.
 
-    def __init__(self, app: ASGIApp, services: Authenticator) -> None:
+    ``routes`` gives those of the application; on open ones the actor may be ``None``.
+    """
+
+    def __init__(self, app: ASGIApp, admission: Admission, routes: Callable[[], Iterable[BaseRoute]]) -> None:
         self._app = app
-        self._services = services
-        self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._admission = admission
+        self._routes = routes
+        self._open: tuple[BaseRoute, ...] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -65,54 +88,21 @@ class Gate:
             await send(message)
 
         try:
-            if scope["path"] not in OPEN:
-                scope.setdefault("state", {})["actor"] = await self._admit(scope)
+            actor, receive = await self._admission.actor(scope, receive)
+            if actor is None and not self._is_open(scope):
+                raise problems.Unauthenticated(
+                    "no token", field="Authorization", hint="send 'Authorization: Bearer TOKEN'; alveole token create"
+                )
+            scope.setdefault("state", {})["actor"] = actor
         except AlveoleError as error:
             await refuse(error, scope, receive, guarded)
             return
         await self._app(scope, receive, guarded)
 
-    async def _admit(self, scope: Scope) -> Actor:
-        address = str((scope.get("client") or ("", 0))[0])
-        if address.startswith(UNIX):
-            return _peer(address)
-        headers = Headers(scope=scope)
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        unsafe = scope["type"] == "websocket" or scope["method"] not in _SAFE
-        if not token and "origin" in headers and unsafe:
-            raise Denied("a web page of another origin may not do this")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise problems.Unauthenticated(
-                "no token", field="Authorization", hint="send 'Authorization: Bearer TOKEN'; alveole token create"
-            )
-        self._throttle(address)
-        actor = await run_in_threadpool(self._services.authenticate, token.strip())
-        if actor is None:
-            self._count(address)
-            raise problems.Unauthenticated("the token is not known or has expired", field="Authorization")
-        return actor
-
-    def _throttle(self, address: str) -> None:
-        since, count = self._wrong.get(address, (0.0, 0))
-        if count >= _WRONG_MAX and time.monotonic() - since < _WRONG_SECONDS:
-            raise problems.TooManyRequests("too many wrong tokens from this address", hint="wait a minute")
-
-    def _count(self, address: str) -> None:
-        now = time.monotonic()
-        since, count = self._wrong.pop(address, (now, 0))
-        self._wrong[address] = (since, count + 1) if now - since < _WRONG_SECONDS else (now, 1)
-        while len(self._wrong) > _WRONG_ADDRESSES:
-            self._wrong.popitem(last=False)
-
-
-def _peer(address: str) -> Actor:
-    uid = address.removeprefix(UNIX)
-    if uid == "0":
-        return Actor("root", Role.ADMIN, "socket")
-    if uid == str(os.geteuid()):
-        # Control's own user can read and write the database anyway.
-        return Actor("control", Role.ADMIN, "socket")
-    raise Denied("only root may speak to Alvéole on this socket", hint="use sudo, or the TCP port with a token")
+    def _is_open(self, scope: Scope) -> bool:
+        if self._open is None:
+            self._open = tuple(route for route in self._routes() if declared(route) is Right.OPEN)
+        return any(route.matches(scope)[0] is Match.FULL for route in self._open)
 
 
 async def refuse(error: AlveoleError, scope: Scope, receive: Receive, send: Send) -> None:

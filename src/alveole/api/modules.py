@@ -12,12 +12,15 @@ from alveole import requests as ask
 from alveole import views
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
+from alveole.api.gate import does
 from alveole.api.schema import accepted, described
+from alveole.people.rights import Right
 
 router = APIRouter(prefix="/v1", tags=["modules"])
 
 
 @router.get("/modules", **described("List the modules of the catalogue, by name", list[views.ModuleView]))
+@does(Right.CATALOGUE_LOOK)
 async def list_modules(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_modules, caller))
 
@@ -31,6 +34,7 @@ async def list_modules(request: Request, caller: Caller) -> Response:
         errors=(422,),
     ),
 )
+@does(Right.CATALOGUE_LOOK)
 async def ask_modules(
     request: Request, caller: Caller, wanted: Annotated[ask.AskModules, Depends(body(ask.AskModules))]
 ) -> Response:
@@ -48,6 +52,7 @@ async def ask_modules(
         errors=(422,),
     ),
 )
+@does(Right.CATALOGUE_LOOK)
 async def detect_modules(
     request: Request, caller: Caller, wanted: Annotated[ask.DetectModules, Depends(body(ask.DetectModules))]
 ) -> Response:
@@ -56,11 +61,13 @@ async def detect_modules(
 
 
 @router.get("/modules/{module}", **described("Show a module", views.ModuleDetail, errors=(404,)))
+@does(Right.CATALOGUE_LOOK)
 async def show_module(request: Request, caller: Caller, module: str) -> Response:
     return json(await run_in_threadpool(services(request).show_module, caller, module))
 
 
 @router.get("/module-sources", **described("List where modules come from besides", list[views.SourceView]))
+@does(Right.CATALOGUE_LOOK)
 async def list_sources(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_sources, caller))
 
@@ -68,6 +75,7 @@ async def list_sources(request: Request, caller: Caller) -> Response:
 @router.post(
     "/module-sources", **accepted("Add modules from elsewhere, pinned and signed", body=ask.AddSource, errors=(507,))
 )
+@does(Right.MODULE_CHANGE)
 async def add_source(
     request: Request, caller: Caller, key: Key, wanted: Annotated[ask.AddSource, Depends(body(ask.AddSource))]
 ) -> Response:
@@ -79,6 +87,7 @@ async def add_source(
     "/module-sources/{source}",
     **described("Remove a source that no site has modules of", status=204, errors=(404, 409)),
 )
+@does(Right.MODULE_CHANGE)
 async def remove_source(request: Request, caller: Caller, source: str) -> Response:
     await run_in_threadpool(services(request).remove_source, caller, source)
     return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Routes of everything that is not a site, a change or the machine: backups, plans, bases, uploads, tokens."""
+"""Routes of everything that is not a site, a change or the machine: backups, plans, bases, uploads."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from alveole import views
 from alveole.api import streams, uploads
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
+from alveole.api.gate import does
 from alveole.api.schema import accepted, described
+from alveole.people.rights import Right
 
 router = APIRouter(prefix="/v1")
 
 
 # --- backups ------------------------------------------------------------------------------------
 @router.get("/backups", tags=["backups"], **described("List backups, newest first", list[views.BackupView]))
+@does(Right.SITE_LIST)
 async def list_backups(
     request: Request,
     caller: Caller,
@@ -29,6 +32,7 @@ async def list_backups(
 
 
 @router.post("/backups", tags=["backups"], **accepted("Save a site", body=ask.CreateBackup, errors=(507,)))
+@does(Right.BACKUP_CREATE)
 async def create_backup(
     request: Request, caller: Caller, key: Key, wanted: Annotated[ask.CreateBackup, Depends(body(ask.CreateBackup))]
 ) -> Response:
@@ -41,6 +45,7 @@ async def create_backup(
     tags=["backups"],
     **accepted("Give a backup back", body=ask.RestoreBackup, errors=(507,)),
 )
+@does(Right.BACKUP_RESTORE)
 async def restore_backup(
     request: Request,
     caller: Caller,
@@ -53,17 +58,20 @@ async def restore_backup(
 
 
 @router.delete("/backups/{backup}", tags=["backups"], **accepted("Delete a backup"))
+@does(Right.BACKUP_DELETE)
 async def delete_backup(request: Request, caller: Caller, key: Key, backup: str) -> Response:
     return change_accepted(await run_in_threadpool(services(request).delete_backup, caller, backup, key=key))
 
 
 # --- plans --------------------------------------------------------------------------------------
 @router.get("/plans", tags=["plans"], **described("List plans", list[views.PlanView]))
+@does(Right.CATALOGUE_LOOK)
 async def list_plans(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_plans, caller))
 
 
 @router.get("/plans/{plan}", tags=["plans"], **described("Show a plan", views.PlanView, errors=(404,)))
+@does(Right.CATALOGUE_LOOK)
 async def show_plan(request: Request, caller: Caller, plan: str) -> Response:
     return json(await run_in_threadpool(services(request).show_plan, caller, plan))
 
@@ -73,6 +81,7 @@ async def show_plan(request: Request, caller: Caller, plan: str) -> Response:
     tags=["plans"],
     **described("Create a plan", views.PlanView, status=201, body=ask.CreatePlan, errors=(409, 422)),
 )
+@does(Right.PLAN_CHANGE)
 async def create_plan(
     request: Request, caller: Caller, wanted: Annotated[ask.CreatePlan, Depends(body(ask.CreatePlan))]
 ) -> Response:
@@ -83,6 +92,7 @@ async def create_plan(
 @router.delete(
     "/plans/{plan}", tags=["plans"], **described("Delete a plan that no site has", status=204, errors=(404, 409))
 )
+@does(Right.PLAN_CHANGE)
 async def delete_plan(request: Request, caller: Caller, plan: str) -> Response:
     await run_in_threadpool(services(request).delete_plan, caller, plan)
     return Response(status_code=204)
@@ -92,17 +102,20 @@ async def delete_plan(request: Request, caller: Caller, plan: str) -> Response:
 @router.get(
     "/bases", tags=["bases"], **described("List bases; images are those of the kind `oci`", list[views.BaseView])
 )
+@does(Right.CATALOGUE_LOOK)
 async def list_bases(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_bases, caller))
 
 
 @router.get("/bases/{base}", tags=["bases"], **described("Show a base", views.BaseView, errors=(404,)))
+@does(Right.CATALOGUE_LOOK)
 async def show_base(request: Request, caller: Caller, base: str) -> Response:
     """With every package it holds, and what an update would change by the lists that are here."""
     return json(await run_in_threadpool(services(request).show_base, caller, base))
 
 
 @router.post("/bases/verify", tags=["bases"], **accepted("Compare the files of bases", body=ask.NameBases))
+@does(Right.BASE_CHANGE)
 async def verify_bases(
     request: Request, caller: Caller, key: Key, wanted: Annotated[ask.NameBases, Depends(body(ask.NameBases))]
 ) -> Response:
@@ -111,6 +124,7 @@ async def verify_bases(
 
 
 @router.post("/bases/upgrade", tags=["bases"], **accepted("Upgrade bases", body=ask.UpgradeBases, errors=(507,)))
+@does(Right.BASE_CHANGE)
 async def upgrade_bases(
     request: Request,
     caller: Caller,
@@ -128,6 +142,7 @@ async def upgrade_bases(
 @router.post(
     "/bases/rollback", tags=["bases"], **accepted("Take sites back to their earlier base", body=ask.RollbackBases)
 )
+@does(Right.BASE_CHANGE)
 async def rollback_bases(
     request: Request,
     caller: Caller,
@@ -143,6 +158,7 @@ async def rollback_bases(
 
 
 @router.post("/bases/prune", tags=["bases"], **accepted("Drop the bases that no site uses", body=ask.PruneBases))
+@does(Right.BASE_CHANGE)
 async def prune_bases(
     request: Request,
     caller: Caller,
@@ -156,6 +172,7 @@ async def prune_bases(
 
 
 @router.post("/images", tags=["bases"], **accepted("Import an OCI image", body=ask.ImportImage, errors=(507,)))
+@does(Right.IMAGE_IMPORT)
 async def import_image(
     request: Request, caller: Caller, key: Key, wanted: Annotated[ask.ImportImage, Depends(body(ask.ImportImage))]
 ) -> Response:
@@ -164,6 +181,7 @@ async def import_image(
 
 
 @router.delete("/bases/{base}", tags=["bases"], **accepted("Delete a base that no site has"))
+@does(Right.BASE_CHANGE)
 async def delete_base(request: Request, caller: Caller, key: Key, base: str) -> Response:
     return change_accepted(await run_in_threadpool(services(request).delete_base, caller, base, key=key))
 
@@ -174,32 +192,9 @@ async def delete_base(request: Request, caller: Caller, key: Key, base: str) -> 
     tags=["uploads"],
     **described("Send an archive", uploads.Uploaded, status=201, body=bytes, errors=(413, 422, 507)),
 )
+@does(Right.UPLOAD)
 async def upload(request: Request, caller: Caller) -> Response:
     """The raw bytes are the body, with or without a length. Name the `id` in the request that uses it;
     unused uploads go within a day, and so does one that is cut."""
     made = await uploads.receive(request, caller, services(request), request.app.state.settings)
     return json(made, 201)
-
-
-# --- tokens -------------------------------------------------------------------------------------
-@router.get("/tokens", tags=["tokens"], **described("List tokens", list[views.TokenView]))
-async def list_tokens(request: Request, caller: Caller) -> Response:
-    return json(await run_in_threadpool(services(request).list_tokens, caller))
-
-
-@router.post(
-    "/tokens",
-    tags=["tokens"],
-    **described("Create a token", views.TokenView, status=201, body=ask.CreateToken, errors=(409, 422)),
-)
-async def create_token(
-    request: Request, caller: Caller, wanted: Annotated[ask.CreateToken, Depends(body(ask.CreateToken))]
-) -> Response:
-    """This answer alone holds the `secret`: only its hash is kept."""
-    return json(await run_in_threadpool(services(request).create_token, caller, wanted), 201)
-
-
-@router.delete("/tokens/{token}", tags=["tokens"], **described("Delete a token", status=204, errors=(404,)))
-async def delete_token(request: Request, caller: Caller, token: str) -> Response:
-    await run_in_threadpool(services(request).delete_token, caller, token)
-    return Response(status_code=204)

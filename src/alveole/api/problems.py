@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem, Refused, Temporary
+from alveole.people.attempts import TooMany
 
 MEDIA_TYPE = "application/problem+json"
 _TITLES = {
@@ -59,10 +60,6 @@ class Unauthenticated(Denied):
     http_status = 401
 
 
-class TooManyRequests(Temporary):
-    http_status = 429
-
-
 def document(error: AlveoleError) -> ProblemDocument:
     return ProblemDocument(
         type=f"urn:alveole:problem:{error.code}",
@@ -78,7 +75,7 @@ def headers(error: AlveoleError) -> dict[str, str]:
     if error.http_status == 401:
         found["WWW-Authenticate"] = 'Bearer realm="alveole"'
     if isinstance(error, Temporary):
-        found["Retry-After"] = "10" if error.http_status == 429 else "1"
+        found["Retry-After"] = str(max(1, round(error.seconds))) if isinstance(error, TooMany) else "1"
     return found
 
 

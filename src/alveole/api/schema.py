@@ -11,10 +11,15 @@ from fastapi.openapi.utils import get_openapi
 
 from alveole import __version__, views
 from alveole import requests as ask
+from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
 from alveole.logs import Line
 from alveole.model.change import Change, Event
+from alveole.people import views as people_views
+from alveole.people.ldap import LdapSettings
+from alveole.people.oidc import OidcSettings
+from alveole.services.factors import SecondFactorPolicy
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -37,6 +42,22 @@ TYPES: tuple[Any, ...] = (
     ask.RestoreBackup,
     ask.CreatePlan,
     ask.CreateToken,
+    ask.SignIn,
+    ask.UseInvitation,
+    ask.AddAccount,
+    ask.SetAccount,
+    ask.SetPassword,
+    ask.AddTeam,
+    ask.SetTeam,
+    ask.ShareSite,
+    ask.GiveSite,
+    ask.SetQuota,
+    ask.TryLdap,
+    ask.GiveCode,
+    ask.ConfirmTotp,
+    ask.AddPasskey,
+    ask.GivePasskey,
+    ask.RequireSecondFactor,
     views.SiteView,
     views.DryRun,
     views.ConfigurePlan,
@@ -52,6 +73,21 @@ TYPES: tuple[Any, ...] = (
     views.RollbackView,
     views.BackupView,
     views.TokenView,
+    people_views.PersonView,
+    people_views.TeamView,
+    people_views.SharingView,
+    people_views.SessionView,
+    people_views.SignedIn,
+    people_views.WhoView,
+    people_views.InvitationView,
+    people_views.QuotaView,
+    people_views.TrialView,
+    people_views.FactorView,
+    people_views.TotpView,
+    people_views.FactorAdded,
+    SecondFactorPolicy,
+    OidcSettings,
+    LdapSettings,
     views.WhyView,
     views.DoctorView,
     views.StatusView,
@@ -66,11 +102,12 @@ _schemas, _components = msgspec.json.schema_components(TYPES, ref_template="#/co
 _BY_TYPE = dict(zip(TYPES, _schemas, strict=True))
 
 _ERRORS = {
-    401: "No token, or one that is not known (TCP only).",
+    401: "Nobody is signed in: no token or session, or one that is not known.",
     403: "The caller may not do this.",
     404: "No such object.",
     409: "Refused: understood, but not now or not possible.",
     412: "The site has changed since the ETag was given.",
+    429: "Too many attempts: wait as long as Retry-After says.",
     413: "More bytes than the settings let through.",
     422: "The request is wrong; every problem is listed.",
     503: "Temporary: try again.",
@@ -163,7 +200,10 @@ def install(app: FastAPI) -> None:
                     {"name": "plans", "description": "Named sets of limits."},
                     {"name": "bases", "description": "Shared root file systems and imported images."},
                     {"name": "uploads", "description": "Archives on their way in."},
-                    {"name": "tokens", "description": "Who may come in over TCP."},
+                    {"name": "tokens", "description": "Programs that come in over TCP."},
+                    {"name": "accounts", "description": "People, teams, shares and quotas."},
+                    {"name": "outside", "description": "Where people come from besides: LDAP, OIDC."},
+                    {"name": "entrance", "description": "Signing in and out, and who one is."},
                     {"name": "platform", "description": "The machine and Alvéole itself."},
                 ],
             )
@@ -176,6 +216,11 @@ def install(app: FastAPI) -> None:
             for path in document["paths"].values():
                 for operation in path.values():
                     _own_errors(operation["responses"])
+            for route in routes_of(app):
+                for method in getattr(route, "methods", None) or ():
+                    operation = document["paths"].get(getattr(route, "path", ""), {}).get(method.lower())
+                    if operation is not None:
+                        operation["x-right"] = str(declared(route))
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from alveole.api.gate import UNIX
+from alveole.api.admit import UNIX
 from alveole.config import Settings
 from alveole.errors import Refused
 

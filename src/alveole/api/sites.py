@@ -13,15 +13,18 @@ from alveole import views
 from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services, site_answer
 from alveole.api.bodies import Caller, Key, Version, body
+from alveole.api.gate import does
 from alveole.api.schema import NDJSON, accepted, described
 from alveole.errors import InvalidInput, Problem
 from alveole.logs import LAST_MAX, Line, moment
+from alveole.people.rights import Right
 
 router = APIRouter(prefix="/v1/sites", tags=["sites"])
 ETAG = {"ETag": "The site's version; send it in If-Match to change only what was seen."}
 
 
 @router.get("", **described("List all sites, by name", list[views.SiteView]))
+@does(Right.SITE_LIST)
 async def list_sites(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_sites, caller))
 
@@ -30,6 +33,7 @@ async def list_sites(request: Request, caller: Caller) -> Response:
     "",
     **accepted("Create a site", body=ask.CreateSite, errors=(507,)),
 )
+@does(Right.SITE_CREATE)
 async def create_site(
     request: Request,
     caller: Caller,
@@ -45,6 +49,7 @@ async def create_site(
 
 
 @router.get("/{site}", **described("Show a site", views.SiteView, errors=(404,), headers=ETAG))
+@does(Right.SITE_LOOK)
 async def show_site(
     request: Request,
     caller: Caller,
@@ -55,6 +60,7 @@ async def show_site(
 
 
 @router.patch("/{site}", **accepted("Change the configuration of a site", body=ask.SetSite, errors=(412, 507)))
+@does(Right.SITE_CHANGE)
 async def set_site(
     request: Request,
     caller: Caller,
@@ -70,6 +76,7 @@ async def set_site(
 
 
 @router.delete("/{site}", **accepted("Destroy a stopped site, with everything that is its own", errors=(412,)))
+@does(Right.SITE_DESTROY)
 async def destroy_site(
     request: Request,
     caller: Caller,
@@ -85,6 +92,7 @@ async def destroy_site(
 
 
 @router.post("/{site}/start", **accepted("Start a site", errors=(412,)))
+@does(Right.SITE_RUN)
 async def start_site(request: Request, caller: Caller, key: Key, version: Version, site: str) -> Response:
     return change_accepted(
         await run_in_threadpool(services(request).start_site, caller, site, key=key, version=version)
@@ -92,11 +100,13 @@ async def start_site(request: Request, caller: Caller, key: Key, version: Versio
 
 
 @router.post("/{site}/stop", **accepted("Stop a site", errors=(412,)))
+@does(Right.SITE_RUN)
 async def stop_site(request: Request, caller: Caller, key: Key, version: Version, site: str) -> Response:
     return change_accepted(await run_in_threadpool(services(request).stop_site, caller, site, key=key, version=version))
 
 
 @router.post("/{site}/restart", **accepted("Start a running site anew", errors=(412,)))
+@does(Right.SITE_RUN)
 async def restart_site(request: Request, caller: Caller, key: Key, version: Version, site: str) -> Response:
     return change_accepted(
         await run_in_threadpool(services(request).restart_site, caller, site, key=key, version=version)
@@ -104,6 +114,7 @@ async def restart_site(request: Request, caller: Caller, key: Key, version: Vers
 
 
 @router.post("/{site}/rename", **accepted("Give a site another name", body=ask.RenameSite, errors=(412,)))
+@does(Right.SITE_RENAME)
 async def rename_site(
     request: Request,
     caller: Caller,
@@ -120,6 +131,7 @@ async def rename_site(
 @router.post(
     "/{site}/configure", **accepted("Compose a site of modules again", body=ask.ConfigureSite, errors=(412, 507))
 )
+@does(Right.SITE_CHANGE)
 async def configure_site(
     request: Request,
     caller: Caller,
@@ -141,6 +153,7 @@ async def configure_site(
 @router.get(
     "/{site}/answers", **described("Show the answers of a site of modules", views.AnswersView, errors=(404, 422))
 )
+@does(Right.SITE_LOOK)
 async def site_answers(
     request: Request,
     caller: Caller,
@@ -154,6 +167,7 @@ async def site_answers(
     "/{site}/releases",
     **accepted("Make new content, or a kept release, live", body=ask.UpdateSite, errors=(412, 507)),
 )
+@does(Right.SITE_RELEASE)
 async def update_site(
     request: Request,
     caller: Caller,
@@ -174,6 +188,7 @@ async def update_site(
         "Walk the chain from the site's name to its application, really trying each link", views.WhyView, errors=(404,)
     ),
 )
+@does(Right.SITE_LOOK)
 async def why(request: Request, caller: Caller, site: str) -> Response:
     return json(await run_in_threadpool(services(request).why, caller, site))
 
@@ -188,6 +203,7 @@ async def why(request: Request, caller: Caller, site: str) -> Response:
         answers="One JSON document a line, oldest first. Control characters of the site are taken out.",
     ),
 )
+@does(Right.SITE_LOGS)
 async def logs(
     request: Request,
     caller: Caller,

@@ -16,7 +16,7 @@ import msgspec
 from alveole.errors import AlveoleError
 from alveole.logs import Follower, Line, read
 from alveole.model.change import Change, Event
-from alveole.requests import Actor
+from alveole.people.model import Actor
 from alveole.services import Services
 
 P = ParamSpec("P")

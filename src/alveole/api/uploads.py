@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from alveole.api.problems import TooLarge
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Temporary
-from alveole.requests import Actor
+from alveole.people.model import Actor
 from alveole.services import Services
 
 #: Written and hashed in a thread in pieces of this size, so that the loop never waits for a disk.

@@ -126,6 +126,7 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
 @click.option("--from", "source", metavar="DIR|ARCHIVE", help="Its content: a directory, .tar.gz, .tar.zst or .zip.")
 @build_network
 @shared
+@click.option("--owner", metavar="PERSON|team:NAME", help="Whose it is; default: nobody's but root's.")
 @click.option("--stopped", is_flag=True, help="Do not start it.")
 @click.option("--note", "remark", metavar="TEXT", help="Kept with the first release.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done, but do nothing.")
@@ -148,6 +149,8 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
         body["domains"] = list(options["domain"])
     if "packages" in body:
         body.setdefault("base", "debian")
+    if options["owner"] is not None:
+        body["owner"] = options["owner"]
     if options["stopped"]:
         body["stopped"] = True
     if options["remark"]:

@@ -81,15 +81,30 @@ def token() -> None:
 @verb(
     token,
     "create",
-    examples=["alveole token create deploy --role admin", "alveole token create dashboard --expires 90d --json"],
+    examples=[
+        "alveole token create deploy --role administrator",
+        "alveole token create dashboard --expires 90d --json",
+        "alveole token create deploy --role operator --scope site.look,site.release,upload.send --site blog",
+    ],
 )
 @click.argument("name", metavar="NAME")
-@click.option("--role", default="reader", metavar="ROLE", help="admin (everything) or reader (look only; the default).")
+@click.option(
+    "--role",
+    default="reader",
+    metavar="ROLE",
+    help="administrator (everything), operator, owner or reader (look only; the default).",
+)
 @click.option("--expires", metavar="AGE", help="After 12h, 90d, 4w. Default: never.")
-def token_create(here: Here, name: str, role: str, expires: str | None) -> None:
+@click.option(
+    "--scope", metavar="RIGHT", multiple=True, help="Only this, such as site.release. Default: all of its role."
+)
+@click.option("--site", metavar="NAME", multiple=True, help="Only for this site. Default: all.")
+def token_create(
+    here: Here, name: str, role: str, expires: str | None, scope: tuple[str, ...], site: tuple[str, ...]
+) -> None:
     """Make a token. It is printed once: only its hash is kept."""
     problems = parse.Problems()
-    body: dict[str, object] = {"name": name, "role": role}
+    body: dict[str, object] = {"name": name, "role": role, "scope": parse.words(scope), "sites": parse.words(site)}
     if expires is not None:
         body["expires_in_seconds"] = parse.age(expires, "expires", problems)
     problems.stop()

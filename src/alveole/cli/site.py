@@ -22,6 +22,8 @@ from alveole.cli.verbs import Tree
         "configure": ("alveole.cli.configure:configure", "Give a site of modules other answers or modules."),
         "answers": ("alveole.cli.configure:show_answers", "Show the answers of a site of modules."),
         "rename": ("alveole.cli.states:rename", "Give a site another name."),
+        "share": ("alveole.cli.team:share", "Let a person or a team look at a site, or work on it."),
+        "give": ("alveole.cli.team:give", "Give a site to another person or team."),
         "destroy": ("alveole.cli.states:destroy", "Destroy a stopped site for good."),
         "logs": ("alveole.cli.logs:logs", "Show or follow what a site prints."),
         "exec": ("alveole.cli.execute:exec_", "Run a program inside a site."),

@@ -47,3 +47,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     progress: float | None = None
     """Between 0 and 1 where it is known."""
     result: dict[str, str | int | float | None] = {}
+    via: str = ""
+    """The door the actor came by: ``socket``, ``session:<id>``, ``token:<id>``; empty for the reconciler."""
+    actor_key: str = ""
+    """The actor's id for ever; names may be given anew."""

@@ -338,6 +338,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     earlier: Earlier | None = None
     """What it can go back to. An upgrade of its base sets it; any other change of its base takes it away."""
     owner: str = "root"
+    """Id of a person (``p…``) or a team (``g…``); anything else belongs to nobody."""
     created_at: float = 0.0
     """Seconds since the epoch."""
     version: int = 1
@@ -367,3 +368,5 @@ class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created_at: float
     digest: Digest
     """Of the whole archive, checked again before anything of it is used."""
+    owner: str = ""
+    """The site's owner when it was made: whose it is once the site is gone."""

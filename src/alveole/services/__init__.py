@@ -1,11 +1,12 @@
 """One method per verb a person uses. Every door (API, command line) goes through here.
 
-Permission, grammar and every refusal are decided here; a door only parses and prints. Methods are
+Rights, grammar and every refusal are decided here; a door only parses and prints. Methods are
 synchronous, safe from any thread and answer at once: what takes time is accepted as a
 :class:`~alveole.model.change.Change` and carried out in threads of its own. Follow it with
 :meth:`Services.follow` or :meth:`Services.wait`.
 
-``caller`` is the :class:`~alveole.requests.Actor` that the door has authenticated. ``site`` is a
+``caller`` is the :class:`~alveole.people.model.Actor` that the door has authenticated; every verb asks
+:func:`alveole.people.rights.may` for it. ``site`` is a
 name or an id. ``key`` is an idempotency key: the same key with the same request gives the same
 change, with another request ``Refused``. ``version`` is the version (ETag) that the caller saw;
 :class:`VersionConflict` (a ``Refused``, HTTP 412) when the site has moved on.
@@ -14,16 +15,19 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 
 | module | holds |
 |---|---|
-| ``core`` | rights, finding a site, idempotency, accepting a change |
+| ``core`` | asking for rights, finding a site, idempotency, accepting a change |
 | ``checks`` | every check of a request about a site |
 | ``flows`` | what happens after a change was accepted |
 | ``sites``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
+| ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
+| ``accounts`` | persons, teams, shares, quotas |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``show`` | stored and seen → documents |
 """
 
 from __future__ import annotations
 
+import threading
 import time
 
 from alveole import views
@@ -32,9 +36,13 @@ from alveole.config import Settings
 from alveole.errors import InvalidInput
 from alveole.export import ExportedSite, export
 from alveole.journal import Journal
+from alveole.people.attempts import Attempts
+from alveole.people.directory import Directory
+from alveole.people.model import Actor
+from alveole.people.rights import Right
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
-from alveole.requests import Actor
+from alveole.services.accounts import AccountVerbs
 from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.inside import InsideVerbs
@@ -45,7 +53,7 @@ from alveole.store import Store
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs):
+class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs, AccountVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -53,6 +61,14 @@ class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs):
         self.addressing = settings.addressing()
         self.store = store
         self.agent = agent
+        self.people = Directory(store)
+        self.attempts = Attempts()
+        self._challenges = {}
+        self._provider = None
+        self._begun = {}
+        self._confirmed = {}
+        self._begun_lock = threading.Lock()
+        self._challenges_lock = threading.Lock()
         self.journal = Journal(store)
         self.loop = Reconciler(settings, store, self.journal, agent)
         self.loop.abandoned = self._remove
@@ -82,7 +98,7 @@ class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs):
 
     def export(self, caller: Actor, kind: str) -> views.Exported:
         """``kind``: ``nginx`` or ``apache``: configuration for a proxy that stands in front."""
-        self._allow(caller, "look")
+        self._allow(caller, Right.PLATFORM_LOOK)
         if kind not in ("nginx", "apache"):
             raise InvalidInput(f"{kind!r} is not a proxy", field="kind", hint="nginx or apache")
         edge = self.settings.edge

@@ -32,7 +32,8 @@ from alveole.model.site import (
     VolumeMount,
     Wanted,
 )
-from alveole.requests import Actor
+from alveole.people.model import Actor
+from alveole.people.rights import Right, may
 from alveole.services.checks import Draft, find_base
 from alveole.services.modules import recomposed, with_texts
 from alveole.services.sites import SiteVerbs
@@ -76,16 +77,14 @@ def read_manifest(text: str) -> Manifest:
 
 class BackupVerbs(SiteVerbs):
     def create_backup(self, caller: Actor, request: ask.CreateBackup, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-sites")
-
         def build(transaction: Transaction) -> Live:
-            stored = self._stored(request.site)
+            stored = self._stored(caller, Right.BACKUP_CREATE, request.site)
             if stored.pending:
                 raise Refused(f"site {stored.site.name} is not complete", field="site")
             id = new_id("b")
             return self.journal.begin(
                 "backup",
-                caller.name,
+                caller,
                 site=stored.site,
                 work=Work(backup=id),
                 result={"backup": id},
@@ -95,9 +94,15 @@ class BackupVerbs(SiteVerbs):
         return self._accept(caller, self._digest("backup", request.digest()), key, build, self._need_room)
 
     def list_backups(self, caller: Actor, site: str | None = None) -> tuple[views.BackupView, ...]:
-        self._allow(caller, "look")
+        self._allow(caller, Right.SITE_LIST)
         stored = self.store.site(site) if site is not None else None
-        found = self.store.backups(stored.site.id if stored is not None else site)
+        if stored is not None and not self._sees(caller, stored.site):
+            stored = None
+        found = [
+            each
+            for each in self.store.backups(stored.site.id if stored is not None else site)
+            if may(caller, Right.BACKUP_LOOK, self.people.held_by_id(each.site_id, each.owner))
+        ]
         if site is not None and stored is None and not found:
             raise NotFound(f"there is no site {site!r} and no backup of one", field="site")
         return tuple(
@@ -113,29 +118,31 @@ class BackupVerbs(SiteVerbs):
             for each in found
         )
 
-    def _backup(self, id: str) -> Backup:
+    def _backup(self, caller: Actor, right: Right, id: str) -> Backup:
         backup = self.store.backup(id)
-        if backup is None:
+        held = self.people.held_by_id(backup.site_id, backup.owner) if backup is not None else None
+        if backup is None or held is None or not (caller.entering or may(caller, Right.BACKUP_LOOK, held)):
             raise NotFound(f"there is no backup {id!r}", field="backup", hint="see: alveole backup list")
+        self._allow(caller, right, held)
         return backup
 
     def restore_backup(
         self, caller: Actor, backup: str, request: ask.RestoreBackup, *, key: str | None = None
     ) -> Change:
-        self._allow(caller, "change-sites")
-
         def build(transaction: Transaction) -> Live:
-            found = self._backup(backup)
+            found = self._backup(caller, Right.BACKUP_RESTORE, backup)
             work = Work(backup=found.id)
             # A site that was destroyed comes back under its own name, as a new one.
             name = request.name or (None if found.site_id in self.store.sites else found.site_name)
             if name is None:
-                site = self._free_to_change(found.site_id, None)
+                site = self._free_to_change(caller, Right.BACKUP_RESTORE, found.site_id, None)
             else:
-                site = self._reserve(caller, name, transaction)
+                gone = found.site_id not in self.store.sites and self.people.whom(found.owner) is not None
+                owner = found.owner if gone else self._owner_for(caller, None)
+                site = self._reserve(owner, name, transaction)
             return self.journal.begin(
                 "restore",
-                caller.name,
+                caller,
                 site=site,
                 work=work,
                 result={"site": site.id, "backup": found.id},
@@ -144,7 +151,7 @@ class BackupVerbs(SiteVerbs):
 
         return self._accept(caller, self._digest("restore", backup, request.digest()), key, build, self._need_room)
 
-    def _reserve(self, caller: Actor, name: str, transaction: Transaction) -> Site:
+    def _reserve(self, owner: str, name: str, transaction: Transaction) -> Site:
         """A row with a name and a number; everything else comes from the manifest once it is read."""
         draft = Draft(self.settings, self.store.owner_of)
         draft.name(name, self.store.site(name) is not None)
@@ -159,20 +166,18 @@ class BackupVerbs(SiteVerbs):
             plan=next(iter(sorted(self.store.plans))),
             base=Base(BaseKind.HOST, f"host-{'0' * 16}"),
             run=Run(),
-            owner=caller.name,
+            owner=owner,
             created_at=time.time(),
         )
         transaction.insert_site(site, self._names(site), "create")
         return site
 
     def delete_backup(self, caller: Actor, backup: str, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-sites")
-
         def build(transaction: Transaction) -> Live:
-            found = self._backup(backup)
+            found = self._backup(caller, Right.BACKUP_DELETE, backup)
             return self.journal.begin(
                 "delete-backup",
-                caller.name,
+                caller,
                 reason=f"{found.id} of {found.site_name}",
                 work=Work(stored=True, backup=found.id),
                 transaction=transaction,
@@ -195,7 +200,9 @@ class BackupVerbs(SiteVerbs):
                 ),
                 say=live.show,
             )
-        backup = Backup(id, site.id, site.name, made.snapshot, made.bytes, made.created_at or time.time(), made.digest)
+        backup = Backup(
+            id, site.id, site.name, made.snapshot, made.bytes, made.created_at or time.time(), made.digest, site.owner
+        )
         hit("services.backup-made")
         live.say(f"{backup.bytes} bytes, snapshot {backup.snapshot[:12]}")
         self.journal.end(live, (), {"bytes": backup.bytes}, also=lambda transaction: transaction.put_backup(backup))
@@ -219,7 +226,9 @@ class BackupVerbs(SiteVerbs):
         pending = self.store.sites[site.id].pending == "create"
         if not live.work.stored:
             try:
-                backup = self._backup(live.work.backup or "")
+                backup = self.store.backup(live.work.backup or "")
+                if backup is None:
+                    raise NotFound("the backup is gone", field="backup")
                 live.show("reading the whole backup")
                 manifest = read_manifest(
                     self.agent.call(protocol.ReadBackup(backup.snapshot, backup.digest), say=live.show)

@@ -25,7 +25,8 @@ from alveole.journal import Live, Work
 from alveole.model.change import Change, ChangeState
 from alveole.model.resource import PLATFORM, Action, Kind, Step
 from alveole.model.site import Base, BaseKind, Earlier, HealthCheck, Site, Wanted
-from alveole.requests import Actor, Role
+from alveole.people.model import Actor, Role
+from alveole.people.rights import Right
 from alveole.services.backups import BackupVerbs
 from alveole.services.checks import find_base
 from alveole.store import KnownBase, Transaction, new_id
@@ -74,20 +75,20 @@ class BaseVerbs(BackupVerbs):
         return tuple(sorted(found, key=lambda site: site.name))
 
     def list_bases(self, caller: Actor) -> tuple[views.BaseView, ...]:
-        self._allow(caller, "look")
+        self._allow(caller, Right.CATALOGUE_LOOK)
         states = self._base_states()
         found = sorted(self._all_bases(states).items(), key=lambda item: (item[1][0].label, item[1][1]))
-        return tuple(self._base_view(base, made, states.get(key)) for key, (base, made) in found)
+        return tuple(self._base_view(caller, base, made, states.get(key)) for key, (base, made) in found)
 
     def show_base(self, caller: Actor, base: str) -> views.BaseView:
         """With every package it holds and what an update would change."""
-        self._allow(caller, "look")
+        self._allow(caller, Right.CATALOGUE_LOOK)
         states = self._base_states()
         found, made = self._named_base(base, states)
         state = states.get(found.key)
         with contextlib.suppress(AlveoleError):
             state = self.agent.call(protocol.ListBases(found.key))[0]
-        return self._base_view(found, made, state)
+        return self._base_view(caller, found, made, state)
 
     def _named_base(self, text: str, states: dict[str, protocol.BaseState]) -> tuple[Base, float]:
         """By its key, its label or its image's digest; the newest when several have the label."""
@@ -102,8 +103,8 @@ class BaseVerbs(BackupVerbs):
             raise NotFound(f"there is no base {text!r}", field="base", hint="see: alveole base list")
         return known.base, known.created_at
 
-    def _base_view(self, base: Base, made: float, state: protocol.BaseState | None) -> views.BaseView:
-        users = self._users(base.key)
+    def _base_view(self, caller: Actor, base: Base, made: float, state: protocol.BaseState | None) -> views.BaseView:
+        users = [site for site in self._users(base.key) if self._sees(caller, site)]
         updates = state.updates if state else None
         return views.BaseView(
             key=base.key,
@@ -152,7 +153,7 @@ class BaseVerbs(BackupVerbs):
 
     # --- deleting -----------------------------------------------------------------------------
     def delete_base(self, caller: Actor, base: str, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.BASE_CHANGE)
         states: dict[str, protocol.BaseState] = {}
 
         def before() -> None:
@@ -169,18 +170,17 @@ class BaseVerbs(BackupVerbs):
             if layers:
                 raise Refused(f"{len(layers)} bases lean on it, {layers[0]} among them", field="base")
             work = Work(stored=True, base=found.key)
-            return self.journal.begin(
-                "delete-base", caller.name, reason=found.label, work=work, transaction=transaction
-            )
+            return self.journal.begin("delete-base", caller, reason=found.label, work=work, transaction=transaction)
 
         return self._accept(caller, self._digest("delete-base", base), key, build, before)
 
     def preview_prune(self, caller: Actor, request: ask.PruneBases) -> tuple[views.BaseView, ...]:
         """The bases that would go, layers before what they lean on."""
-        self._allow(caller, "look")
+        self._allow(caller, Right.BASE_CHANGE)
         states = self._base_states()
         bases = self._all_bases(states)
-        return tuple(self._base_view(*bases[key], states.get(key)) for key in self._prunable(request, states))
+        going = self._prunable(request, states)
+        return tuple(self._base_view(caller, *bases[key], states.get(key)) for key in going)
 
     def _prunable(self, request: ask.PruneBases, states: dict[str, protocol.BaseState]) -> list[str]:
         kept = {self._named_base(text, states)[0].key for text in request.keep}
@@ -194,7 +194,7 @@ class BaseVerbs(BackupVerbs):
         return sorted(going, key=lambda key: (not (key in states and states[key].lower), key))
 
     def prune_bases(self, caller: Actor, request: ask.PruneBases, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.BASE_CHANGE)
         states: dict[str, protocol.BaseState] = {}
 
         def before() -> None:
@@ -204,7 +204,7 @@ class BaseVerbs(BackupVerbs):
             keys = tuple(self._prunable(request, states))
             reason = f"{len(keys)} bases that no site uses"
             work = Work(stored=True, bases=keys)
-            return self.journal.begin("prune-bases", caller.name, reason=reason, work=work, transaction=transaction)
+            return self.journal.begin("prune-bases", caller, reason=reason, work=work, transaction=transaction)
 
         return self._accept(caller, request.digest(), key, build, before)
 
@@ -234,7 +234,7 @@ class BaseVerbs(BackupVerbs):
     # --- verifying ----------------------------------------------------------------------------
     def verify_bases(self, caller: Actor, request: ask.NameBases, *, key: str | None = None) -> Change:
         """Compare every file of the named bases (of all) with its digest; the change fails when one is damaged."""
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.BASE_CHANGE)
         states: dict[str, protocol.BaseState] = {}
 
         def before() -> None:
@@ -245,7 +245,7 @@ class BaseVerbs(BackupVerbs):
             keys = tuple(dict.fromkeys(named)) or tuple(states)
             reason = ", ".join(request.bases) or "all bases"
             work = Work(stored=True, bases=keys)
-            return self.journal.begin("verify-bases", caller.name, reason=reason, work=work, transaction=transaction)
+            return self.journal.begin("verify-bases", caller, reason=reason, work=work, transaction=transaction)
 
         return self._accept(caller, request.digest(), key, build, before)
 
@@ -275,7 +275,7 @@ class BaseVerbs(BackupVerbs):
     # --- upgrading ----------------------------------------------------------------------------
     def preview_upgrade(self, caller: Actor, request: ask.UpgradeBases) -> tuple[views.UpgradeView, ...]:
         """What an upgrade of these bases would change, and for whom. Fetches the package lists."""
-        self._allow(caller, "look")
+        self._allow(caller, Right.BASE_CHANGE)
         found = []
         for number, base in enumerate(self._upgradable(request)):
             check = protocol.CheckBase(base.key, fetch=number == 0)
@@ -308,7 +308,7 @@ class BaseVerbs(BackupVerbs):
         return tuple(found.values())
 
     def upgrade_bases(self, caller: Actor, request: ask.UpgradeBases, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.BASE_CHANGE)
         bases: tuple[Base, ...] = ()
 
         def before() -> None:
@@ -320,7 +320,7 @@ class BaseVerbs(BackupVerbs):
             self._no_other_upgrade()
             return self.journal.begin(
                 UPGRADE,
-                caller.name,
+                caller,
                 reason=", ".join(base.label for base in bases) or "no base is used",
                 work=Work(stored=True, bases=tuple(base.key for base in bases)),
                 transaction=transaction,
@@ -432,7 +432,7 @@ class BaseVerbs(BackupVerbs):
             )
 
         caller = Actor(live.change.actor, Role.ADMIN, "upgrade")
-        change = self._change(caller, "upgrade-site", id, new.key, None, None, to, blue_green=True)
+        change = self._change(caller, Right.SITE_CHANGE, "upgrade-site", id, new.key, None, None, to, blue_green=True)
         hit("services.site-switching")
         ended = self._await_change(change.id)
         if ended.state is not ChangeState.DONE:

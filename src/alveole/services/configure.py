@@ -17,7 +17,8 @@ from alveole.journal import Live, Work
 from alveole.masking import mask, mask_by_name
 from alveole.model.change import Change
 from alveole.model.site import Answer, Application, ConfigFile, Site, Wanted
-from alveole.requests import Actor
+from alveole.people.model import Actor
+from alveole.people.rights import Right
 from alveole.services.checks import Draft
 from alveole.services.modules import recomposed, shown_answers, unified, with_texts
 from alveole.services.sites import SiteVerbs
@@ -41,8 +42,7 @@ class Reconfigured(msgspec.Struct, frozen=True):
 class ConfigureVerbs(SiteVerbs):
     def preview_configure(self, caller: Actor, site: str, request: ask.ConfigureSite) -> views.ConfigurePlan:
         # Not for readers: what was typed into a file by hand is shown, and may be anything.
-        self._allow(caller, "change-sites")
-        return self._reconfigured(self._stored(site).site, request).plan
+        return self._reconfigured(self._stored(caller, Right.SITE_CHANGE, site).site, request).plan
 
     def configure_site(
         self,
@@ -53,11 +53,10 @@ class ConfigureVerbs(SiteVerbs):
         key: str | None = None,
         version: int | None = None,
     ) -> Change:
-        self._allow(caller, "change-sites")
         found: list[Reconfigured] = []
 
         def before() -> None:
-            found.append(self._reconfigured(self._free_to_change(site, version), request))
+            found.append(self._reconfigured(self._free_to_change(caller, Right.SITE_CHANGE, site, version), request))
             self._need_room()
             if found[0].plan.refused:
                 hint = "--keep PATH lets it stay as it is, --take-back PATH gives it up"
@@ -65,7 +64,7 @@ class ConfigureVerbs(SiteVerbs):
 
         def build(transaction: Transaction) -> Live:
             done = found[0]
-            old = self._free_to_change(site, version)
+            old = self._free_to_change(caller, Right.SITE_CHANGE, site, version)
             if old.version != done.old.version:
                 raise Refused(f"site {old.name} was changed meanwhile", field="site", hint="try again")
             new = self._flipped(old, msgspec.structs.replace(done.new, version=old.version + 1))
@@ -75,7 +74,7 @@ class ConfigureVerbs(SiteVerbs):
             words = [f"{each.module}.{each.question}".lstrip(".") for each in done.plan.answers]
             return self.journal.begin(
                 "configure",
-                caller.name,
+                caller,
                 site=new,
                 reason=", ".join([*done.plan.modules, *words])[:500],
                 work=work,

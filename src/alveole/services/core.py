@@ -1,4 +1,4 @@
-"""What all verbs share: rights, finding a site, idempotency, accepting a change."""
+"""What all verbs share: asking for rights, finding a site, idempotency, accepting a change."""
 
 from __future__ import annotations
 
@@ -20,20 +20,16 @@ from alveole.journal import Journal, Live
 from alveole.model.addressing import Addressing
 from alveole.model.change import Change
 from alveole.model.site import Limits, Site
+from alveole.people.attempts import Attempts
+from alveole.people.directory import Directory
+from alveole.people.model import Actor, Held, Quota
+from alveole.people.rights import Right, may
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
-from alveole.requests import Actor, Role
 from alveole.store import Store, Stored, Transaction
 
-#: Which roles may do what. What is not here is denied to everybody.
-RIGHTS: dict[str, frozenset[Role]] = {
-    "look": frozenset({Role.ADMIN, Role.READER}),
-    # Logs, environments and programs inside a site may show secrets.
-    "look-inside": frozenset({Role.ADMIN}),
-    "change-sites": frozenset({Role.ADMIN}),
-    "change-platform": frozenset({Role.ADMIN}),
-    "tokens": frozenset({Role.ADMIN}),
-}
+#: The owner of a site that belongs to no person and no team.
+NOBODY = "nobody"
 
 
 class VersionConflict(Refused):
@@ -47,6 +43,8 @@ class Core(ABC):
 
     settings: Settings
     store: Store
+    people: Directory
+    attempts: Attempts
     journal: Journal
     agent: AgentPort
     loop: Reconciler
@@ -54,22 +52,94 @@ class Core(ABC):
     started_at: float
 
     # --- rights -------------------------------------------------------------------------------
-    def _allow(self, caller: Actor, right: str) -> None:
-        if caller.role not in RIGHTS.get(right, frozenset()):
+    @staticmethod
+    def _allow(caller: Actor, right: Right, held: Held | None = None) -> None:
+        """Raise ``Denied`` unless ``caller`` may. For a site ask :meth:`_stored`: a foreign one must seem absent."""
+        if not may(caller, right, held):
+            if caller.entering:
+                raise Denied("the second factor is still to be given", field="second-factor")
             raise Denied(f"{caller.name} ({caller.role}) may not do this", hint="ask an administrator")
 
+    def _sees(self, caller: Actor, site: Site) -> bool:
+        return may(caller, Right.SITE_LOOK, self.people.held(site))
+
+    def _visible(self, caller: Actor) -> list[Stored]:
+        """The sites that ``caller`` may look at, by name."""
+        found = [each for each in self.store.sites.values() if self._sees(caller, each.site)]
+        return sorted(found, key=lambda each: each.site.name)
+
+    def _owner_for(self, caller: Actor, wanted: str | None) -> str:
+        """What is stored as the owner of a new site. Raises ``InvalidInput``, ``Denied``."""
+        owner = caller.person
+        if wanted is not None and wanted != NOBODY:
+            found = self.people.whom(wanted)
+            if found is None and may(caller, Right.ACCOUNT_CHANGE):
+                raise InvalidInput(
+                    f"there is no person or team {wanted!r}", field="owner", hint="see: alveole account list"
+                )
+            # A name that is nobody's is denied like a stranger's: who is here is not everybody's to know.
+            owner = found.id if found is not None else "?"
+        elif wanted == NOBODY:
+            owner = ""
+        self._allow(caller, Right.SITE_CREATE, Held(owner))
+        return owner or ("root" if caller.via == "socket" else NOBODY)
+
+    def _used(self, owner: str, without: str = "") -> Quota:
+        """What the plans of an owner's sites promise; but for the site ``without``."""
+        sites = [
+            each.site for each in self.store.sites.values() if each.site.owner == owner and each.site.id != without
+        ]
+        limits = [self._limits(site.plan) for site in sites]
+        return Quota(
+            sites=len(sites),
+            memory_bytes=sum(each.memory_bytes for each in limits),
+            disk_bytes=sum(each.disk_bytes or 0 for each in limits),
+        )
+
+    def _check_quota(self, owner: str, site: Site) -> None:
+        """Raise ``NoRoom`` when ``owner`` may not have ``site`` besides what they have.
+
+        Called inside of the transaction that stores it, so that two requests at once cannot both fit.
+        """
+        if owner not in self.people.persons and owner not in self.people.teams:
+            return
+        allowed, used = self.people.quota(owner), self._used(owner, site.id)
+        limits = self._limits(site.plan)
+        whose = self.people.shown(owner)
+        problems = []
+        for field, word, most, have, more in (
+            ("sites", "sites", allowed.sites, used.sites or 0, 1),
+            ("memory_bytes", "bytes of memory", allowed.memory_bytes, used.memory_bytes or 0, limits.memory_bytes),
+            ("disk_bytes", "bytes of disk", allowed.disk_bytes, used.disk_bytes or 0, limits.disk_bytes),
+        ):
+            if most is None:
+                continue
+            hint = "choose a smaller plan, destroy a site, or ask an administrator"
+            if more is None:
+                text = f"{whose} may have {most} {word}, and plan {site.plan} has no limit of it"
+                problems.append(Problem(field, text, "choose a plan with a limit"))
+            elif have + more > most:
+                text = f"{whose} has {have} {word} of {most} allowed, and this takes {more}"
+                problems.append(Problem(field, text, hint))
+        if problems:
+            raise NoRoom(problems=problems)
+
     # --- finding ------------------------------------------------------------------------------
-    def _stored(self, name: str) -> Stored:
+    def _stored(self, caller: Actor, right: Right, name: str) -> Stored:
+        """The site of this name or id. ``NotFound`` for one that ``caller`` may not even look at; ``Denied``."""
         stored = self.store.site(name)
-        if stored is None:
-            if name in self.store.damaged:
-                raise Refused(f"site {name} was set aside: {self.store.damaged[name]}", field="site")
+        if stored is None and name in self.store.damaged and may(caller, Right.PLATFORM_LOOK):
+            raise Refused(f"site {name} was set aside: {self.store.damaged[name]}", field="site")
+        if stored is None or not (caller.entering or self._sees(caller, stored.site)):
             raise NotFound(f"there is no site {name!r}", field="site", hint="see: alveole site list")
+        self._allow(caller, right, self.people.held(stored.site))
         return stored
 
-    def _free_to_change(self, name: str, version: int | None, *, superseding: bool = False) -> Site:
-        """The site, when nothing else is at work on it and it is as the caller saw it."""
-        stored = self._stored(name)
+    def _free_to_change(
+        self, caller: Actor, right: Right, name: str, version: int | None, *, superseding: bool = False
+    ) -> Site:
+        """The site, when ``caller`` may, nothing else is at work on it and it is as the caller saw it."""
+        stored = self._stored(caller, right, name)
         site = stored.site
         if version is not None and version != site.version:
             raise VersionConflict(
@@ -133,7 +203,7 @@ class Core(ABC):
             if key is not None:
                 transaction.connection.execute(
                     sa.insert(tables.idempotency).values(
-                        actor=caller.name, key=key, digest=digest, change_id=live.id, created_at=time.time()
+                        actor=caller.key, key=key, digest=digest, change_id=live.id, created_at=time.time()
                     )
                 )
             hit("services.accept")
@@ -141,6 +211,10 @@ class Core(ABC):
         view = live.view()
         self._go(live)
         return view
+
+    def _note(self, caller: Actor, verb: str, reason: str, site: Site | None = None) -> None:
+        """Journal what is done already."""
+        self.journal.end(self.journal.begin(verb, caller, site=site, reason=reason[:500]))
 
     @abstractmethod
     def _go(self, live: Live) -> None:
@@ -150,7 +224,7 @@ class Core(ABC):
         if key is None:
             return None
         table = tables.idempotency
-        query = sa.select(table.c.digest, table.c.change_id).where(table.c.actor == caller.name, table.c.key == key)
+        query = sa.select(table.c.digest, table.c.change_id).where(table.c.actor == caller.key, table.c.key == key)
         with self.store.read() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:

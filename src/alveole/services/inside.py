@@ -8,22 +8,21 @@ from alveole.agent import protocol
 from alveole.compile import site_domain
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.model.resource import Kind
-from alveole.requests import Actor
+from alveole.people.model import Actor
+from alveole.people.rights import Right
 from alveole.services.sites import SiteVerbs
 
 
 class InsideVerbs(SiteVerbs):
     def site_logs(self, caller: Actor, site: str) -> views.LogsView:
-        self._allow(caller, "look-inside")
-        found = self._stored(site).site
+        found = self._stored(caller, Right.SITE_LOGS, site).site
         logs = self.settings.logs
         return views.LogsView(
             site=found.name, directory=str(logs / found.id), edge_directory=str(logs / "edge" / found.id)
         )
 
     def exec_site(self, caller: Actor, site: str, request: ask.ExecSite) -> views.ExecGrant:
-        self._allow(caller, "look-inside")
-        found = self._stored(site).site
+        found = self._stored(caller, Right.SITE_EXEC, site).site
         problems = []
         if not request.argv or not request.argv[0]:
             problems.append(Problem("argv", "is empty", "name a program after --"))
@@ -39,7 +38,7 @@ class InsideVerbs(SiteVerbs):
             raise Refused(f"site {found.name} is not running", field="site", hint="see: alveole why")
         slot = found.slot if str(found.slot) in slots else int(slots[0])
         # The program's name only: arguments may hold secrets.
-        live = self.journal.begin("exec", caller.name, site=found, reason=request.argv[0][:200])
+        live = self.journal.begin("exec", caller, site=found, reason=request.argv[0][:200])
         return views.ExecGrant(
             site=found.id, slot=slot, argv=request.argv, tty=request.tty, uid=request.uid, change=live.id
         )
@@ -51,8 +50,7 @@ class InsideVerbs(SiteVerbs):
             self.journal.end(live, problems, {"exit_status": exit_status})
 
     def why(self, caller: Actor, site: str) -> views.WhyView:
-        self._allow(caller, "look")
-        stored = self._stored(site)
+        stored = self._stored(caller, Right.SITE_LOOK, site)
         found = stored.site
         links: tuple[protocol.Link, ...] = ()
         try:

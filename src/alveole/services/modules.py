@@ -28,9 +28,11 @@ from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem
 from alveole.masking import HIDDEN, mask
 from alveole.model.names import check_site_name
 from alveole.model.site import Answer, Application, Base, Limits, Site
-from alveole.requests import Actor
+from alveole.people.model import Actor
+from alveole.people.rights import Right
 from alveole.services.checks import Draft
 from alveole.services.flows import Flows
+from alveole.store import Stored
 
 DEFAULT_PLAN = "small"
 #: Stands for the name of a site that nobody has named yet.
@@ -64,12 +66,13 @@ class Compositions(Flows):
 
     # --- looking ------------------------------------------------------------------------------
     def list_modules(self, caller: Actor) -> tuple[views.ModuleView, ...]:
-        self._allow(caller, "look")
+        self._allow(caller, Right.CATALOGUE_LOOK)
         modules = sorted(self.catalogue().modules.values(), key=lambda each: each.name)
-        return tuple(self._module_view(each) for each in modules)
+        sites = self._visible(caller)
+        return tuple(self._module_view(each, sites) for each in modules)
 
     def show_module(self, caller: Actor, name: str) -> views.ModuleDetail:
-        self._allow(caller, "look")
+        self._allow(caller, Right.CATALOGUE_LOOK)
         catalogue = self.catalogue()
         module = catalogue.get(name)
         if module is None:
@@ -87,7 +90,7 @@ class Compositions(Flows):
             worked = {each.name: each for each in found if each.module == module.name}
         shown = tuple(worked.get(each.name) or question_view(module.name, each) for each in manifest.questions)
         return views.ModuleDetail(
-            **msgspec.structs.asdict(self._module_view(module)),
+            **msgspec.structs.asdict(self._module_view(module, self._visible(caller))),
             packages=manifest.packages.mandatory,
             optional_packages=tuple(each.name for each in manifest.packages.optional),
             needs=manifest.needs.mandatory,
@@ -103,11 +106,11 @@ class Compositions(Flows):
             example=_example(module),
         )
 
-    def _module_view(self, module: Module) -> views.ModuleView:
+    def _module_view(self, module: Module, sites: Sequence[Stored]) -> views.ModuleView:
         manifest = module.manifest
         users = sum(
             1
-            for stored in self.store.sites.values()
+            for stored in sites
             if stored.site.application is not None and module.name in stored.site.application.modules
         )
         return views.ModuleView(
@@ -126,7 +129,7 @@ class Compositions(Flows):
 
     def ask_modules(self, caller: Actor, request: ask.AskModules) -> views.QuestionsView:
         """What is still to be asked, so that a form and a terminal need no knowledge of their own."""
-        self._allow(caller, "look")
+        self._allow(caller, Right.CATALOGUE_LOOK)
         catalogue = self.catalogue()
         name = _EXAMPLE if check_site_name(request.name) else request.name
         plan = self._least_of(catalogue, request.modules, request.plan)
@@ -146,7 +149,7 @@ class Compositions(Flows):
 
     def detect_modules(self, caller: Actor, request: ask.DetectModules) -> views.DetectedView:
         """The modules that run a content, picked from its names and small texts. Raises ``InvalidInput``."""
-        self._allow(caller, "look")
+        self._allow(caller, Right.CATALOGUE_LOOK)
         catalogue, seen = self.catalogue(), Seen(request.names, request.texts)
         if request.modules:
             found = detail(catalogue.modules, [catalogue.aliases.get(each, each) for each in request.modules], seen)
@@ -363,8 +366,7 @@ class Compositions(Flows):
         )
 
     def site_answers(self, caller: Actor, site: str, *, show_secrets: bool = False) -> views.AnswersView:
-        self._allow(caller, "look-inside" if show_secrets else "look")
-        found = self._stored(site).site
+        found = self._stored(caller, Right.SITE_SECRETS if show_secrets else Right.SITE_LOOK, site).site
         application = found.application
         if application is None:
             raise InvalidInput(f"site {found.name} is not made of modules", field="site")

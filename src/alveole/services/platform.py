@@ -1,18 +1,14 @@
-"""The verbs that are about no one site: tokens, uploads, plans, bases, status, the journal."""
+"""The verbs that are about no one site: uploads, plans, images, status, the journal."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
 
-import msgspec
-import sqlalchemy as sa
-
-from alveole import __version__, tables, views
+from alveole import __version__, views
 from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Problem, Refused, Temporary
@@ -21,92 +17,23 @@ from alveole.model.change import Change, Event
 from alveole.model.names import check_site_name
 from alveole.model.resource import PLATFORM
 from alveole.model.site import BUILT_IN_PLANS, Limits, ResourcePlan
+from alveole.people.model import NOBODYS, Actor, Held
+from alveole.people.rights import Right, may
 from alveole.plan import BY_HAND
-from alveole.requests import Actor, Role
 from alveole.services.checks import check_limits
 from alveole.services.rollback import RollbackVerbs
 from alveole.services.show import count_states, promise_views, state_of
-from alveole.store import Transaction, new_id
+from alveole.store import Transaction
 
 _UPLOAD_SECONDS = 86_400.0
 _BUILT_IN = frozenset(plan.name for plan in BUILT_IN_PLANS)
-_TOKEN_PREFIX = "alv_"  # noqa: S105  the start of every token, no secret
 _LIMIT_MAX = 1000
 
 
 class PlatformVerbs(RollbackVerbs):
-    # --- who asks -----------------------------------------------------------------------------
-    def authenticate(self, token: str) -> Actor | None:
-        # The lookup is by the hash of 256 random bits: its time tells nothing about any token.
-        table = tables.tokens
-        query = sa.select(table).where(table.c.hash == _hash(token))
-        with self.store.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None or (row.expires_at is not None and row.expires_at < time.time()):
-            return None
-        self._note_use(row.id, row.last_used_at)
-        return Actor(row.name, Role(row.role), f"token:{row.id}")
-
-    def _note_use(self, id: str, before: float | None) -> None:
-        # Once an hour is enough for people; a commit for every request is not.
-        if before is not None and time.time() - before < 3600:
-            return
-        with contextlib.suppress(AlveoleError), self.store.write() as transaction:
-            table = tables.tokens
-            transaction.connection.execute(sa.update(table).where(table.c.id == id).values(last_used_at=time.time()))
-
-    def create_token(self, caller: Actor, request: ask.CreateToken) -> views.TokenView:
-        self._allow(caller, "tokens")
-        problems = list(check_site_name(request.name))
-        if request.expires_in_seconds is not None and request.expires_in_seconds <= 0:
-            problems.append(Problem("expires_in_seconds", "is not above zero"))
-        if problems:
-            raise InvalidInput(problems=problems)
-        secret = _TOKEN_PREFIX + secrets.token_urlsafe(32)
-        now = time.time()
-        expires = None if request.expires_in_seconds is None else now + request.expires_in_seconds
-        row = {
-            "id": new_id("t"),
-            "name": request.name,
-            "role": str(request.role),
-            "created_at": now,
-            "expires_at": expires,
-            "last_used_at": None,
-        }
-        with self.store.write() as transaction:
-            taken = sa.select(tables.tokens.c.id).where(tables.tokens.c.name == request.name)
-            if transaction.connection.execute(taken).scalar() is not None:
-                raise Refused(f"there is a token {request.name!r} already", field="name", hint="choose another name")
-            transaction.connection.execute(sa.insert(tables.tokens).values(**row, hash=_hash(secret)))
-        self._note(caller, "create-token", request.name)
-        return msgspec.convert({**row, "secret": secret}, views.TokenView)
-
-    def list_tokens(self, caller: Actor) -> tuple[views.TokenView, ...]:
-        self._allow(caller, "tokens")
-        table = tables.tokens
-        columns = (table.c.id, table.c.name, table.c.role, table.c.created_at, table.c.expires_at, table.c.last_used_at)
-        with self.store.read() as connection:
-            rows = connection.execute(sa.select(*columns).order_by(table.c.name)).all()
-        return tuple(views.TokenView(**row._asdict()) for row in rows)
-
-    def delete_token(self, caller: Actor, token: str) -> None:
-        self._allow(caller, "tokens")
-        table = tables.tokens
-        with self.store.write() as transaction:
-            gone = transaction.connection.execute(
-                sa.delete(table).where(sa.or_(table.c.id == token, table.c.name == token))
-            )
-            if gone.rowcount == 0:
-                raise NotFound(f"there is no token {token!r}", field="token", hint="see: alveole token list")
-        self._note(caller, "delete-token", token)
-
-    def _note(self, caller: Actor, verb: str, reason: str) -> None:
-        """Journal what is done already."""
-        self.journal.end(self.journal.begin(verb, caller.name, reason=reason))
-
     # --- uploads ------------------------------------------------------------------------------
     def new_upload(self, caller: Actor, expected_bytes: int | None = None) -> views.UploadView:
-        self._allow(caller, "change-sites")
+        self._allow(caller, Right.UPLOAD)
         with _disk():
             self._uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._drop_stale_uploads()
@@ -117,7 +44,7 @@ class PlatformVerbs(RollbackVerbs):
         return views.UploadView(id=id, path=str(path))
 
     def check_upload(self, caller: Actor, upload: str, written: int) -> None:
-        self._allow(caller, "change-sites")
+        self._allow(caller, Right.UPLOAD)
         ceiling = self.settings.content.bytes
         if written > ceiling:
             raise NoRoom(f"the upload is larger than {ceiling} bytes", field="upload", hint="send less")
@@ -125,7 +52,7 @@ class PlatformVerbs(RollbackVerbs):
             self._check_room(0)
 
     def drop_upload(self, caller: Actor, upload: str) -> None:
-        self._allow(caller, "change-sites")
+        self._allow(caller, Right.UPLOAD)
         self._drop_upload(upload)
 
     def _check_room(self, expected: int) -> None:
@@ -145,23 +72,23 @@ class PlatformVerbs(RollbackVerbs):
                     file.unlink()
 
     # --- plans --------------------------------------------------------------------------------
-    def _plan_view(self, plan: ResourcePlan) -> views.PlanView:
+    def _plan_view(self, caller: Actor, plan: ResourcePlan) -> views.PlanView:
         return views.PlanView(
             name=plan.name,
             limits=plan.limits,
             description=plan.description,
             built_in=plan.name in _BUILT_IN,
-            sites=sum(1 for stored in self.store.sites.values() if stored.site.plan == plan.name),
+            sites=sum(1 for stored in self._visible(caller) if stored.site.plan == plan.name),
         )
 
     def list_plans(self, caller: Actor) -> tuple[views.PlanView, ...]:
-        self._allow(caller, "look")
+        self._allow(caller, Right.CATALOGUE_LOOK)
         plans = sorted(self.store.plans.values(), key=lambda plan: (plan.limits.memory_bytes, plan.name))
-        return tuple(self._plan_view(plan) for plan in plans)
+        return tuple(self._plan_view(caller, plan) for plan in plans)
 
     def show_plan(self, caller: Actor, plan: str) -> views.PlanView:
-        self._allow(caller, "look")
-        return self._plan_view(self._plan(plan))
+        self._allow(caller, Right.CATALOGUE_LOOK)
+        return self._plan_view(caller, self._plan(plan))
 
     def _plan(self, name: str) -> ResourcePlan:
         plan = self.store.plans.get(name)
@@ -170,7 +97,7 @@ class PlatformVerbs(RollbackVerbs):
         return plan
 
     def create_plan(self, caller: Actor, request: ask.CreatePlan) -> views.PlanView:
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.PLAN_CHANGE)
         problems = [*check_site_name(request.name)]
         problems += check_limits(
             request.cpu_millis, request.memory_bytes, request.pids, request.io_bytes_per_second, request.disk_bytes
@@ -193,10 +120,10 @@ class PlatformVerbs(RollbackVerbs):
                 raise Refused(f"there is a plan {plan.name!r} already", field="name", hint="choose another name")
             transaction.insert_plan(plan)
         self._note(caller, "create-plan", plan.name)
-        return self._plan_view(plan)
+        return self._plan_view(caller, plan)
 
     def delete_plan(self, caller: Actor, plan: str) -> None:
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.PLAN_CHANGE)
         with self.store.write() as transaction:
             found = self._plan(plan)
             if found.name in _BUILT_IN:
@@ -213,19 +140,19 @@ class PlatformVerbs(RollbackVerbs):
 
     # --- images -------------------------------------------------------------------------------
     def import_image(self, caller: Actor, request: ask.ImportImage, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.IMAGE_IMPORT)
 
         def build(transaction: Transaction) -> Live:
             if problems := self._check_upload_there(request.upload):
                 raise InvalidInput(problems=problems)
             work = Work(upload=request.upload)
-            return self.journal.begin("import-image", caller.name, work=work, transaction=transaction)
+            return self.journal.begin("import-image", caller, work=work, transaction=transaction)
 
         return self._accept(caller, request.digest(), key, build)
 
     # --- the platform -------------------------------------------------------------------------
     def status(self, caller: Actor) -> views.StatusView:
-        self._allow(caller, "look")
+        self._allow(caller, Right.PLATFORM_LOOK)
         machine: protocol.MachineFacts | None = None
         with contextlib.suppress(AlveoleError):
             machine = self.agent.call(protocol.Facts())
@@ -263,7 +190,7 @@ class PlatformVerbs(RollbackVerbs):
         return found
 
     def doctor(self, caller: Actor) -> views.DoctorView:
-        self._allow(caller, "look")
+        self._allow(caller, Right.PLATFORM_LOOK)
         began = time.monotonic()
         try:
             links = list(self.agent.call(protocol.Doctor()))
@@ -289,17 +216,23 @@ class PlatformVerbs(RollbackVerbs):
         return views.DoctorView(ok=all(link.ok for link in links), links=tuple(links))
 
     def authority(self, caller: Actor) -> str:
-        self._allow(caller, "look")
+        self._allow(caller, Right.CATALOGUE_LOOK)
         text: str = self.agent.call(protocol.GetAuthority())
         return text
 
     # --- the journal --------------------------------------------------------------------------
     def list_changes(self, caller: Actor, request: ask.ListChanges) -> tuple[Change, ...]:
-        self._allow(caller, "look")
+        self._allow(caller, Right.SITE_LIST)
         if not 1 <= request.limit <= _LIMIT_MAX:
             raise InvalidInput(f"{request.limit} is outside 1..{_LIMIT_MAX}", field="limit")
         stored = self.store.site(request.site) if request.site is not None else None
+        if stored is not None and not self._sees(caller, stored.site):
+            return ()
+        of = None
+        if not may(caller, Right.CHANGE_LOOK, NOBODYS):
+            of = ([each.site.id for each in self._visible(caller)], caller.key)
         return self.journal.list(
+            of=of,
             site=stored.site.id if stored is not None else request.site,
             state=request.state,
             before=request.before,
@@ -307,11 +240,15 @@ class PlatformVerbs(RollbackVerbs):
         )
 
     def show_change(self, caller: Actor, change: str) -> Change:
-        self._allow(caller, "look")
         found = self.journal.get(change)
-        if found is None:
+        if found is None or not (caller.entering or may(caller, Right.CHANGE_LOOK, self._held_change(found))):
             raise NotFound(f"there is no change {change!r}", field="change", hint="see: alveole journal")
+        self._allow(caller, Right.CHANGE_LOOK, self._held_change(found))
         return found
+
+    def _held_change(self, change: Change) -> Held:
+        """A change belongs to whom its site belongs to, and to who began it when there is none."""
+        return self.people.held_by_id(change.site_id, change.actor_key)
 
     def wait(self, caller: Actor, change: str, seconds: float) -> Change:
         self.show_change(caller, change)
@@ -332,7 +269,3 @@ def _disk() -> Iterator[None]:
         yield
     except OSError as error:
         raise NoRoom(f"the state disk refuses: {error.strerror}", field="upload") from error
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()

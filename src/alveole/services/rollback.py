@@ -18,7 +18,8 @@ from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change, ChangeState
 from alveole.model.site import Base, Site
-from alveole.requests import Actor, Role
+from alveole.people.model import Actor, Role
+from alveole.people.rights import Right
 from alveole.services.bases import ROLLBACK, BaseVerbs, change_view
 from alveole.store import Transaction
 
@@ -26,7 +27,7 @@ from alveole.store import Transaction
 class RollbackVerbs(BaseVerbs):
     def preview_rollback(self, caller: Actor, request: ask.RollbackBases) -> tuple[views.RollbackView, ...]:
         """Where each site would go back to, and which packages that changes."""
-        self._allow(caller, "look")
+        self._allow(caller, Right.BASE_CHANGE)
         packages: dict[str, dict[str, str]] = {}
         found = []
         for site, base in self._going_back(request):
@@ -80,7 +81,7 @@ class RollbackVerbs(BaseVerbs):
         return tuple(sorted(found, key=lambda each: each[0].name))
 
     def rollback_bases(self, caller: Actor, request: ask.RollbackBases, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.BASE_CHANGE)
         found: tuple[tuple[Site, Base], ...] = ()
 
         def before() -> None:
@@ -91,7 +92,7 @@ class RollbackVerbs(BaseVerbs):
             self._no_other_upgrade()
             return self.journal.begin(
                 ROLLBACK,
-                caller.name,
+                caller,
                 reason=", ".join(site.name for site, _ in found)[:500],
                 work=Work(stored=True, back={site.id: base for site, base in found}),
                 transaction=transaction,
@@ -143,7 +144,9 @@ class RollbackVerbs(BaseVerbs):
             return msgspec.structs.replace(old, base=base, earlier=None)
 
         caller = Actor(live.change.actor, Role.ADMIN, "rollback")
-        change = self._change(caller, "rollback-site", site.id, base.key, None, None, to, blue_green=True)
+        change = self._change(
+            caller, Right.SITE_CHANGE, "rollback-site", site.id, base.key, None, None, to, blue_green=True
+        )
         hit("services.site-going-back")
         return self._await_change(change.id)
 

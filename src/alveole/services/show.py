@@ -42,8 +42,9 @@ def site_view(
     show_env: bool = False,
     application: ModulesView | None = None,
     process_states: tuple[ProcessView, ...] = (),
+    owner: str = "",
 ) -> SiteView:
-    """``known``: whether the agent answered lately, so that ``look`` still says how things are."""
+    """``known``: whether the agent answered lately, so that ``look`` still says how things are. ``owner``: its name."""
     site = stored.site
     usage = usage or _NOTHING
     ipv4, ipv6 = _addresses(addressing, site.number)
@@ -79,7 +80,7 @@ def site_view(
         health=site.run.health,
         ready_seconds=site.run.ready_seconds,
         stop_seconds=site.run.stop_seconds,
-        owner=site.owner,
+        owner=owner,
         version=site.version,
         created_at=site.created_at,
         problem="" if live is not None else problem_of(look, known),

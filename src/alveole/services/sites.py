@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 from msgspec import UNSET
@@ -21,7 +21,8 @@ from alveole.model.change import Change
 from alveole.model.names import ENV_FORBIDDEN
 from alveole.model.resource import Action, Kind
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
-from alveole.requests import Actor
+from alveole.people.model import Actor
+from alveole.people.rights import Right, may
 from alveole.services.checks import Draft, find_base, newest_base
 from alveole.services.flows import work_for
 from alveole.services.modules import DEFAULT_PLAN, Composed, Compositions
@@ -41,7 +42,7 @@ class SiteVerbs(Compositions):
 
     # --- create -------------------------------------------------------------------------------
     def create_site(self, caller: Actor, request: ask.CreateSite, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-sites")
+        owner = self._owner_for(caller, request.owner)
         base: Base | None = None
         composed: Composed | None = None
         upload = request.upload
@@ -62,12 +63,13 @@ class SiteVerbs(Compositions):
             draft = self._draft(caller, request, base or _placeholder(request), composed=composed)
             id = new_id("s")
             number = transaction.lease(id, self.addressing.capacity())
-            site = msgspec.structs.replace(draft, id=id, number=number)
+            site = msgspec.structs.replace(draft, id=id, number=number, owner=owner)
+            self._check_quota(owner, site)
             waits = upload is not None
             transaction.insert_site(site, self._names(site), "create" if waits else "")
             work = Work(stored=not waits, upload=upload, format=request.format, note=request.note)
             return self.journal.begin(
-                "create", caller.name, site=site, work=work, result={"site": id}, transaction=transaction
+                "create", caller, site=site, work=work, result={"site": id}, transaction=transaction
             )
 
         try:
@@ -78,7 +80,7 @@ class SiteVerbs(Compositions):
             raise
 
     def preview_create(self, caller: Actor, request: ask.CreateSite, *, content: bool = False) -> views.DryRun:
-        self._allow(caller, "look")
+        self._owner_for(caller, request.owner)
         composed = self._compose_new(request, content) if request.modules else None
         self._draft(caller, request, _placeholder(request), content, composed)
         base = self._base_for(request, composed)
@@ -122,6 +124,7 @@ class SiteVerbs(Compositions):
         draft.name(request.name, self.store.site(request.name) is not None)
         domains = draft.domains(request.domains, request.name)
         path = draft.path(request.path)
+        self._claim(caller, draft, domains, path)
         draft.packages(request.packages, base.kind)
         if request.base not in ("host", "debian") and known is None:
             draft.wrong("base", f"there is no base {request.base!r}", "choose host, debian or an imported image")
@@ -177,9 +180,19 @@ class SiteVerbs(Compositions):
             https_only=request.https_only,
             files=made.files if made is not None else (),
             application=made.application if made is not None else None,
-            owner=caller.name,
             created_at=time.time(),
         )
+
+    @staticmethod
+    def _claim(caller: Actor, draft: Draft, domains: Collection[str], path: str | None) -> None:
+        """Threat 27: that a domain leads here does not say whose it is. Who runs the machine says so."""
+        if may(caller, Right.DOMAIN_CLAIM):
+            return
+        hint = "ask an operator or an administrator to add it"
+        for domain in sorted(domains):
+            draft.wrong("domains", f"{domain} is not yours to take", hint)
+        if path is not None:
+            draft.wrong("path", f"{path} of the main domain is not yours to take", hint)
 
     def _resolve_base(self, base: str, packages: tuple[str, ...], static: bool, *, keep: bool = True) -> Base:
         known = find_base(base, self.store.bases)
@@ -203,16 +216,15 @@ class SiteVerbs(Compositions):
 
     # --- looking ------------------------------------------------------------------------------
     def list_sites(self, caller: Actor) -> tuple[views.SiteView, ...]:
-        self._allow(caller, "look")
+        self._allow(caller, Right.SITE_LIST)
         usage = self._usage_of_all()
-        stored = sorted(self.store.sites.values(), key=lambda each: each.site.name)
+        stored = self._visible(caller)
         made = any(each.site.application is not None for each in stored)
         catalogue = self.catalogue() if made else None
         return tuple(self._view(each, usage.get(each.site.id), catalogue) for each in stored)
 
     def show_site(self, caller: Actor, site: str, *, show_env: bool = False) -> views.SiteView:
-        self._allow(caller, "look-inside" if show_env else "look")
-        stored = self._stored(site)
+        stored = self._stored(caller, Right.SITE_SECRETS if show_env else Right.SITE_LOOK, site)
         id = stored.site.id
         usage: Usage | None = None
         try:
@@ -232,6 +244,7 @@ class SiteVerbs(Compositions):
             show_env=show_env,
             application=self._application_view(stored.site, show_env, look=True),
             process_states=self._process_views(stored.site),
+            owner=self.people.shown(stored.site.owner),
         )
 
     def _process_views(self, site: Site) -> tuple[views.ProcessView, ...]:
@@ -253,6 +266,7 @@ class SiteVerbs(Compositions):
             known=self.loop.agent_answers,
             usage=usage,
             application=self._application_view(stored.site, catalogue=catalogue),
+            owner=self.people.shown(stored.site.owner),
         )
 
     def _usage_of_all(self) -> dict[str, Usage]:
@@ -280,7 +294,7 @@ class SiteVerbs(Compositions):
                 raise Refused(f"site {old.name} is already running", field="site", hint="see: alveole why")
             return msgspec.structs.replace(old, wanted=Wanted.RUNNING)
 
-        return self._change(caller, "start", site, "", key, version, to)
+        return self._change(caller, Right.SITE_RUN, "start", site, "", key, version, to)
 
     def stop_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
         def to(old: Site) -> Site:
@@ -288,7 +302,7 @@ class SiteVerbs(Compositions):
                 raise Refused(f"site {old.name} is not running", field="site", hint="see: alveole site start")
             return msgspec.structs.replace(old, wanted=Wanted.STOPPED)
 
-        return self._change(caller, "stop", site, "", key, version, to, superseding=True)
+        return self._change(caller, Right.SITE_RUN, "stop", site, "", key, version, to, superseding=True)
 
     def restart_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
         def to(old: Site) -> Site:
@@ -296,11 +310,12 @@ class SiteVerbs(Compositions):
                 raise Refused(f"site {old.name} is not running", field="site", hint="see: alveole site start")
             return msgspec.structs.replace(old, incarnation=old.incarnation + 1)
 
-        return self._change(caller, "restart", site, "", key, version, to)
+        return self._change(caller, Right.SITE_RUN, "restart", site, "", key, version, to)
 
     def _change(
         self,
         caller: Actor,
+        right: Right,
         verb: str,
         site: str,
         digest: str,
@@ -313,11 +328,12 @@ class SiteVerbs(Compositions):
         before: Callable[[], None] | None = None,
     ) -> Change:
         """Store ``to(site)`` and let the loop reach it; with ``blue_green`` beside the old instance."""
-        self._allow(caller, "change-sites")
 
         def build(transaction: Transaction) -> Live:
-            old = self._free_to_change(site, version, superseding=superseding)
+            old = self._free_to_change(caller, right, site, version, superseding=superseding)
             new = msgspec.structs.replace(to(old), version=old.version + 1)
+            if new.plan != old.plan:
+                self._check_quota(new.owner, new)
             undo = None
             if blue_green:
                 new = self._flipped(old, new)
@@ -325,7 +341,7 @@ class SiteVerbs(Compositions):
             transaction.save_site(new, self._names(new))
             result: dict[str, str | int | float | None] = {"site": new.id, "version": new.version}
             return self.journal.begin(
-                verb, caller.name, site=new, work=work_for(undo), result=result, transaction=transaction
+                verb, caller, site=new, work=work_for(undo), result=result, transaction=transaction
             )
 
         return self._accept(caller, self._digest(verb, site, digest, str(version)), key, build, before)
@@ -339,16 +355,14 @@ class SiteVerbs(Compositions):
         key: str | None = None,
         version: int | None = None,
     ) -> Change:
-        self._allow(caller, "change-sites")
-
         def build(transaction: Transaction) -> Live:
-            stored = self._stored(site)
+            stored = self._stored(caller, Right.SITE_DESTROY, site)
             old = stored.site
             if request.confirm != old.name:
                 raise InvalidInput(f"{request.confirm!r} is not the site's name", field="confirm")
             # A destroy that failed half-way, and a create that could not be cleaned up, may be ended.
             if not stored.pending:
-                self._free_to_change(site, version)
+                self._free_to_change(caller, Right.SITE_DESTROY, site, version)
             going_on = self.journal.all_of_site(old.id)
             if going_on:
                 verbs = ", ".join(live.change.verb for live in going_on)
@@ -360,7 +374,7 @@ class SiteVerbs(Compositions):
                 raise Refused(f"site {old.name} is still stopping", field="site", hint="wait a moment")
             gone = msgspec.structs.replace(old, wanted=Wanted.STOPPED, version=old.version + 1)
             transaction.save_site(gone, None, "destroy")
-            return self.journal.begin("destroy", caller.name, site=gone, work=work_for(), transaction=transaction)
+            return self.journal.begin("destroy", caller, site=gone, work=work_for(), transaction=transaction)
 
         return self._accept(caller, self._digest("destroy", site, request.digest()), key, build)
 
@@ -368,10 +382,8 @@ class SiteVerbs(Compositions):
     def update_site(
         self, caller: Actor, site: str, request: ask.UpdateSite, *, key: str | None = None, version: int | None = None
     ) -> Change:
-        self._allow(caller, "change-sites")
-
         def build(transaction: Transaction) -> Live:
-            old = self._free_to_change(site, version)
+            old = self._free_to_change(caller, Right.SITE_RELEASE, site, version)
             wanted = self._kept_release(old, request)
             work = Work(
                 upload=request.upload,
@@ -381,7 +393,7 @@ class SiteVerbs(Compositions):
                 build_network=request.build_network,
             )
             return self.journal.begin(
-                "update", caller.name, site=old, work=work, result={"site": old.id}, transaction=transaction
+                "update", caller, site=old, work=work, result={"site": old.id}, transaction=transaction
             )
 
         return self._accept(caller, self._digest("update", site, request.digest(), str(version)), key, build)
@@ -414,16 +426,15 @@ class SiteVerbs(Compositions):
     def set_site(
         self, caller: Actor, site: str, request: ask.SetSite, *, key: str | None = None, version: int | None = None
     ) -> Change:
-        self._allow(caller, "change-sites")
         if request == ask.SetSite():
             raise InvalidInput("nothing to change", hint="give at least one option")
         base: Base | None = None
 
         def before() -> None:
             nonlocal base
-            old = self._free_to_change(site, version)
+            old = self._free_to_change(caller, Right.SITE_CHANGE, site, version)
             # All checks first, then the agent is asked for the base.
-            self._redraft(old, request, old.base)
+            self._redraft(caller, old, request, old.base)
             self._need_room()
             if request.base is not UNSET or request.packages is not UNSET:
                 kind = request.base if request.base is not UNSET else str(old.base.kind)
@@ -432,17 +443,18 @@ class SiteVerbs(Compositions):
 
         return self._change(
             caller,
+            Right.SITE_CHANGE,
             "set",
             site,
             request.digest(),
             key,
             version,
-            lambda old: self._redraft(old, request, base or old.base),
+            lambda old: self._redraft(caller, old, request, base or old.base),
             blue_green=True,
             before=before,
         )
 
-    def _redraft(self, old: Site, request: ask.SetSite, base: Base) -> Site:
+    def _redraft(self, caller: Actor, old: Site, request: ask.SetSite, base: Base) -> Site:
         draft = Draft(self.settings, self.store.owner_of, old.id)
         plan = old.plan if request.plan is UNSET else request.plan
         limits = draft.plan(plan, self.store.plans)
@@ -455,6 +467,7 @@ class SiteVerbs(Compositions):
         listed = tuple(domain for domain in listed if domain not in request.remove_domains)
         domains = draft.domains((*listed, *request.add_domains), old.name)
         path = draft.path(old.path if request.path is UNSET else request.path)
+        self._claim(caller, draft, set(domains) - set(old.domains), path if path != old.path else None)
         access = draft.access(
             old.access.allow if request.allow is UNSET else request.allow,
             old.access.deny if request.deny is UNSET else request.deny,
@@ -527,7 +540,7 @@ class SiteVerbs(Compositions):
             draft.finish()
             return msgspec.structs.replace(old, name=request.name)
 
-        return self._change(caller, "rename", site, request.digest(), key, version, to)
+        return self._change(caller, Right.SITE_RENAME, "rename", site, request.digest(), key, version, to)
 
 
 def _placeholder(request: ask.CreateSite) -> Base:

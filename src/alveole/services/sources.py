@@ -18,7 +18,8 @@ from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refuse
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change
-from alveole.requests import Actor
+from alveole.people.model import Actor
+from alveole.people.rights import Right
 from alveole.services.modules import Compositions
 from alveole.store import Transaction
 
@@ -37,7 +38,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class SourceVerbs(Compositions):
     def list_sources(self, caller: Actor) -> tuple[views.SourceView, ...]:
-        self._allow(caller, "look")
+        self._allow(caller, Right.CATALOGUE_LOOK)
         catalogue = self.catalogue()
         found = []
         for name, folder in self._sources():
@@ -60,13 +61,13 @@ class SourceVerbs(Compositions):
         return tuple(found)
 
     def add_source(self, caller: Actor, request: ask.AddSource, *, key: str | None = None) -> Change:
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.MODULE_CHANGE)
 
         def build(transaction: Transaction) -> Live:
             request_ = self._checked_source(caller, request)
             return self.journal.begin(
                 "add-modules",
-                caller.name,
+                caller,
                 reason=f"{request_.name} from {origins.shown(request_.source)} at {request_.pin[:19]}"[:500],
                 work=Work(upload=request_.upload, source=request_),
                 result={"source": request_.name},
@@ -145,7 +146,7 @@ class SourceVerbs(Compositions):
                     shutil.rmtree(each)
 
     def remove_source(self, caller: Actor, source: str) -> None:
-        self._allow(caller, "change-platform")
+        self._allow(caller, Right.MODULE_CHANGE)
         folder = dict(self._sources()).get(source)
         if folder is None:
             raise NotFound(f"there is no source {source!r}", field="source", hint="see: alveole module sources")
@@ -164,7 +165,7 @@ class SourceVerbs(Compositions):
         gone = Path(tempfile.mkdtemp(prefix=".adding-", dir=folder.parent))
         folder.rename(gone / "old")
         shutil.rmtree(gone, ignore_errors=True)
-        self.journal.end(self.journal.begin("remove-modules", caller.name, reason=source))
+        self.journal.end(self.journal.begin("remove-modules", caller, reason=source))
 
 
 def _read(folder: Path) -> tuple[Record, str]:
