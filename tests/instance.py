@@ -75,12 +75,15 @@ class Instance:
         more: str = "",
         state_on: Callable[[Path], None] | None = None,
         alone: bool = False,
+        ssh: bool = False,
+        work_bytes: int = 64 << 20,
     ) -> None:
         """``more`` is added to the settings; ``state_on`` may mount something at the state directory first.
 
         ``alone``: only the agent, which makes nothing by itself.
         """
         self.split, self.drift, self.more, self.state_on, self.alone = split or alone, drift, more, state_on, alone
+        self.ssh, self.work_bytes, self.ssh_port = ssh, work_bytes, 1
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.roles: dict[str, subprocess.Popen[bytes]] = {}
         self._ca: ssl.SSLContext | None = None
@@ -99,7 +102,7 @@ class Instance:
         try:
             with one_at_a_time("network"):
                 self.octet = free_octet()
-                self.http, self.https, self.api_port = free_ports(3)
+                self.http, self.https, self.api_port, self.ssh_port = free_ports(4)
                 self.settle_settings()
                 self.state.mkdir()
                 if self.state_on is not None:
@@ -134,6 +137,9 @@ class Instance:
             https=self.https,
             api=self.api_port,
             drift=self.drift,
+            ssh="true" if self.ssh else "false",
+            ssh_port=self.ssh_port,
+            work_bytes=self.work_bytes,
         )
         self.config.write_text(text + self.more)
 
