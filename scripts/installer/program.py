@@ -58,8 +58,8 @@ def _with_setting(text: str, section: str, key: str, value: int) -> str:
 
 
 def users(instance: Instance) -> None:
-    """The three system users, without home and without login. Those that are there are used as they are."""
-    for role in ("control", "edge", "log"):
+    """The system users, without home and without login. Those that are there are used as they are."""
+    for role in ("control", "edge", "log", "ssh"):
         name = instance.setting("users", role)
         try:
             pwd.getpwnam(name)

@@ -26,7 +26,7 @@ from alveole.actuators.config import ConfigFiles
 from alveole.actuators.edge import EdgeActuator
 from alveole.actuators.images import Images
 from alveole.actuators.network import Instance, NetworkActuator
-from alveole.actuators.releases import Releases
+from alveole.actuators.releases import Releases, room
 from alveole.actuators.routes import RoutesActuator
 from alveole.actuators.storage import Storage
 from alveole.agent import chain, protocol
@@ -144,7 +144,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
 
     runner = BuildRunner(backend)
     builds = Builds(settings, releases, runner)
-    visits = Visits(backend, releases, sandbox)
+    visits = Visits(backend, releases, sandbox, partial(room, settings))
     edge = EdgeActuator(settings)
     routes = RoutesActuator(settings)
 

@@ -33,7 +33,7 @@ _SEEN_SECONDS = 3600.0
 #: What the working copy's container is asked to run. Words that a client sends follow, and are never read by a shell.
 SFTP = ("/usr/lib/openssh/sftp-server", "-u", "0022")
 #: No hook runs, nothing is fetched or collected behind the push, and our own mark is nobody's business.
-_GIT = (
+GIT = (
     "/usr/bin/git",
     "-c",
     "core.hooksPath=/dev/null",
@@ -164,7 +164,11 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
         if shell and slots:
             slot = found.slot if str(found.slot) in slots else int(slots[0])
             request = protocol.Exec(site=found.id, slot=slot, argv=argv, tty=tty)
-        live = self.journal.begin("ssh", caller, site=found, reason=f"{kind} from {place}"[:500])
+        with self.store.write() as transaction:
+            # Stored at once: a session that a death of control cuts is told of all the same.
+            live = self.journal.begin(
+                "ssh", caller, site=found, reason=f"{kind} from {place}"[:500], transaction=transaction
+            )
         with self._visitors_lock:
             self._visitors[found.id] += 1
         return Visiting(request, found.id, live.id, kind)
@@ -308,7 +312,7 @@ def _wanted(command: str | None, subsystem: str) -> tuple[str, tuple[str, ...]]:
     name = words[0] if words else ""
     if name in _GIT_WORDS:
         # Whatever path was given: a site has one repository.
-        return name, ("/bin/sh", "-c", _FIRST, "sh", *_GIT, _GIT_WORDS[name], GIT_DIRECTORY)
+        return name, ("/bin/sh", "-c", _FIRST, "sh", *GIT, _GIT_WORDS[name], GIT_DIRECTORY)
     if name == "scp":
         return "scp", ("/usr/bin/scp", *words[1:])
     if name == "rsync" and words[1:2] == ["--server"]:

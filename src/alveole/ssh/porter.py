@@ -33,7 +33,7 @@ from alveole.model.site import Arrival
 from alveole.people.model import Actor, Person
 from alveole.services import Services
 from alveole.services.doors import Place
-from alveole.services.visits import GIT_DIRECTORY
+from alveole.services.visits import GIT, GIT_DIRECTORY
 from alveole.ssh.words import Deploy, First, Hello, Key, Later, Moved, Open, Password, Proof, Standing
 
 log = logging.getLogger("alveole.ssh")
@@ -346,7 +346,7 @@ class Porter:
             raise Refused(
                 problems=ended.problems if ended is not None else (Problem("", "the deployment did not end"),)
             )
-        self._run(actor, site.id, ("/usr/bin/git", "-C", GIT_DIRECTORY, "update-ref", _MARK, commit))
+        self._run(actor, site.id, (*GIT, "-C", GIT_DIRECTORY, "update-ref", _MARK, commit))
         where = "" if waits else f": {self._services.show_site(actor, site.id).urls[0]}"
         say(f"{site.name} {'has a release that waits' if waits else 'is deployed'}{where}")
         wire.send(Done())
@@ -367,7 +367,7 @@ class Porter:
         return BRANCHES[0], ""
 
     def _revision(self, actor: Actor, site: str, name: str) -> str:
-        words = ("/usr/bin/git", "-C", GIT_DIRECTORY, "rev-parse", "-q", "--verify", f"{name}^{{commit}}")
+        words = (*GIT, "-C", GIT_DIRECTORY, "rev-parse", "-q", "--verify", f"{name}^{{commit}}")
         text = self._run(actor, site, words, check=False).decode("ascii", "replace").strip()
         return text if len(text) in (40, 64) and text.isalnum() else ""
 

@@ -18,13 +18,12 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from alveole.actuators.releases import Releases, room
 from alveole.agent.protocol import Changes, DropWork, KeepWork, LookAtWork, Visit, Visited, WorkState
 from alveole.backends.base import Say, Session, quiet
 from alveole.backends.native import exec as native_exec
@@ -49,6 +48,13 @@ _TICK_SECONDS = 0.5
 _NAMES = 20
 #: The kernel stamps files with the time of its last tick, at most 10 ms ago (CONFIG_HZ=100).
 _TICK_OF_FILES = 0.02
+
+
+class Releases(Protocol):
+    """What a visit needs of ``actuators.releases``."""
+
+    def prepare_site(self, site: str) -> None: ...
+    def collect(self, site: str, number: int, tree: int, say: Say = quiet) -> Release: ...
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -78,14 +84,17 @@ class _Room:
 
 
 class Visits:
-    """``backend`` has the pieces that instances are made of."""
+    """``backend`` has the pieces that instances are made of; ``room(path)`` raises ``NoRoom`` on a full disk."""
 
-    def __init__(self, backend: NativeBackend, releases: Releases, sandbox: Sandbox) -> None:
+    def __init__(
+        self, backend: NativeBackend, releases: Releases, sandbox: Sandbox, room: Callable[[Path], object]
+    ) -> None:
         self._backend = backend
         self._settings = backend.settings
         self._cgroups = backend.cgroups
         self._releases = releases
         self._sandbox = sandbox
+        self._room = room
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._rooms: dict[str, _Room] = {}
 
@@ -250,7 +259,7 @@ class Visits:
         place, uid = self._place(site), paths.site_uid(self._settings, number)
         self._sweep(site)
         self._releases.prepare_site(site)
-        room(self._settings, paths.site(self._settings, site))
+        self._room(paths.site(self._settings, site))
         with contextlib.ExitStack() as undo:
             undo.callback(self._sweep, site)
             place.mkdir(mode=0o711)
@@ -330,7 +339,7 @@ class Visits:
     def _disk_is_short(self) -> bool:
         try:
             # What is written is sparse: the disk below may fill up before the copy's own limit is reached.
-            room(self._settings, self._settings.state)
+            self._room(self._settings.state)
         except NoRoom:
             return True
         return False
