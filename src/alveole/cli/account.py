@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, TextIO
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -347,11 +349,15 @@ def key_list(here: Here, name: str) -> None:
     ],
 )
 @account_name
-@click.argument("file", metavar="FILE", type=click.File("r"))
+@click.argument("file", metavar="FILE")
 @click.option("--name", "called", metavar="TEXT", default="", help="What it is called; default: its comment.")
-def key_add(here: Here, name: str, file: TextIO, called: str) -> None:
+def key_add(here: Here, name: str, file: str, called: str) -> None:
     """Add a public key from a file; - is standard input. Ed25519, ECDSA, security keys, RSA of 2,048 bits and more."""
-    body = {"key": file.read(16 * 1024), "name": called}
+    try:
+        with nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as source:
+            body = {"key": source.read(16 * 1024), "name": called}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {file}: {getattr(error, 'strerror', None) or error}", field="file") from error
     made = here.client.send("POST", "/v1/keys", body, query={"account": name})
     if here.json:
         emit(made)
