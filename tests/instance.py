@@ -76,7 +76,7 @@ class Instance:
         state_on: Callable[[Path], None] | None = None,
         alone: bool = False,
         ssh: bool = False,
-        work_bytes: int = 64 << 20,
+        work_bytes: int = 256 << 20,
     ) -> None:
         """``more`` is added to the settings; ``state_on`` may mount something at the state directory first.
 

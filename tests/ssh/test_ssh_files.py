@@ -130,7 +130,7 @@ def test_endless_upload_ends_at_the_copys_own_disk(
     """Fault 13: one site's disk full, that site alone suffers. Threat 29."""
     name, other = sites.create(page("first"), owner="ana"), sites.create(page("other"), owner="ana")
     with (tmp_path / "big").open("wb") as file:
-        file.truncate(100 << 20)
+        file.truncate(300 << 20)
     done = client.sftp(name, f"put {tmp_path / 'big'}\n")
     assert done.returncode != 0
     assert client.sftp(name, "rm big\n").returncode == 0

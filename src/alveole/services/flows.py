@@ -309,7 +309,7 @@ class Flows(Builders):
                 release, site = self._built(live, site, self._import(live, site))
                 wanted = release.digest
             elif live.change.verb == "publish":
-                release = self._built(live, site, self._kept_work(live, site))
+                release, site = self._built(live, site, self._kept_work(live, site))
                 wanted = release.digest
             else:
                 wanted = live.work.release or ""
