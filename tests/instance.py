@@ -76,14 +76,13 @@ class Instance:
         state_on: Callable[[Path], None] | None = None,
         alone: bool = False,
         ssh: bool = False,
-        work_bytes: int = 256 << 20,
     ) -> None:
         """``more`` is added to the settings; ``state_on`` may mount something at the state directory first.
 
         ``alone``: only the agent, which makes nothing by itself.
         """
         self.split, self.drift, self.more, self.state_on, self.alone = split or alone, drift, more, state_on, alone
-        self.ssh, self.work_bytes, self.ssh_port = ssh, work_bytes, 1
+        self.ssh = str(ssh).lower()
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.roles: dict[str, subprocess.Popen[bytes]] = {}
         self._ca: ssl.SSLContext | None = None
@@ -128,19 +127,7 @@ class Instance:
         assert not left, f"left behind: {left}"
 
     def settle_settings(self, **changed: str) -> None:
-        text = SETTINGS.format(
-            root=self.root,
-            tag=self.tag,
-            prefix=self.prefix,
-            octet=self.octet,
-            http=self.http,
-            https=self.https,
-            api=self.api_port,
-            drift=self.drift,
-            ssh="true" if self.ssh else "false",
-            ssh_port=self.ssh_port,
-            work_bytes=self.work_bytes,
-        )
+        text = SETTINGS.format(api=self.api_port, **vars(self))
         self.config.write_text(text + self.more)
 
     def seed_bases(self) -> None:

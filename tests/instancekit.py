@@ -59,7 +59,7 @@ enabled = {ssh}
 port = {ssh_port}
 ipv4 = "127.0.0.1"
 ipv6 = ""
-work_bytes = {work_bytes}
+work_bytes = 268435456
 
 [reconcile]
 drift_seconds = {drift}

@@ -367,9 +367,9 @@ def key_add(here: Here, name: str, file: str, called: str) -> None:
 
 @verb(key, "remove", examples=["alveole account key remove ana k4q2x7mexample"])
 @account_name
-@click.argument("id", metavar="ID|FINGERPRINT")
+@click.argument("id", metavar="ID|FINGERPRINT|all")
 def key_remove(here: Here, name: str, id: str) -> None:
-    """Remove a public key. Who is in with it stays until they leave."""
+    """Remove a public key, or all of them. Who is in with it stays until they leave."""
     here.client.send("DELETE", f"/v1/keys/{segment(id)}", query={"account": name})
     if here.json:
         emit({"key": id, "removed": True})

@@ -112,14 +112,16 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
         return views.KeyView(**{key: value for key, value in row.items() if key != "person_id"})  # type: ignore[arg-type]
 
     def remove_key(self, caller: Actor, key: str, account: str | None = None) -> None:
-        """``key`` is an id or a fingerprint."""
+        """``key`` is an id, a fingerprint, or ``all``."""
         person = self._account(caller, account, Right.ACCOUNT_KEYS)
         table = tables.ssh_keys
-        mine = sa.and_(table.c.person_id == person.id, sa.or_(table.c.id == key, table.c.fingerprint == key))
+        mine = table.c.person_id == person.id
+        if key != "all":
+            mine = sa.and_(mine, sa.or_(table.c.id == key, table.c.fingerprint == key))
         with self.store.write() as transaction:
             gone = transaction.connection.execute(sa.delete(table).where(mine)).rowcount
-        if not gone:
-            raise NotFound(f"there is no key {key!r}", field="key", hint="see: alveole account keys")
+        if not gone and key != "all":
+            raise NotFound(f"there is no key {key!r}", field="key", hint="see: alveole account key list")
         self._note(caller, "remove-key", f"{key} of {person.name}")
 
     def person_of_key(self, fingerprint: str) -> Person | None:
