@@ -24,7 +24,7 @@ def check(instance: Instance) -> None:
     ]
     if instance.setting("ssh", "enabled"):
         addresses = (instance.setting("ssh", "ipv4"), instance.setting("ssh", "ipv6"))
-        wanted += [("ssh", "port", address, "") for address in addresses if address]
+        wanted += [("ssh", "port", address, "--ssh-port") for address in addresses if address]
     listening = _listening()
     problems: dict[str, str] = {}
     for section, key, address, option in wanted:

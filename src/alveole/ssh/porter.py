@@ -251,6 +251,9 @@ class Porter:
         try:
             session = self._agent.exec(visiting.request)
             ticket.sessions.add(session)
+            if wanted.ticket not in self._tickets:
+                # Taken back while the program was started: nobody else would end it.
+                session.hang_up()
             try:
                 ended, moved, problem = self._carry(wire, session)
             finally:
