@@ -26,7 +26,7 @@ def figure(session: Session) -> list[Row]:
     The same client, the same key, the same cipher (what the client takes first), the same disk. What is written is
     on no disk for sure on either side: neither is told to sync.
     """
-    sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+    sshd = shutil.which("sshd", path=f"/usr/sbin:{os.environ.get('PATH', '')}")
     if sshd is None or not Path(_SFTP_SERVER).exists():
         raise BenchError("needs sshd: apt-get install --no-install-recommends openssh-server openssh-sftp-server")
     size = session.runs(1 << 30, 128 << 20)
