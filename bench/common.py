@@ -174,7 +174,7 @@ def page(text: str) -> bytes:
 
 # --- an Alvéole of our own ------------------------------------------------------------------------
 #: The defaults of the settings; made where they are missing, and removed again.
-USERS = ("alveole", "alveole-edge", "alveole-log")
+USERS = ("alveole", "alveole-edge", "alveole-log", "alveole-ssh")
 SETTINGS = """\
 domain = "localhost"
 
@@ -203,6 +203,12 @@ port = {api}
 
 [cgroup]
 parent = "{tag}"
+
+[ssh]
+enabled = {ssh}
+port = {ssh_port}
+ipv4 = "127.0.0.1"
+ipv6 = ""
 """
 
 
@@ -214,10 +220,11 @@ class Instance:
     where its log goes first.
     """
 
-    def __init__(self, *, workers: int = 0, keep_log: Path | None = None, more: str = "") -> None:
+    def __init__(self, *, workers: int = 0, keep_log: Path | None = None, more: str = "", ssh: bool = False) -> None:
         self.workers = workers
         self.keep_log = keep_log
         self.more = more
+        self.ssh = ssh
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Instance:
@@ -225,7 +232,7 @@ class Instance:
         self.root.chmod(0o755)
         self.tag = f"alb{secrets.token_hex(3)}"
         self.prefix = f"b{secrets.token_hex(2)}"
-        self.http, self.https, self.api_port = free_ports(3)
+        self.http, self.https, self.api_port, self.ssh_port = free_ports(4)
         self.config = self.root / "alveole.toml"
         self.octet = 0
         self._forward = {
@@ -247,6 +254,8 @@ class Instance:
                     https=self.https,
                     workers=self.workers,
                     api=self.api_port,
+                    ssh=str(self.ssh).lower(),
+                    ssh_port=self.ssh_port,
                 )
                 + self.more
             )

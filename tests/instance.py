@@ -75,12 +75,14 @@ class Instance:
         more: str = "",
         state_on: Callable[[Path], None] | None = None,
         alone: bool = False,
+        ssh: bool = False,
     ) -> None:
         """``more`` is added to the settings; ``state_on`` may mount something at the state directory first.
 
         ``alone``: only the agent, which makes nothing by itself.
         """
         self.split, self.drift, self.more, self.state_on, self.alone = split or alone, drift, more, state_on, alone
+        self.ssh = str(ssh).lower()
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.roles: dict[str, subprocess.Popen[bytes]] = {}
         self._ca: ssl.SSLContext | None = None
@@ -99,7 +101,7 @@ class Instance:
         try:
             with one_at_a_time("network"):
                 self.octet = free_octet()
-                self.http, self.https, self.api_port = free_ports(3)
+                self.http, self.https, self.api_port, self.ssh_port = free_ports(4)
                 self.settle_settings()
                 self.state.mkdir()
                 if self.state_on is not None:
@@ -125,16 +127,7 @@ class Instance:
         assert not left, f"left behind: {left}"
 
     def settle_settings(self, **changed: str) -> None:
-        text = SETTINGS.format(
-            root=self.root,
-            tag=self.tag,
-            prefix=self.prefix,
-            octet=self.octet,
-            http=self.http,
-            https=self.https,
-            api=self.api_port,
-            drift=self.drift,
-        )
+        text = SETTINGS.format(api=self.api_port, **vars(self))
         self.config.write_text(text + self.more)
 
     def seed_bases(self) -> None:

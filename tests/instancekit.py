@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What is slow to make and the same every time: bases and images. May be removed at any time.
 CACHE = Path(os.environ.get("ALVEOLE_TEST_CACHE", "/var/cache/alveole-test"))
 CGROUPS = Path("/sys/fs/cgroup")
-USERS = ("alveole", "alveole-edge", "alveole-log")
+USERS = ("alveole", "alveole-edge", "alveole-log", "alveole-ssh")
 #: The settings of an instance: everything that can clash is its own.
 SETTINGS = """\
 domain = "localhost"
@@ -53,6 +53,13 @@ port = {api}
 
 [cgroup]
 parent = "{tag}"
+
+[ssh]
+enabled = {ssh}
+port = {ssh_port}
+ipv4 = "127.0.0.1"
+ipv6 = ""
+work_bytes = 268435456
 
 [reconcile]
 drift_seconds = {drift}

@@ -63,6 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prefix", type=Path, help="where the program goes (/opt/alveole; else STATE/program)")
     parser.add_argument("--http-port", type=_port, help="write edge.http_port into the settings")
     parser.add_argument("--https-port", type=_port, help="write edge.https_port into the settings")
+    parser.add_argument("--ssh-port", type=_port, help="write ssh.port into the settings")
     parser.add_argument("--no-demo", action="store_true", help="make no demo site")
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     options = parser.parse_args()
@@ -92,14 +93,19 @@ def _install(options: argparse.Namespace) -> int:
             hint=f"begin with a copy of {CHECKOUT}/packaging/alveole.toml",
             status=2,
         )
-    asked = {"http_port": options.http_port, "https_port": options.https_port}
-    edge = {key: port for key, port in asked.items() if port}
+    given = {
+        ("edge", "http_port"): options.http_port,
+        ("edge", "https_port"): options.https_port,
+        ("ssh", "port"): options.ssh_port,
+    }
+    asked = {name: port for name, port in given.items() if port}
     instance = Instance(options.config, options.prefix)
-    instance.settings["edge"].update(edge)
+    for (section, key), port in asked.items():
+        instance.settings[section][key] = port
     ports.check(instance)
-    say(f"ports {instance.setting('edge', 'http_port')} and {instance.setting('edge', 'https_port')} are free or ours")
+    say(f"ports {', '.join(str(instance.setting(*name)) for name in given)} are free or ours")
     _remember(instance)
-    program.settings_file(options.config, edge)
+    program.settings_file(options.config, asked)
 
     head("Debian packages")
     packages.install(instance)
@@ -212,6 +218,8 @@ def _summary(instance: Instance, token: str, demo: bool, seconds: float) -> None
             lines += ["                    Browsers find *.localhost on this machine by themselves. Elsewhere:"]
             lines += [f"                    curl -H 'Host: {name}' http://127.0.0.1:{http}/"]
     lines += [f"  API               {api}/"]
+    if instance.setting("ssh", "enabled"):
+        lines += [f"  SFTP and git      port {instance.setting('ssh', 'port')} (see docs/how-to/files-and-git.md)"]
     first = _first_token(instance)
     if first:
         lines += [f"  First sign-in     {first}", "                    (makes one administrator, once, within a day)"]

@@ -22,6 +22,9 @@ def check(instance: Instance) -> None:
         ("edge", "https_port", instance.setting("edge", "ipv6"), "--https-port"),
         ("api", "port", instance.setting("api", "address"), ""),
     ]
+    if instance.setting("ssh", "enabled"):
+        addresses = (instance.setting("ssh", "ipv4"), instance.setting("ssh", "ipv6"))
+        wanted += [("ssh", "port", address, "--ssh-port") for address in addresses if address]
     listening = _listening()
     problems: dict[str, str] = {}
     for section, key, address, option in wanted:
@@ -37,7 +40,7 @@ def check(instance: Instance) -> None:
                 or "a process of another user or namespace"
             )
             cure = f"set {section}.{key} in {instance.config}" + (f", or give {option} PORT" if option else "")
-            problems[key] = f"port {port} is held by {who}; stop it, or {cure}"
+            problems[f"{section}.{key}"] = f"port {port} is held by {who}; stop it, or {cure}"
     if problems:
         raise Stop("\n  ".join(problems.values()))
 

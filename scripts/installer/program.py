@@ -18,20 +18,21 @@ _DONE = "installed.stamp"
 _UNUSED = r"/(?:pygments/(?:lexers|styles)|sqlalchemy/(?:testing|dialects/(?:mssql|mysql|oracle|postgresql)))/"
 
 
-def settings_file(config: Path, edge_ports: dict[str, int]) -> None:
+def settings_file(config: Path, ports: dict[tuple[str, str], int]) -> None:
     """Write the settings where there are none, and the ports asked for."""
     if config.exists():
         text = config.read_text(encoding="utf-8")
-        if not edge_ports:
+        if not ports:
             say(f"the settings in {config}")
             return
     else:
         text = (CHECKOUT / "packaging/alveole.toml").read_text(encoding="utf-8")
-    for key, port in edge_ports.items():
-        text = _with_setting(text, "edge", key, port)
-    got = tomllib.loads(text).get("edge", {})
-    if any(got.get(key) != port for key, port in edge_ports.items()):
-        raise Stop(f"cannot set the ports in {config}", hint="set edge.http_port and edge.https_port by hand", status=2)
+    for (section, key), port in ports.items():
+        text = _with_setting(text, section, key, port)
+    got = tomllib.loads(text)
+    if any(got.get(section, {}).get(key) != port for (section, key), port in ports.items()):
+        names = ", ".join(f"{section}.{key}" for section, key in ports)
+        raise Stop(f"cannot set the ports in {config}", hint=f"set them by hand: {names}", status=2)
     say(f"writing {config}")
     write(config, text)
 
@@ -58,8 +59,8 @@ def _with_setting(text: str, section: str, key: str, value: int) -> str:
 
 
 def users(instance: Instance) -> None:
-    """The three system users, without home and without login. Those that are there are used as they are."""
-    for role in ("control", "edge", "log"):
+    """The system users, without home and without login. Those that are there are used as they are."""
+    for role in ("control", "edge", "log", "ssh"):
         name = instance.setting("users", role)
         try:
             pwd.getpwnam(name)

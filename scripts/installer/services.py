@@ -1,4 +1,4 @@
-"""Starting and stopping Alvéole: two units under systemd, one process in the background elsewhere."""
+"""Starting and stopping Alvéole: a unit for each role under systemd, one process in the background elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 from kit import CHECKOUT, ENVIRONMENT, Instance, Stop, digest_of, has_systemd, run, say, write
 
 UNITS = Path("/etc/systemd/system")
-ROLES = ("agent", "control")
+#: Every role that may have a unit.
+ROLES = ("agent", "control", "ssh")
 _LOG_BYTES = 16 * 1024 * 1024
 
 
@@ -60,7 +61,7 @@ def leave_network_alone(instance: Instance) -> None:
 
 
 def stop(instance: Instance) -> None:
-    """Stop both halves. Sites and the proxy go on."""
+    """Stop every role. Sites and the proxy go on."""
     if has_systemd():
         for role in reversed(ROLES):
             unit = instance.unit(role)
@@ -113,28 +114,44 @@ def unit_text(instance: Instance, role: str) -> str:
     """The packaged unit with the paths, the user and the names of this instance."""
     text = (CHECKOUT / "packaging/systemd" / f"alveole-{role}.service").read_text(encoding="utf-8")
     user = instance.setting("users", "control")
+    door = instance.setting("users", "ssh")
     places = {
         "/opt/alveole/venv": instance.venv,
         "/etc/alveole/alveole.toml": instance.config,
         "/var/lib/alveole": instance.state,
         "/run/alveole": instance.run,
         "User=alveole\n": f"User={user}\n",
+        "User=alveole-ssh\n": f"User={door}\n",
         "-o alveole -g alveole ": f"-o {user} -g {user} ",
+        "-o alveole-ssh -g alveole-ssh ": f"-o {door} -g {door} ",
         "alveole-agent.service": instance.unit("agent"),
+        "alveole-control.service": instance.unit("control"),
     }
     # In one go: what one replacement wrote is never replaced by the next.
     return re.sub("|".join(map(re.escape, places)), lambda found: str(places[found[0]]), text)
 
 
+def wanted_roles(instance: Instance) -> tuple[str, ...]:
+    """Those that run: the SSH door only where it is open."""
+    return ROLES if instance.setting("ssh", "enabled") else ROLES[:2]
+
+
 def _start_units(instance: Instance, changed: bool) -> None:
     written = False
+    roles = wanted_roles(instance)
     for role in ROLES:
+        unit = instance.unit(role)
+        if role not in roles and (UNITS / unit).exists():
+            run(["systemctl", "disable", "--now", unit], check=False)
+            (UNITS / unit).unlink(missing_ok=True)
+            written = True
+    for role in roles:
         unit = instance.unit(role)
         instance.record.add("units", unit)
         written = write(UNITS / unit, unit_text(instance, role)) or written
     if written:
         run(["systemctl", "daemon-reload"])
-    units = [instance.unit(role) for role in ROLES]
+    units = [instance.unit(role) for role in roles]
     run(["systemctl", "enable", *units])
     active = run(["systemctl", "is-active", *units], check=False).returncode == 0
     if active and not (changed or written):

@@ -19,6 +19,7 @@ VENV = ROOT / ".venv"
 _TEST_PACKAGES = {
     "apache2": "the configuration exported for Apache, tried against the real server",
     "git": "the files of the checkout",
+    "lftp": "ten thousand files by SFTP",
     "ldap-utils": "reads back LDIF",
     "mariadb-client-core": "reads back SQL",
     "mariadb-server-core": "reads back SQL and option files",
@@ -27,6 +28,7 @@ _TEST_PACKAGES = {
     "qemu-system-x86": "the guest",
     "shellcheck": "shell scripts",
     "slapd": "a school directory that people sign in with",
+    "sshpass": "passwords for the SSH door",
     "strace": "which system calls are made",
     "uidmap": "building root file systems",
     "wrk": "requests under load",

@@ -24,7 +24,7 @@ from typing import Literal
 from alveole.config import ENVIRONMENT, Settings
 from alveole.errors import InvalidInput, Refused
 
-Role = Literal["agent", "control"]
+Role = Literal["agent", "control", "ssh"]
 log = logging.getLogger("alveole.app")
 #: A role that ends is started again after this long, doubled each time up to the second figure.
 _RESTART_SECONDS = (0.2, 10.0)
@@ -48,6 +48,10 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
         from alveole.control import run_control
 
         run_control(settings, ready=notify_ready)
+    elif role == "ssh":
+        from alveole.ssh.front import run_door
+
+        run_door(settings, ready=notify_ready)
     else:
         _need_root("alveole serve")
         Supervisor(settings, config).run()
@@ -89,8 +93,25 @@ def prepare_control(settings: Settings) -> pwd.struct_passwd:
     return user
 
 
+def prepare_door(settings: Settings) -> pwd.struct_passwd:
+    """Make the directory of the host keys, which the SSH door owns; gives its user. Raises ``InvalidInput``."""
+    try:
+        user = pwd.getpwnam(settings.users.ssh)
+    except KeyError:
+        raise InvalidInput(
+            f"there is no user {settings.users.ssh!r} on this machine",
+            field="users.ssh",
+            hint=f"adduser --system --group --no-create-home {settings.users.ssh}",
+        ) from None
+    settings.state.mkdir(parents=True, exist_ok=True)
+    settings.ssh_keys.mkdir(exist_ok=True)
+    os.chown(settings.ssh_keys, user.pw_uid, user.pw_gid)
+    settings.ssh_keys.chmod(0o700)
+    return user
+
+
 class Supervisor:
-    """Keeps both roles running; nothing but the standard library, for it lives as long as they do."""
+    """Keeps the roles running; nothing but the standard library, for it lives as long as they do."""
 
     def __init__(self, settings: Settings, config: Path | None) -> None:
         self._settings = settings
@@ -105,6 +126,12 @@ class Supervisor:
             threading.Thread(target=self._keep, args=("agent", None)),
             threading.Thread(target=self._keep, args=("control", user)),
         ]
+        if self._settings.ssh.enabled:
+            try:
+                loops.append(threading.Thread(target=self._keep, args=("ssh", prepare_door(self._settings))))
+            except InvalidInput as error:
+                # Sites and pages do not wait for a door that can be opened later.
+                log.error("the SSH door stays closed: %s", error)
         for loop in loops:
             loop.start()
         for loop in loops:

@@ -44,6 +44,8 @@ class Users(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Runs the workers of the proxy."""
     log: User = "alveole-log"
     """Runs the log writers of sites."""
+    ssh: User = "alveole-ssh"
+    """Runs the SSH door."""
     first_uid: Annotated[int, msgspec.Meta(ge=100_000, le=3_000_000_000)] = 0x7000_0000
     """Start of the uid ranges given to sites, 65,536 each; above those of systemd-nspawn."""
 
@@ -89,6 +91,31 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the API listens besides its Unix socket; there it asks for a token."""
     port: Port = 8780
     """Port of the API on that address."""
+
+
+class Ssh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The door for files and programs: SFTP, scp, rsync, git and shells, on one port."""
+
+    enabled: bool = True
+    """Whether the door is open at all."""
+    port: Port = 2222
+    """Where it listens. The machine's own SSH server usually has port 22."""
+    ipv4: str = "0.0.0.0"  # noqa: S104  a public door listens on every address by design
+    """Address it listens on; empty: on none of IPv4."""
+    ipv6: str = "::"
+    """The same for IPv6."""
+    connections: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    """Connections that are open at a time; a quarter of them at the most from one address."""
+    login_seconds: Annotated[int, msgspec.Meta(ge=5, le=600)] = 60
+    """How long somebody may take to sign in."""
+    idle_seconds: Annotated[int, msgspec.Meta(ge=10)] = 3600
+    """A connection over which nothing has come for so long ends."""
+    work_bytes: Annotated[int, msgspec.Meta(ge=32 * MIB)] = 8 * GIB
+    """Size of the disk that holds a site's working copy and its git repository; room is taken as it fills."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=64 * MIB)] = 512 * MIB
+    """Memory of all that runs at a time over one site's working copy."""
+    pids: Annotated[int, msgspec.Meta(ge=16)] = 128
+    """The same for processes and threads."""
 
 
 class Cgroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -202,6 +229,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     edge: Edge = Edge()
     api: Api = Api()
     accounts: Accounts = Accounts()
+    ssh: Ssh = Ssh()
     cgroup: Cgroup = Cgroup()
     content: Content = Content()
     reconcile: Reconcile = Reconcile()
@@ -222,6 +250,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def api_socket(self) -> Path:
         """Control's API for root on this machine."""
         return self.run / "control" / "api.sock"
+
+    @property
+    def door_socket(self) -> Path:
+        """Where control answers the SSH door; only the door's user, control's and root are let in."""
+        return self.run / "control" / "door.sock"
+
+    @property
+    def ssh_keys(self) -> Path:
+        """The host keys of the SSH door, which owns this directory."""
+        return self.state / "ssh"
 
     @property
     def agent_socket(self) -> Path:
@@ -363,6 +401,15 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
         problems.extend(check_network(network, f"{origin}: build.private_networks[{place}]"))
     for place, network in enumerate(settings.edge.trusted_proxies):
         problems.extend(check_network(network, f"{origin}: edge.trusted_proxies[{place}]"))
+    for key in ("ipv4", "ipv6"):
+        value = getattr(settings.ssh, key)
+        try:
+            if value and f"ipv{ip_address(value).version}" != key:
+                wrong(f"ssh.{key}", f"{value} is an address of the other family")
+        except ValueError:
+            wrong(f"ssh.{key}", f"{value!r} is not an address")
+    if settings.ssh.enabled and settings.ssh.port in (settings.edge.http_port, settings.edge.https_port):
+        wrong("ssh.port", "is a port of the edge")
     if settings.edge.http_port == settings.edge.https_port:
         wrong("edge.https_port", "is the same as edge.http_port")
     return problems

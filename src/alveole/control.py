@@ -10,6 +10,7 @@ from alveole.agent.client import AgentClient
 from alveole.config import Settings
 from alveole.errors import Refused
 from alveole.services import Services
+from alveole.ssh.porter import Porter
 
 
 def run_control(settings: Settings, ready: Callable[[], None]) -> None:
@@ -21,7 +22,10 @@ def run_control(settings: Settings, ready: Callable[[], None]) -> None:
         )
     agent = AgentClient(settings.agent_socket)
     services = Services.open(settings, agent)
+    porter = Porter(services, settings, agent)
     try:
+        porter.start()
         api.run(api.build(services, settings, start=agent.exec), settings, ready)
     finally:
+        porter.close()
         services.close()

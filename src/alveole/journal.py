@@ -54,6 +54,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """Configuration files whose hand-made text is to go."""
     source: AddSource | None = None
     build_network: bool | None = None
+    waits: bool = False
+    """The release is kept and not made live."""
     bases: tuple[str, ...] = ()
     """Keys of the bases that it is about."""
     renewed: dict[str, Base] = {}
@@ -149,7 +151,7 @@ class Journal:
     def _enter(self, live: Live) -> None:
         with self.news:
             self._live[live.id] = live
-            if live.change.site_id is not None and live.change.verb not in (REPAIR, "exec", "backup"):
+            if live.change.site_id is not None and live.change.verb not in (REPAIR, "exec", "ssh", "backup"):
                 self._by_site[live.change.site_id] = live
             self.news.notify_all()
 

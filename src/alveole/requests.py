@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from alveole.agent.protocol import ArchiveFormat
-from alveole.model.site import Answer
+from alveole.model.site import Answer, Arrival
 from alveole.people.model import Role
 
 
@@ -102,6 +102,8 @@ class UpdateSite(Body, frozen=True, kw_only=True):
     note: str = ""
     build_network: bool | None = None
     """Whether the build may ask the package registries, from now on; ``None``: as it was."""
+    live: bool = True
+    """``false``: the new release is built and kept, and waits to be made live."""
 
 
 class DetectModules(Body, frozen=True, kw_only=True):
@@ -131,6 +133,10 @@ class SetSite(Body, frozen=True, kw_only=True):
     allow: tuple[str, ...] | UnsetType = UNSET
     deny: tuple[str, ...] | UnsetType = UNSET
     https_only: bool | UnsetType = UNSET
+    on_push: Arrival | UnsetType = UNSET
+    """What becomes of what ``git push`` brings."""
+    on_files: Arrival | UnsetType = UNSET
+    """What becomes of a working copy that was changed by SFTP, once the last one has left it."""
     command: tuple[str, ...] | UnsetType = UNSET
     processes: tuple[ProcessBody, ...] | UnsetType = UNSET
     port: int | UnsetType | None = UNSET
@@ -382,3 +388,20 @@ class ExecSite(Body, frozen=True, kw_only=True):
 # Worked out here and not at the first request: see the end of :mod:`alveole.agent.protocol`.
 for _body in Body.__subclasses__():
     msgspec.json.Decoder(_body)
+
+
+class AddKey(Body, frozen=True, kw_only=True):
+    """A public key for the SSH door."""
+
+    key: str
+    """One line as in ``id_ed25519.pub``."""
+    name: str = ""
+    """What the person calls it; by default the comment of the line."""
+
+
+class PublishWork(Body, frozen=True, kw_only=True):
+    """Make a release of the working copy."""
+
+    note: str = ""
+    live: bool = True
+    """``false``: it is built and kept, and waits to be made live."""

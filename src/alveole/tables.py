@@ -200,6 +200,17 @@ known_places = sa.Table(
     sa.Column("network", sa.String(64), primary_key=True),
     sa.Column("seen_at", sa.Double, nullable=False),
 )
+ssh_keys = sa.Table(
+    "ssh_keys",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("person_id", sa.String(16), nullable=False, index=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("fingerprint", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("used_at", sa.Double),
+)
 idempotency = sa.Table(
     "idempotency",
     metadata,

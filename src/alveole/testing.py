@@ -67,6 +67,8 @@ class FakeAgent:
         self.backups: dict[str, tuple[protocol.BackupMade, str, Release | None]] = {}
         self.violations: list[str] = []
         self.calls: list[protocol.Request] = []
+        self.work: dict[str, protocol.WorkState] = {}
+        """Working copies; a test puts them there as visitors would."""
         self.unknown: dict[Kind, str] = {}
         self.down = False
         self.hook: Hook = lambda _request: None
@@ -187,6 +189,15 @@ class FakeAgent:
                 return tuple(self._check(each) for each in checks)
             case protocol.ListProcesses(site, slot):
                 return self._processes(site, slot)
+            case protocol.LookAtWork(site):
+                return self.work.get(site, protocol.WorkState())
+            case protocol.KeepWork(site):
+                return self._kept_work(site)
+            case protocol.DropWork(site):
+                self.work.pop(site, None)
+                return None
+            case protocol.EndVisits():
+                return None
             case protocol.ImportImage():
                 return self._image(files)
             case protocol.GetAuthority():
@@ -335,6 +346,16 @@ class FakeAgent:
     def _usage(self, sites: tuple[str, ...] | None) -> dict[str, Usage]:
         running = {id.scope for id in self.things if id.kind is Kind.WORKLOAD}
         return {site: Usage(1_000_000, 0.5, 4096, 2) for site in running if sites is None or site in sites}
+
+    def _kept_work(self, site: str) -> Release:
+        state = self.work.get(site)
+        if state is None:
+            raise Refused("nobody has worked on this site yet", field="site")
+        digest = "sha256:" + hashlib.sha256(repr(state.fresh).encode()).hexdigest()
+        self.work[site] = protocol.WorkState(True, state.release, digest)
+        release = Release(digest, state.fresh.bytes, state.fresh.files, time.time())
+        self.releases.setdefault(site, {})[digest] = release
+        return release
 
     def _import(self, request: protocol.ImportRelease, files: Sequence[int]) -> Release:
         content = os.pread(files[0], 1 << 20, 0)

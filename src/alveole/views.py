@@ -113,6 +113,8 @@ class SiteView(View, frozen=True, kw_only=True):
     path: str | None
     access: Access
     https_only: bool
+    on_push: str
+    on_files: str
     release: str | None
     releases: tuple[Release, ...]
     """Newest first; empty in lists."""
@@ -441,6 +443,41 @@ class ExecGrant(View, frozen=True, kw_only=True):
     uid: int | None
     change: str
     """The journal's change of this session; end it with :meth:`Services.exec_ended`."""
+
+
+class KeyView(View, frozen=True, kw_only=True):
+    """A public key of a person, for the SSH door."""
+
+    id: str
+    name: str
+    kind: str
+    """``ssh-ed25519``, for instance."""
+    fingerprint: str
+    """``SHA256:`` and 43 characters, as OpenSSH shows it."""
+    created_at: float
+    used_at: float | None
+
+
+class WorkView(View, frozen=True, kw_only=True):
+    """The working copy of a site: what SFTP, scp and rsync see."""
+
+    site: str
+    there: bool
+    """Whether anybody has ever opened it."""
+    release: str | None
+    """What it stands on."""
+    behind: bool
+    """Another release is live by now: publishing goes back behind what came with that one."""
+    published: str | None
+    """The release that was made of it last."""
+    files: int
+    """How many files were changed since."""
+    bytes: int
+    names: tuple[str, ...]
+    """The first of them."""
+    visitors: int
+    address: str
+    """For ``sftp`` and ``ssh``."""
 
 
 class WhyView(View, frozen=True, kw_only=True):

@@ -31,6 +31,8 @@ ca show, export, image import, image list, completion, version
 base list, base show, base verify, base upgrade, base rollback, base prune, base delete
 change show, change follow
 site configure, site answers
+site work, site publish
+account key list, account key add, account key remove
 module list, module show, module new, module lint, module add, module remove, module sources
 account list, account show, account add, account set, account disable, account remove, account password
 account first-token, account token, account sessions, account factors, account second-factor

@@ -76,10 +76,10 @@ def test_quickstart_puts_a_site_on_line(guest: Guest) -> None:
     _demo_answers(guest, 240)
 
 
-def test_both_units_are_in_order(guest: Guest) -> None:
-    units = ("alveole-agent.service", "alveole-control.service")
-    assert guest.run("systemctl", "is-active", *units).split() == ["active", "active"]
-    assert guest.run("systemctl", "is-enabled", *units).split() == ["enabled", "enabled"]
+def test_all_units_are_in_order(guest: Guest) -> None:
+    units = ("alveole-agent.service", "alveole-control.service", "alveole-ssh.service")
+    assert guest.run("systemctl", "is-active", *units).split() == ["active"] * 3
+    assert guest.run("systemctl", "is-enabled", *units).split() == ["enabled"] * 3
     assert "0 loaded units" in guest.run("systemctl", "--failed", "--no-pager", "--plain")
     assert (
         guest.run("sh", "-c", "ps -o user= -p $(systemctl show -p MainPID --value alveole-control)").strip()

@@ -64,10 +64,20 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/session/code": {"code": "123456"},
     "POST /v1/session/passkey": {"credential": {}},
     "POST /v1/factors/totp/confirm": {"code": "123456"},
+    "POST /v1/keys": {"key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIiyuBLDGW4uhJ3HQYx36mFc0y8hOgOrLaP4UEcrPSGv"},
+    "POST /v1/sites/{site}/work/publish": {},
     "POST /v1/factors/passkey": {"credential": {}},
 }
 #: Objects that are nobody's.
-CONSTANT = {"plan": "medium", "base": "host", "module": "static", "source": "none", "kind": "nginx", "factor": "all"}
+CONSTANT = {
+    "plan": "medium",
+    "base": "host",
+    "module": "static",
+    "source": "none",
+    "kind": "nginx",
+    "factor": "all",
+    "key": "all",
+}
 
 
 class World:
@@ -183,7 +193,7 @@ def ask(browser: Browser, method: str, path: str, words: dict[str, str]) -> http
     query = {"confirm": words["site"]} if method == "DELETE" else {}
     if method == "GET" and path.endswith("/quota"):
         query = {"whom": words["account"]}
-    named = path.startswith(("/v1/sessions", "/v1/factors/{factor}"))
+    named = path.startswith(("/v1/sessions", "/v1/factors/{factor}", "/v1/keys"))
     if named or (method == "GET" and path in ("/v1/tokens", "/v1/factors")):
         query = {"account": words["account"]}
     content = {"content": b"x"} if path == "/v1/uploads" else {"json": body} if body is not None else {}

@@ -244,7 +244,8 @@ class Storage:
         return paths.site(self._settings, site) / f"storage.{generation}.json"
 
     def _runs(self, site: str) -> bool:
-        return bool(instances.of_site(self._settings, site))
+        # Who works on its files leans on the disk as much as what runs.
+        return bool(instances.of_site(self._settings, site)) or (paths.visits(self._settings) / site).exists()
 
 
 def _ensure_volume(path: Path, owner: int) -> None:

@@ -247,6 +247,8 @@ def doctor(settings: Settings, cgroup: str) -> tuple[Link, ...]:
     """What of the machine is in order: programs, room, kernel, proxy."""
     return (
         *(_link("program", program, partial(_program, program)) for program in PROGRAMS),
+        _link("program", "sftp-server", _sftp_server),
+        *((_link("ssh", "the SSH door answers", partial(_door, settings)),) if settings.ssh.enabled else ()),
         _link("kernel", "Linux 5.19 or later, for id-mapped roots", _kernel),
         _link("cgroup", "a cgroup layout with limits", lambda: cgroup),
         _link("state", f"room in {settings.state}", lambda: _room(settings.state, settings.content.reserve_bytes)),
@@ -266,6 +268,9 @@ PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "mkfs.ext4": "e2fsprogs",
     "tini-static": "tini",
+    "rsync": "rsync",
+    "git": "git",
+    "scp": "openssh-client",
 }
 
 
@@ -274,6 +279,28 @@ def _program(program: str) -> str:
     if found is None:
         raise _Broken("not installed", f"apt-get install {PROGRAMS[program]}")
     return found
+
+
+def _sftp_server() -> str:
+    path = Path("/usr/lib/openssh/sftp-server")
+    if not path.exists():
+        raise _Broken("not installed", "apt-get install openssh-sftp-server")
+    return str(path)
+
+
+def _door(settings: Settings) -> str:
+    """The greeting of the SSH door (RFC 4253 §4.2)."""
+    address = {"0.0.0.0": "127.0.0.1", "": settings.ssh.ipv6}.get(settings.ssh.ipv4, settings.ssh.ipv4)  # noqa: S104
+    address = "::1" if address == "::" else address
+    cure = "see the log of alveole serve --role ssh"
+    try:
+        with socket.create_connection((address, settings.ssh.port), timeout=3.0) as door:
+            greeting = door.recv(64)
+    except OSError as error:
+        raise _Broken(f"{address} port {settings.ssh.port}: {error.strerror or error}", cure) from None
+    if not greeting.startswith(b"SSH-2.0-Alveole"):
+        raise _Broken("another program answers there", "choose another ssh.port in the settings")
+    return greeting.decode("ascii", "replace").strip()
 
 
 def _kernel() -> str:

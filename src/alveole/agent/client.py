@@ -23,6 +23,8 @@ from alveole.agent.protocol import (
     Resize,
     Said,
     Started,
+    Visit,
+    Visited,
     Watch,
 )
 from alveole.agent.wire import Wire
@@ -46,10 +48,20 @@ class ExecSession:
 
     def wait(self) -> int:
         """Block until the program ends; its exit status. Raises ``AlveoleError``."""
+        return self.ended().status
+
+    def ended(self) -> Visited:
+        """The same, with what a :class:`Visit` has changed."""
         try:
-            return int(_finish(self._wire, None))
+            result = _finish(self._wire, None)
         finally:
             self._wire.close()
+        return Visited(result) if isinstance(result, int) else msgspec.convert(result, Visited)
+
+    def hang_up(self) -> None:
+        """Let the program go: the agent ends it, and who waits is told that it was cut."""
+        with contextlib.suppress(OSError):
+            self._wire.socket.shutdown(socket.SHUT_RDWR)
 
 
 class AgentClient:
@@ -79,7 +91,7 @@ class AgentClient:
         expected = RESULTS.get(type(request))
         return None if expected is None else msgspec.convert(result, expected)
 
-    def exec(self, request: Exec) -> ExecSession:
+    def exec(self, request: Exec | Visit) -> ExecSession:
         """Start a program inside a site; raises ``AlveoleError`` when it could not be started."""
         wire = self._connect()
         try:

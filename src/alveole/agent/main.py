@@ -26,7 +26,7 @@ from alveole.actuators.config import ConfigFiles
 from alveole.actuators.edge import EdgeActuator
 from alveole.actuators.images import Images
 from alveole.actuators.network import Instance, NetworkActuator
-from alveole.actuators.releases import Releases
+from alveole.actuators.releases import Releases, room
 from alveole.actuators.routes import RoutesActuator
 from alveole.actuators.storage import Storage
 from alveole.agent import chain, protocol
@@ -34,10 +34,11 @@ from alveole.agent.agent import Agent, Verb
 from alveole.agent.server import Server
 from alveole.agent.trial import Trials
 from alveole.app import prepare_control
-from alveole.backends.base import Say
+from alveole.backends.base import Say, Session
 from alveole.backends.native import processes
 from alveole.backends.native.build import BuildRunner
 from alveole.backends.native.run import NativeBackend
+from alveole.backends.native.visits import Visits
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Refused
 from alveole.host import instances, paths, runtime
@@ -143,6 +144,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
 
     runner = BuildRunner(backend)
     builds = Builds(settings, releases, runner)
+    visits = Visits(backend, releases, sandbox, partial(room, settings))
     edge = EdgeActuator(settings)
     routes = RoutesActuator(settings)
 
@@ -154,9 +156,20 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     def remove_site(request: protocol.RemoveSite, _files: list[int], _say: Any) -> None:
         if instances.of_site(settings, request.site):
             raise Refused("an instance of the site is still there", field="site", hint="stop the site first")
+        visits.end(request.site)
         releases.remove_site(request.site, request.number)
         shutil.rmtree(paths.site_log(settings, request.site), ignore_errors=True)
         routes.forget(request.site)
+
+    def drop_release(request: protocol.DropRelease, _files: list[int], _say: Any) -> None:
+        if visits.stands_on(request.site) == request.digest:
+            raise Refused("the working copy stands on this release", field="release", hint="publish or drop it first")
+        releases.drop_release(request.site, request.number, request.digest)
+
+    def start(request: protocol.Exec | protocol.Visit) -> Session:
+        if isinstance(request, protocol.Visit):
+            return visits.open(request)
+        return backend.exec(request.site, request.slot, request.argv, tty=request.tty, uid=request.uid)
 
     verbs: dict[type, Verb] = {
         protocol.Facts: lambda _r, _f, _s: facts(settings, backend),
@@ -164,7 +177,11 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.ImportRelease: import_release,
         protocol.BuildRelease: lambda r, _f, s: builds.build(r, s),
         protocol.WantsBuild: lambda r, _f, _s: builds.wants(r),
-        protocol.DropRelease: lambda r, _f, _s: releases.drop_release(r.site, r.number, r.digest),
+        protocol.DropRelease: drop_release,
+        protocol.LookAtWork: lambda r, _f, _s: visits.look(r),
+        protocol.KeepWork: lambda r, _f, s: visits.keep(r, s),
+        protocol.DropWork: lambda r, _f, _s: visits.drop(r),
+        protocol.EndVisits: lambda r, _f, _s: visits.end(r.site),
         protocol.RemoveSite: remove_site,
         protocol.ReadConfig: lambda r, _f, _s: config.read(r.site, r.number),
         protocol.ForgetConfig: lambda r, _f, _s: config.forget(r.site, r.number, r.paths),
@@ -205,7 +222,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         settings.agent_socket,
         allowed,
         agent.handle,
-        lambda request: backend.exec(request.site, request.slot, request.argv, tty=request.tty, uid=request.uid),
+        start,
     )
     stopped = threading.Event()
     threading.Thread(target=_look_after_edge, args=(edge, server, stopped), name="edge", daemon=True).start()
@@ -216,9 +233,12 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     backups.recover()
     backend.start()
     runner.recover()
+    visits.recover()
+    threading.Thread(target=visits.run, args=(stopped,), name="visits", daemon=True).start()
 
     def close() -> None:
         stopped.set()
+        visits.close()
         backend.close()
         sandbox.close()
         network.close()

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from alveole.agent.protocol import Done, Exec, Failed, Kill, Request, Resize, Said, Started, Watch
+from alveole.agent.protocol import Done, Exec, Failed, Kill, Request, Resize, Said, Started, Visit, Watch
 from alveole.agent.wire import Wire
 from alveole.backends.base import Say, Session
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused, Temporary
@@ -44,7 +44,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 #: ``handle(request, files, say)`` gives the result or raises ``AlveoleError``.
 Handle = Callable[[Request, list[int], Say], Any]
 #: ``start(request)`` starts a program inside a site.
-Start = Callable[[Exec], Session]
+Start = Callable[[Exec | Visit], Session]
 
 
 class Server:
@@ -144,7 +144,7 @@ class Server:
             if isinstance(request, Watch):
                 self._watch(wire)
                 return
-            if isinstance(request, Exec):
+            if isinstance(request, Exec | Visit):
                 wire.send(Done(self._exec(wire, request)))
                 return
             files = wire.take_files()
@@ -183,7 +183,7 @@ class Server:
             with self._watchers_lock:
                 self._watchers.discard(wire)
 
-    def _exec(self, wire: Wire, request: Exec) -> int:
+    def _exec(self, wire: Wire, request: Exec | Visit) -> Any:
         with self._one_session(request.site):
             session = self._start(request)
             ended = threading.Event()

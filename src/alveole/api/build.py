@@ -22,6 +22,7 @@ from alveole.api import (
     problems,
     schema,
     sites,
+    visits,
 )
 from alveole.api.admit import Admission
 from alveole.api.exec import Session, Start
@@ -48,7 +49,7 @@ def build(services: Services, settings: Settings, *, start: Start | None = None)
     app.state.settings = settings
     app.state.start = start or _agent(settings)
     problems.install(app)
-    for module in (sites, modules, exec, changes, objects, platform, accounts, outside, entrance, factors):
+    for module in (sites, modules, exec, changes, objects, platform, accounts, outside, entrance, factors, visits):
         app.include_router(module.router)
     schema.install(app)
     check_declared(routes_of(app))

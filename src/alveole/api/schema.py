@@ -28,6 +28,10 @@ TYPES: tuple[Any, ...] = (
     ask.CreateSite,
     ask.UpdateSite,
     ask.SetSite,
+    ask.AddKey,
+    ask.PublishWork,
+    views.KeyView,
+    views.WorkView,
     ask.ConfigureSite,
     ask.AskModules,
     ask.DetectModules,
@@ -204,6 +208,7 @@ def install(app: FastAPI) -> None:
                     {"name": "accounts", "description": "People, teams, shares and quotas."},
                     {"name": "outside", "description": "Where people come from besides: LDAP, OIDC."},
                     {"name": "entrance", "description": "Signing in and out, and who one is."},
+                    {"name": "ssh", "description": "Keys of people, and the working copies that SFTP and rsync fill."},
                     {"name": "platform", "description": "The machine and Alvéole itself."},
                 ],
             )

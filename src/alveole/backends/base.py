@@ -9,7 +9,7 @@ repeat and to kill.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -52,11 +52,12 @@ class Session(msgspec.Struct, frozen=True):
     """A program started inside a workload.
 
     ``fds``: one pseudo-terminal master, or the ends of stdin, stdout and stderr, in this order.
-    ``wait`` blocks until it ends and gives its exit status (128 + signal when killed).
+    ``wait`` blocks until it ends and gives its exit status (128 + signal when killed), or a
+    value that holds it.
     """
 
     fds: tuple[int, ...]
-    wait: Callable[[], int]
+    wait: Callable[[], Any]
     resize: Callable[[int, int], None]
     kill: Callable[[int], None]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import click
@@ -306,3 +308,70 @@ def sessions(here: Here, name: str, end: str | None) -> None:
         for item in found
     ]
     table(("ID", "FROM", "BY", "SINCE", "SEEN", "BROWSER"), rows)
+
+
+# --- keys -----------------------------------------------------------------------------------------
+@group.group("key", cls=Tree)
+def key() -> None:
+    """Public keys, with which people come in by SSH."""
+
+
+@verb(key, "list", examples=["alveole account key list ana"])
+@account_name
+def key_list(here: Here, name: str) -> None:
+    """List the public keys of a person."""
+    found = here.client.get("/v1/keys", {"account": name})
+    if here.json:
+        emit(found)
+        return
+    if not found:
+        note(f"{clean(name)} has no key. Add one: alveole account key add {clean(name)} ~/.ssh/id_ed25519.pub")
+        return
+    rows = [
+        (
+            clean(item["id"]),
+            clean(item["kind"]),
+            clean(item["fingerprint"]),
+            when(item["used_at"], short=True),
+            clean(item["name"]),
+        )
+        for item in found
+    ]
+    table(("ID", "KIND", "FINGERPRINT", "USED", "NAME"), rows)
+
+
+@verb(
+    key,
+    "add",
+    examples=[
+        "alveole account key add ana ~/.ssh/id_ed25519.pub",
+        "alveole account key add ana - --name laptop < key.pub",
+    ],
+)
+@account_name
+@click.argument("file", metavar="FILE")
+@click.option("--name", "called", metavar="TEXT", default="", help="What it is called; default: its comment.")
+def key_add(here: Here, name: str, file: str, called: str) -> None:
+    """Add a public key from a file; - is standard input. Ed25519, ECDSA, security keys, RSA of 2,048 bits and more."""
+    try:
+        with nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as source:
+            body = {"key": source.read(16 * 1024), "name": called}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {file}: {getattr(error, 'strerror', None) or error}", field="file") from error
+    made = here.client.send("POST", "/v1/keys", body, query={"account": name})
+    if here.json:
+        emit(made)
+    else:
+        say(f"{clean(made['id'])}: {clean(made['kind'])} {clean(made['fingerprint'])}")
+
+
+@verb(key, "remove", examples=["alveole account key remove ana k4q2x7mexample"])
+@account_name
+@click.argument("id", metavar="ID|FINGERPRINT|all")
+def key_remove(here: Here, name: str, id: str) -> None:
+    """Remove a public key, or all of them. Who is in with it stays until they leave."""
+    here.client.send("DELETE", f"/v1/keys/{segment(id)}", query={"account": name})
+    if here.json:
+        emit({"key": id, "removed": True})
+    else:
+        say("It is gone.")

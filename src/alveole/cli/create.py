@@ -238,8 +238,15 @@ def _to_ask(body: dict[str, Any], content: bool) -> dict[str, Any]:
 @click.option("--release", metavar="DIGEST", help="Make a kept release live again instead.")
 @build_network
 @click.option("--note", "remark", metavar="TEXT", help="Kept with the release.")
+@click.option("--not-live", is_flag=True, help="Build and keep it only; make it live later with --release.")
 def update(
-    here: Here, name: str, source: str | None, release: str | None, remark: str | None, build_network: bool | None
+    here: Here,
+    name: str,
+    source: str | None,
+    release: str | None,
+    remark: str | None,
+    build_network: bool | None,
+    not_live: bool,
 ) -> None:
     """Give a site new content. The old content answers until the new one is ready; no request fails.
 
@@ -251,7 +258,9 @@ def update(
     _check_source(source, problems)
     problems.stop()
     site = view(here, name)
-    body: dict[str, Any] = {"note": remark or ""}
+    body: dict[str, Any] = {"note": remark or "", "live": not not_live}
+    if not_live and release is not None:
+        raise InvalidInput("a kept release is kept already", field="not_live", hint="leave --not-live out")
     if build_network is not None:
         body["build_network"] = build_network
     if source is not None:
@@ -287,6 +296,8 @@ CLEARED = ("path", "port", "allow", "deny", "domains", "volumes", "command", "pa
 @shared
 @click.option("--remove-domain", metavar="D", help="Take a domain away.", **MANY)
 @click.option("--unset", metavar="FIELD", help=f"Clear one of {', '.join(CLEARED)} or env.KEY.", **MANY)
+@click.option("--on-push", type=click.Choice(["live", "wait"]), help="Whether a git push goes live at once.")
+@click.option("--on-files", type=click.Choice(["live", "wait"]), help="The same of files that came by SFTP.")
 @click.option("--if-version", type=int, metavar="N", help="Only when the site still has this version.")
 def set_(here: Here, name: str, **options: Any) -> None:
     """Change a site's configuration. What is not named stays as it is.
@@ -297,6 +308,9 @@ def set_(here: Here, name: str, **options: Any) -> None:
     body = _fields(problems, options)
     if options["socket"]:
         body["port"] = None
+    for name_ in ("on_push", "on_files"):
+        if options[name_] is not None:
+            body[name_] = options[name_]
     if options["domain"]:
         body["add_domains"] = list(options["domain"])
     if options["remove_domain"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import click
 
@@ -21,13 +22,13 @@ from alveole.text import clean
     json=False,
     examples=["alveole serve", "alveole --config /etc/alveole/second.toml serve", "alveole serve --role agent"],
 )
-@click.option("--role", type=click.Choice(["agent", "control"]), help="Run one of the two processes only.")
+@click.option("--role", type=click.Choice(["agent", "control", "ssh"]), help="Run one of the processes only.")
 def serve(here: Here, role: str | None) -> None:
     """Run Alvéole until it is told to stop (SIGTERM). Needs root; sites outlive it."""
     from alveole import app
 
     config = Path(here.config).resolve() if here.config else None
-    app.serve(here.settings, "agent" if role == "agent" else "control" if role == "control" else None, config)
+    app.serve(here.settings, cast("app.Role | None", role), config)
 
 
 @verb(None, "version", examples=["alveole version --json"])

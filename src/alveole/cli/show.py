@@ -95,6 +95,8 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("disk", size(site["disk_bytes"])),
         ("processes", str(site["pids"])),
         ("https only", "yes" if site["https_only"] else ""),
+        ("git push", "waits to be made live" if site["on_push"] == "wait" else ""),
+        ("files by sftp", "published by themselves" if site["on_files"] == "live" else ""),
         ("access", _lines(rules)),
         ("environment", _lines(f"{key}={value}" for key, value in sorted(site["env"].items()))),
         ("volumes", _lines(f"{item['name']} at {item['path']}" for item in site["volumes"])),

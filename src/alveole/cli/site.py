@@ -18,6 +18,8 @@ from alveole.cli.verbs import Tree
         "stop": ("alveole.cli.states:stop", "Stop a site; its names answer 503."),
         "restart": ("alveole.cli.states:restart", "Start a running site anew."),
         "update": ("alveole.cli.create:update", "Give a site new content; no request fails."),
+        "work": ("alveole.cli.work:work", "Show what was changed by SFTP."),
+        "publish": ("alveole.cli.work:publish", "Make a release of what was changed by SFTP."),
         "set": ("alveole.cli.create:set_", "Change a site's configuration."),
         "configure": ("alveole.cli.configure:configure", "Give a site of modules other answers or modules."),
         "answers": ("alveole.cli.configure:show_answers", "Show the answers of a site of modules."),

@@ -61,3 +61,22 @@ def _parts(fd: int, size: int) -> Iterator[bytes]:
     while size > 0 and (data := os.read(fd, min(CHUNK, size))):
         size -= len(data)
         yield data
+
+
+def changes(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
+    """Job: what of the upper layer of an overlay was changed after ``since`` (seconds since the epoch).
+
+    ``{"files", "bytes", "names"}``, at most ``names`` of these; what was deleted counts as a file without
+    bytes (overlayfs(5): a whiteout is a device 0, 0).
+    """
+    files = size = 0
+    names: list[str] = []
+    for found in walk("."):
+        info = found.info
+        if info.st_ctime <= args["since"] or stat.S_ISDIR(info.st_mode):
+            continue
+        files += 1
+        size += info.st_size if stat.S_ISREG(info.st_mode) else 0
+        if len(names) < args["names"]:
+            names.append(shown(found.path)[:200])
+    return {"files": files, "bytes": size, "names": names}

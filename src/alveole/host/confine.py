@@ -93,6 +93,7 @@ JOBS: dict[str, Job] = {
     "unpack": archive.unpack,
     "restore": archive.restore,
     "collect": collect.collect,
+    "changes": collect.changes,
     "pack": tree.pack,
     "remove": tree.remove,
     "measure": tree.measure,

@@ -157,6 +157,22 @@ def builds(settings: Settings) -> Path:
     return settings.run / "build"
 
 
+# The working copy
+def work_image(settings: Settings, site_id: str) -> Path:
+    """A site's working copy and its git repository: a sparse ext4 file."""
+    return site(settings, site_id) / "work.img"
+
+
+def work_record(settings: Settings, site_id: str) -> Path:
+    """Which release the working copy stands on, out of the site's reach."""
+    return site(settings, site_id) / "work.json"
+
+
+def visits(settings: Settings) -> Path:
+    """R/visit: one directory a site whose working copy is in use."""
+    return settings.run / "visit"
+
+
 # S/logs
 def site_log(settings: Settings, site_id: str) -> Path:
     return settings.logs / site_id

@@ -292,6 +292,15 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     update: UpdateMode = UpdateMode.BLUE_GREEN
 
 
+class Arrival(StrEnum):
+    """What becomes of content that came through the SSH door."""
+
+    LIVE = "live"
+    """A release, live at once."""
+    WAIT = "wait"
+    """It waits for somebody to make it live."""
+
+
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may reach the site, by network in CIDR notation. No ``allow`` means everybody."""
 
@@ -332,6 +341,10 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: PathPrefix | None = None
     access: Access = Access()
     https_only: bool = False
+    on_push: Arrival = Arrival.LIVE
+    """Of what ``git push`` brought: ``wait`` keeps the release beside the live one."""
+    on_files: Arrival = Arrival.WAIT
+    """Of a working copy that was changed: ``wait`` leaves it a working copy until somebody publishes it."""
     slot: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     incarnation: int = 0
     data_generation: int = 1

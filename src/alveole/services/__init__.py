@@ -21,6 +21,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``sites``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
+| ``visits`` | keys, sessions of the SSH door, the working copy |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``show`` | stored and seen → documents |
 """
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 
 from alveole import views
 from alveole.compile import hosts
@@ -48,12 +50,13 @@ from alveole.services.core import VersionConflict
 from alveole.services.inside import InsideVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
+from alveole.services.visits import VisitVerbs
 from alveole.store import Store
 
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs, AccountVerbs):
+class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, VisitVerbs, PlatformVerbs, AccountVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -63,6 +66,8 @@ class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs, AccountV
         self.agent = agent
         self.people = Directory(store)
         self.attempts = Attempts()
+        self._visitors = Counter()
+        self._visitors_lock = threading.Lock()
         self._challenges = {}
         self._provider = None
         self._begun = {}

@@ -45,6 +45,7 @@ class Flows(Builders):
         flow = {
             "create": self._flow_create,
             "update": self._flow_update,
+            "publish": self._flow_update,
             "restore": self._flow_restore,
             "destroy": self._flow_destroy,
             "backup": self._flow_backup,
@@ -84,11 +85,11 @@ class Flows(Builders):
     def _resume_one(self, live: Live) -> None:
         verb, work = live.change.verb, live.work
         stored = self.store.sites.get(live.change.site_id or "")
-        if verb == "exec":
+        if verb in ("exec", "ssh"):
             self.journal.end(live, (Problem("", "control ended meanwhile"),))
         elif stored is not None and stored.pending == "create":
             self.loop.submit(lambda: self._take_back_create(live, stored.site, (_CUT,)))
-        elif verb in ("update", "restore", "import-image", "add-modules") and not work.stored:
+        elif verb in ("update", "publish", "restore", "import-image", "add-modules") and not work.stored:
             self._drop_upload(work.upload)
             self.journal.end(live, (_CUT,))
         else:
@@ -307,10 +308,16 @@ class Flows(Builders):
                 site = self._with_leave(live, site)
                 release, site = self._built(live, site, self._import(live, site))
                 wanted = release.digest
+            elif live.change.verb == "publish":
+                release, site = self._built(live, site, self._kept_work(live, site))
+                wanted = release.digest
             else:
                 wanted = live.work.release or ""
                 kept = [each for each in self.store.releases(site.id) if each.digest == wanted]
                 release = msgspec.structs.replace(kept[0], created_at=time.time()) if kept else None
+            if live.work.waits and release is not None:
+                self._set_aside(live, site, release)
+                return
             if wanted == site.release:
                 self._drop_upload(live.work.upload)
                 live.say("this content is live already")
@@ -319,8 +326,26 @@ class Flows(Builders):
             site = self._store_content(live, site, msgspec.structs.replace(site, release=wanted), release)
         self._finish(live, site, attempts=2)
 
+    def _kept_work(self, live: Live, site: Site) -> Release:
+        live.show("keeping the working copy")
+        release: Release = self.agent.call(protocol.KeepWork(site.id, site.number), say=live.show)
+        hit("services.imported")
+        live.say(f"{release.files} files, {release.bytes} bytes, {release.digest[:19]}")
+        return msgspec.structs.replace(release, created_at=time.time(), sender=live.change.actor, note=live.work.note)
+
+    def _set_aside(self, live: Live, site: Site, release: Release) -> None:
+        """A release that waits: what runs is not touched."""
+        if release.digest == site.release:
+            live.say("this content is live already")
+        else:
+            live.say(f"kept; make it live with: alveole site update {site.name} --release {release.digest[7:19]}")
+        self._drop_upload(live.work.upload)
+        result: dict[str, str | int | float | None] = {"release": release.digest, "version": site.version}
+        self.journal.end(live, (), result, also=lambda transaction: transaction.put_release(site.id, release))
+
     def _flow_destroy(self, live: Live) -> None:
         site = self._site_of(live)
+        self.agent.call(protocol.EndVisits(site.id))
         settled = self.loop.settle(site, live, version=site.version)
         if settled.problems:
             self._fail(live, settled.problems)

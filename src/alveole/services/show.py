@@ -71,6 +71,8 @@ def site_view(
         path=site.path,
         access=site.access,
         https_only=site.https_only,
+        on_push=site.on_push,
+        on_files=site.on_files,
         release=site.release,
         releases=releases,
         env=site.env if show_env else dict.fromkeys(site.env, HIDDEN),

@@ -391,6 +391,7 @@ class SiteVerbs(Compositions):
                 note=request.note,
                 release=wanted,
                 build_network=request.build_network,
+                waits=not request.live,
             )
             return self.journal.begin(
                 "update", caller, site=old, work=work, result={"site": old.id}, transaction=transaction
@@ -508,6 +509,8 @@ class SiteVerbs(Compositions):
             path=path,
             access=access,
             https_only=old.https_only if request.https_only is UNSET else request.https_only,
+            on_push=old.on_push if request.on_push is UNSET else request.on_push,
+            on_files=old.on_files if request.on_files is UNSET else request.on_files,
         )
 
     @staticmethod

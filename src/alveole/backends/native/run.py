@@ -200,8 +200,8 @@ class NativeBackend:
     def frozen(self, site: str) -> Iterator[None]:
         """All instances of the site stand still for the block, for a consistent copy of its data."""
         with self._locks[site], contextlib.ExitStack() as stack:
-            for slot in instances.of_site(self.settings, site):
-                name = lower.instance_name(site, slot)
+            names = [lower.instance_name(site, slot) for slot in instances.of_site(self.settings, site)]
+            for name in (*names, f"visit.{site}"):
                 if self.cgroups.pids(name):
                     stack.callback(self.cgroups.thaw, name)
                     self.cgroups.freeze(name)

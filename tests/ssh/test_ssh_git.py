@@ -1,0 +1,122 @@
+"""``git push`` makes a release, builds it, tells of it, and makes it live or leaves it waiting."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from e2ekit import Sites
+from sshkit import Client
+
+from instance import GUNICORN, Instance
+from instancekit import ROOT, archive, page
+
+
+def repository(client: Client, place: Path, files: dict[str, str]) -> Path:
+    place.mkdir(parents=True, exist_ok=True)
+    if not (place / ".git").exists():
+        client.git(place, "init", "-q", "-b", "main")
+    for name, text in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    client.git(place, "add", "-A")
+    client.git(place, "commit", "-q", "-m", "change")
+    return place
+
+
+def test_push_goes_live_and_tells_so(alveole: Instance, client: Client, sites: Sites, tmp_path: Path) -> None:
+    name = sites.create(page("first"), owner="ana")
+    # One directory at the top: it must not be taken for the wrapping of an archive.
+    place = repository(client, tmp_path / "r", {"public/index.html": "pushed"})
+    client.git(place, "remote", "add", "site", f"{name}@127.0.0.1:{name}.git")
+    done = client.git(place, "push", "site", "main")
+    assert "remote: Deploying main" in done.stderr and f"{name} is deployed: https://{name}." in done.stderr
+    alveole.until_answers(name, "pushed", path="/public/index.html")
+    repository(client, place, {"index.html": "again"})
+    client.git(place, "push", "site", "main")
+    alveole.until_answers(name, "again")
+    assert "where it was" in client.git(place, "push", "site", "main:refs/heads/aside").stderr
+    told = client.told(name, 3)
+    assert {each["reason"] for each in told} == {"git-receive-pack from 127.0.0.1"}
+    assert client.journal(name, "update")[0]["actor"] == "ana"
+    clone = tmp_path / "clone"
+    client.git(tmp_path, "clone", "-q", f"{name}@127.0.0.1:x", str(clone))
+    assert (clone / "index.html").read_text() == "again"
+    assert "alveole" not in client.git(clone, "ls-remote").stdout
+    assert alveole.site(name)["releases"][0]["note"].startswith("git ")
+
+
+def test_push_waits_where_the_site_says_so(alveole: Instance, client: Client, sites: Sites, tmp_path: Path) -> None:
+    name = sites.create(page("first"), owner="ana")
+    alveole.cli("site", "set", name, "--on-push", "wait")
+    place = repository(client, tmp_path / "r", {"index.html": "pushed"})
+    done = client.git(place, "push", f"{name}@127.0.0.1:", "main")
+    assert "a release that waits" in done.stderr
+    assert alveole.answers(name, "first")
+    waiting = [
+        each["digest"] for each in alveole.site(name)["releases"] if each["digest"] != alveole.site(name)["release"]
+    ]
+    alveole.cli("site", "update", name, "--release", waiting[0])
+    alveole.until_answers(name, "pushed")
+
+
+def test_a_push_that_cannot_be_deployed_fails_and_says_why(
+    alveole: Instance, client: Client, sites: Sites, tmp_path: Path
+) -> None:
+    name = sites.create(page("first"), owner="ana")
+    place = repository(client, tmp_path / "r", {"index.html": "x"})
+    (place / "out").symlink_to("/etc/passwd")
+    client.git(place, "add", "-A")
+    client.git(place, "commit", "-q", "-m", "a link out")
+    done = client.git(place, "push", f"{name}@127.0.0.1:", "main", check=False)
+    assert done.returncode != 0 and "remote: NOT deployed" in done.stderr and "out" in done.stderr, done
+    assert alveole.answers(name, "first")
+    # The fixed one is deployed: nothing stays stuck.
+    (place / "out").unlink()
+    repository(client, place, {"index.html": "mended"})
+    client.git(place, "push", f"{name}@127.0.0.1:", "main")
+    alveole.until_answers(name, "mended")
+
+
+def test_no_hook_of_a_site_runs_on_the_machine(alveole: Instance, client: Client, sites: Sites, tmp_path: Path) -> None:
+    """Threat 14: git hook, config or submodule run as root → canary absent."""
+    name = sites.create(page("first"), owner="ana")
+    place = repository(client, tmp_path / "r", {"index.html": "one", ".gitattributes": "* filter=evil\n"})
+    client.git(place, "push", f"{name}@127.0.0.1:", "main")
+    canary = alveole.root / "canary"
+    alveole.verb(name, "stop")
+    hook = f"#!/bin/sh\\ntouch {canary} /site/git/ran\\n"
+    script = (
+        f"mkdir -p /site/git/hooks; for h in pre-receive update post-receive post-update reference-transaction; do "
+        f"printf '{hook}' > /site/git/hooks/$h; chmod 755 /site/git/hooks/$h; done; "
+        f"cd /site/git && git config core.fsmonitor 'touch {canary}' && git config core.sshCommand 'touch {canary}' "
+        f"&& git config uploadpack.packObjectsHook 'touch {canary}'"
+    )
+    done = client.ssh(name, script)
+    assert done.returncode == 0, (done, alveole.tail())
+    repository(client, place, {"index.html": "two"})
+    client.git(place, "push", f"{name}@127.0.0.1:", "main")
+    assert not canary.exists()
+    assert client.ssh(name, "test -e /site/git/ran").returncode == 1
+
+
+def test_the_gunicorn_example_is_pushed_and_runs(
+    alveole: Instance, client: Client, sites: Sites, tmp_path: Path
+) -> None:
+    name = sites.name()
+    first = "def app(environ, start):\n    start('200 OK', [])\n    return [b'first']\n"
+    command = ["/usr/bin/gunicorn", "--bind", "0.0.0.0:8000", "wsgi:app"]
+    how = {"base": "debian", "packages": [GUNICORN], "command": command, "port": 8000, "owner": "ana"}
+    alveole.create(name, archive({"wsgi.py": first}), **how)
+    alveole.until_answers(name, "first")
+    place = tmp_path / "r"
+    shutil.copytree(ROOT / "examples" / "hello-gunicorn", place)
+    repository(client, place, {})
+    done = client.git(place, "push", f"{name}@127.0.0.1:", "main")
+    assert "is deployed" in done.stderr
+    alveole.until_answers(name, "Hello")
+    # A push that does not start is taken back, and the pusher is told.
+    repository(client, place, {"wsgi.py": "no python\n"})
+    done = client.git(place, "push", f"{name}@127.0.0.1:", "main", check=False)
+    assert done.returncode != 0 and "NOT deployed" in done.stderr
+    assert alveole.answers(name, "Hello")
