@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from alveole import api
+from alveole import api, web
 from alveole.agent.client import AgentClient
 from alveole.config import Settings
 from alveole.errors import Refused
@@ -22,6 +22,6 @@ def run_control(settings: Settings, ready: Callable[[], None]) -> None:
     agent = AgentClient(settings.agent_socket)
     services = Services.open(settings, agent)
     try:
-        api.run(api.build(services, settings, start=agent.exec), settings, ready)
+        api.run(api.build(services, settings, start=agent.exec, pages=web.install), settings, ready)
     finally:
         services.close()

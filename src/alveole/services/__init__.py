@@ -18,7 +18,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``core`` | asking for rights, finding a site, idempotency, accepting a change |
 | ``checks`` | every check of a request about a site |
 | ``flows`` | what happens after a change was accepted |
-| ``sites``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
+| ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
@@ -45,7 +45,7 @@ from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
-from alveole.services.inside import InsideVerbs
+from alveole.services.finding import FindVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.store import Store
@@ -53,7 +53,7 @@ from alveole.store import Store
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, PlatformVerbs, AccountVerbs):
+class Services(SourceVerbs, ConfigureVerbs, FindVerbs, PlatformVerbs, AccountVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
