@@ -107,6 +107,8 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, PlatformVerbs, AccountVer
             ExportedSite(site.name, hosts(site, self.settings), site.path, site.https_only, site.access)
             for site in sorted((stored.site for stored in self.store.sites.values()), key=lambda site: site.name)
         ]
+        if self.settings.panel_domain:
+            sites.append(ExportedSite("panel", (self.settings.panel_domain,), https_only=True))
         where = f"http://{address}:{edge.http_port}"
         text = export("nginx" if kind == "nginx" else "apache", sites, where, domain=self.settings.domain)
         return views.Exported(kind=kind, text=text)

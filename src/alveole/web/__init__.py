@@ -8,7 +8,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``pages`` | from a request to a page: who asks, in which language, refusals as pages, forms |
 | ``words`` | French and English |
 | ``assets`` | style, scripts and symbols, under names that change with their content |
-| ``entrance``, ``account`` | signing in; one's own account |
+| ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``changes``, ``admin``, ``people`` | what goes on, and the pages of administrators |
 """
@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from alveole.web import account, admin, assets, changes, content, entrance, new, pages, people, site, sites
+from alveole.web import account, admin, assets, changes, content, entrance, factors, new, pages, people, site, sites
 
 __all__ = ["install"]
 
 
 def install(app: FastAPI) -> None:
     """Put the pages into ``app``. For :func:`alveole.api.build`."""
-    for module in (assets, entrance, account, sites, site, content, new, changes, admin, people):
+    for module in (assets, entrance, factors, account, sites, site, content, new, changes, admin, people):
         app.include_router(module.router)
     app.state.error_page = pages.error_page

@@ -36,6 +36,7 @@ def _show(page: Page, errors: dict[str, Errors] | None = None, status: int = 200
         person=services.show_account(actor) if person is not None else None,
         sessions=services.list_sessions(actor) if person is not None else (),
         tokens=services.list_tokens(actor) if person is not None or page.may(Right.TOKEN_CHANGE) else (),
+        factors=services.list_factors(actor) if person is not None else (),
         quota=services.quota(actor) if person is not None else None,
         day_options=[
             (days, page.words.n(days, "{count} day", "{count} days") if days else page.t("without end"))

@@ -18,10 +18,10 @@ from alveole.web.words import LANGUAGES
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 #: What the person still has to do, and where.
-_NEEDS = {"second-factor": "/second-factor", "enrol": "/account"}
+_NEEDS = {"second-factor": "/second-factor", "enrol": "/second-factor/set-up"}
 
 
-def _entered(page: Page, found: Entered, then: str) -> Response:
+def entered(page: Page, found: Entered, then: str) -> Response:
     answer = page.go(_NEEDS.get(found.needs, then))
     seconds = page.services.settings.accounts.session_seconds
     answer.headers.append("set-cookie", cookie(found.secret, seconds))
@@ -42,7 +42,8 @@ def sign_in_form(page: Asked, next: str = "/") -> Response:
         return page.go(then)
     # The cookie is SameSite=Strict: a link of elsewhere does not bring it. A second look, of our own, does.
     again = page.request.headers.get("sec-fetch-site") == "cross-site"
-    return page.show("sign-in.html", then=then, name="", errors=Errors(page.words), again=again)
+    errors = Errors(page.words)
+    return page.show("sign-in.html", then=then, name="", errors=errors, again=again, oidc=page.services.offers_oidc())
 
 
 @router.post(SIGN_IN)
@@ -55,9 +56,15 @@ def sign_in(page: Asked, form: Form) -> Response:
     except AlveoleError as error:
         errors = Errors(page.words, error.problems)
         return page.show(
-            "sign-in.html", status=error.http_status, then=then, name=form("name"), errors=errors, again=False
+            "sign-in.html",
+            status=error.http_status,
+            then=then,
+            name=form("name"),
+            errors=errors,
+            again=False,
+            oidc=page.services.offers_oidc(),
         )
-    return _entered(page, found, then)
+    return entered(page, found, then)
 
 
 @router.post("/sign-out")
@@ -89,7 +96,7 @@ def welcome(page: Asked, form: Form) -> Response:
     except AlveoleError as error:
         errors = Errors(page.words, error.problems)
         return page.show("welcome.html", status=error.http_status, name=name, token=form("token"), errors=errors)
-    return _entered(page, found, "/")
+    return entered(page, found, "/")
 
 
 def _different(page: Page) -> AlveoleError:

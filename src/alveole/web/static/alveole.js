@@ -168,6 +168,38 @@
     root.querySelectorAll("[data-needs-script]").forEach((each) => { each.hidden = false; });
   }
 
+  // --- passkeys (WebAuthn level 3: its JSON forms) -------------------------------------------------
+  const ask = async (path, body) => {
+    const headers = { "X-CSRF-Token": csrf(), "Content-Type": "application/json" };
+    const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body || {}) });
+    if (!answer.ok) throw new Error(answer.statusText);
+    return answer.status === 204 ? {} : answer.json();
+  };
+
+  async function passkey(button) {
+    const say = find("#passkey-said");
+    const kind = window.PublicKeyCredential;
+    try {
+      if (button.dataset.passkey === "get") {
+        const publicKey = kind.parseRequestOptionsFromJSON(await ask("/v1/session/passkey-options"));
+        const found = await navigator.credentials.get({ publicKey });
+        await ask("/v1/session/passkey", { credential: found.toJSON() });
+      } else {
+        const publicKey = kind.parseCreationOptionsFromJSON(await ask("/v1/factors/passkey-options"));
+        const made = await navigator.credentials.create({ publicKey });
+        await ask("/v1/factors/passkey", { credential: made.toJSON(), name: "" });
+      }
+      window.location.assign("/account");
+    } catch {
+      say.textContent = button.dataset.failed;
+    }
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-passkey]");
+    if (button) passkey(button);
+  });
+
   // --- a log that goes on -------------------------------------------------------------------------
   const LINES = 5000;
 
@@ -181,7 +213,12 @@
     box.scrollTop = box.scrollHeight;
     stop.addEventListener("change", () => { if (!stop.checked) abort.abort(); else window.location.reload(); });
     window.addEventListener("pagehide", () => abort.abort());
-    try {
+    const again = () => {
+      say.textContent = say.dataset.ended;
+      // A proxy ends what is silent for long.
+      if (!abort.signal.aborted) window.setTimeout(listen, 2000);
+    };
+    async function read() {
       const answer = await fetch(box.dataset.follow, { signal: abort.signal });
       if (!answer.ok) throw new Error(answer.statusText);
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -204,10 +241,9 @@
         while (box.children.length > LINES) box.firstChild.remove();
         if (near) box.scrollTop = box.scrollHeight;
       }
-      say.textContent = say.dataset.ended;
-    } catch {
-      say.textContent = say.dataset.ended;
     }
+    const listen = () => read().then(again, again);
+    listen();
   }
 
   const start = (root) => {
