@@ -71,6 +71,10 @@ class FindVerbs(InsideVerbs):
         text = " ".join((site.name, site.id, owner, site.plan, site.path or "", *hosts(site, self.settings), *modules))
         return all(word in text.lower() for word in words)
 
+    def allow_site(self, caller: Actor, right: Right, site: str) -> None:
+        """For a page that only offers what would be refused. Raises ``NotFound``, ``Denied``."""
+        self._stored(caller, right, site)
+
     def is_free(self, caller: Actor, name: str) -> tuple[str, ...]:
         """What speaks against ``name`` for a new site, in words; nothing: it can be had."""
         self._allow(caller, Right.SITE_LIST)

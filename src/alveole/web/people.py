@@ -66,7 +66,7 @@ def _role(form: Fields) -> Role:
 
 
 @router.get("/admin/accounts/{account}")
-@does(Right.ACCOUNT_CHANGE)
+@does(Right.ACCOUNT_LOOK)
 def account(page: Asked, account: str) -> Response:
     return _account(page, account)
 
@@ -134,7 +134,7 @@ def invite(page: Asked, account: str) -> Response:
 
 
 @router.post("/admin/accounts/{account}/sign-out")
-@does(Right.ACCOUNT_CHANGE)
+@does(Right.ACCOUNT_KEYS)
 def end_sessions(page: Asked, account: str) -> Response:
     page.services.end_session(page.actor, "all", account)
     return page.go(f"/admin/accounts/{account}", page.t("All their sessions have ended."))
@@ -165,7 +165,7 @@ def _teams(page: Page, errors: Errors | None = None, form: Fields | None = None,
 
 
 @router.get("/admin/teams")
-@does(Right.ACCOUNT_CHANGE)
+@does(Right.SELF_LOOK)
 def teams(page: Asked) -> Response:
     return _teams(page)
 
@@ -188,12 +188,12 @@ def add_team(page: Asked, form: Form) -> Response:
 def set_team(page: Asked, team: str, form: Form) -> Response:
     """The whole list of members, as it was typed."""
     try:
-        now = set(page.services.show_team(page.actor, team).members)
+        title = form("title").strip()
+        now = set(page.services.set_team(page.actor, team, ask.SetTeam(title=title)).members)
         wanted = set(form.lines("members"))
-        request = ask.SetTeam(
-            title=form("title").strip(), add=tuple(sorted(wanted - now)), remove=tuple(sorted(now - wanted))
-        )
-        page.services.set_team(page.actor, team, request)
+        come, go = tuple(sorted(wanted - now)), tuple(sorted(now - wanted))
+        if come or go:
+            page.services.set_team(page.actor, team, ask.SetTeam(add=come, remove=go))
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise

@@ -81,6 +81,7 @@ def _settings(
     difference: list[str] | None = None,
 ) -> Response:
     services, actor = page.services, page.actor
+    services.allow_site(actor, Right.SITE_CHANGE, site)
     view = services.show_site(actor, site, show_env=_sees_secrets(page, site))
     found = errors or {}
     none = Errors(page.words)
@@ -269,6 +270,7 @@ def destroy_form(page: Asked, site: str) -> Response:
 
 
 def _destroy(page: Page, site: str, errors: Errors, status: int = 200) -> Response:
+    page.services.allow_site(page.actor, Right.SITE_DESTROY, site)
     view = page.services.show_site(page.actor, site)
     backups = page.services.list_backups(page.actor, site)
     return show(page, "site/destroy.html", view, "destroy", backups=backups, errors=errors, status=status)
