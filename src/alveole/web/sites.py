@@ -95,5 +95,5 @@ def _run(page: Page, verb: str, site: str) -> Response:
         return page.back(f"/site/{site}", page.refused(error), "danger")
     if page.partial and page.request.headers.get("hx-target", "").startswith("row-"):
         view = services.show_listed(page.actor, site)
-        return page.show("part/row.html", site=view, problem_of=problem_of)
+        return page.show("part/one-row.html", site=view, problem_of=problem_of)
     return page.back(f"/site/{site}", page.t(BEGUN[verb], site=site), "info")
