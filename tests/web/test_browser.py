@@ -206,7 +206,7 @@ def test_the_story_of_an_owner(
     (folder / "index.html").write_text("<h1>The club</h1>")
     (folder / "more" / "rules.html").write_text("x" * 70_000)
     page.set_input_files("#folder", str(folder))
-    page.wait_for_function("document.querySelector('input[name=upload]').value.length === 32")
+    page.wait_for_selector("input[name=upload]:not([value=''])", state="attached")
     page.click("button[value=preview]")
     page.wait_for_selector("#would")
     assert page.input_value("#f-name") == name
@@ -234,7 +234,7 @@ def test_the_story_of_an_owner(
     someone.go(f"/site/{name}/content")
     (folder / "index.html").write_text("<h1>Second</h1>")
     page.set_input_files("#folder", str(folder))
-    page.wait_for_function("document.querySelector('input[name=upload]').value.length === 32")
+    page.wait_for_selector("input[name=upload]:not([value=''])", state="attached")
     page.fill("#f-note", "the second")
     page.click("main form[data-upload] button.btn-primary")
     someone.ended()
@@ -256,7 +256,12 @@ def test_the_story_of_an_owner(
     someone.go(f"/site/{name}/destroy")
     page.click("main form button")
     page.wait_for_url("**/destroy")
-    page.wait_for_function("document.querySelector('#f-confirm') !== null || (location.reload(), false)", polling=2000)
+    for _ in range(60):
+        # It says that it still stops until it has.
+        if page.locator("#f-confirm").count() and alveole.site(name)["state"] == "stopped":
+            break
+        page.wait_for_timeout(500)
+        someone.go(f"/site/{name}/destroy")
     page.fill("#f-confirm", "another")
     page.click("main button.btn-danger")
     page.wait_for_selector("#e-confirm")
