@@ -161,7 +161,7 @@ def test_the_story_of_an_administrator(alveole: Instance, browser: Any, axe: str
     cookies = {each["name"]: each for each in someone.context.cookies()}
     assert cookies["__Host-alveole"]["secure"] and cookies["__Host-alveole"]["httpOnly"]
     assert cookies["__Host-alveole"]["sameSite"] == "Strict"
-    for name in ("machine", "plans", "bases", "modules", "accounts", "teams", "journal"):
+    for name in ("machine", "plans", "bases", "modules", "accounts", "teams", "ldap", "journal"):
         someone.go(f"/admin/{name}")
         someone.look(f"admin-{name}")
     someone.go("/admin/accounts/zoe")

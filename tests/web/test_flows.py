@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from urllib.parse import quote
 
@@ -261,3 +262,54 @@ def test_files_of_others_are_as_they_were_fetched() -> None:
             assert hashlib.sha256((place / file["to"]).read_bytes()).hexdigest() == file["sha256"], file
             kept.add(file["to"])
     assert {each.name for each in place.iterdir()} == kept
+
+
+def test_a_second_factor_is_set_up_and_asked_for(door: Door) -> None:
+    """The code of an authenticator after the password, before any page; a required one is set up first."""
+    import pyotp
+
+    from alveole import requests as ask
+
+    add(door, "ada", Role.ADMIN)
+    with Visitor(door) as ada:
+        ada.sign_in("ada")
+        ada.get("/second-factor/set-up")
+        page = ada.submit("/second-factor/set-up")
+        secret = dict(next(each["fields"] for each in page.forms if "secret" in dict(each["fields"])))["secret"]
+        page = ada.submit("/second-factor/set-up", expect=422, code="000000")
+        assert "Is not the code of this moment" in page.text and secret in page.text
+        page = ada.submit("/second-factor/set-up", code=pyotp.TOTP(secret).now(), name="telephone")
+        assert "recovery codes" in page.text
+        codes = re.findall(r"<li>([a-z0-9-]{8,})</li>", ada.answer.text)
+        ada.submit("/sign-out")
+        ada.submit("/sign-in", name="ada", password=PASSWORD)
+        assert ada.at == "/second-factor"
+        ada.get("/sites")
+        assert ada.at == "/second-factor"
+        ada.submit("/second-factor", expect=401, code="nonsense")
+        ada.submit("/second-factor", code=codes[0])
+        assert ada.at == "/sites"
+    add(door, "olga", Role.OPERATOR)
+    door.services.require_second_factor(ROOT, ask.RequireSecondFactor(roles=(Role.OPERATOR,)))
+    with Visitor(door) as olga:
+        olga.get("/sign-in")
+        olga.submit("/sign-in", name="olga", password=PASSWORD)
+        assert olga.at == "/second-factor/set-up" and "required of your role" in olga.page.text
+
+
+def test_the_directory_is_tried_before_it_is_stored(door: Door) -> None:
+    add(door, "ada", Role.ADMIN)
+    with Visitor(door) as ada:
+        ada.sign_in("ada")
+        ada.get("/admin/ldap")
+        page = ada.submit("/admin/ldap", ("do", "store"), expect=422, servers="http://x", roles="staff owner")
+        assert "is not 'group = role'" in page.text
+        assert "http://x" in ada.answer.text
+        fields = {"servers": "ldap://127.0.0.1:1", "base": "dc=x", "roles": "staff = owner", "try_name": "ana"}
+        page = ada.submit("/admin/ldap", ("do", "try"), **fields)
+        assert "This person would not come in." in page.text
+        assert door.http.get("/v1/ldap").status_code == 404
+        ada.submit("/admin/ldap", ("do", "store"))
+        assert door.http.get("/v1/ldap").json()["mapping"]["roles"] == {"staff": "owner"}
+        ada.submit("/admin/ldap", ("do", "drop"))
+        assert door.http.get("/v1/ldap").status_code == 404

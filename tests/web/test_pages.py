@@ -14,7 +14,7 @@ from alveole.people.model import Role
 
 PAGES = ("/sites", "/account", "/new", "/new/files", "/new/image", "/new/module?m=wordpress", "/admin/journal")
 OF_SITE = ("", "/content", "/settings", "/logs", "/backups", "/journal", "/why", "/destroy")
-OF_ADMIN = ("machine", "plans", "bases", "modules", "accounts", "accounts/ana", "teams", "journal")
+OF_ADMIN = ("machine", "plans", "bases", "modules", "accounts", "accounts/ana", "teams", "ldap", "journal")
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])

@@ -36,6 +36,7 @@ def admin_tabs(page: Page) -> list[tuple[str, str]]:
         ("modules", N_("Modules"), Right.PLATFORM_LOOK),
         ("accounts", N_("Accounts"), Right.ACCOUNT_CHANGE),
         ("teams", N_("Teams"), Right.ACCOUNT_CHANGE),
+        ("ldap", N_("Directory (LDAP)"), Right.SETTINGS_CHANGE),
         ("journal", N_("Journal"), Right.SITE_LIST),
     ]
     return [(path, page.t(name)) for path, name, right in every if page.may(right)]

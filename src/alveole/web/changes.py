@@ -45,6 +45,22 @@ VERBS = {
     "create-token": N_("Make a token"),
     "delete-token": N_("Delete a token"),
     "end-session": N_("End a session"),
+    "add-team": N_("Add a team"),
+    "set-team": N_("Change a team"),
+    "remove-team": N_("Remove a team"),
+    "set-quota": N_("Change a quota"),
+    "drop-quota": N_("Remove a quota"),
+    "first-token": N_("Make the first token"),
+    "invite": N_("Invite"),
+    "add-factor": N_("Add a second factor"),
+    "remove-factor": N_("Remove a second factor"),
+    "recovery-codes": N_("Make recovery codes"),
+    "require-second-factor": N_("Require a second factor"),
+    "remove-modules": N_("Remove modules"),
+    "set-ldap": N_("Change the directory (LDAP)"),
+    "drop-ldap": N_("End the directory (LDAP)"),
+    "set-oidc": N_("Change the provider (OIDC)"),
+    "drop-oidc": N_("End the provider (OIDC)"),
 }
 _TAIL = 200
 
