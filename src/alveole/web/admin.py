@@ -145,7 +145,7 @@ def import_image(page: Asked, form: Files) -> Response:
 @router.post("/admin/bases/{verb}")
 @does(Right.BASE_CHANGE)
 def change_bases(page: Asked, verb: str, form: Form) -> Response:
-    """``verify``, ``upgrade``, ``prune``; with ``base`` only that one."""
+    """``verify``, ``upgrade``, ``rollback``, ``prune``, ``delete``; with ``base`` only that one."""
     named = form.all("base")
     services, actor = page.services, page.actor
     try:
@@ -155,6 +155,8 @@ def change_bases(page: Asked, verb: str, form: Form) -> Response:
             change = services.upgrade_bases(actor, ask.UpgradeBases(bases=named))
         elif verb == "prune":
             change = services.prune_bases(actor, ask.PruneBases())
+        elif verb == "rollback":
+            change = services.rollback_bases(actor, ask.RollbackBases(bases=named))
         elif verb == "delete":
             change = services.delete_base(actor, named[0] if named else "")
         else:

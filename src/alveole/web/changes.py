@@ -32,6 +32,7 @@ VERBS = {
     "give": N_("Give"),
     "import-image": N_("Import an image"),
     "upgrade-base": N_("Upgrade a base"),
+    "rollback-base": N_("Take back a base"),
     "verify-bases": N_("Compare bases"),
     "prune-bases": N_("Drop unused bases"),
     "delete-base": N_("Delete a base"),
