@@ -313,3 +313,25 @@ def test_the_directory_is_tried_before_it_is_stored(door: Door) -> None:
         assert door.http.get("/v1/ldap").json()["mapping"]["roles"] == {"staff": "owner"}
         ada.submit("/admin/ldap", ("do", "drop"))
         assert door.http.get("/v1/ldap").status_code == 404
+
+
+def test_what_did_not_change_is_not_sent_again(door: Door) -> None:
+    """Parts that are asked for every few seconds: nothing while all is as it was, then what is new."""
+    add(door, "ana")
+    door.site("blog", owner="ana")
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        part = {"HX-Request": "true"}
+
+        def settled(path: str) -> str:
+            page = ana.get(path)
+            again = next(v["hx-get"] for _, v in page.tags if "seen=" in v.get("hx-get", ""))
+            return again if ana.ask("GET", again, headers=part).status_code == 204 else ""
+
+        rows = until(lambda: settled("/sites"))
+        overview = until(lambda: settled("/site/blog"))
+        ana.get("/site/blog")
+        ana.submit("/site/blog/stop")
+        for path in (rows, overview):
+            answer = ana.ask("GET", path, headers=part)
+            assert answer.status_code == 200 and "<html" not in answer.text and "blog" in answer.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from alveole.model.site import Answer
 from alveole.people.rights import Right
 from alveole.web import questions
 from alveole.web.changes import VERBS
-from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute
+from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute
 from alveole.web.words import N_
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -46,10 +47,18 @@ def show(page: Page, template: str, site: views.SiteView, here: str, **more: Any
 
 @router.get("/site/{site}")
 @does(Right.SITE_LOOK)
-def overview(page: Asked, site: str, part: str = "") -> Response:
+def overview(page: Asked, site: str, seen: str = "") -> Response:
+    """With ``seen`` only what changes, and nothing when it is as it was: focus and selection stay where they are."""
     view = page.services.show_site(page.actor, site)
-    template = "part/overview.html" if page.partial and part else "site/overview.html"
-    return show(page, template, view, "")
+    # Without what ticks and is not on the page.
+    shown = msgspec.structs.replace(
+        view, memory_bytes=view.memory_bytes >> 20, cpu_seconds=round(view.cpu_seconds), process_states=()
+    )
+    digest = hashlib.sha256(f"{page.words.code}{shown}".encode()).hexdigest()[:16]
+    if page.partial and seen == digest:
+        return Response(status_code=204, headers=HEADERS)
+    template = "part/overview.html" if page.partial and seen else "site/overview.html"
+    return show(page, template, view, "", digest=digest)
 
 
 @router.get("/site/{site}/why")
@@ -266,14 +275,14 @@ def _refused(page: Page, site: str, part: str, error: AlveoleError, form: Fields
 @router.get("/site/{site}/destroy")
 @does(Right.SITE_DESTROY)
 def destroy_form(page: Asked, site: str) -> Response:
-    return _destroy(page, site, Errors(page.words))
+    return _destroy(page, site, Errors(page.words), "")
 
 
-def _destroy(page: Page, site: str, errors: Errors, status: int = 200) -> Response:
+def _destroy(page: Page, site: str, errors: Errors, typed: str, status: int = 200) -> Response:
     page.services.allow_site(page.actor, Right.SITE_DESTROY, site)
     view = page.services.show_site(page.actor, site)
     backups = page.services.list_backups(page.actor, site)
-    return show(page, "site/destroy.html", view, "destroy", backups=backups, errors=errors, status=status)
+    return show(page, "site/destroy.html", view, "destroy", backups=backups, errors=errors, typed=typed, status=status)
 
 
 @router.post("/site/{site}/destroy")
@@ -284,5 +293,5 @@ def destroy(page: Asked, site: str, form: Form) -> Response:
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise
-        return _destroy(page, site, Errors(page.words, error.problems), error.http_status)
+        return _destroy(page, site, Errors(page.words, error.problems), form("confirm"), error.http_status)
     return page.go(f"/change/{change.id}")
