@@ -203,6 +203,16 @@ def _first_token(instance: Instance) -> str:
         return ""
 
 
+def _panel(instance: Instance) -> str:
+    """The address of the pages."""
+    name = str(instance.setting("panel", "name"))
+    if not name:
+        return ""
+    https = instance.setting("edge", "https_port")
+    domain = name if "." in name else f"{name}.{instance.settings['domain']}"
+    return f"https://{domain}{'' if https == 443 else f':{https}'}"
+
+
 def _summary(instance: Instance, token: str, demo: bool, seconds: float) -> None:
     http, https = instance.setting("edge", "http_port"), instance.setting("edge", "https_port")
     name = f"{DEMO}.{instance.settings['domain']}"
@@ -217,12 +227,17 @@ def _summary(instance: Instance, token: str, demo: bool, seconds: float) -> None
         if instance.settings["domain"] == "localhost":
             lines += ["                    Browsers find *.localhost on this machine by themselves. Elsewhere:"]
             lines += [f"                    curl -H 'Host: {name}' http://127.0.0.1:{http}/"]
+    panel = _panel(instance)
+    if panel:
+        lines += [f"  Pages             {panel}/"]
     lines += [f"  API               {api}/"]
     if instance.setting("ssh", "enabled"):
         lines += [f"  SFTP and git      port {instance.setting('ssh', 'port')} (see docs/how-to/files-and-git.md)"]
     first = _first_token(instance)
     if first:
         lines += [f"  First sign-in     {first}", "                    (makes one administrator, once, within a day)"]
+        if panel:
+            lines += [f"                    at {panel}/welcome"]
     if token:
         lines += [f"  Admin token       {token}", "                    (shown once; the next quickstart replaces it)"]
     lines += [

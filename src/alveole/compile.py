@@ -20,6 +20,7 @@ from alveole.model.resource import (
     FirewallSpec,
     Kind,
     NetworkSpec,
+    PanelSpec,
     ReleaseSpec,
     ResourceId,
     RouteSpec,
@@ -81,7 +82,20 @@ def compile_platform(settings: Settings, bases: Iterable[Base]) -> tuple[Desired
         _desired(FIREWALL, FirewallSpec()),
         _desired(EDGE, EdgeSpec()),
         _desired(certificate, CertificateSpec(settings.domain, wildcard=False)),
+        *_panel(settings, certificate),
         *(_desired(base_id(unique[key]), BaseSpec(unique[key])) for key in sorted(unique)),
+    )
+
+
+def _panel(settings: Settings, main: ResourceId) -> tuple[Desired, ...]:
+    domain = settings.panel_domain
+    if not domain:
+        return ()
+    wildcard = under_wildcard(domain, settings)
+    certificate = ResourceId(Kind.CERTIFICATE, PLATFORM, domain)
+    return (
+        _desired(certificate, CertificateSpec(domain, wildcard), (main,) if wildcard else ()),
+        _desired(ResourceId(Kind.PANEL, PLATFORM, domain), PanelSpec(domain), (certificate,)),
     )
 
 

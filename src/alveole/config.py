@@ -118,6 +118,13 @@ class Ssh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The same for processes and threads."""
 
 
+class Panel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The pages, served by the edge on a name of their own, over HTTPS only."""
+
+    name: str = "panel"
+    """The name below ``domain``, or a full domain name; empty: no pages by the edge."""
+
+
 class Cgroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parent: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9._-]*(?:/[a-z][a-z0-9._-]*)*\Z")] = "alveole"
     """Cgroup that holds those of all sites."""
@@ -230,6 +237,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api: Api = Api()
     accounts: Accounts = Accounts()
     ssh: Ssh = Ssh()
+    panel: Panel = Panel()
     cgroup: Cgroup = Cgroup()
     content: Content = Content()
     reconcile: Reconcile = Reconcile()
@@ -260,6 +268,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def ssh_keys(self) -> Path:
         """The host keys of the SSH door, which owns this directory."""
         return self.state / "ssh"
+
+    @property
+    def panel_socket(self) -> Path:
+        """Control's pages for the edge: its own user and root are let in."""
+        return self.run / "control" / "panel.sock"
+
+    @property
+    def panel_domain(self) -> str:
+        """Where the pages are; empty: nowhere."""
+        name = self.panel.name
+        return name if "." in name or not name else f"{name}.{self.domain}"
 
     @property
     def agent_socket(self) -> Path:
@@ -355,6 +374,10 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
 
     if not re.match(DOMAIN, settings.domain):
         wrong("domain", f"{settings.domain!r} is not a domain name")
+    if settings.panel.name and not re.match(DOMAIN, settings.panel_domain):
+        wrong("panel.name", f"{settings.panel.name!r} is neither a name nor a domain name")
+    elif settings.panel_domain == settings.domain:
+        wrong("panel.name", "is the main domain", "sites may have paths of it")
     for key in ("state", "run"):
         value = getattr(settings.paths, key)
         if not re.match(r"^(?:/[A-Za-z0-9._-]+)+\Z", value) or "/../" in f"{value}/":

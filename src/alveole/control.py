@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from alveole import api
+from alveole import api, web
 from alveole.agent.client import AgentClient
 from alveole.config import Settings
 from alveole.errors import Refused
@@ -25,7 +25,7 @@ def run_control(settings: Settings, ready: Callable[[], None]) -> None:
     porter = Porter(services, settings, agent)
     try:
         porter.start()
-        api.run(api.build(services, settings, start=agent.exec), settings, ready)
+        api.run(api.build(services, settings, start=agent.exec, pages=web.install), settings, ready)
     finally:
         porter.close()
         services.close()

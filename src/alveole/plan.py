@@ -45,6 +45,7 @@ RANK = {
             Kind.CONFIG,
             Kind.WORKLOAD,
             Kind.ROUTE,
+            Kind.PANEL,
             Kind.ADDRESS,
         )
     )
@@ -55,7 +56,7 @@ USERS: dict[Kind, frozenset[Kind]] = {
     Kind.STORAGE: frozenset({Kind.WORKLOAD}),
     Kind.RELEASE: frozenset({Kind.WORKLOAD}),
     Kind.CONFIG: frozenset({Kind.WORKLOAD}),
-    Kind.CERTIFICATE: frozenset({Kind.ROUTE}),
+    Kind.CERTIFICATE: frozenset({Kind.ROUTE, Kind.PANEL}),
 }
 _NEVER_DELETED = frozenset({Kind.BASE})
 #: A defect that a person made and only a person settles: it is told, and never repaired.

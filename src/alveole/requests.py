@@ -379,6 +379,16 @@ class ListChanges(Body, frozen=True, kw_only=True):
     limit: int = 50
 
 
+class FindSites(Body, frozen=True, kw_only=True):
+    text: str = ""
+    """Words; each is somewhere in name, id, domains, owner, plan or modules."""
+    state: str = ""
+    owner: str = ""
+    module: str = ""
+    page: int = 1
+    limit: int = 50
+
+
 class ExecSite(Body, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     tty: bool = False

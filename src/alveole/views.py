@@ -144,6 +144,21 @@ class StepView(View, frozen=True, kw_only=True):
     reason: str
 
 
+class FoundSites(View, frozen=True, kw_only=True):
+    """A page of sites."""
+
+    sites: tuple[SiteView, ...]
+    found: int
+    total: int
+    """All that the caller may look at."""
+    page: int
+    pages: int
+    states: dict[str, int]
+    """Of all of them, by state."""
+    owners: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
 class DryRun(View, frozen=True, kw_only=True):
     """What a request would do. ``others`` counts the other sites that would be touched: always 0."""
 

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from alveole import api
+from alveole import api, web
 from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.cli.tree import run
@@ -123,7 +123,7 @@ class Door:
 
     def start(self) -> None:
         self.services = Services.open(self.settings, self.agent)
-        self.app = api.build(self.services, self.settings, start=self._session)
+        self.app = api.build(self.services, self.settings, start=self._session, pages=web.install)
         self._stop = threading.Event()
         ready = threading.Event()
         self._thread = threading.Thread(

@@ -42,7 +42,7 @@ class Browser:
     def took(self, answer: httpx.Response) -> httpx.Response:
         """Keep the session that ``answer`` opened, if it did."""
         given = answer.headers.get("set-cookie", "")
-        if given.startswith(COOKIE):
+        if given.startswith(f"{COOKIE}="):
             # httpx keeps no __Host- cookie over plain HTTP, as a browser would not either.
             self.cookie = given.partition(";")[0].partition("=")[2]
             self.csrf = answer.json().get("csrf", "") if answer.content else ""

@@ -159,11 +159,14 @@ def world(door: Door, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made.close()
 
 
-def routes(door: Door) -> list[tuple[str, str, Right, BaseRoute]]:
+def routes(door: Door, pages: bool = False) -> list[tuple[str, str, Right, BaseRoute]]:
+    """Those of the API, or those of the pages, which ``tests/web/test_page_rights.py`` tries."""
     found = []
     for route in gate.routes_of(door.app):  # type: ignore[arg-type]
         right = gate.declared(route)
         assert right is not None
+        if (getattr(route, "path", "/").startswith(("/v1/", "/openapi.json", "/healthz"))) == pages:
+            continue
         for method in sorted(getattr(route, "methods", None) or {"WEBSOCKET"}):
             if method != "HEAD":
                 found.append((method, str(getattr(route, "path", "")), right, route))

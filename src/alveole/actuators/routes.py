@@ -30,12 +30,14 @@ from alveole.errors import AlveoleError, InvalidInput, Temporary
 from alveole.host import paths
 from alveole.model.names import check_network
 from alveole.model.resource import (
+    PLATFORM,
     Action,
     Defect,
     Kind,
     Observation,
     Observed,
     Outcome,
+    PanelSpec,
     ResourceId,
     RouteSpec,
     RouteTarget,
@@ -143,8 +145,10 @@ def _sum(body: str, name: str) -> str:
     return f"{zlib.crc32(f'{name} {body}'.encode('utf-8', 'surrogateescape')):08x}"
 
 
-def text_for(settings: Settings, spec: RouteSpec, digest: str, name: str) -> str:
+def text_for(settings: Settings, spec: RouteSpec | PanelSpec, digest: str, name: str) -> str:
     """The text of the link that makes ``spec`` real."""
+    if isinstance(spec, PanelSpec):
+        return write_text(RouteText(f"unix:{settings.panel_socket}", PLATFORM, digest, https=True), name)
     if spec.target is RouteTarget.STOPPED:
         target = STOPPED
     elif spec.port is None:
@@ -156,9 +160,9 @@ def text_for(settings: Settings, spec: RouteSpec, digest: str, name: str) -> str
 
 
 class RoutesActuator:
-    """Actuator of :attr:`Kind.ROUTE`."""
+    """Actuator of :attr:`Kind.ROUTE` and :attr:`Kind.PANEL`, which is a route of the platform."""
 
-    kinds = frozenset({Kind.ROUTE})
+    kinds = frozenset({Kind.ROUTE, Kind.PANEL})
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -175,7 +179,7 @@ class RoutesActuator:
         except FileNotFoundError:
             return Observation(())
         except OSError as error:
-            return Observation((), ((Kind.ROUTE, str(error)),))
+            return Observation((), tuple((kind, str(error)) for kind in sorted(self.kinds)))
         wanted = None if scopes is None else frozenset(scopes)
         with entries:
             for entry in entries:
@@ -197,7 +201,7 @@ class RoutesActuator:
         slot = self._slot(route.target)
         uses = (ResourceId(Kind.WORKLOAD, route.site, str(slot)),) if slot is not None else ()
         return Observed(
-            ResourceId(Kind.ROUTE, route.site, name),
+            ResourceId(Kind.PANEL if route.site == PLATFORM else Kind.ROUTE, route.site, name),
             route.stamp,
             intact,
             defects,
@@ -221,7 +225,7 @@ class RoutesActuator:
         try:
             if step.action is Action.DELETE:
                 self._delete(step.id)
-            elif not isinstance(step.spec, RouteSpec):
+            elif not isinstance(step.spec, RouteSpec | PanelSpec):
                 raise InvalidInput(f"{step.action} {step.id} needs its specification", field="step.spec")
             else:
                 self._write(step.id, step.spec, step.digest)
@@ -231,14 +235,14 @@ class RoutesActuator:
             return Outcome(False, str(error), True, time.monotonic() - begun)
         return Outcome(True, seconds=time.monotonic() - begun)
 
-    def _write(self, route: ResourceId, spec: RouteSpec, digest: str) -> None:
+    def _write(self, route: ResourceId, spec: RouteSpec | PanelSpec, digest: str) -> None:
         text = text_for(self._settings, spec, digest, route.name)
         link = self._link(route.name)
         holder = self._holder(link, route.name)
         if holder not in (None, route.scope):
             raise Temporary(f"the name {route.name} still leads to the site {holder}")
         self._table.mkdir(parents=True, exist_ok=True)
-        make_log_directory(paths.edge_log(self._settings, spec.site), self._settings)
+        make_log_directory(paths.edge_log(self._settings, route.scope), self._settings)
         # Beside the table, not in it: a half-made link must never be a name.
         beside = self._table.with_name(f".route.{zlib.crc32(link.name.encode()):08x}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):

@@ -23,6 +23,7 @@ from alveole.model.resource import (
     FirewallSpec,
     Kind,
     NetworkSpec,
+    PanelSpec,
     ReleaseSpec,
     RouteSpec,
     Step,
@@ -47,6 +48,7 @@ _SPECS: dict[Kind, type] = {
     Kind.ADDRESS: AddressSpec,
     Kind.CERTIFICATE: CertificateSpec,
     Kind.ROUTE: RouteSpec,
+    Kind.PANEL: PanelSpec,
 }
 _NAMES: dict[Kind, re.Pattern[str]] = {
     Kind.NETWORK: re.compile("network"),
@@ -60,8 +62,9 @@ _NAMES: dict[Kind, re.Pattern[str]] = {
     Kind.ADDRESS: re.compile("ipv4"),
     Kind.CERTIFICATE: re.compile(DOMAIN),
     Kind.ROUTE: re.compile(f"(?:{DOMAIN})|@(?:{PATH_PREFIX.removeprefix('^')})"),
+    Kind.PANEL: re.compile(DOMAIN),
 }
-_OF_PLATFORM = frozenset({Kind.NETWORK, Kind.FIREWALL, Kind.EDGE, Kind.BASE})
+_OF_PLATFORM = frozenset({Kind.NETWORK, Kind.FIREWALL, Kind.EDGE, Kind.BASE, Kind.PANEL})
 _OF_EITHER = frozenset({Kind.CERTIFICATE})
 
 
@@ -100,7 +103,7 @@ def _name_of(spec: object) -> str | None:
             return str(spec.generation)
         case WorkloadSpec():
             return str(spec.slot)
-        case CertificateSpec():
+        case CertificateSpec() | PanelSpec():
             return spec.domain
         case RouteSpec():
             return spec.domain if spec.path is None else f"@{spec.path}"

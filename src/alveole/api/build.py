@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+from collections.abc import Callable
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -31,8 +32,15 @@ from alveole.config import Settings
 from alveole.services import Services
 
 
-def build(services: Services, settings: Settings, *, start: Start | None = None) -> ASGIApp:
-    """The whole API. ``start`` opens programs inside sites; by default it asks the agent."""
+def build(
+    services: Services,
+    settings: Settings,
+    *,
+    start: Start | None = None,
+    pages: Callable[[FastAPI], None] | None = None,
+) -> ASGIApp:
+    """The whole API, and the ``pages`` that put themselves into it. ``start`` opens programs inside sites; by default
+    it asks the agent."""
     edge_uid = _uid(settings.users.edge)
     admission = Admission(services, edge_uid)
     app: FastAPI = FastAPI(
@@ -51,6 +59,8 @@ def build(services: Services, settings: Settings, *, start: Start | None = None)
     problems.install(app)
     for module in (sites, modules, exec, changes, objects, platform, accounts, outside, entrance, factors, visits):
         app.include_router(module.router)
+    if pages is not None:
+        pages(app)
     schema.install(app)
     check_declared(routes_of(app))
     return app

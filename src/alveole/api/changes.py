@@ -75,4 +75,5 @@ async def show_change(
 @does(Right.CHANGE_LOOK)
 async def follow_change(request: Request, caller: Caller, change: str) -> Response:
     await run_in_threadpool(services(request).show_change, caller, change)
-    return StreamingResponse(streams.change_events(services(request), caller, change), media_type="text/event-stream")
+    events = streams.change_events(services(request), caller, change)
+    return StreamingResponse(events, headers=streams.UNBUFFERED, media_type="text/event-stream")

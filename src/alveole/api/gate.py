@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alveole.api import problems
-from alveole.api.admit import Admission
+from alveole.api.admit import SAFE, Admission
 from alveole.errors import AlveoleError
 from alveole.people.rights import Right
 
+SIGN_IN = "/sign-in"
 _SECURITY = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -90,6 +94,9 @@ class Gate:
         try:
             actor, receive = await self._admission.actor(scope, receive)
             if actor is None and not self._is_open(scope):
+                if (answer := to_sign_in(scope)) is not None:
+                    await answer(scope, receive, guarded)
+                    return
                 raise problems.Unauthenticated(
                     "no token", field="Authorization", hint="send 'Authorization: Bearer TOKEN'; alveole token create"
                 )
@@ -105,8 +112,26 @@ class Gate:
         return any(route.matches(scope)[0] is Match.FULL for route in self._open)
 
 
+def to_sign_in(scope: Scope) -> Response | None:
+    """Where a person is led who asked for a page and is not signed in, and from there back; ``None`` for a program."""
+    if scope["type"] != "http":
+        return None
+    asked = HTTPConnection(scope)
+    if asked.headers.get("hx-request") == "true":
+        # A part of a page whose session has ended: htmx loads the whole page that this header names.
+        current = urlsplit(asked.headers.get("hx-current-url", ""))
+        back = quote(f"{current.path}?{current.query}" if current.query else current.path or "/", safe="")
+        return Response(status_code=401, headers={"HX-Redirect": f"{SIGN_IN}?next={back}"})
+    if scope["method"] not in SAFE or not problems.for_people(asked):
+        return None
+    back = asked.url.path + (f"?{asked.url.query}" if asked.url.query else "")
+    return RedirectResponse(SIGN_IN if back == "/" else f"{SIGN_IN}?next={quote(back, safe='')}", 303)
+
+
 async def refuse(error: AlveoleError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the problem document, also where a WebSocket was asked for."""
     if scope["type"] == "websocket":
         await receive()
-    await problems.response(error)(scope, receive, send)
+        await problems.response(error)(scope, receive, send)
+        return
+    await problems.shown(Request(scope, receive), error)(scope, receive, send)

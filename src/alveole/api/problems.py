@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
 import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem, Refused, Temporary
@@ -96,6 +97,18 @@ def from_http(status: int, message: str) -> AlveoleError:
     return error
 
 
+def shown(request: Request, error: AlveoleError, more: Mapping[str, str] | None = None) -> Response:
+    """A page where a person looked for one and there are pages, else the document."""
+    page: Callable[[Request, AlveoleError], Response] | None = getattr(request.app.state, "error_page", None)
+    return page(request, error) if page is not None and for_people(request) else response(error, more)
+
+
+def for_people(request: HTTPConnection) -> bool:
+    """Whether a browser asks for a page and not a program for a document."""
+    api = request.url.path.startswith("/v1/")
+    return not api and "text/html" in request.headers.get("accept", "")
+
+
 def install(app: FastAPI) -> None:
     """Give ``app`` handlers, so that nothing but problem documents comes out of it."""
 
@@ -110,15 +123,15 @@ def install(app: FastAPI) -> None:
             message = f"there is nothing at {request.url.path}"
         elif error.status_code == 405:
             message = f"{request.method} is not possible at {request.url.path}"
-        return response(from_http(error.status_code, message), error.headers)
+        return shown(request, from_http(error.status_code, message), error.headers)
 
     async def parameters(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101  likewise
         return response(InvalidInput(problems=_parameter_problems(error.errors())))
 
-    async def fault(_request: Request, _error: Exception) -> Response:
+    async def fault(request: Request, _error: Exception) -> Response:
         # The server logs the exception; nothing of it may reach a client.
-        return response(AlveoleError("a fault of Alvéole", hint="the log of control has its details"))
+        return shown(request, AlveoleError("a fault of Alvéole", hint="the log of control has its details"))
 
     app.add_exception_handler(AlveoleError, ours)
     app.add_exception_handler(HTTPException, framework)

@@ -1,4 +1,4 @@
-"""The listening side: the Unix socket for root, the TCP port for tokens, one uvicorn for both."""
+"""The listening side: Unix sockets for root and for the edge, the TCP port for tokens, one uvicorn for all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def run(
     """
     with contextlib.ExitStack() as stack:
         listeners = [
-            stack.enter_context(_unix(settings.api_socket)),
+            stack.enter_context(_unix(settings.api_socket, 0o600)),
+            stack.enter_context(_unix(settings.panel_socket, 0o666)),
             stack.enter_context(_tcp(settings.api.address, settings.api.port)),
         ]
         server = _Server(_config(app), ready, stop)
@@ -88,15 +89,16 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _unix(path: Path) -> Iterator[socket.socket]:
-    """Listen at ``path``, mode 0600: root passes anyway, nobody else but our own user may."""
+def _unix(path: Path, mode: int) -> Iterator[socket.socket]:
+    """Listen at ``path``. At 0600 root passes anyway, and nobody else but our own user may connect; at 0666 everybody
+    may, and who it is decides (:mod:`alveole.api.admit`): the edge's workers have a user of their own."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _answers(path):
             raise Refused(f"another Alvéole already listens at {path}", hint="give this instance its own paths.run")
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        mask = os.umask(0o177)
+        mask = os.umask(0o777 & ~mode)
         try:
             listener.bind(str(path))
         finally:

@@ -228,4 +228,4 @@ async def logs(
     if problems:
         raise InvalidInput(problems=problems)
     lines = streams.log_lines(where.directory, bounds["since"], bounds["until"], n, follow)
-    return StreamingResponse(lines, media_type=NDJSON)
+    return StreamingResponse(lines, headers=streams.UNBUFFERED, media_type=NDJSON)

@@ -23,6 +23,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 #: Threads of their own for what waits: the framework's forty must stay free for what answers at once.
 _waiting = ThreadPoolExecutor(max_workers=256, thread_name_prefix="api-waiting")
+#: nginx gives each piece on as it comes.
+UNBUFFERED = {"X-Accel-Buffering": "no"}
 _POLL_SECONDS = 0.2
 _KEEP_ALIVE_SECONDS = 15.0
 #: Log lines read in one go: large enough to be quick, small enough to send as they come.

@@ -64,6 +64,7 @@ class Kind(StrEnum):
     ADDRESS = "address"
     CERTIFICATE = "certificate"
     ROUTE = "route"
+    PANEL = "panel"
 
 
 class ResourceId(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order=True):
@@ -71,7 +72,7 @@ class ResourceId(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order=
 
     Names by kind: config, ``"config"``; base, its key; release, its digest; storage, the data generation (``"1"``);
     workload, the slot (``"0"``, ``"1"``); address, ``"ipv4"`` stands for both families;
-    certificate, the domain; route, the domain or ``@/prefix``; platform kinds, the kind itself.
+    certificate, the domain; route, the domain or ``@/prefix``; panel, its domain; platform kinds, the kind itself.
     """
 
     kind: Kind
@@ -201,6 +202,12 @@ class RouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ro
     https_only: bool = False
 
 
+class PanelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="panel"):
+    """The name at which the edge hands requests to control's pages, over HTTPS only."""
+
+    domain: Domain
+
+
 Spec = (
     NetworkSpec
     | FirewallSpec
@@ -213,6 +220,7 @@ Spec = (
     | AddressSpec
     | CertificateSpec
     | RouteSpec
+    | PanelSpec
 )
 
 _encoder = msgspec.json.Encoder(order="sorted")

@@ -18,7 +18,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``core`` | asking for rights, finding a site, idempotency, accepting a change |
 | ``checks`` | every check of a request about a site |
 | ``flows`` | what happens after a change was accepted |
-| ``sites``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
+| ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
 | ``visits`` | keys, sessions of the SSH door, the working copy |
@@ -47,7 +47,7 @@ from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
-from alveole.services.inside import InsideVerbs
+from alveole.services.finding import FindVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.visits import VisitVerbs
@@ -56,7 +56,7 @@ from alveole.store import Store
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, VisitVerbs, PlatformVerbs, AccountVerbs):
+class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs, AccountVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -112,6 +112,8 @@ class Services(SourceVerbs, ConfigureVerbs, InsideVerbs, VisitVerbs, PlatformVer
             ExportedSite(site.name, hosts(site, self.settings), site.path, site.https_only, site.access)
             for site in sorted((stored.site for stored in self.store.sites.values()), key=lambda site: site.name)
         ]
+        if self.settings.panel_domain:
+            sites.append(ExportedSite("panel", (self.settings.panel_domain,), https_only=True))
         where = f"http://{address}:{edge.http_port}"
         text = export("nginx" if kind == "nginx" else "apache", sites, where, domain=self.settings.domain)
         return views.Exported(kind=kind, text=text)

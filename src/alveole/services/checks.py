@@ -83,7 +83,9 @@ class Draft:
         self.problems.extend(found)
         if found:
             return
-        if taken:
+        if site_domain(name, self.settings) == self.settings.panel_domain:
+            self.wrong("name", f"{name!r} is reserved", "choose another name")
+        elif taken:
             self.conflict("name", f"the name {name!r} is taken", "choose another name")
         elif self._taken(site_domain(name, self.settings)):
             domain = site_domain(name, self.settings)
@@ -103,7 +105,7 @@ class Draft:
                 self.wrong("domains", f"{domain} is the main domain", "use a path of it instead: --path /prefix")
             elif domain == site_domain(site_name, self.settings):
                 self.wrong("domains", f"{domain} is the site's own name already", "leave it out")
-            elif under_wildcard(domain, self.settings) and label in RESERVED:
+            elif domain == self.settings.panel_domain or (under_wildcard(domain, self.settings) and label in RESERVED):
                 self.wrong("domains", f"{domain} is reserved", "choose another domain")
             elif self._taken(domain):
                 self.conflict("domains", f"{domain} is taken by another site", "choose another domain")

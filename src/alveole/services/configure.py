@@ -20,7 +20,7 @@ from alveole.model.site import Answer, Application, ConfigFile, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.checks import Draft
-from alveole.services.modules import recomposed, shown_answers, unified, with_texts
+from alveole.services.modules import asked_views, recomposed, shown_answers, unified, with_texts
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction
 from alveole.views import FileFate
@@ -43,6 +43,27 @@ class ConfigureVerbs(SiteVerbs):
     def preview_configure(self, caller: Actor, site: str, request: ask.ConfigureSite) -> views.ConfigurePlan:
         # Not for readers: what was typed into a file by hand is shown, and may be anything.
         return self._reconfigured(self._stored(caller, Right.SITE_CHANGE, site).site, request).plan
+
+    def site_questions(self, caller: Actor, site: str, answers: Mapping[str, Answer]) -> views.QuestionsView:
+        """The questions of a site of modules as they stand, with ``answers`` over its own. No password is shown."""
+        found = self._stored(caller, Right.SITE_CHANGE, site).site
+        application = found.application
+        if application is None:
+            raise Refused(
+                f"site {found.name} is not made of modules", field="site", hint="see: alveole site set --help"
+            )
+        catalogue, context = self.catalogue(), self._context_of(found)
+        problems: tuple[Problem, ...] = ()
+        try:
+            self._compose_again(catalogue, application.asked, answers, context, application)
+        except InvalidInput as error:
+            problems = error.problems
+        return views.QuestionsView(
+            modules=tuple(application.modules),
+            questions=asked_views(catalogue, application.asked, {"": dict(answers)}, context, application),
+            problems=problems,
+            plan=self._least_plan_of(found),
+        )
 
     def configure_site(
         self,

@@ -230,6 +230,10 @@ class OutsideVerbs(DoorVerbs):
         self._put_setting("oidc", None)
         self._note(caller, "drop-oidc", "")
 
+    def offers_oidc(self) -> bool:
+        """Whether people may come from an OIDC provider; told to everybody, as the sign-in page shows it."""
+        return self._setting("oidc", OidcSettings) is not None
+
     def _the_provider(self) -> Provider:
         settings = self._setting("oidc", OidcSettings)
         if settings is None:

@@ -29,7 +29,7 @@ from alveole.services.modules import DEFAULT_PLAN, Composed, Compositions
 from alveole.services.show import site_view
 from alveole.store import KnownBase, Stored, Transaction, new_id
 
-_USAGE_SECONDS = 5.0
+USAGE_SECONDS = 5.0
 #: Stands for content that is not unpacked yet, in a dry run.
 _NO_DIGEST = "sha256:" + "0" * 64
 #: Serves static content in a base that has nothing else to serve it.
@@ -273,7 +273,7 @@ class SiteVerbs(Compositions):
         """At most five seconds old while somebody looks; a list never waits for a second reading."""
         now = time.monotonic()
         age = now - self._usage_at
-        if age > _USAGE_SECONDS:
+        if age > USAGE_SECONDS:
             self._usage_at = now
             if age > 60:
                 self._read_usage()

@@ -1,0 +1,43 @@
+"""The pages: a door like the others, made of HTML. No logic of their own: every verb is one of the services.
+
+Rendered here, on the server; htmx brings parts of a page anew, and everything that matters works without it, by
+forms that are posted and redirected. Nothing is asked of another host: what is not ours lies in ``vendor/``.
+
+| module | holds |
+|---|---|
+| ``pages`` | from a request to a page: who asks, in which language, refusals as pages, forms |
+| ``words`` | French and English |
+| ``assets`` | style, scripts and symbols, under names that change with their content |
+| ``entrance``, ``factors``, ``account`` | signing in; one's own account |
+| ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
+| ``changes``, ``admin``, ``people``, ``outside`` | what goes on, and the pages of administrators |
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from alveole.web import (
+    account,
+    admin,
+    assets,
+    changes,
+    content,
+    entrance,
+    factors,
+    new,
+    outside,
+    pages,
+    people,
+    site,
+    sites,
+)
+
+__all__ = ["install"]
+
+
+def install(app: FastAPI) -> None:
+    """Put the pages into ``app``. For :func:`alveole.api.build`."""
+    for module in (assets, entrance, factors, account, sites, site, content, new, changes, admin, people, outside):
+        app.include_router(module.router)
+    app.state.error_page = pages.error_page

@@ -1,0 +1,131 @@
+"""What a site holds and prints: content and releases, logs, backups."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from alveole import requests as ask
+from alveole.api.gate import does
+from alveole.errors import AlveoleError, InvalidInput
+from alveole.logs import Line, moment, read
+from alveole.people.rights import Right
+from alveole.web.files import Files
+from alveole.web.pages import Asked, Errors, Form, Page, PageRoute
+from alveole.web.site import show
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
+LINES = 500
+_UPLOAD = re.compile(r"[0-9a-f]{32}\Z")
+
+
+# --- content and releases -------------------------------------------------------------------------
+def _content(page: Page, site: str, errors: Errors | None = None, status: int = 200, note: str = "") -> Response:
+    view = page.services.show_site(page.actor, site)
+    found = errors or Errors(page.words)
+    return show(page, "site/content.html", view, "content", errors=found, status=status, note=note)
+
+
+@router.get("/site/{site}/content")
+@does(Right.SITE_LOOK)
+def content(page: Asked, site: str) -> Response:
+    return _content(page, site)
+
+
+@router.post("/site/{site}/content")
+@does(Right.SITE_RELEASE)
+def publish(page: Asked, site: str, form: Files) -> Response:
+    """New content from an upload, or with ``release`` a kept one again."""
+    note = form("note").strip()[:200]
+    try:
+        if form("release"):
+            wanted = ask.UpdateSite(release=form("release"))
+        elif _UPLOAD.match(form("upload")):
+            wanted = ask.UpdateSite(upload=form("upload"), note=note)
+        else:
+            raise InvalidInput("choose a file first", field="upload")
+        change = page.services.update_site(page.actor, site, wanted)
+    except AlveoleError as error:
+        if error.http_status in (403, 404):
+            raise
+        return _content(page, site, Errors(page.words, error.problems), error.http_status, note)
+    return page.go(f"/change/{change.id}")
+
+
+# --- logs -----------------------------------------------------------------------------------------
+@router.get("/site/{site}/logs")
+@does(Right.SITE_LOGS)
+def logs(page: Asked, site: str, q: str = "", since: str = "") -> Response:
+    """The last lines, or those that hold a text; the page's script goes on with what comes."""
+    view = page.services.show_site(page.actor, site)
+    where = page.services.site_logs(page.actor, site)
+    problems = Errors(page.words)
+    begin: float | None = None
+    try:
+        begin = moment(since) if since.strip() else None
+    except InvalidInput as error:
+        problems = Errors(page.words, error.problems)
+    lines: list[Line] = []
+    with contextlib.suppress(OSError):
+        found = read(Path(where.directory), since=begin, last=None if q else LINES)
+        wanted = q.lower()
+        for line in found:
+            if not wanted or wanted in line.text.lower():
+                lines.append(line)
+                if len(lines) > LINES:
+                    del lines[0]
+    follow = f"/v1/sites/{quote(site)}/logs?follow=true&n=0"
+    return show(
+        page, "site/logs.html", view, "logs", lines=lines, q=q, since=since, errors=problems, follow=follow, most=LINES
+    )
+
+
+# --- backups ----------------------------------------------------------------------------------------
+@router.get("/site/{site}/backups")
+@does(Right.SITE_LOOK)
+def backups(page: Asked, site: str) -> Response:
+    view = page.services.show_site(page.actor, site)
+    found = page.services.list_backups(page.actor, site)
+    return show(page, "site/backups.html", view, "backups", backups=found, errors=Errors(page.words))
+
+
+@router.post("/site/{site}/backups")
+@does(Right.BACKUP_CREATE)
+def create_backup(page: Asked, site: str) -> Response:
+    try:
+        change = page.services.create_backup(page.actor, ask.CreateBackup(site=site))
+    except AlveoleError as error:
+        if error.http_status in (403, 404):
+            raise
+        return page.go(f"/site/{quote(site)}/backups", page.refused(error), "danger")
+    return page.go(f"/change/{change.id}")
+
+
+@router.post("/backup/{backup}/restore")
+@does(Right.BACKUP_RESTORE)
+def restore_backup(page: Asked, backup: str, form: Form) -> Response:
+    name = form("name").strip()
+    try:
+        change = page.services.restore_backup(page.actor, backup, ask.RestoreBackup(name=name or None))
+    except AlveoleError as error:
+        if error.http_status in (403, 404):
+            raise
+        return page.back("/sites", page.refused(error), "danger")
+    return page.go(f"/change/{change.id}")
+
+
+@router.post("/backup/{backup}/delete")
+@does(Right.BACKUP_DELETE)
+def delete_backup(page: Asked, backup: str) -> Response:
+    try:
+        change = page.services.delete_backup(page.actor, backup)
+    except AlveoleError as error:
+        if error.http_status in (403, 404):
+            raise
+        return page.back("/sites", page.refused(error), "danger")
+    return page.go(f"/change/{change.id}")

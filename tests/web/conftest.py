@@ -1,0 +1,14 @@
+"""The doors of the API's tests, seen by people with a browser."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "api"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "people"))
+
+from doorkit import directory, door
+
+__all__ = ["directory", "door"]

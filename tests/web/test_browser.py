@@ -1,0 +1,283 @@
+"""A real browser before a real instance: through the edge, by name, over HTTPS.
+
+The story of an administrator and of an owner, in both languages, at both widths; axe looks at every page on the way.
+Screenshots are kept in ``artefacts/pages``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instance import Instance
+
+CHROMIUM = "/usr/bin/chromium"
+ROOT = Path(__file__).resolve().parents[2]
+SHOTS = ROOT / "artefacts" / "pages"
+PASSWORD = "correct horse battery"
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
+playwright_api = pytest.importorskip("playwright.sync_api")
+if not Path(CHROMIUM).exists():
+    pytest.skip("needs Debian's chromium", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """axe-core as npm gives it, checked against the digest of its lock; no test of accessibility without it."""
+    lock = json.loads((Path(__file__).parent / "axe" / "package-lock.json").read_text())
+    kept = Path(os.environ.get("ALVEOLE_TEST_CACHE", "/var/cache/alveole-test")) / "npm"
+    version = lock["packages"]["node_modules/axe-core"]["version"]
+    script = kept / f"axe-core-{version}" / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.exists():
+        if shutil.which("npm") is None:
+            pytest.skip("needs npm, to fetch axe-core")
+        place = kept / f"axe-core-{version}"
+        place.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(Path(__file__).parent / "axe" / name, place / name)
+        argv = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run(argv, cwd=place, check=True, capture_output=True, timeout=300)
+    return script.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def alveole() -> Iterator[Instance]:
+    with Instance() as made:
+        made.cli("account", "add", "ana", "--title", "Ana Lopez", "--password-stdin", input=PASSWORD)
+        made.cli("account", "add", "zoe")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright_api.sync_playwright() as play:
+        made = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+class Person:
+    """Somebody before a screen. What the browser complains about is kept."""
+
+    def __init__(self, browser: Any, alveole: Instance, axe: str, *, language: str, width: int, dark: bool = False):
+        self.base = f"https://panel.localhost:{alveole.https}"
+        self.context = browser.new_context(
+            ignore_https_errors=True,
+            locale=language,
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if dark else "light",
+        )
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.width, self.language, self.axe = width, language, axe
+        self.complaints: list[str] = []
+        self.hosts: set[str] = set()
+        self.page.on("console", lambda message: self._heard(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
+        self.page.on("dialog", lambda dialog: dialog.accept())
+
+    def _heard(self, kind: str, text: str) -> None:
+        # A refused form is an answer of 4xx, which the console tells of.
+        if kind in ("error", "warning") and "Failed to load resource" not in text:
+            self.complaints.append(text)
+
+    def go(self, path: str) -> None:
+        self.page.goto(self.base + path)
+
+    def look(self, name: str) -> None:
+        """Keep a picture; nothing is wider than the screen, and axe finds nothing serious."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}-{self.language}-{self.width}.png", full_page=True)
+        assert self.page.evaluate("document.documentElement.scrollWidth") <= self.width, name
+        session = self.context.new_cdp_session(self.page)
+        frame = session.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
+        # A world of its own: the page's policy lets no script in but its own.
+        world = session.send("Page.createIsolatedWorld", {"frameId": frame})["executionContextId"]
+        session.send("Runtime.evaluate", {"expression": self.axe, "contextId": world})
+        found = session.send(
+            "Runtime.evaluate",
+            {
+                "expression": "axe.run().then((found) => JSON.stringify(found.violations.map((each) =>"
+                " [each.id, each.impact, each.nodes.slice(0, 3).map((node) => node.html.slice(0, 200))])))",
+                "contextId": world,
+                "awaitPromise": True,
+                "returnByValue": True,
+            },
+        )
+        session.detach()
+        wrong = [each for each in json.loads(found["result"]["value"]) if each[1] in ("serious", "critical")]
+        assert wrong == [], (name, wrong)
+
+    def sign_in(self, name: str) -> None:
+        self.go("/sites")
+        self.page.fill("#name", name)
+        self.page.fill("#password", PASSWORD)
+        self.page.click("main button.btn-primary")
+        self.page.wait_for_url("**/sites")
+
+    def ended(self) -> None:
+        """Follow the change at hand to its end."""
+        self.page.wait_for_url("**/change/*")
+        self.page.wait_for_selector("#how .state-done", timeout=180_000)
+
+    def close(self) -> None:
+        assert self.complaints == []
+        assert self.hosts <= {self.base.removeprefix("https://")}, self.hosts
+        self.context.close()
+
+
+def first_token(alveole: Instance) -> str:
+    return str(alveole.cli("account", "first-token", "--json").json["token"])
+
+
+def test_the_story_of_an_administrator(alveole: Instance, browser: Any, axe: str) -> None:
+    someone = Person(browser, alveole, axe, language="en-US", width=1600)
+    page = someone.page
+    someone.go("/")
+    assert page.url == f"{someone.base}/sign-in"
+    someone.look("sign-in")
+    page.click("text=I have a token")
+    page.fill("#f-token", first_token(alveole))
+    page.fill("#f-name", "ada")
+    page.fill("#f-password", "short")
+    page.fill("#f-again", "short")
+    page.click("main button.btn-primary")
+    # What was typed is kept, and the field is named.
+    assert page.input_value("#f-name") == "ada"
+    assert page.locator("#e-password").count() == 1
+    someone.look("welcome-refused")
+    page.fill("#f-password", PASSWORD)
+    page.fill("#f-again", PASSWORD)
+    page.click("main button.btn-primary")
+    page.wait_for_url("**/sites")
+    cookies = {each["name"]: each for each in someone.context.cookies()}
+    assert cookies["__Host-alveole"]["secure"] and cookies["__Host-alveole"]["httpOnly"]
+    assert cookies["__Host-alveole"]["sameSite"] == "Strict"
+    for name in ("machine", "plans", "bases", "modules", "accounts", "teams", "ldap", "journal"):
+        someone.go(f"/admin/{name}")
+        someone.look(f"admin-{name}")
+    someone.go("/admin/accounts/zoe")
+    someone.look("admin-account")
+    page.click("text=Token for a new password")
+    token = page.inner_text("code.secret")
+    assert token.startswith("ali_")
+    someone.close()
+    owner = Person(browser, alveole, axe, language="fr-FR", width=375)
+    owner.go("/welcome")
+    owner.look("welcome")
+    owner.page.fill("#f-token", token)
+    owner.page.fill("#f-password", PASSWORD)
+    owner.page.fill("#f-again", PASSWORD)
+    owner.page.click("main button.btn-primary")
+    owner.page.wait_for_url("**/sites")
+    assert "Mes sites" in owner.page.inner_text("h1")
+    owner.look("no-site-yet")
+    owner.close()
+
+
+@pytest.mark.parametrize(("language", "width"), [("fr-FR", 375), ("en-US", 1600)])
+def test_the_story_of_an_owner(
+    alveole: Instance, browser: Any, axe: str, tmp_path: Path, language: str, width: int
+) -> None:
+    someone = Person(browser, alveole, axe, language=language, width=width, dark=width > 1000)
+    page, name = someone.page, f"club-{width}"
+    someone.sign_in("ana")
+    someone.go("/new")
+    someone.look("catalogue")
+    someone.go("/new/module?m=wordpress")
+    someone.look("questions")
+    # A site of files: chosen as a folder, packed by the page, sent with progress.
+    someone.go("/new/files")
+    page.type("#f-name", "www")
+    page.wait_for_selector("#name-said .bad")
+    page.fill("#f-name", "")
+    page.type("#f-name", name)
+    page.wait_for_selector("#name-said .ok")
+    folder = tmp_path / "pages"
+    (folder / "more").mkdir(parents=True)
+    (folder / "index.html").write_text("<h1>The club</h1>")
+    (folder / "more" / "rules.html").write_text("x" * 70_000)
+    page.set_input_files("#folder", str(folder))
+    page.wait_for_selector("input[name=upload]:not([value=''])", state="attached")
+    page.click("button[value=preview]")
+    page.wait_for_selector("#would")
+    assert page.input_value("#f-name") == name
+    someone.look("preview")
+    page.click("button[value=create]")
+    someone.ended()
+    someone.look("created")
+    assert alveole.fetch(f"{name}.localhost").body == "<h1>The club</h1>"
+    assert len(alveole.fetch(f"{name}.localhost", "/more/rules.html").body) == 70_000
+    # Stopped and started in the table, seen without loading anew.
+    someone.go("/sites")
+    row = page.locator("tr", has_text=name)
+    row.locator(".state-running").first.wait_for()
+    someone.look("sites")
+    page.evaluate("window.before = true")
+    row.locator("form[action*='/stop'] button").click()
+    row.locator(".state-stopped").wait_for(timeout=60_000)
+    row.locator("form[action*='/start'] button").click()
+    row.locator(".state-running").wait_for(timeout=60_000)
+    assert page.evaluate("window.before") is True
+    for path in ("", "/content", "/settings", "/logs", "/backups", "/journal", "/why"):
+        someone.go(f"/site/{name}{path}")
+        someone.look(f"site{path.replace('/', '-')}")
+    # New content, and back.
+    someone.go(f"/site/{name}/content")
+    (folder / "index.html").write_text("<h1>Second</h1>")
+    page.set_input_files("#folder", str(folder))
+    page.wait_for_selector("input[name=upload]:not([value=''])", state="attached")
+    page.fill("#f-note", "the second")
+    page.click("main form[data-upload] button.btn-primary")
+    someone.ended()
+    assert alveole.fetch(f"{name}.localhost").body == "<h1>Second</h1>"
+    someone.go(f"/site/{name}/content")
+    someone.look("releases")
+    page.click("form:has(input[name=release]) button")
+    someone.ended()
+    assert alveole.fetch(f"{name}.localhost").body == "<h1>The club</h1>"
+    # Settings: the difference is shown before it is made.
+    someone.go(f"/site/{name}/settings")
+    page.fill("#f-env", "GREETING=hello")
+    page.click("form[action*='/settings'] button[value=preview]")
+    page.wait_for_selector("pre .add")
+    someone.look("difference")
+    page.click("form[action*='/settings'] button[value=apply]")
+    someone.ended()
+    # Destroying asks for the name.
+    someone.go(f"/site/{name}/destroy")
+    page.click("main form button")
+    page.wait_for_url("**/destroy")
+    for _ in range(60):
+        # It says that it still stops until it has.
+        if page.locator("#f-confirm").count() and alveole.site(name)["state"] == "stopped":
+            break
+        page.wait_for_timeout(500)
+        someone.go(f"/site/{name}/destroy")
+    page.fill("#f-confirm", "another")
+    page.click("main button.btn-danger")
+    page.wait_for_selector("#e-confirm")
+    someone.look("destroy-refused")
+    page.fill("#f-confirm", name)
+    page.click("main button.btn-danger")
+    someone.ended()
+    assert alveole.fetch(f"{name}.localhost").status == 404
+    someone.close()
+
+
+def test_a_site_cannot_toss_a_cookie_at_the_panel(alveole: Instance, browser: Any, axe: str) -> None:
+    """Threat 22: what a sibling name sets for the whole domain is no session here, and ends none."""
+    someone = Person(browser, alveole, axe, language="en-US", width=1600)
+    someone.sign_in("ana")
+    someone.context.add_cookies([{"name": "__Host-alveole2", "value": "als_x", "url": someone.base, "secure": True}])
+    someone.go("/sites")
+    assert someone.page.locator("#name").count() == 0
+    someone.close()

@@ -1,0 +1,65 @@
+"""Pages as a browser without scripts sees them: whole, safe, and enough for everything that matters."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+from doorkit import Door
+from peoplekit import add
+from webkit import Visitor
+
+from alveole.people.model import Role
+
+PAGES = ("/sites", "/account", "/new", "/new/files", "/new/image", "/new/module?m=wordpress", "/admin/journal")
+OF_SITE = ("", "/content", "/settings", "/logs", "/backups", "/journal", "/why", "/destroy")
+OF_ADMIN = ("machine", "plans", "bases", "modules", "accounts", "accounts/ana", "teams", "ldap", "journal")
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_every_page_is_whole(door: Door, language: str) -> None:
+    add(door, "ana")
+    add(door, "ada", Role.ADMIN)
+    door.site("blog", owner="ana")
+    door.site("shop", owner="ana", upload=None, modules=["static"])
+    with Visitor(door, language) as visitor:
+        visitor.sign_in("ada")
+        paths = [*PAGES, *(f"/site/{site}{each}" for site in ("blog", "shop") for each in OF_SITE)]
+        for path in [*paths, *(f"/admin/{each}" for each in OF_ADMIN)]:
+            page = visitor.get(path)
+            check(page, visitor)
+            assert ("html", language) in [(tag, values.get("lang")) for tag, values in page.tags], path
+
+
+def check(page: object, visitor: Visitor) -> None:
+    """What holds of every page."""
+    text = visitor.answer.text
+    headers = visitor.answer.headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert headers["referrer-policy"] == "same-origin" and headers["cache-control"] == "no-store"
+    found = visitor.page
+    own = f"{visitor.door.settings.domain}"
+    for tag, values in found.tags:
+        assert not any(name.startswith("on") or name == "style" for name in values), (visitor.at, tag, values)
+        for name in ("src", "href", "action", "hx-get", "hx-post"):
+            value = values.get(name, "")
+            if tag == "a" and value.startswith("http"):
+                # Only the sites' own addresses lead away.
+                assert re.match(rf"https?://[a-z0-9.-]*{own}[:/]", value), value
+            else:
+                assert not value.startswith(("http:", "https:", "//", "javascript:")), (visitor.at, tag, values)
+        if tag == "script":
+            assert values.get("src", "").startswith("/static/")
+    assert "<style" not in text
+    labels = {values["for"] for tag, values in found.tags if tag == "label"}
+    ids = [values["id"] for _, values in found.tags if "id" in values]
+    assert len(ids) == len(set(ids)), (visitor.at, [each for each in ids if ids.count(each) > 1])
+    for tag, values in found.tags:
+        if tag in ("input", "select", "textarea") and values.get("type") not in ("hidden", "submit"):
+            assert values.get("id") in labels or "aria-label" in values, (visitor.at, values)
+    levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[:1] == [1] and all(b <= a + 1 for a, b in pairwise(levels)), (visitor.at, levels)
+    tables = sum(tag == "table" for tag, _ in found.tags)
+    assert tables == sum(tag == "caption" for tag, _ in found.tags)
