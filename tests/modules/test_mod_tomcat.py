@@ -80,6 +80,6 @@ def test_its_own_page_and_every_optimisation(site: ModuleSites) -> None:
     assert "Java 17" in it.get("/").text
     it.configure(optimisation="huge", version="prod", threads=50, heap="150M", options="-Dsome.name=value")
     assert "Java 17" in it.get("/").text
-    java = it.run("sh", "-c", "tr '\\0' ' ' </proc/$(pgrep -f catalina.startup || pidof java)/cmdline", status=0)
+    java = it.run("sh", "-c", "tr '\\0' ' ' </proc/$(pidof -s java)/cmdline", status=0)
     assert "-Xmx150m" in java and "-XX:+UseG1GC" in java and "-Dsome.name=value" in java
     assert PASSWORD not in java

@@ -36,7 +36,7 @@ function adminer_object()
 
         function credentials()
         {
-            if (!isset(self::SERVERS[DRIVER]) || SERVER !== '') {
+            if (!isset(self::SERVERS[DRIVER]) || (string) SERVER !== '') {
                 http_response_code(403);
                 exit('This is no server of the site.');
             }
