@@ -12,7 +12,7 @@ import pytest
 from alveole.actuators.routes import RoutesActuator, link_name
 from alveole.config import Settings, parse
 from alveole.host import paths
-from alveole.model.resource import Action, Kind, ResourceId, RouteSpec, RouteTarget, Step, stamp
+from alveole.model.resource import PLATFORM, Action, Kind, PanelSpec, ResourceId, RouteSpec, RouteTarget, Step, stamp
 from alveole.model.site import Access
 
 pytestmark = pytest.mark.root
@@ -143,7 +143,20 @@ def test_too_many_rules_are_refused(settings: Settings) -> None:
 def test_what_cannot_be_looked_at_is_unknown(settings: Settings) -> None:
     paths.edge(settings).mkdir(parents=True)
     paths.routes(settings).write_text("a file")
-    assert RoutesActuator(settings).observe().unknown[0][0] is Kind.ROUTE
+    assert {kind for kind, _ in RoutesActuator(settings).observe().unknown} == {Kind.ROUTE, Kind.PANEL}
+
+
+def test_the_pages_are_a_route_of_the_platform(settings: Settings) -> None:
+    wanted = PanelSpec("panel.alv.test")
+    id = ResourceId(Kind.PANEL, PLATFORM, "panel.alv.test")
+    actuator = RoutesActuator(settings)
+    assert actuator.apply(Step(id, Action.CREATE, stamp(wanted), wanted)).done
+    text = os.readlink(paths.routes(settings) / "panel.alv.test")  # noqa: PTH115  Path would normalise the text
+    assert text.startswith(f"unix:{settings.panel_socket} site=platform https=1 stamp={stamp(wanted)} sum=")
+    (found,) = actuator.observe((PLATFORM,)).found
+    assert (found.id, found.digest, found.ready) == (id, stamp(wanted), True)
+    assert actuator.observe((SITE,)).found == ()
+    assert actuator.apply(Step(id, Action.DELETE)).done and actuator.observe().found == ()
 
 
 def test_the_logs_of_a_destroyed_site_go(settings: Settings) -> None:

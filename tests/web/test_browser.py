@@ -86,11 +86,18 @@ class Person:
 
     def _heard(self, kind: str, text: str) -> None:
         # A refused form is an answer of 4xx, which the console tells of.
-        if kind in ("error", "warning") and "Failed to load resource" not in text:
+        if kind in ("error", "warning") and not any(word in text for word in ("Failed to load", "NETWORK_CHANGED")):
             self.complaints.append(text)
 
     def go(self, path: str) -> None:
-        self.page.goto(self.base + path)
+        for last in (False, False, True):
+            try:
+                self.page.goto(self.base + path)
+                return
+            except playwright_api.Error as error:
+                # Chromium gives up what it is loading when an interface of the machine comes or goes, as sites' do.
+                if last or "ERR_NETWORK_CHANGED" not in str(error):
+                    raise
 
     def look(self, name: str) -> None:
         """Keep a picture; nothing is wider than the screen, and axe finds nothing serious."""
