@@ -97,7 +97,7 @@ def virtual_environment(instance: Instance) -> bool:
         count = len(re.findall(r"(?m)^[A-Za-z0-9]", lock.read_text(encoding="utf-8")))
         say(f"{count} libraries of exactly the versions and digests in requirements.txt")
         # The lock names every library there is to install: nothing is left to resolve.
-        wanted = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", lock]
+        wanted: list[str | Path] = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", lock]
         run([*_pip_install(place), *wanted], timeout=1800)
         _compile(place)
         (place / _DONE).touch()
@@ -114,7 +114,7 @@ def package(instance: Instance, fresh: bool) -> bool:
     say("Alvéole itself, from this checkout")
     instance.record.set(source=None)
     # hatchling comes from requirements.txt like all else: building fetches nothing.
-    wanted = ["--force-reinstall", "--no-deps", "--no-index", "--no-build-isolation", CHECKOUT]
+    wanted: list[str | Path] = ["--force-reinstall", "--no-deps", "--no-index", "--no-build-isolation", CHECKOUT]
     run([*_pip_install(instance.venv), *wanted])
     _compile(instance.venv.resolve())
     instance.record.set(source=source)

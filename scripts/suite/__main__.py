@@ -30,7 +30,7 @@ CHECKS = "checks"
 #: Files directly in tests/ are this layer.
 RULES = "rules"
 #: The longest first, so that the lanes end together; what is not named comes after these.
-_ORDER = ("guest", "modules", "e2e", "content", "fault", "threat", "host", "edge", "control")
+_ORDER = ("guest", "modules", "e2e", "ssh", "content", "fault", "web", "threat", "host", "people", "edge", "control")
 #: So many layers run at once. Each has instances, names and ports of its own.
 _LANES = 2
 #: Layers long enough to be worth two processes.
