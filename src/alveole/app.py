@@ -49,7 +49,7 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
 
         run_control(settings, ready=notify_ready)
     elif role == "ssh":
-        from alveole.ssh.front import run_door
+        from alveole.ssh.door import run_door
 
         run_door(settings, ready=notify_ready)
     else:

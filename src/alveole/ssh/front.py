@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,11 +25,11 @@ from alveole.agent.wire import Wire
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Refused, Temporary
 from alveole.ssh.channel import Visitor, connect
+from alveole.ssh.door import HOST_KEYS
 from alveole.ssh.words import Code, Hello, Key, Password, Proof, Standing
 
 log = logging.getLogger("alveole.ssh")
 _standings: msgspec.json.Decoder[Standing] = msgspec.json.Decoder(Standing)
-_HOST_KEYS = {"ssh_host_ed25519_key": ("ssh-ed25519", {}), "ssh_host_rsa_key": ("ssh-rsa", {"key_size": 3072})}
 #: What a client may sign with: those of alveole.people.sshkeys; RSA never with SHA-1 (RFC 8332).
 _SIGNATURES = (
     "ssh-ed25519",
@@ -51,24 +51,17 @@ _SESSIONS = 10
 _WINDOW, _PACKET = 4 << 20, 1 << 17
 
 
-def run_door(settings: Settings, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``ready`` is called once it listens. Raises ``AlveoleError``."""
-    if os.geteuid() == 0:
-        raise Refused(
-            "the SSH door does not run as root",
-            hint=f"start it as the user {settings.users.ssh}, or use 'alveole serve'",
-        )
-    if not settings.ssh.enabled:
-        raise Refused("the SSH door is closed", field="ssh.enabled", hint="set ssh.enabled in the settings")
+def run_front(settings: Settings, listeners: Sequence[socket.socket], ready: Callable[[], None]) -> None:
+    """Serve who comes to ``listeners`` until SIGTERM or SIGINT. Raises ``AlveoleError``."""
     # asyncssh tells each packet's life; what matters is told here.
     logging.getLogger("asyncssh").setLevel(logging.WARNING)
-    uvloop.run(_serve(settings, ready))
+    uvloop.run(_serve(settings, listeners, ready))
 
 
 def host_keys(settings: Settings) -> list[asyncssh.SSHKey]:
     """Those of this machine, made when they are not there. Raises ``Refused``."""
     found = []
-    for name, (kind, options) in _HOST_KEYS.items():
+    for name, (kind, options) in HOST_KEYS.items():
         path = settings.ssh_keys / name
         try:
             if not path.exists():
@@ -93,28 +86,14 @@ def _make(path: Path, kind: str, options: dict[str, Any]) -> None:
     path.with_name(f"{path.name}.pub").write_bytes(key.export_public_key("openssh"))
 
 
-async def _serve(settings: Settings, ready: Callable[[], None]) -> None:
-    keys = await asyncio.to_thread(host_keys, settings)
+async def _serve(settings: Settings, listeners: Sequence[socket.socket], ready: Callable[[], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    keys = await asyncio.to_thread(host_keys, settings)
     hall = Hall(settings)
-    acceptors = []
-    for address in dict.fromkeys(filter(None, (settings.ssh.ipv4, settings.ssh.ipv6))):
-        try:
-            acceptors.append(await hall.listen(address, keys))
-        except OSError as error:
-            if ":" in address and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                log.warning("this machine has no IPv6: the door listens on IPv4 only")
-                continue
-            reason = "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
-            raise Refused(
-                f"cannot listen at {address} port {settings.ssh.port}: {reason}",
-                field="ssh.port",
-                hint="choose another ssh.port in the settings",
-            ) from error
-    log.info("the SSH door listens on port %d", settings.ssh.port)
+    acceptors = [await hall.listen(listener, keys) for listener in listeners]
     ready()
     await stop.wait()
     for acceptor in acceptors:
@@ -131,11 +110,10 @@ class Hall:
         self.guests: set[Guest] = set()
         self.addresses: Counter[str] = Counter()
 
-    async def listen(self, address: str, keys: list[asyncssh.SSHKey]) -> asyncssh.SSHAcceptor:
+    async def listen(self, listener: socket.socket, keys: list[asyncssh.SSHKey]) -> asyncssh.SSHAcceptor:
         return await asyncssh.create_server(
             lambda: Guest(self),
-            address,
-            self.settings.ssh.port,
+            sock=listener,
             server_host_keys=keys,
             server_version="Alveole",
             encoding=None,
@@ -151,7 +129,6 @@ class Hall:
             allow_scp=False,
             window=_WINDOW,
             max_pktsize=_PACKET,
-            backlog=128,
         )
 
     def enter(self, guest: Guest) -> bool:
