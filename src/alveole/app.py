@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import pwd
+import select
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from typing import Literal
 
 from alveole.config import ENVIRONMENT, Settings
 from alveole.errors import InvalidInput, Refused
+from alveole.ssh.door import LISTENERS, has_keys, open_listeners
 
 Role = Literal["agent", "control", "ssh"]
 log = logging.getLogger("alveole.app")
@@ -117,6 +119,7 @@ class Supervisor:
         self._settings = settings
         self._config = config
         self._stop = threading.Event()
+        self._listeners: list[socket.socket] = []
 
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -128,8 +131,10 @@ class Supervisor:
         ]
         if self._settings.ssh.enabled:
             try:
-                loops.append(threading.Thread(target=self._keep, args=("ssh", prepare_door(self._settings))))
-            except InvalidInput as error:
+                door = prepare_door(self._settings)
+                self._listeners = open_listeners(self._settings)
+                loops.append(threading.Thread(target=self._keep, args=("ssh", door)))
+            except (InvalidInput, Refused) as error:
                 # Sites and pages do not wait for a door that can be opened later.
                 log.error("the SSH door stays closed: %s", error)
         for loop in loops:
@@ -143,6 +148,8 @@ class Supervisor:
     def _keep(self, role: Role, user: pwd.struct_passwd | None) -> None:
         delay = _RESTART_SECONDS[0]
         while not self._stop.is_set():
+            if role == "ssh" and not self._somebody_comes():
+                return
             began = time.monotonic()
             process = self._start(role, user)
             while process.poll() is None and not self._stop.wait(0.2):
@@ -161,6 +168,13 @@ class Supervisor:
             self._stop.wait(delay)
             delay = min(delay * 2, _RESTART_SECONDS[1])
 
+    def _somebody_comes(self) -> bool:
+        """Wait until the SSH door has something to do; false when all is to end."""
+        while not self._stop.is_set():
+            if not has_keys(self._settings) or select.select(self._listeners, [], [], 0.5)[0]:
+                return True
+        return False
+
     def _start(self, role: Role, user: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
         # Should the interpreter itself ever crash, its log says where.
         environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
@@ -169,9 +183,13 @@ class Supervisor:
         argv = [sys.executable, "-m", "alveole", "serve", "--role", role]
         if user is None:
             return subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment, cwd="/")
+        files = [each.fileno() for each in self._listeners] if role == "ssh" else []
+        if files:
+            environment[LISTENERS] = ",".join(map(str, files))
         return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
+            pass_fds=files,
             env={**environment, "HOME": "/nonexistent"},
             cwd="/",
             user=user.pw_uid,

@@ -1,6 +1,7 @@
-"""The SSH door before anybody knocks: it listens, and loads what speaks SSH with the first connection.
+"""The SSH door before anybody knocks: who listens, and what speaks SSH only from the first connection on.
 
-Machines stand for days without one, and those libraries hold twice the memory of all else in this process.
+Machines stand for days without one, and those libraries hold a quarter of the memory of all else. ``alveole serve``
+listens itself and starts the door's process when somebody comes; started alone, the process waits with nothing loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alveole.config import Settings
@@ -24,6 +25,8 @@ HOST_KEYS: dict[str, tuple[str, dict[str, Any]]] = {
     "ssh_host_ed25519_key": ("ssh-ed25519", {}),
     "ssh_host_rsa_key": ("ssh-rsa", {"key_size": 3072}),
 }
+#: Names the inherited files of the listening sockets, where somebody else has made them.
+LISTENERS = "ALVEOLE_SSH_LISTENERS"
 _BACKLOG = 128
 
 
@@ -37,19 +40,30 @@ def run_door(settings: Settings, ready: Callable[[], None]) -> None:
     if not settings.ssh.enabled:
         raise Refused("the SSH door is closed", field="ssh.enabled", hint="set ssh.enabled in the settings")
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(each) for each in _listeners(settings)]
-        log.info("the SSH door listens on port %d", settings.ssh.port)
-        made = all((settings.ssh_keys / name).exists() for name in HOST_KEYS)
-        if made:
+        inherited = os.environ.get(LISTENERS, "")
+        if inherited:
+            found = [socket.socket(fileno=int(number)) for number in inherited.split(",")]
+        else:
+            found = open_listeners(settings)
+        listeners = [stack.enter_context(each) for each in found]
+        waits = has_keys(settings) and not inherited
+        if waits:
             ready()
             if not _somebody_knocks(listeners):
                 return
         from alveole.ssh.front import run_front
 
-        run_front(settings, listeners, (lambda: None) if made else ready)
+        run_front(settings, listeners, (lambda: None) if waits else ready)
 
 
-def _listeners(settings: Settings) -> Iterator[socket.socket]:
+def has_keys(settings: Settings) -> bool:
+    """Whether the host keys have been made; until then there is something to start for."""
+    return all((settings.ssh_keys / name).exists() for name in HOST_KEYS)
+
+
+def open_listeners(settings: Settings) -> list[socket.socket]:
+    """Sockets that listen at the door's addresses. Raises ``Refused``."""
+    found: list[socket.socket] = []
     for address in dict.fromkeys(filter(None, (settings.ssh.ipv4, settings.ssh.ipv6))):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
@@ -58,6 +72,8 @@ def _listeners(settings: Settings) -> Iterator[socket.socket]:
             if family is socket.AF_INET6 and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 log.warning("this machine has no IPv6: the door listens on IPv4 only")
                 continue
+            for each in found:
+                each.close()
             reason = "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
             raise Refused(
                 f"cannot listen at {address} port {settings.ssh.port}: {reason}",
@@ -65,7 +81,9 @@ def _listeners(settings: Settings) -> Iterator[socket.socket]:
                 hint="choose another ssh.port in the settings",
             ) from error
         listener.setblocking(False)
-        yield listener
+        found.append(listener)
+    log.info("the SSH door listens on port %d", settings.ssh.port)
+    return found
 
 
 def _somebody_knocks(listeners: Sequence[socket.socket]) -> bool:
