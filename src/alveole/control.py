@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 
 from alveole import api, web
@@ -11,6 +12,7 @@ from alveole.config import Settings
 from alveole.errors import Refused
 from alveole.services import Services
 from alveole.ssh.porter import Porter
+from alveole.store import Store, is_current
 
 
 def run_control(settings: Settings, ready: Callable[[], None]) -> None:
@@ -20,6 +22,10 @@ def run_control(settings: Settings, ready: Callable[[], None]) -> None:
             "control does not run as root",
             hint=f"start it as the user {settings.users.control}, or use 'alveole serve'",
         )
+    if not is_current(settings.database):
+        Store(settings.database).close()
+        # What migrating has loaded would stay in memory for as long as this process lives.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  no shell is the point
     agent = AgentClient(settings.agent_socket)
     services = Services.open(settings, agent)
     porter = Porter(services, settings, agent)

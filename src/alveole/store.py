@@ -59,6 +59,20 @@ def new_id(prefix: str) -> str:
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(12))
 
 
+def is_current(path: Path) -> bool:
+    """Whether the database needs no migration. Of one that cannot be read :class:`Store` says what is wrong."""
+    if not path.exists():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError as error:
+        return "no such table" not in str(error)
+    except sqlite3.Error:
+        return True
+    return row is not None and row[0] == HEAD
+
+
 class Store:
     def __init__(self, path: Path) -> None:
         """Open the database at ``path``; make or migrate it first when needed.
