@@ -374,6 +374,11 @@ class Instance:
         own = {self.process.pid} if self.process is not None else set()
         return own | {pid for pid in descendants(own) if " serve" in command(pid) and parent(pid) in own}
 
+    def platform_pids(self) -> set[int]:
+        """All that runs without any site: the roles, the agent's helper in its sandbox, the edge."""
+        own = {self.process.pid} if self.process is not None else set()
+        return (descendants(own) | self.edge_pids()) - self.site_pids() - self.log_pids()
+
     def role_pids(self, role: str) -> set[int]:
         return {pid for pid in self.serve_pids() if command(pid).endswith(f"--role {role}")}
 

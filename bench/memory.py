@@ -37,7 +37,7 @@ def figure(session: Session) -> list[Row]:
         with alveole.api() as api:
             api.destroy("first")
         time.sleep(3)
-        platform = alveole.serve_pids() | alveole.edge_pids()
+        platform = alveole.platform_pids()
         parts = {
             "supervisor": pss({alveole.process.pid} if alveole.process else ()),
             "agent": pss(alveole.role_pids("agent")),
@@ -45,11 +45,12 @@ def figure(session: Session) -> list[Row]:
             "edge": pss(alveole.edge_pids()),
         }
         idle = pss(platform)
+        parts["helper"] = idle - sum(parts.values())
         before = available_bytes()
         alveole.grow([f"idle{number}" for number in range(count)])
         time.sleep(3)
         after = available_bytes()
-        platform = alveole.serve_pids() | alveole.edge_pids()
+        platform = alveole.platform_pids()
         cgroups = charged(alveole.tag)
         logs = pss(alveole.log_pids())
         grown = pss(platform) - idle
