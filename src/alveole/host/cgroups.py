@@ -168,11 +168,14 @@ class Cgroups:
             return 0
 
     def pids(self, name: str) -> list[int]:
+        """The processes of the instance. Never our own, which may be there for a moment: the thread that went in to
+        start something ends a little later than it says."""
         top = self._paths["" if self.v2 else "pids"]
         try:
-            return [int(line) for line in (top / name / "cgroup.procs").read_text().split()]
+            found = map(int, (top / name / "cgroup.procs").read_text().split())
         except FileNotFoundError:
             return []
+        return [pid for pid in found if pid != os.getpid()]
 
     def freeze(self, name: str, *, seconds: float = _DEADLINE) -> None:
         """Stop every process of the instance between two instructions, for a consistent copy.
