@@ -257,7 +257,8 @@ def test_data_of_modules_follows_the_base(machine: Instance, repository: Reposit
     machine.cli("site", "exec", "mod", "--no-tty", "--user", "1000", "--", "/bin/sh", "-c", "kill -9 $(pidof sleep)")
     until(lambda: machine.site("mod")["process_states"][0]["restarts"] == 1, 20, "its end is not counted")
     assert machine.site("mod")["process_states"][0]["exit_signal"] == 9
-    assert "helper (up" in machine.cli("site", "show", "mod").out
+    # It pauses before it starts anew.
+    until(lambda: "helper (up" in machine.cli("site", "show", "mod").out, 20, "it does not come back")
 
     links = {link["name"]: link for link in machine.api("GET", "/v1/sites/mod/why")["links"]}
     assert links["check till"]["ok"], links
