@@ -18,6 +18,7 @@ VENV = ROOT / ".venv"
 #: package: which tests need it.
 _TEST_PACKAGES = {
     "apache2": "the configuration exported for Apache, tried against the real server",
+    "chromium": "the pages in a real browser",
     "git": "the files of the checkout",
     "lftp": "ten thousand files by SFTP",
     "ldap-utils": "reads back LDIF",
