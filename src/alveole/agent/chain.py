@@ -290,7 +290,7 @@ def _sftp_server() -> str:
 
 def _door(settings: Settings) -> str:
     """The greeting of the SSH door (RFC 4253 §4.2)."""
-    address = {"0.0.0.0": "127.0.0.1", "": settings.ssh.ipv6}.get(settings.ssh.ipv4, settings.ssh.ipv4)  # noqa: S104
+    address = {"0.0.0.0": "127.0.0.1", "": settings.ssh.ipv6}.get(settings.ssh.ipv4, settings.ssh.ipv4)  # noqa: S104  asks
     address = "::1" if address == "::" else address
     cure = "see the log of alveole serve --role ssh"
     try:

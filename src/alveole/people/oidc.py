@@ -167,7 +167,7 @@ class Provider:
         # A second time with fresh keys: providers change theirs.
         for fresh in (False, True):
             try:
-                keys = KeySet.import_key_set(self._key_set(fresh=fresh))  # type: ignore[arg-type]
+                keys = KeySet.import_key_set(self._key_set(fresh=fresh))  # type: ignore[arg-type]  # any JSON
                 found = jwt.decode(token, keys, algorithms=_ALGORITHMS)
                 registry = jwt.JWTClaimsRegistry(
                     leeway=_LEEWAY,

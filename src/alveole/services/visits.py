@@ -109,7 +109,7 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
                 raise Refused(f"there are {_MOST_KEYS} keys already", field="key", hint="remove one first")
             transaction.connection.execute(sa.insert(table).values(**row))
         self._note(caller, "add-key", f"{key.fingerprint} of {person.name}")
-        return views.KeyView(**{key: value for key, value in row.items() if key != "person_id"})  # type: ignore[arg-type]
+        return views.KeyView(**{key: value for key, value in row.items() if key != "person_id"})  # type: ignore[arg-type]  # a row
 
     def remove_key(self, caller: Actor, key: str, account: str | None = None) -> None:
         """``key`` is an id, a fingerprint, or ``all``."""

@@ -280,7 +280,7 @@ class Guest(asyncssh.SSHServer):
         found = self._wire.receive(_standings)
         if found is None:
             raise Temporary("control went away")
-        return found  # type: ignore[no-any-return]
+        return found  # type: ignore[no-any-return]  # asyncssh's own word is Any
 
     # Sessions
 
