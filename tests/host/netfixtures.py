@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from pathlib import Path
 from typing import TypeVar
 
 from alveole.actuators.network import Instance, NetworkActuator
@@ -130,9 +129,8 @@ class Site(Place):
 
 
 class Machine:
-    def __init__(self) -> None:
-        self.run_directory = tempfile.TemporaryDirectory(prefix="alv", dir="/tmp")
-        self.settings = settings_for_test(self.run_directory.name)
+    def __init__(self, directory: str) -> None:
+        self.settings = settings_for_test(directory)
         self.network = SiteNetwork(self.settings)
         self.firewall = Firewall(self.settings)
         self.sites: dict[tuple[int, int], Site] = {}
@@ -223,7 +221,6 @@ class Machine:
         for each in self.open:
             each.close()
         self.network.close()
-        self.run_directory.cleanup()
 
 
 def site_id(number: int) -> str:
@@ -239,20 +236,19 @@ def _new_namespace() -> int:
 @contextlib.contextmanager
 def machine_of_its_own() -> Iterator[Machine]:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    machine = None
     try:
         syscalls.unshare(syscalls.CLONE_NEWNET)
         with netlink.Socket() as here:
             here.send(netlink.change_link("lo", up=True))
-        machine = Machine()
-        yield machine
-    finally:
-        try:
-            if machine:
+        with tempfile.TemporaryDirectory(prefix="alv", dir="/tmp") as directory:
+            machine = Machine(directory)
+            try:
+                yield machine
+            finally:
                 machine.close()
-        finally:
-            syscalls.setns(home, syscalls.CLONE_NEWNET)
-            os.close(home)
+    finally:
+        syscalls.setns(home, syscalls.CLONE_NEWNET)
+        os.close(home)
 
 
 class Sniffer:
@@ -337,7 +333,3 @@ def arp(operation: int, source_mac: str, source: IPv4Address, to_mac: str, to: I
         + mac_bytes(to_mac)
         + to.packed
     )
-
-
-def run_directory(machine: Machine) -> Path:
-    return Path(machine.run_directory.name)

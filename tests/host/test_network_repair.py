@@ -152,7 +152,7 @@ def test_a_lost_neighbour_of_an_address_is_a_defect_and_comes_back(ready: Machin
     assert ready.address(5, 0, Action.REPAIR).done
     seen = ready.seen(Kind.ADDRESS, site_id(5))
     assert seen is not None and seen.ready
-    (Path(ready.run_directory.name) / "addresses" / site_id(5)).write_text("{torn")
+    (ready.settings.run / "addresses" / site_id(5)).write_text("{torn")
     assert ready.seen(Kind.ADDRESS, site_id(5)) is None
 
 
@@ -406,18 +406,18 @@ def test_two_instances_live_on_one_machine(ready: Machine) -> None:
     network.close()
 
 
-def test_fault_6_death_at_each_step_leaves_nothing_open_and_nothing_behind(ready: Machine) -> None:
+def test_fault_6_death_at_each_step_leaves_nothing_open_and_nothing_behind(ready: Machine, tmp_path: Path) -> None:
     """Fault 6: killed while the network is set up: closed by default, no interface or rule left."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from netfixtures import Machine\n"
-        "m = Machine(); m.platform(); m.start(6, internet=True); m.address(6, 0)\n"
+        "m = Machine(sys.argv[2]); m.platform(); m.start(6, internet=True); m.address(6, 0)\n"
     )
     for point in ("bridge-created", "rules-unsealed", "veth-created", "veth-attached", "address-written"):
         if point == "bridge-created":
             by_hand(f"ip link delete {ready.settings.network.bridge}")
         died = subprocess.run(
-            [sys.executable, "-c", script, str(Path(__file__).parent)],
+            [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path)],
             env={**os.environ, "ALVEOLE_FAILPOINT": point},
             capture_output=True,
             check=False,
