@@ -364,6 +364,10 @@ class FakeAgent:
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         release = Release(digest, len(content), 1, time.time())
         self.releases.setdefault(request.site, {})[digest] = release
+        id = ResourceId(Kind.RELEASE, request.site, "current")
+        if request.first and id not in self.things:
+            spec = ReleaseSpec(request.site, request.number, digest)
+            self.things[id] = Thing(stamp(spec), spec, since=time.time())
         return release
 
     def _build(self, request: protocol.BuildRelease) -> protocol.Built:

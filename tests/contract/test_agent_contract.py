@@ -26,7 +26,17 @@ from alveole.compile import CURRENT, compile_platform, compile_site
 from alveole.config import Settings, load
 from alveole.errors import AlveoleError, Refused
 from alveole.host import paths
-from alveole.model.resource import PLATFORM, Action, Desired, Kind, Observed, ResourceId, Step
+from alveole.model.resource import (
+    PLATFORM,
+    Action,
+    Desired,
+    Kind,
+    Observed,
+    ReleaseSpec,
+    ResourceId,
+    Step,
+    stamp,
+)
 from alveole.model.site import BUILT_IN_PLANS, Base, ConfigFile, Process, Release, Run, Site, Wanted
 from alveole.plan import BY_HAND, plan
 from alveole.ports import AgentPort
@@ -76,10 +86,10 @@ def archive(files: dict[str, bytes]) -> int:
         return os.dup(file.fileno())
 
 
-def bring_in(agent: AgentPort, content: bytes, number: int = 1) -> Release:
+def bring_in(agent: AgentPort, content: bytes, number: int = 1, *, first: bool = False) -> Release:
     fd = archive({"index.html": content})
     try:
-        release: Release = agent.call(protocol.ImportRelease(SITE, number), (fd,))
+        release: Release = agent.call(protocol.ImportRelease(SITE, number, first=first), (fd,))
         return release
     finally:
         os.close(fd)
@@ -131,6 +141,21 @@ def test_the_platform_is_reached_and_stays(machine: tuple[AgentPort, Settings]) 
     base = platform(agent, settings)
     assert reach(agent, PLATFORM, compile_platform(settings, (base,))) == [], "the second time there is nothing to do"
     assert agent.call(protocol.ResolveBase("host")) == base
+
+
+def test_the_first_content_of_a_site_can_be_live_at_once(machine: tuple[AgentPort, Settings]) -> None:
+    agent, settings = machine
+    base = platform(agent, settings)
+    first = bring_in(agent, b"one", first=True)
+    current = look(agent, SITE)[ResourceId(Kind.RELEASE, SITE, CURRENT)]
+    assert current.ready and current.digest == stamp(ReleaseSpec(SITE, 1, first.digest))
+    bring_in(agent, b"two", first=True)
+    assert look(agent, SITE)[current.id].digest == current.digest, "what is live stays"
+    steps = reach(agent, SITE, wanted(site_of(base, first.digest), settings))
+    assert Kind.RELEASE not in {step.id.kind for step in steps}
+    reach(agent, SITE, ())
+    agent.call(protocol.RemoveSite(SITE, 1))
+    assert not look(agent, SITE)
 
 
 def test_a_static_site_from_nothing_to_nothing(machine: tuple[AgentPort, Settings]) -> None:

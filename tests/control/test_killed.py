@@ -39,7 +39,7 @@ POINTS = {
         "services.accepted",
         "services.imported",
         "services.content-stored",
-        *(f"reconcile.{when}-step:{number}" for number in (1, 3, 5) for when in ("before", "after")),
+        *(f"reconcile.{when}-step:{number}" for number in (1, 3, 4) for when in ("before", "after")),
     ),
     "update": (
         "services.accepted",

@@ -229,6 +229,15 @@ def test_sizes_are_bounded(module: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert any("is not UTF-8" in each for each in said(module))
 
 
+def test_what_an_interpreter_or_git_left_is_no_part_of_a_module(module: Path) -> None:
+    before = read_module(module, "tests").module
+    for name in ("files/__pycache__", "__pycache__", ".git"):
+        (module / name).mkdir(parents=True)
+        (module / name / "left").write_bytes(b"\xff\x00")
+    assert read_module(module, "tests").module == before
+    assert said(module) == []
+
+
 def test_the_digest_is_of_all_files(module: Path) -> None:
     def digest() -> str:
         found = read_module(module, "tests").module

@@ -180,14 +180,16 @@ class Releases:
         prefix: str = "",
         may_be_empty: bool = False,
         any_links: bool = False,
+        first: bool = False,
     ) -> Release:
         """Unpack the archive ``fd`` as the site's own user and keep it under its digest.
 
         An archive with one directory at its top and nothing beside it stands for the content of
         that directory, unless it names its top as ``./`` (see ``host.archive.unpack``); ``prefix``
-        takes only the members below it, as they are; ``any_links`` lets links lead out of it.
-        The same content again is a no-op, and mends a kept release that lost files. Raises
-        ``InvalidInput`` with the member at fault, ``NoRoom`` with the figures, and keeps nothing then.
+        takes only the members below it, as they are; ``any_links`` lets links lead out of it;
+        ``first`` makes it live where nothing is. The same content again is a no-op, and mends a kept
+        release that lost files. Raises ``InvalidInput`` with the member at fault, ``NoRoom`` with the
+        figures, and keeps nothing then.
         """
         uid = paths.site_uid(self._settings, number)
         with self.staging(site, uid) as staging:
@@ -203,6 +205,8 @@ class Releases:
             release = Release(str(found["digest"]), int(found["bytes"]), int(found["files"]), time.time())
             failpoints.hit("release-unpacked")
             self._keep(site, number, staging, release)
+            if first and _read_link(paths.current(self._settings, site)) is None:
+                self._make_live(site, release.digest)
         return release
 
     def collect(self, site: str, number: int, tree: int, say: Say = quiet) -> Release:
@@ -338,11 +342,15 @@ class Releases:
         if not paths.release(self._settings, spec.site, spec.digest).is_dir():
             return Outcome(False, f"release {spec.digest[:19]}… is missing: deliver it again", temporary=False)
         self.prepare_site(spec.site)
+        self._make_live(spec.site, spec.digest)
+        return Outcome(True)
+
+    def _make_live(self, site: str, digest: str) -> None:
+        current = paths.current(self._settings, site)
         fresh = current.with_name(f".current.{secrets.token_hex(4)}")
-        fresh.symlink_to(_link_text(spec.digest))
+        fresh.symlink_to(_link_text(digest))
         # A rename is the only switch under which no request fails; unlink and symlink lose some.
         fresh.rename(current)
-        return Outcome(True)
 
 
 def _link_text(digest: str) -> str:

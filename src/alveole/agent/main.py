@@ -151,7 +151,9 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     def import_release(request: protocol.ImportRelease, files: list[int], say: Say) -> Release:
         # A start follows an import; the namespace is made while the content is unpacked.
         threading.Thread(target=backend.prepare, args=(request.number,), daemon=True).start()
-        return releases.import_release(request.site, request.number, _one(files), request.format, say)
+        return releases.import_release(
+            request.site, request.number, _one(files), request.format, say, first=request.first
+        )
 
     def remove_site(request: protocol.RemoveSite, _files: list[int], _say: Any) -> None:
         if instances.of_site(settings, request.site):

@@ -75,6 +75,8 @@ class ImportRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     number: Number
     format: ArchiveFormat | None = None
     """``None``: recognised from its first bytes."""
+    first: bool = False
+    """Where no release is live yet, this one is from now on: a new site needs no step of its own for it."""
 
 
 class BuildRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="build-release"):

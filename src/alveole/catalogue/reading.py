@@ -114,11 +114,15 @@ def read_module(folder: Path, origin: str) -> Reading:
     return reading
 
 
+#: Kept beside a module by git and by an interpreter that compiled its scripts, and no part of it.
+_NOT_ITS_OWN = frozenset({".git", "__pycache__"})
+
+
 def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Every file below, as relative path and status. Raises ``ValueError`` for what no module holds."""
     size = count = 0
     for top, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if name != ".git")
+        folders[:] = sorted(name for name in folders if name not in _NOT_ITS_OWN)
         for name in sorted([*folders, *files]):
             path = Path(top, name)
             status = path.lstat()

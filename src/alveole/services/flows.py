@@ -17,7 +17,7 @@ import msgspec
 
 from alveole import headstart
 from alveole.agent import protocol
-from alveole.compile import compile_site
+from alveole.compile import compile_site, is_static
 from alveole.errors import AlveoleError, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import RECONCILER, REPAIR, Live, Work
@@ -102,12 +102,11 @@ class Flows(Builders):
             raise Refused("the site is gone")
         return stored.site
 
-    def _import(self, live: Live, site: Site) -> Release:
+    def _import(self, live: Live, site: Site, *, first: bool = False) -> Release:
         live.show("unpacking")
         with self._open_upload(live.work.upload or "") as fd:
-            release: Release = self.agent.call(
-                protocol.ImportRelease(site.id, site.number, live.work.format), (fd,), live.show
-            )
+            request = protocol.ImportRelease(site.id, site.number, live.work.format, first)
+            release: Release = self.agent.call(request, (fd,), live.show)
         hit("services.imported")
         live.say(f"{release.files} files, {release.bytes} bytes, {release.digest[:19]}")
         return msgspec.structs.replace(release, created_at=time.time(), sender=live.change.actor, note=live.work.note)
@@ -253,7 +252,8 @@ class Flows(Builders):
         if self.store.sites[site.id].pending == "create":
             started = headstart.begin(self.loop, site, live)
             try:
-                release, site = self._built(live, site, self._import(live, site))
+                imported = self._import(live, site, first=is_static(site))
+                release, site = self._built(live, site, imported)
                 site = msgspec.structs.replace(site, release=release.digest)
                 self._tell_plan(live, site)
                 with self.store.write() as transaction:
