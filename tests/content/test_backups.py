@@ -347,7 +347,7 @@ def test_a_lock_of_the_dead_does_not_block(place: Place) -> None:
     argv = place.backups._argv("backup", "--stdin", "--stdin-filename", "x")
     restic = subprocess.Popen(argv[argv.index("restic") :], stdin=reader, stdout=subprocess.DEVNULL)
     locks = place.settings.state / "backups" / "locks"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not list(locks.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)
     restic.kill()
