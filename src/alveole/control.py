@@ -6,12 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from alveole import api, web
-from alveole.agent.client import AgentClient
 from alveole.config import Settings
 from alveole.errors import Refused
-from alveole.services import Services
-from alveole.ssh.porter import Porter
 from alveole.store import Store, is_current
 
 
@@ -26,6 +22,12 @@ def run_control(settings: Settings, ready: Callable[[], None]) -> None:
         Store(settings.database).close()
         # What migrating has loaded would stay in memory for as long as this process lives.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  no shell is the point
+    # Not before: a process that only migrates needs none of it.
+    from alveole import api, web
+    from alveole.agent.client import AgentClient
+    from alveole.services import Services
+    from alveole.ssh.porter import Porter
+
     agent = AgentClient(settings.agent_socket)
     services = Services.open(settings, agent)
     porter = Porter(services, settings, agent)
