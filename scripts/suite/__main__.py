@@ -26,6 +26,8 @@ from kit import Stop
 from prepare import ROOT, VENV
 
 ARTEFACTS = ROOT / "artefacts"
+#: Where the tests keep what takes long to make; see tests/instancekit.py.
+CACHE = Path(os.environ.get("ALVEOLE_TEST_CACHE", "/var/cache/alveole-test"))
 CHECKS = "checks"
 #: Files directly in tests/ are this layer.
 RULES = "rules"
@@ -35,8 +37,12 @@ _ORDER = ("guest", "modules", "e2e", "ssh", "content", "fault", "web", "threat",
 _LANES = 2
 #: Layers long enough to be worth two processes.
 _SIDE_BY_SIDE = {"modules": 2}
-#: Of these layers a whole run takes a part, and says so; named, they run whole. All modules take twenty minutes more.
-_PARTS = {"modules": ("test_mod_all.py", "test_mod_questions.py", "test_mod_nginx.py", "test_mod_wordpress.py")}
+#: Of these layers a whole run takes one test of each file and of the others every so many-th, the next run the next,
+#: and says which; named, they run whole. All tests of modules take ten minutes more.
+_TURNS = {"modules": 6}
+#: With fewer sets of packages than this in the tests' cache, all sites of modules get one base, that of all packages:
+#: some five minutes instead of a quarter of an hour. With ALVEOLE_TEST_SHARED_BASE=0 each gets its own all the same.
+_WARM = 10
 #: No layer may take longer, on a machine however busy. The whole is to take 30 minutes at the most.
 _LAYER_SECONDS = 2700
 
@@ -143,20 +149,24 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
     log = ARTEFACTS / f"{layer}.log"
     report.unlink(missing_ok=True)
     places = sorted((ROOT / "tests").glob("test_*.py")) if layer == RULES else [ROOT / "tests" / layer]
-    if layer in _PARTS and layer not in options.layers:
-        whole = len(list(places[0].glob("test_*.py")))
-        places = [places[0] / name for name in _PARTS[layer]]
-        print(f"{layer}: {len(places)} of {whole} files; all of them: scripts/test {layer}")
+    environment = {"HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis")}
+    if layer in _TURNS and layer not in options.layers:
+        turn = _next_turn(layer)
+        environment[f"ALVEOLE_TEST_{layer.upper()}"] = f"{turn}/{_TURNS[layer]}"
+        print(f"{layer}: a test of each, and part {turn} of {_TURNS[layer]} of the others; all: scripts/test {layer}")
     argv = [str(VENV / "bin/python"), "-m", "pytest", *map(str, places), f"--junitxml={report}", "--durations=10"]
     # A hang is ended; the first test that needs a base on an empty machine waits until it is built.
     argv += ["-p", "no:cacheprovider", "--color=no", f"--basetemp={work / layer}", "--timeout=900"]
+    if layer == "modules" and "ALVEOLE_TEST_SHARED_BASE" not in os.environ and _is_cold():
+        environment["ALVEOLE_TEST_SHARED_BASE"] = "1"
+        print(f"{layer}: hardly a base is in the cache, so all sites get one of all packages")
     if layer in _SIDE_BY_SIDE:
         argv += ["-n", str(_SIDE_BY_SIDE[layer]), "--dist", "loadfile"]
     if options.fast:
         argv += ["-m", "not slow"]
     if options.expression:
         argv += ["-k", options.expression]
-    status = _run(argv, log, {"HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis")})
+    status = _run(argv, log, environment)
     outcome = Outcome(layer)
     counted = _count(report, outcome)
     # 5: nothing was collected, which -k and --fast may well bring about.
@@ -168,6 +178,8 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
         outcome.why.append("no test was found")
     if outcome.failed:
         outcome.why.append(_tail(log, 30 if counted else 40))
+    if turned := _turned(report):
+        print(f"{layer}: beside one of each, in their turn: {', '.join(turned)}")
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -187,6 +199,34 @@ def _count(report: Path, outcome: Outcome) -> bool:
         outcome.skipped += skipped
         outcome.passed += max(total - failed - skipped, 0)
     return True
+
+
+def _is_cold() -> bool:
+    return len(list((CACHE / "bases").glob("debian-*"))) < _WARM
+
+
+def _next_turn(layer: str) -> int:
+    """Which part of a layer this run takes, 1 and up; kept beside the tests' other things, so that the next differs."""
+    kept = CACHE / f"{layer}.turn"
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        # A machine that keeps nothing takes another one each hour.
+        last = int(kept.read_text()) if kept.exists() else int(time.time() // 3600)
+        kept.write_text(f"{last + 1}\n")
+        return last % _TURNS[layer] + 1
+    return int(time.time() // 3600) % _TURNS[layer] + 1
+
+
+def _turned(report: Path) -> list[str]:
+    """The tests that ran because it was their turn."""
+    with contextlib.suppress(FileNotFoundError, ElementTree.ParseError):
+        cases = ElementTree.parse(report).getroot().iter("testcase")  # noqa: S314  written by pytest a moment ago
+        return [
+            f"{str(case.get('classname')).rpartition('.')[2]}::{case.get('name')}"
+            for case in cases
+            if any(each.get("name") == "turn" for each in case.iter("property"))
+        ]
+    return []
 
 
 def _told(case: ElementTree.Element) -> str:

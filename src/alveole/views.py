@@ -365,6 +365,8 @@ class BaseView(View, frozen=True, kw_only=True):
     site_names: tuple[str, ...] = ()
     earlier_of: tuple[str, ...] = ()
     """Sites that had it before an upgrade and can still go back to it."""
+    builds_of: tuple[str, ...] = ()
+    """Sites whose content is built on it the next time."""
     bytes: int | None = None
     """What its own files take; not those of ``lower``. ``None``: it is not built."""
     lower: str | None = None
@@ -390,6 +392,8 @@ class UpgradeView(View, frozen=True, kw_only=True):
     changes: tuple[PackageView, ...]
     sites: tuple[str, ...]
     """The sites that would be tried and switched, in this order."""
+    builds: tuple[str, ...] = ()
+    """The sites whose content is built on it."""
 
 
 class RollbackView(View, frozen=True, kw_only=True):
@@ -402,6 +406,8 @@ class RollbackView(View, frozen=True, kw_only=True):
     earlier: str
     """Key of the base that it would have again."""
     changes: tuple[PackageView, ...]
+    content: str = ""
+    """``earlier``: the content that it had there comes back, too; ``rebuilt``: it is built again; else it stays."""
 
 
 class BackupView(View, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,9 @@ from contentkit import Place, oci, opened, tar
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from alveole.actuators.basecare import BaseCare
 from alveole.actuators.bases import Bases
+from alveole.actuators.debian import outcome
 from alveole.config import Bases as BaseSettings
+from alveole.errors import Refused
 from alveole.host import bases, paths
 from alveole.model.resource import PLATFORM, Action, BaseSpec, Kind, ResourceId, Step, stamp
 from alveole.model.site import Base
@@ -128,7 +131,7 @@ def stocked() -> Iterator[tuple[Place, Repository]]:
     made.settings = msgspec.structs.replace(made.settings, bases=BaseSettings(sources=(str(repository.source),)))
     made.bases = Bases(made.settings, made.sandbox)
     try:
-        made.bases.build(made.bases.resolve("debian"))
+        made.have_common()
         yield made, repository
     finally:
         made.close()
@@ -189,3 +192,51 @@ def test_a_damaged_set_is_made_anew_with_what_it_had(stocked: tuple[Place, Repos
     outcome = place.bases.apply(step(base, Action.REPAIR))
     assert outcome.done and "rust-test 1 → 2" in outcome.message
     assert not list(paths.bases(place.settings).glob(".*"))
+
+
+def lower_of(place: Place, base: Base) -> str:
+    return bases.read_record(place.settings, base.key).lower
+
+
+@pytest.mark.slow
+def test_a_set_lies_over_the_nearest_there_is(stocked: tuple[Place, Repository], monkeypatch: Any) -> None:
+    """Issue 3: what is there is built upon, and what comes out is what would have come without it."""
+    place, repository = stocked
+    care, _ = care_of(place)
+    for name in ("one-test", "two-test"):
+        repository.add(name, "1", {f"/usr/bin/{name}": f"#!/bin/sh\necho {name}, and some more words\n"})
+    (paths.apt_cache(place.settings) / "fetched").unlink(missing_ok=True)
+    common = place.bases.resolve("debian")
+    one, both = (place.bases.resolve("debian", names) for names in (["one-test"], ["one-test", "two-test"]))
+    for base in (one, both):
+        place.bases.build(base)
+        with place.bases._cache.workplace() as apt:
+            wanted = outcome(apt, bases.trees(place.settings, common.key), base.packages)
+        assert place.bases.packages(base.key) == wanted
+    assert lower_of(place, one) == common.key and lower_of(place, both) == one.key
+    larger = msgspec.structs.replace(both, key="debian-0", packages=(*both.packages, "tree"))
+    for depth, those in ((bases.DEPTH, {common.key, one.key, both.key}), (3, {common.key, one.key})):
+        monkeypatch.setattr(bases, "DEPTH", depth)
+        with place.bases.lowers_of(larger, bases.read_record(place.settings, common.key)) as lowers:
+            assert {each.base.key for each in lowers} == those
+            with pytest.raises(Refused, match="one that is being built"):
+                place.bases.drop(one.key)
+    monkeypatch.undo()
+    with pytest.raises(Refused, match=both.key):
+        place.bases.drop(one.key)
+    # What is in the middle is mended where it is.
+    record = bases.read_record(place.settings, both.key)
+    flip(paths.base_root(place.settings, one.key) / "usr/bin/one-test")
+    assert f"the base it leans on, {one.key}: /usr/bin/one-test" in care.verify(both.key).damage
+    assert place.bases.apply(step(both, Action.REPAIR)).done
+    assert care.verify(both.key).damage == "" and bases.read_record(place.settings, both.key) == record
+    assert len(bases.trees(place.settings, both.key)) == 3
+    # Nothing new lies over what is old.
+    repository.add("one-test", "2", {"/usr/bin/one-test": "#!/bin/sh\necho 2\n"})
+    first = care.renew(one.key).base
+    renewed = care.renew(both.key).base
+    assert lower_of(place, first) == common.key and lower_of(place, renewed) == first.key
+    assert place.bases.packages(renewed.key)["one-test"] == "2"
+    assert set(place.bases.layers_over(common.key)) >= {one.key, first.key, both.key, renewed.key}
+    for base in (renewed, first, both, one):
+        place.bases.drop(base.key)

@@ -28,10 +28,10 @@ OTHER = ("redis-server",)
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Place]:
-    """One common base for all the tests here: it takes half a minute."""
+    """One common base for all the tests here."""
     made = Place()
     try:
-        made.bases.build(made.bases.resolve("debian"))
+        made.have_common()
         yield made
     finally:
         made.close()

@@ -102,8 +102,8 @@ def test_an_upgrade_to_another_version_builds_again(control: Control) -> None:
     before = stored(control).release
     control.agent.updates = {own.key: NEWER, build.key: NEWER}
     lines = upgrade(control, own.key)
-    assert "shop is built again: it was made for python3 3.11, and the new base has 3.13" in lines
     site = stored(control)
+    assert f"shop is built again: it was made for python3 3.11, and the base {site.base.key} has 3.13" in lines
     assert site.base.key != own.key and site.release != before
     assert control.show("shop").state == "running" and building(control).made_for == {"python3": "3.13"}
     # On a base for building that was renewed with it, and tried in a copy before.
@@ -172,3 +172,61 @@ def test_a_build_that_fails_says_so_once_and_where_the_rest_is(control: Control)
     assert problem.hint == f"all that it printed: alveole change show {ended.id}"
     assert [event.text for event in ended.events if event.level == "warning"] == []
     assert [event.text for event in ended.events if event.level == "build"] == ["$ false"]
+
+
+def back(control: Control, state: ChangeState = ChangeState.DONE) -> list[str]:
+    return said(control.done(control.services.rollback_bases(ROOT, ask.RollbackBases(sites=("shop",))), state))
+
+
+def test_a_way_back_brings_the_content_that_fits(control: Control) -> None:
+    own, build = bases(control)
+    create(control)
+    before = stored(control)
+    control.agent.updates = {own.key: NEWER, build.key: NEWER}
+    upgrade(control, own.key)
+    (plan,) = control.services.preview_rollback(ROOT, ask.RollbackBases(sites=("shop",)))
+    assert plan.content == "earlier"
+    back(control)
+    assert (stored(control).base.key, stored(control).release) == (own.key, before.release)
+    assert building(control).made_for == {"python3": "3.11"} and len(built(control)) == 2
+    assert control.show("shop").state == "running" and control.agent.violations == []
+
+
+def test_newer_content_is_built_for_the_earlier_base(control: Control) -> None:
+    own, build = bases(control)
+    create(control)
+    control.agent.updates = {own.key: NEWER, build.key: NEWER}
+    upgrade(control, own.key)
+    control.done(control.services.update_site(ROOT, "shop", ask.UpdateSite(upload=control.upload(b"other"))))
+    newer, kept = stored(control).release, len(control.services.store.releases(stored(control).id))
+    (plan,) = control.services.preview_rollback(ROOT, ask.RollbackBases(sites=("shop",)))
+    assert plan.content == "rebuilt"
+    # What can build for the base that may be gone back to stays for as long as that.
+    assert control.services.preview_prune(ROOT, ask.PruneBases()) == ()
+    control.agent.fail_next(Kind.WORKLOAD, "create", "it ended before it answered", temporary=False)
+    back(control, ChangeState.FAILED)
+    assert stored(control).release == newer and building(control).made_for == {"python3": "3.13"}
+    assert len(control.services.store.releases(stored(control).id)) == kept
+    back(control)
+    site = stored(control)
+    assert site.base.key == own.key and site.release != newer and building(control).made_for == {"python3": "3.11"}
+    assert built(control)[-1] == build.key
+    assert control.show("shop").state == "running"
+
+
+def test_the_base_that_builds_run_on_is_upgraded_too(control: Control) -> None:
+    """A compiler or a package manager with a hole is in no site, and yet handles what strangers wrote."""
+    own, build = bases(control)
+    create(control)
+    control.agent.updates = {build.key: (protocol.PackageChange("g++", "1", "2", security=True),)}
+    plan = control.services.preview_upgrade(ROOT, ask.UpgradeBases())
+    assert [(each.key, each.sites, each.builds) for each in plan if each.changes] == [(build.key, (), ("shop",))]
+    lines = upgrade(control, own.key)
+    assert any(f"{build.key} → " in line and "used by builds of shop" in line for line in lines)
+    control.done(control.services.update_site(ROOT, "shop", ask.UpdateSite(upload=control.upload(b"other"))))
+    renewed = built(control)[-1]
+    assert renewed != build.key and stored(control).base.key == own.key
+    view = control.services.show_base(ROOT, renewed)
+    assert view.builds_of == ("shop",) and control.services.show_base(ROOT, build.key).builds_of == ()
+    # The one that builds run on is in use; the one before it is not.
+    assert [each.key for each in control.services.preview_prune(ROOT, ask.PruneBases())] == [build.key]

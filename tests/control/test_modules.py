@@ -180,7 +180,7 @@ def test_a_preview_shows_the_files_and_does_nothing(control: Control) -> None:
     found = control.services.preview_create(ROOT, request)
     assert [each.path for each in found.files] == ["hello/page.ini", "hello/secret.ini"]
     assert '+secret = "***"' in found.files[1].diff and found.site.plan == "medium"
-    assert not control.services.store.sites
+    assert not control.services.store.sites and found.site.base_key not in control.services.store.bases
 
 
 def test_what_the_modules_say_is_not_set_otherwise(control: Control) -> None:

@@ -20,7 +20,14 @@ from instance import Instance
 SECONDS = 1500
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+#: ``TURN/TURNS``: of each file the first test that has a site, but for those marked ``turn`` (a registry is asked, or
+#: minutes are waited for), and of the others every so many-th; the whole suite says so. Without it all of them.
+PART = os.environ.get("ALVEOLE_TEST_MODULES", "")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if PART:
+        _take_part(config, items)
     for item in items:
         if Path(__file__).parent in item.path.parents and {"alveole", "site"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.root)
@@ -29,6 +36,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(SECONDS))
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def _take_part(config: pytest.Config, items: list[pytest.Item]) -> None:
+    turn, turns = map(int, PART.split("/"))
+    long = [item for item in items if {"alveole", "site", "machine"} & set(getattr(item, "fixturenames", ()))]
+    short = [item for item in long if not item.get_closest_marker("turn") and "machine" not in item.fixturenames]  # type: ignore[attr-defined]
+    first = {item.path: item for item in reversed(short)}
+    others = [item for item in long if first.get(item.path) is not item]
+    left_out = {item for number, item in enumerate(others) if number % turns != turn % turns}
+    for item in others:
+        # Told in the report, so that one sees which they were.
+        item.user_properties.append(("turn", PART))
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

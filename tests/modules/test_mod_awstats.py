@@ -37,7 +37,7 @@ def hits(it: ModuleSite) -> int:
 def test_visits_are_counted_and_kept(site: ModuleSites, server: str) -> None:
     it = site(server, "awstats", stem="stats", content=CONTENT, password=PASSWORD, every=1)
     visit(it, 3)
-    if server == "apache":
+    if server == "nginx":
         it.restart()  # its process counts as soon as it starts, and else every minute
     until(lambda: hits(it) == 3, 90, lambda: it.run("/usr/bin/tail", "-n", "5", LOG) + it.logs())
     it.get("/awstats/", status=401)

@@ -49,33 +49,35 @@ def test_lines_of_a_crontab() -> None:
     ]
 
 
-def test_lines_run_and_databases_are_saved(site: ModuleSites) -> None:
-    at = time.strftime("%H:%M", time.gmtime(time.time() + 180))
+def test_lines_run(site: ModuleSites) -> None:
     it = site(
         "cron",
-        "postgresql",
-        "mariadb",
         "php",
         content={"index.php": PAGE, "crontab": "* * * * * echo content >>/data/files/ticks\nnonsense\n"},
         job1='* * * * * echo "it\'s $((6*7))" >>/data/files/ticks',
         job2="0 0 31 2 * echo never >>/data/files/ticks",
-        save_keep=1,
         cron__timezone="Etc/UTC",
     )
-    it.configure(save_at=at)
     until(lambda: {"it's 42", "content"} <= set(it.get("/").json), 90, lambda: it.logs())
     assert "nonsense" not in it.get("/").text and "wrong" not in it.get("/").text
     assert "it has not five fields" in it.logs(), "a line that cannot be read is told"
     assert "never" not in it.get("/").json
     assert restarted(it, job2="") == {"cron"}
 
+
+def test_databases_are_saved_every_night(site: ModuleSites) -> None:
+    it = site(
+        "cron", "postgresql", "mariadb", "php", content={"index.php": PAGE}, save_keep=1, cron__timezone="Etc/UTC"
+    )
+    it.run("psql", "-X", "-c", "CREATE TABLE t AS SELECT 'in the save' AS text")
+    # Some seconds are left until that minute, and it is the next but one at the latest.
+    it.configure(save_at=time.strftime("%H:%M", time.gmtime(time.time() + 75)))
     saves = ((2002, "/data/postgresql-dumps/nightly"), (2001, "/data/mariadb-dump/nightly"))
 
     def saved() -> list[str]:
         script = 'ls "$1" 2>/dev/null || :'
         return [name for user, place in saves for name in it.run("sh", "-c", script, "-", place, user=user).split()]
 
-    it.run("psql", "-X", "-c", "CREATE TABLE t AS SELECT 'in the save' AS text")
     until(lambda: len(saved()) == 2, 300, lambda: it.logs())
     assert "saved the databases" in it.logs()
     for user, place, arguments in (

@@ -37,7 +37,7 @@ def soups(document: Any) -> int:
 def test_requests_are_counted_and_kept(site: ModuleSites, server: str) -> None:
     it = site(server, "goaccess", stem="go", content=CONTENT, password=PASSWORD, every=1)
     visit(it, 3)
-    if server == "apache":
+    if server == "nginx":
         it.restart()  # its process counts as soon as it starts, and else every minute
     until(lambda: soups(figures(it)) == 3, 90, it.logs)
     it.get("/goaccess/", status=401)

@@ -74,6 +74,7 @@ def _content(word: str) -> dict[str, str]:
     return {"package.json": json.dumps(PACKAGE), "src/server.js": EXPRESS % word, "build.js": BUILD, **ADDON}
 
 
+@pytest.mark.turn
 def test_express_from_delivery_to_restore(alveole: Instance, site: ModuleSites, tmp_path: Path) -> None:
     name = "found-node"
     place = directory(tmp_path / "one", _content("one"))

@@ -64,6 +64,7 @@ async def app(scope, receive, send):
 """
 
 
+@pytest.mark.turn
 def test_a_flask_application_from_delivery_to_restore(site: ModuleSites, tmp_path: Path) -> None:
     content = {"app.py": FLASK % "one", "requirements.txt": "flask==3.0.3\n"}
     it = site("python", content=content, options=["--build-network"], app="app:app")
@@ -92,6 +93,7 @@ def test_a_flask_application_from_delivery_to_restore(site: ModuleSites, tmp_pat
     assert any("no-such-package-of-alveole" in each["text"] for each in events if each["level"] == "warning")
 
 
+@pytest.mark.turn
 def test_an_asgi_application(site: ModuleSites) -> None:
     content = {"asgi.py": ASGI, "requirements.txt": "h11==0.14.0\n./native\n", **NATIVE}
     it = site("python", content=content, options=["--build-network"], workers=2)

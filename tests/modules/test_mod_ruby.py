@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from modkit import ModuleSite, ModuleSites, base_of, round_trip
 
 from instance import Instance
@@ -23,6 +24,7 @@ run Shop
 GEMFILE = 'source "https://rubygems.org"\ngem "sinatra"\ngem "puma"\n'
 
 
+@pytest.mark.turn
 def test_sinatra_from_delivery_to_restore(site: ModuleSites, tmp_path: Path) -> None:
     it = site("ruby", content={"config.ru": APP.replace("WORD", "one"), "Gemfile": GEMFILE}, gems="sinatra")
     it.run("/bin/sh", "-c", "printf remember > /data/files/notes")

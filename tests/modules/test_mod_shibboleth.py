@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from modkit import Browser, ModuleSite, ModuleSites, Page
+from modkit import Browser, ModuleSite, ModuleSites, Page, base_of
 
 from instance import Instance
 from instancekit import directory
@@ -61,7 +61,8 @@ class Provider:
             command = "/usr/bin/python3 /site/current/samlidp.py"
             content = str(directory(Path(place), self.files()))
             more = ("--env", f"SAMLIDP_URL={self.url}", "--command", command, "--from", content)
-            alveole.cli("site", "create", name, *words, *more, seconds=1500.0)
+            with base_of(alveole, name, [*words, *more]):
+                alveole.cli("site", "create", name, *words, *more, seconds=1500.0)
         self.browser = Browser(alveole, name)
 
     def files(self, **more: str) -> dict[str, str]:

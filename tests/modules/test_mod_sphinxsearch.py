@@ -6,6 +6,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 from modkit import PASSWORD, ModuleSite, ModuleSites, restarted, round_trip
 
 from instancekit import until
@@ -41,6 +42,7 @@ def titles(it: ModuleSite, word: str) -> list[str]:
     return [row["title"] for row in rows] if isinstance(rows, list) else [str(rows)]
 
 
+@pytest.mark.turn
 def test_a_table(site: ModuleSites) -> None:
     it = site(
         "nginx",

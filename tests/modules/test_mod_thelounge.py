@@ -7,6 +7,7 @@ import secrets
 import time
 from typing import Any
 
+import pytest
 from modkit import PASSWORD, ModuleSite, ModuleSites, round_trip
 from visiting import WebSocket
 
@@ -67,6 +68,7 @@ def texts(messages: list[Any]) -> list[str]:
     return [each.get("text", "") for each in messages if each.get("type") == "message"]
 
 
+@pytest.mark.turn
 def test_say_something_and_find_it_again(site: ModuleSites) -> None:
     it = site("thelounge", stem="chat", options=OPTIONS, user="anna", thelounge__password=PASSWORD, channels="kitchen")
     assert it.get("/").title == "The Lounge"
@@ -99,6 +101,7 @@ def test_say_something_and_find_it_again(site: ModuleSites) -> None:
     wrong.close()
 
 
+@pytest.mark.turn
 def test_guests(site: ModuleSites) -> None:
     it = site("thelounge", stem="open", options=OPTIONS, people="everybody", channels="kitchen")
     guests = [Chat(it), Chat(it)]

@@ -13,8 +13,9 @@ import pytest
 
 from alveole.catalogue.compose import SiteContext, compose
 from alveole.catalogue.lint import lint
-from alveole.catalogue.manifest import Format, LogEntry
+from alveole.catalogue.manifest import Format, LogEntry, Question
 from alveole.catalogue.sources import OWN_FOLDER, Catalogue, load
+from alveole.host import apt
 from alveole.model.site import BUILT_IN_PLANS
 
 FOLDERS = sorted(each for each in OWN_FOLDER.iterdir() if (each / "module.toml").is_file())
@@ -112,3 +113,25 @@ def test_the_logs_that_modules_name_are_rotated() -> None:
     unbounded = msgspec.structs.replace(weblog.manifest, logs=(LogEntry(path="/data/weblog/access.log"),))
     modules = {**catalogue.modules, "weblog": msgspec.structs.replace(weblog, manifest=unbounded)}
     assert rotated(Catalogue(modules.values()))["logrotate/site.conf"] == [*mine, '"/data/weblog/access.log"']
+
+
+@pytest.mark.parametrize("name", ["python", "ruby", "node"])
+def test_headers_are_there_for_building_only(name: str) -> None:
+    """What a package is linked with is in both bases, its headers where it is compiled; and only when asked for."""
+
+    def made(*libraries: str) -> tuple[set[str], set[str]]:
+        composition = compose(load(), [name], {name: {"libraries": libraries}}, CONTEXT)
+        assert composition.application.building is not None
+        return set(composition.packages), set(composition.application.building.packages)
+
+    run, build = made()
+    assert not {each for each in build if each.startswith("lib") and each.endswith("-dev")} - {"libnode-dev"}
+    with_run, with_build = made("postgresql", "ldap")
+    assert with_run - run == {"libpq5", "libldap-2.5-0", "libsasl2-2"}
+    assert with_build - build == {*(with_run - run), "libpq-dev", "libldap-dev", "libsasl2-dev"}
+    everything = made(*(each.value for each in _question(name, "libraries").choices))
+    assert everything[0] < everything[1] and apt.unknown(everything[1]) == []
+
+
+def _question(module: str, name: str) -> Question:
+    return next(each for each in load().modules[module].manifest.questions if each.name == name)

@@ -7,6 +7,7 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,10 +44,11 @@ MODULES = {
             "app",
             "server",
             "command",
+            "libraries",
         ),
-        _module("ruby", 30, ("Gemfile", "config.ru"), "rackup", "command"),
+        _module("ruby", 30, ("Gemfile", "config.ru"), "rackup", "command", "libraries"),
         _module("php", 40, ("composer.json", "index.php", "public/index.php")),
-        _module("node", 50, ("package.json", "server.js"), "main", "command"),
+        _module("node", 50, ("package.json", "server.js"), "main", "command", "libraries"),
         _module("static", 90, ("index.html",)),
     )
 }
@@ -241,6 +243,26 @@ def test_the_folder_that_php_serves(names: tuple[str, ...], folder: str) -> None
     assert found.front == ({"folder": folder} if folder else {})
     assert (f"{folder}/ is served, since {folder}/index.php is there" in found.why.en) == bool(folder)
     assert ("est servi" in found.why.fr) == bool(folder)
+
+
+@pytest.mark.parametrize(
+    ("module", "by_name", "libraries"),
+    [
+        ("python", {"app.py": "", "requirements.txt": "Flask==3\nPsycopg2>=2.9 ; x\n# mysqlclient\n"}, ("postgresql",)),
+        ("python", {"app.py": "", "requirements.txt": "python_ldap\nmysqlclient[x]\n"}, ("ldap", "mariadb")),
+        ("python", {"app.py": "", "requirements.txt": "psycopg2-binary\n-r other.txt\n\n"}, None),
+        (
+            "ruby",
+            {"config.ru": "", "Gemfile": "source 'x'\n  gem \"pg\", '~> 1'\ngem('mysql2')\n"},
+            ("mariadb", "postgresql"),
+        ),
+        ("node", {"server.js": "", "package.json": '{"dependencies": {"pg-native": "3"}}'}, ("postgresql",)),
+        ("node", {"server.js": "", "package.json": '{"dependencies": 7}'}, None),
+    ],
+)
+def test_libraries_that_packages_are_linked_with(module: str, by_name: dict[str, str], libraries: Any) -> None:
+    found = detect(MODULES, files(by_name))
+    assert found.modules == (module,) and found.answers.get(module, {}).get("libraries") == libraries
 
 
 def test_answers_are_only_to_questions_that_there_are() -> None:

@@ -69,7 +69,6 @@ class BaseCare:
 
     def _state(self, key: str) -> BaseState:
         record = read_record(self._settings, key)
-        aside = self._bases.set_aside()
         checked = self._checked(key)
         verified: float | None = None
         with contextlib.suppress(FileNotFoundError):
@@ -82,10 +81,18 @@ class BaseCare:
             record.lower,
             damage="; ".join(defect.cause for defect in self._bases.defects(record)),
             verified_at=verified,
-            set_aside_at=aside.get(key) or aside.get(record.lower),
+            set_aside_at=self._first_aside(record),
             updates=checked.changes if checked else None,
             checked_at=checked.at if checked else None,
         )
+
+    def _first_aside(self, record: Record) -> float | None:
+        """Since when files of the base, or of what it leans on, are set aside that instances still run from."""
+        aside = self._bases.set_aside()
+        keys = [record.base.key]
+        with contextlib.suppress(NotFound, ValueError):
+            keys += [each.base.key for each in bases.below(self._settings, record)]
+        return next((aside[key] for key in keys if key in aside), None)
 
     # Damage
 
@@ -96,9 +103,9 @@ class BaseCare:
         """
         record = read_record(self._settings, key)
         self._compare(record, say, rate)
-        if record.lower:
-            with contextlib.suppress(NotFound):
-                self._compare(read_record(self._settings, record.lower), say, rate)
+        with contextlib.suppress(NotFound, ValueError):
+            for each in bases.below(self._settings, record):
+                self._compare(each, say, rate)
         return self._state(key)
 
     def _compare(self, record: Record, say: Say, rate: int | None) -> None:
@@ -227,8 +234,8 @@ class BaseCare:
         def tell(text: str, share: float | None = None) -> None:
             say(text, None if share is None else 0.5 + share / 2)
 
-        with self._bases.leaning_on(lower.base.key), self._bases.staging(record.base.key) as staging:
-            made = self._bases.fill_layer(staging, record.base, lower, tell, fresh_seconds=_NOW_SECONDS)
+        with self._bases.lowers_of(record.base, lower) as lowers, self._bases.staging(record.base.key) as staging:
+            made = self._bases.fill_layer(staging, record.base, lowers, tell, fresh_seconds=_NOW_SECONDS)
             if made.versions == record.versions and not self._bases.defects(record):
                 return record
             return self._bases.adopt_once(staging, made)

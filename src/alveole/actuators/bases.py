@@ -30,7 +30,7 @@ from alveole.actuators.releases import room, sync_directory
 from alveole.agent.agent import check_spec
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
-from alveole.errors import AlveoleError, InvalidInput, NoRoom, Problem, Refused, Temporary
+from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Problem, Refused, Temporary
 from alveole.host import apt, bases, paths, syscalls
 from alveole.host.aptcache import FRESH_SECONDS, Cache
 from alveole.host.bases import Record, mapped_tree, read_record, write_record
@@ -79,6 +79,7 @@ class Bases:
         """The base of each running instance and since when it runs."""
         self._leaning: Counter[str] = Counter()
         """Bases that a layer is being made over, and by how many builds."""
+        self._leaning_lock = threading.Lock()
 
     def recover(self) -> None:
         """Remove what builds and removals left that a death cut short. Once, at the start of the agent."""
@@ -150,10 +151,11 @@ class Bases:
         if self.own_defects(record):
             return False
         with contextlib.suppress(AlveoleError, ValueError):
-            lower = read_record(self._settings, record.lower)
-            if not self.defects(lower):
+            lowers = tuple(bases.below(self._settings, record))
+            if not self.defects(lowers[0]):
                 return False
-            self.build(lower.base, say)
+            # That one mends what is below it in its turn.
+            self.build(lowers[0].base, say)
         return not self.defects(record)
 
     def look(self, key: str) -> tuple[Record | None, tuple[Defect, ...]]:
@@ -192,26 +194,28 @@ class Bases:
         return Record(base, time.time(), used["bytes"], used["files"], versions=versions)
 
     def _build_layer(self, base: Base, say: Say, pins: Mapping[str, str]) -> Record:
-        with self._common(say) as (lower, begin), self.staging(base.key) as staging:
+        with self._common(say) as (common, begin):
 
             def tell(text: str, share: float | None = None) -> None:
                 say(text, None if share is None else begin + share * (1 - begin))
 
-            return self.adopt(staging, self.fill_layer(staging, base, lower, tell, pins=pins))
+            with self.lowers_of(base, common) as lowers, self.staging(base.key) as staging:
+                return self.adopt(staging, self.fill_layer(staging, base, lowers, tell, pins=pins))
 
     def fill_layer(
         self,
         staging: Path,
         base: Base,
-        lower: Record,
+        lowers: Sequence[Record],
         say: Say,
         *,
         pins: Mapping[str, str] | None = None,
         fresh_seconds: float = FRESH_SECONDS,
     ) -> Record:
-        """Make the tree of a layer over ``lower`` in ``staging``; gives its record, and no name yet."""
-        below = paths.base_root(self._settings, lower.base.key)
-        self.debian.make_layer(staging, [below], base.packages, say, pins=pins, fresh_seconds=fresh_seconds)
+        """Make the tree of a layer over one of ``lowers`` in ``staging``; gives its record, and no name yet."""
+        trees = [bases.trees(self._settings, lower.base.key) for lower in lowers]
+        chosen = self.debian.make_layer(staging, trees, base.packages, say, pins=pins, fresh_seconds=fresh_seconds)
+        lower, below = lowers[chosen], trees[chosen]
         say("finishing", 0.95)
         used = self.finish(staging / "root", drop=DROPPED, layer=True)
         return Record(
@@ -220,7 +224,7 @@ class Bases:
             used["bytes"],
             used["files"],
             lower=lower.base.key,
-            versions=versions_of(installed(bases.find([staging / "root", below], "var/lib/dpkg/status"))),
+            versions=versions_of(installed(bases.find([staging / "root", *below], "var/lib/dpkg/status"))),
             lower_versions=lower.versions,
         )
 
@@ -247,14 +251,43 @@ class Bases:
         return max(found, key=lambda record: record.made_at) if found else None
 
     @contextlib.contextmanager
+    def lowers_of(self, base: Base, common: Record) -> Iterator[tuple[Record, ...]]:
+        """What a layer of the packages of ``base`` may lie over: ``common``, then each sound layer over it of some of
+        them, unless so many lie over each other already. None of them is dropped inside."""
+        over = {base.key, *self.layers_over(base.key)}
+        found = [
+            record
+            for record in self.records()
+            if set(record.base.packages) < set(base.packages)
+            and record.base.key not in over
+            and self._is_over(record, common)
+        ]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.leaning_on(common.base.key))
+            there = [common]
+            for record in found:
+                with contextlib.suppress(NotFound, ValueError):
+                    stack.enter_context(self.leaning_on(record.base.key))
+                    there.append(record)
+            yield tuple(there)
+
+    def _is_over(self, record: Record, common: Record) -> bool:
+        """Whether the base is a layer over ``common``, and one more may lie over it."""
+        with contextlib.suppress(NotFound, ValueError):
+            below = [each.base.key for each in bases.below(self._settings, record)]
+            return common.base.key in below and len(below) + 1 < bases.DEPTH
+        return False
+
+    @contextlib.contextmanager
     def leaning_on(self, key: str) -> Iterator[None]:
-        """The base is not dropped inside."""
-        with self._locks[key]:
+        """The base is not dropped inside. Raises ``NotFound`` when it is not there."""
+        with self._leaning_lock:
+            read_record(self._settings, key)
             self._leaning[key] += 1
         try:
             yield
         finally:
-            with self._locks[key]:
+            with self._leaning_lock:
                 self._leaning[key] -= 1
 
     def records(self) -> list[Record]:
@@ -277,17 +310,19 @@ class Bases:
 
     def defects(self, record: Record) -> tuple[Defect, ...]:
         """What is wrong with a base or what it leans on."""
-        own = self.own_defects(record)
-        if own or not record.lower:
+        if own := self.own_defects(record):
             return own
+        over = record
         try:
-            lower = read_record(self._settings, record.lower)
+            for lower in bases.below(self._settings, record):
+                words = f"the base it leans on, {lower.base.key}"
+                if damage := self.own_defects(lower):
+                    return (Defect("damaged", f"{words}: {damage[0].cause}"),)
+                if lower.versions != over.lower_versions:
+                    return (Defect("damaged", f"{words}, was made anew with other packages"),)
+                over = lower
         except (AlveoleError, ValueError) as error:
             return (Defect("damaged", f"the base it leans on: {error}"),)
-        if below := self.own_defects(lower):
-            return (Defect("damaged", f"the base it leans on, {record.lower}: {below[0].cause}"),)
-        if lower.versions != record.lower_versions:
-            return (Defect("damaged", f"the base it leans on, {record.lower}, was made anew with other packages"),)
         return ()
 
     def _prepare(self) -> Path:
@@ -336,7 +371,7 @@ class Bases:
 
     def adopt_once(self, staging: Path, record: Record) -> Record:
         """Adopt a base that is named by the versions that came out, unless the same is there already."""
-        key = debian_key(record.base.packages, f"{record.versions} {record.lower_versions}")
+        key = debian_key(record.base.packages, record.versions)
         record = msgspec.structs.replace(record, base=msgspec.structs.replace(record.base, key=key))
         with self._locks[key]:
             if paths.base(self._settings, key).exists():
@@ -379,23 +414,27 @@ class Bases:
         """
         with self._locks[key]:
             path = paths.base(self._settings, key)
-            if self._leaning[key] or (layers := self.layers_over(key)):
-                names = ", ".join(layers[:3]) if not self._leaning[key] else "one that is being built"
-                raise Refused(f"other bases lean on {key}: {names}", field="base", hint="drop them first")
-            if path.exists():
-                gone = path.with_name(f".gone.{key}.{secrets.token_hex(4)}")
-                path.rename(gone)
-                sync_directory(gone.parent)
-                self._remove(gone)
+            gone = path.with_name(f".gone.{key}.{secrets.token_hex(4)}")
+            with self._leaning_lock:
+                if self._leaning[key] or (layers := self.layers_over(key)):
+                    names = ", ".join(layers[:3]) if not self._leaning[key] else "one that is being built"
+                    raise Refused(f"other bases lean on {key}: {names}", field="base", hint="drop them first")
+                if path.exists():
+                    path.rename(gone)
+            sync_directory(gone.parent)
+            self._remove(gone)
         self.sweep()
 
     def layers_over(self, key: str) -> list[str]:
-        found = []
+        """The bases that lie over ``key``, and those over them."""
+        lowers: dict[str, str] = {}
         for path in sorted(paths.bases(self._settings).glob("debian-*")):
             with contextlib.suppress(AlveoleError, ValueError):
-                if read_record(self._settings, path.name).lower == key:
-                    found.append(path.name)
-        return found
+                lowers[path.name] = read_record(self._settings, path.name).lower
+        found = [key]
+        for under in found:
+            found += [name for name, lower in lowers.items() if lower == under and name not in found]
+        return found[1:]
 
     def _remove(self, path: Path) -> None:
         if not path.is_dir():

@@ -6,6 +6,7 @@ changes, with the kernel's own marks for what it takes away. Nothing here gives 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -60,6 +61,7 @@ DROPPED = (
     "var/log/dpkg.log",
     "usr/sbin/policy-rc.d",
 )
+_STATUS = "var/lib/dpkg/status"
 _NO_DAEMONS = "#!/bin/sh\nexit 101\n"
 _BOOT = "import sys; sys.path.extend(sys.argv[2:]); from alveole.host.buildroot import main; main(sys.argv[1])"
 #: Capabilities that mmdebstrap and the scripts of Debian's core packages need; capabilities(7).
@@ -118,34 +120,39 @@ class Debian:
     def make_layer(
         self,
         staging: Path,
-        lowers: Sequence[Path],
+        lowers: Sequence[Sequence[Path]],
         packages: Sequence[str],
         say: Say,
         *,
         pins: Mapping[str, str] | None = None,
         fresh_seconds: float = FRESH_SECONDS,
-    ) -> None:
-        """Make ``staging/root`` the layer that brings ``packages`` and all updates to the trees ``lowers``.
+    ) -> int:
+        """Make ``staging/root`` the layer that brings ``packages`` and all updates to one of ``lowers``; says to which.
 
-        Raises ``InvalidInput`` with a package that does not exist, ``ProgramFailed`` with the tail of apt.
+        Each of ``lowers`` is the trees of a base. It is the first, unless all that another has would also come to
+        the first, in the same versions: so the packages of a base never hang on which bases there were, but only on
+        what was asked for and on the lists of the day (ADR 11). Raises ``InvalidInput`` with a package that does
+        not exist, ``ProgramFailed`` with the tail of apt.
         """
         say("reading the package lists", 0.01)
-        status = bases.find(lowers, "var/lib/dpkg/status")
+        nearest = 0
         for seconds in (fresh_seconds, 0.0):
             with self._cache.workplace(fresh_seconds=seconds) as place:
                 if pins:
                     (place.preferences / "alveole").write_text(preferences(pins), encoding="utf-8")
+                nearest = self._nearest(place, lowers, packages)
                 try:
-                    self._download(place, status, packages, say)
+                    self._download(place, bases.find(lowers[nearest], _STATUS), packages, say)
                 except (InvalidInput, ProgramFailed):
                     # Lists of an hour ago name what a mirror has dropped since, and not what is new.
                     if place.fetched:
                         raise
                     continue
-                self._install(staging, place, lowers, packages, say)
+                self._install(staging, place, lowers[nearest], packages, say)
                 break
         for name in ("mnt", "work"):
             shutil.rmtree(staging / name)
+        return nearest
 
     def pending(self, trees: Sequence[Path], *, fresh_seconds: float, added: bool = True) -> tuple[PackageChange, ...]:
         """What an upgrade of the packages in ``trees`` would change, by lists no older than ``fresh_seconds``.
@@ -153,15 +160,26 @@ class Debian:
         ``added``: also by the sources that the settings add. Nothing is changed.
         """
         with self._cache.workplace(fresh_seconds=fresh_seconds, added=added) as place:
-            configuration = place.configuration(bases.find(trees, "var/lib/dpkg/status"))
+            configuration = place.configuration(bases.find(trees, _STATUS))
             done = run(["apt-get", "--simulate", "dist-upgrade"], env={"APT_CONFIG": str(configuration)}, timeout=300)
         found = []
-        for line in done.stdout.splitlines():
-            if match := _SIMULATED.match(line):
-                verb, name, before, after, origin = match.groups()
-                security = "-security" in (origin or "") or "Debian-Security" in (origin or "")
-                found.append(PackageChange(name, before or "", (after or "") if verb == "Inst" else "", security))
+        for verb, name, before, after, origin in _simulated(done.stdout):
+            security = "-security" in origin or "Debian-Security" in origin
+            found.append(PackageChange(name, before, after if verb == "Inst" else "", security))
         return tuple(found)
+
+    def _nearest(self, place: Workplace, lowers: Sequence[Sequence[Path]], packages: Sequence[str]) -> int:
+        """Which of ``lowers`` has most of what would come to the first, and nothing else, each in the same version."""
+        with contextlib.suppress(ProgramFailed):
+            # What is wrong with the packages or their sources, the download says.
+            wanted = outcome(place, lowers[0], packages) if len(lowers) > 1 else {}
+            held = {number: installed(bases.find(trees, _STATUS)) for number, trees in enumerate(lowers) if number}
+            fitting = [number for number, found in held.items() if found and found.items() <= wanted.items()]
+            nearest = max(fitting, key=lambda number: len(held[number]), default=0)
+            # Of alternatives apt might choose others where some are there already.
+            if nearest and outcome(place, lowers[nearest], packages) == wanted:
+                return nearest
+        return 0
 
     def _download(self, place: Workplace, status: Path, packages: Sequence[str], say: Say) -> None:
         configuration = place.configuration(status)
@@ -272,6 +290,30 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Pa
 
 def no_package(name: str) -> Problem:
     return Problem("packages", f"there is no package {name!r}", f"apt-cache search {name}")
+
+
+def outcome(place: Workplace, trees: Sequence[Path], packages: Sequence[str]) -> dict[str, str]:
+    """Package to version of what there would be after ``packages`` and all updates were brought to ``trees``.
+
+    Raises ``ProgramFailed``.
+    """
+    status = bases.find(trees, _STATUS)
+    argv = ["apt-get", "--simulate", "dist-upgrade", *packages]
+    done = run(argv, env={"APT_CONFIG": str(place.configuration(status))}, timeout=300)
+    found = installed(status)
+    for verb, name, _before, after, _origin in _simulated(done.stdout):
+        if verb == "Inst":
+            found[name] = after
+        else:
+            found.pop(name, None)
+    return found
+
+
+def _simulated(text: str) -> Iterator[tuple[str, ...]]:
+    """Verb, package, version before, version after and origin of each line of ``apt-get --simulate``."""
+    for line in text.splitlines():
+        if match := _SIMULATED.match(line):
+            yield tuple(part or "" for part in match.groups())
 
 
 class _Stages:

@@ -87,6 +87,8 @@ def expressions(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield f"question[{at}].when", question.when
     for at, optional in enumerate(manifest.packages.optional):
         yield f"packages.optional[{at}].when", optional.when
+    for at, optional in enumerate(manifest.build.optional if manifest.build is not None else ()):
+        yield f"build.optional[{at}].when", optional.when
     for kind, entries in (
         ("process", manifest.processes),
         ("volume", manifest.volumes),

@@ -20,7 +20,7 @@ import msgspec
 
 from alveole.catalogue.answers import Asked, Given, SiteContext, Worked, field_of, secrets_of, variables, work_out
 from alveole.catalogue.grammar import PATH_HINT, PLANS, USERS, check_link, script_places
-from alveole.catalogue.manifest import FileEntry, Format, Module
+from alveole.catalogue.manifest import FileEntry, Format, Module, OptionalPackage
 from alveole.catalogue.render import RenderError, holds, render_argument, render_text
 from alveole.catalogue.solve import Solution, solve
 from alveole.catalogue.sources import Catalogue
@@ -102,7 +102,7 @@ def compose(
         given=worked.given,
         kept_files=build.kept_files,
         why=before.why if before else "",
-        building=_building(solution, build.packages_of, before),
+        building=_building(solution, build.for_building, before),
     )
     front = solution.front.manifest.web
     update = UpdateMode.STOP_START if build.stop_start else UpdateMode.BLUE_GREEN
@@ -168,8 +168,8 @@ def _content(solution: Solution) -> tuple[str, list[Problem]]:
 def _building(solution: Solution, packages: Mapping[str, set[str]], before: Application | None) -> Building | None:
     """What is done with content that is delivered, the modules in order of need; ``None``: nothing.
 
-    The base of a build holds what its own modules (``packages`` by name) have: a database server beside them
-    would only make another base, as large as the compilers, of every combination.
+    ``packages``: by module, those that its builds need. The base of a build holds what its own modules have: a
+    database server beside them would only make another base, as large as the compilers, of every combination.
     """
     builds = {each.name: each.manifest.build for each in solution.modules if each.manifest.build is not None}
     builds = {name: build for name, build in builds.items() if build.steps}
@@ -180,7 +180,7 @@ def _building(solution: Solution, packages: Mapping[str, set[str]], before: Appl
     )
     if not commands:
         return None
-    wanted = {name for module, build in builds.items() for name in (*packages[module], *build.packages)}
+    wanted = {name for module in builds for name in packages[module]}
     runtime = {name: numbers for build in builds.values() for name, numbers in build.runtime.items()}
     old = before.building if before is not None and before.building is not None else Building()
     return Building(commands, tuple(sorted(wanted)), old.network, runtime, old.made_for)
@@ -217,7 +217,7 @@ class _Build:
     content: bool
     problems: list[Problem] = field(default_factory=list)
     packages: set[str] = field(default_factory=set)
-    packages_of: dict[str, set[str]] = field(default_factory=dict)
+    for_building: dict[str, set[str]] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
@@ -241,11 +241,11 @@ class _Build:
         manifest = module.manifest
         self.module = module
         self.seen = variables(module.name, self.worked.values, self.solution, self.context, self.content)
-        own = self.packages_of[module.name] = set(manifest.packages.mandatory)
-        for at, optional in enumerate(manifest.packages.optional):
-            if self._holds(optional.when, f"packages.optional[{at}].when"):
-                own.add(optional.name)
+        own = {*manifest.packages.mandatory, *self._chosen(manifest.packages.optional, "packages")}
         self.packages |= own
+        if manifest.build is not None:
+            chosen = self._chosen(manifest.build.optional, "build")
+            self.for_building[module.name] = {*own, *manifest.build.packages, *chosen}
         if manifest.least_plan in PLANS:
             self.least = max(self.least, PLANS.index(manifest.least_plan))
         else:
@@ -269,6 +269,9 @@ class _Build:
         for at, log in enumerate(manifest.logs):
             self._uid(log.user, f"log[{at}].user")
             self.logs.append(log.path)
+
+    def _chosen(self, packages: Sequence[OptionalPackage], key: str) -> list[str]:
+        return [each.name for at, each in enumerate(packages) if self._holds(each.when, f"{key}.optional[{at}].when")]
 
     def finish(self, before: Application | None) -> None:
         """What can only be said once everything is there."""

@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -169,8 +169,42 @@ def _said(answers: dict[str, Answer], what: str) -> _Worked:
     return _Worked(answers, f"; it starts by {what}", f" ; lancé par {what}")
 
 
+#: Packages that are compiled against a library where no wheel, gem or addon was made of them, by language.
+_LINKED = {
+    "python": {
+        "psycopg2": "postgresql",
+        "psycopg-c": "postgresql",
+        "mysqlclient": "mariadb",
+        "mariadb": "mariadb",
+        "pysqlite3": "sqlite",
+        "python-ldap": "ldap",
+        "xmlsec": "xml",
+    },
+    "ruby": {"pg": "postgresql", "mysql2": "mariadb", "sqlite3": "sqlite"},
+    "node": {"libpq": "postgresql", "pg-native": "postgresql"},
+}
+
+
+def _linked(language: str, names: Iterable[str]) -> dict[str, Answer]:
+    """The answer to ``libraries`` for these packages; none when they need no library."""
+    known = _LINKED[language]
+    found = sorted({known[name] for name in names if name in known})
+    return {"libraries": tuple(found)} if found else {}
+
+
+def _with_libraries(worked: _Worked, libraries: dict[str, Answer]) -> _Worked:
+    return msgspec.structs.replace(worked, answers={**worked.answers, **libraries}) if libraries else worked
+
+
 # --- Python -----------------------------------------------------------------------------------
 def _python(seen: Seen) -> _Worked:
+    lines = seen.texts.get("requirements.txt", "").splitlines()
+    # PEP 503: these are one name; PEP 508: what comes after it is no letter, digit, dot, hyphen or underscore.
+    names = (re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", line.strip())[0]).lower() for line in lines)
+    return _with_libraries(_python_start(seen), _linked("python", names))
+
+
+def _python_start(seen: Seen) -> _Worked:
     line = procfile(seen)
     if line:
         named = _python_server(line)
@@ -275,6 +309,13 @@ def _made_by(value: ast.expr | None) -> str:
 
 # --- Node -------------------------------------------------------------------------------------
 def _node(seen: Seen) -> _Worked:
+    names: Iterable[str] = ()
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+        names = json.loads(seen.texts.get("package.json", "{}")).get("dependencies").keys()
+    return _with_libraries(_node_start(seen), _linked("node", names))
+
+
+def _node_start(seen: Seen) -> _Worked:
     line = procfile(seen)
     if line and not re.match(r"npm\s+(?:start|run\s+start)\s*\Z", line):
         return _node_line(line, "web: (Procfile)")
@@ -344,6 +385,11 @@ def _java(seen: Seen) -> _Worked:
 
 
 def _ruby(seen: Seen) -> _Worked:
+    names = re.findall(r"""^\s*gem\s*\(?\s*["']([\w-]+)["']""", seen.texts.get("Gemfile", ""), re.MULTILINE)
+    return _with_libraries(_ruby_start(seen), _linked("ruby", names))
+
+
+def _ruby_start(seen: Seen) -> _Worked:
     line = procfile(seen)
     if line and not re.match(r"(?:bundle exec )?(?:puma|rackup|rails s(?:erver)?)\b", line):
         return _said({"command": line}, "web: (Procfile)")

@@ -357,6 +357,8 @@ class Build(_Strict, frozen=True, kw_only=True):
     """What is run, in order."""
     packages: tuple[Package, ...] = ()
     """Only while building (compilers), beside those of the module itself; other modules' are not there."""
+    optional: tuple[OptionalPackage, ...] = ()
+    """Such packages (headers of a library) that are there when their condition holds."""
     runtime: dict[Package, Annotated[int, msgspec.Meta(ge=1, le=4)]] = {}
     """Packages that what is built hangs on, and how many numbers of their version: ``{ python3 = 2 }`` for 3.11.
     A base in which these differ gets content that was built again."""

@@ -21,6 +21,10 @@ def group() -> None:
 
 #: Package lists are fetched for an answer, and compared for each base.
 _LISTS_SECONDS = 600.0
+_CONTENT = {
+    "earlier": "  content: what it ran there comes back",
+    "rebuilt": "  content: built again, for the programs of that base",
+}
 _one = click.argument("base", metavar="KEY", shell_complete=complete("/v1/bases", "key"))
 _some = click.argument("bases", metavar="[KEY]...", nargs=-1, shell_complete=complete("/v1/bases", "key"))
 
@@ -87,6 +91,7 @@ def show(here: Here, base: str) -> None:
         ("lies over", clean(found["lower"] or "nothing")),
         ("since", when(found["created_at"] or None)),
         ("sites", clean(", ".join(found["site_names"])) or "none"),
+        ("builds of", clean(", ".join(found["builds_of"]))),
         ("earlier of", clean(", ".join(found["earlier_of"]))),
         ("updates", f"{_waiting(found)}, by the lists of {when(found['checked_at'])}"),
     ]
@@ -173,6 +178,8 @@ def _tell(plan: list[dict[str, Any]]) -> None:
         for change in each["changes"]:
             say(f"  {_change(change)}")
         say(f"  sites: {clean(', '.join(each['sites'])) or 'none'}")
+        if each["builds"]:
+            say(f"  builds of: {clean(', '.join(each['builds']))}")
 
 
 def _ask(question: str) -> None:
@@ -219,6 +226,8 @@ def rollback(here: Here, sites: tuple[str, ...], bases: tuple[str, ...], dry_run
             say(f"{clean(each['site'])}: {clean(each['base'])} → {clean(each['earlier'])} ({clean(each['label'])})")
             for change in each["changes"]:
                 say(f"  {_change(change)}")
+            if each["content"]:
+                say(_CONTENT[each["content"]])
         if dry_run:
             return
         _ask("Go back now?")

@@ -78,6 +78,7 @@ def _question(question: dict[str, Any]) -> tuple[str, str, str, str]:
     kind = question["type"]
     if question["choices"]:
         kind = " | ".join(choice["value"] for choice in question["choices"])
+        kind += " (several)" if question["type"] == "choices" else ""
     default = "made up" if question["secret"] else question["shown"]
     if not default:
         default = "(needed)" if question["required"] and not question["when"] else "-"

@@ -24,6 +24,9 @@ from alveole.model.site import Base
 
 #: The range of ids that no site has (numbers begin at 1): whoever unpacks or removes a base runs in it.
 NUMBER = 0
+#: So many trees at most make up a base: each is one more mount at every start of an instance, and one more directory
+#: that the kernel looks into for a name.
+DEPTH = 5
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -66,15 +69,28 @@ def write_record(path: Path, record: Record) -> None:
         os.fsync(file.fileno())
 
 
+def below(settings: Settings, record: Record) -> Iterator[Record]:
+    """The records of what the base leans on, one after the other, down to the one that stands alone.
+
+    Raises ``NotFound`` when one is not there, ``ValueError`` for one that is damaged.
+    """
+    for _ in range(DEPTH):
+        if not record.lower:
+            return
+        record = read_record(settings, record.lower)
+        yield record
+    raise ValueError(f"more than {DEPTH} trees lie over each other")
+
+
 def trees(settings: Settings, key: str) -> tuple[Path, ...]:
     """The trees that make up the base when they are laid over each other, the uppermost first.
 
     Raises ``NotFound`` when it or what it leans on is not there, ``ValueError`` for a damaged record.
     """
     found = [paths.base_root(settings, key)]
-    with contextlib.suppress(NotFound):
-        if lower := read_record(settings, key).lower:
-            found.append(paths.base_root(settings, lower))
+    if paths.base_record(settings, key).exists():
+        record = read_record(settings, key)
+        found += [paths.base_root(settings, each.base.key) for each in below(settings, record)]
     for tree in found:
         if not tree.is_dir():
             raise NotFound(f"the files of the base {tree.parent.name} are gone", hint="see: alveole base list")

@@ -150,7 +150,7 @@ def overlay_root(base: Sequence[Path], layer: Path, target: Path, scratch: Seque
 def _lowers(base: Sequence[Path], scratch: Sequence[Path], userns: int) -> Iterator[str]:
     """The trees mounted with their ids mapped, as the ``lowerdir`` of an overlay."""
     with ExitStack() as mounted:
-        for tree, point in zip(base, scratch, strict=False):
+        for tree, point in zip(base, scratch[: len(base)], strict=True):
             point.mkdir(exist_ok=True)
             _mapped(tree, point, userns)
             mounted.callback(detach, point)

@@ -313,6 +313,12 @@ class Earlier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     base: Base
     left_at: float
+    release: str | None = None
+    """What it ran there, when the new base made it necessary to build the content again."""
+    made_for: dict[Package, str] = {}
+    """What that was made for; see :class:`Building`."""
+    rebuilt: str | None = None
+    """What came of it: as long as the site runs that, ``release`` is what fits the earlier base."""
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,8 +2,7 @@
 
 An upgrade of a base is one change that can be cut anywhere: which base became which is stored with it, and
 every site is switched by a change of its own, so that whoever takes it up again sees what is left to do. A
-site is switched only after a copy of it has run on the new base: under a number of its own, without a
-row, a name or a route, so that nothing but its lease tells of it, and that is swept at the next start.
+site is switched only after a copy of it has run on the new base (``trials``).
 """
 
 from __future__ import annotations
@@ -11,38 +10,34 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
-from alveole.compile import compile_site
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused, StepFailed, Temporary
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change, ChangeState
-from alveole.model.resource import PLATFORM, Action, Kind, Step
-from alveole.model.site import Base, BaseKind, Earlier, HealthCheck, Site, Wanted
+from alveole.model.resource import PLATFORM, Kind
+from alveole.model.site import Base, BaseKind, Earlier, Site, Wanted
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
-from alveole.services.backups import BackupVerbs
 from alveole.services.checks import find_base
-from alveole.store import KnownBase, Transaction, new_id
+from alveole.services.trials import SWEEP_SECONDS, Trials
+from alveole.store import KnownBase, Transaction
 
 log = logging.getLogger("alveole.services")
 UPGRADE, ROLLBACK = "upgrade-base", "rollback-base"
-#: What a copy of a site is made of: everything but names and the address that its visitors know.
-_CLONED = (Kind.STORAGE, Kind.RELEASE, Kind.CONFIG, Kind.WORKLOAD)
 #: So many changed packages are told one by one.
 _TOLD = 40
-_SWEEP_SECONDS = 5.0
 #: So often an upgrade goes on after the agent went away.
 _LOST_MAX = 5
 
 
-class BaseVerbs(BackupVerbs):
+class BaseVerbs(Trials):
     # --- looking ------------------------------------------------------------------------------
     def _base_states(self) -> dict[str, protocol.BaseState]:
         with contextlib.suppress(AlveoleError):
@@ -73,6 +68,11 @@ class BaseVerbs(BackupVerbs):
             if (left := stored.site.earlier) is not None and left.base.key == key and left.left_at > since
         ]
         return tuple(sorted(found, key=lambda site: site.name))
+
+    def _earlier_builder(self, site: Site) -> tuple[str, ...]:
+        """The key of the base on which content for the earlier base of the site can still be built, if any."""
+        left_at = site.earlier.left_at if site.earlier is not None else 0.0
+        return tuple(known.base.key for known in self._builders(site) if known.created_at <= left_at)[:1]
 
     def list_bases(self, caller: Actor) -> tuple[views.BaseView, ...]:
         self._allow(caller, Right.CATALOGUE_LOOK)
@@ -116,7 +116,8 @@ class BaseVerbs(BackupVerbs):
             sites=len(users),
             created_at=made,
             site_names=tuple(site.name for site in users),
-            earlier_of=tuple(site.name for site in self._kept_for(base.key)),
+            builds_of=tuple(site.name for site in self._built_on(base.key) if self._sees(caller, site)),
+            earlier_of=tuple(site.name for site in self._kept_for(base.key) if self._sees(caller, site)),
             bytes=state.bytes if state else None,
             lower=state.lower if state and state.lower else None,
             damage=state.damage if state else "",
@@ -187,11 +188,12 @@ class BaseVerbs(BackupVerbs):
         bases = self._all_bases(states)
         if not request.earlier:
             kept |= {key for key in bases if self._kept_for(key)}
-        stays = kept | {stored.site.base.key for stored in self.store.sites.values()}
+            kept |= {key for key in bases for site in self._kept_for(key) for key in self._earlier_builder(site)}
+        stays = kept | set(self._builds_on()) | {stored.site.base.key for stored in self.store.sites.values()}
         stays |= {key for key, (base, _) in bases.items() if base.kind is BaseKind.HOST}
-        stays |= {states[key].lower for key in stays if key in states}
+        stays = {each for key in stays for each in _chain(key, states)}
         going = [key for key in bases if key not in stays]
-        return sorted(going, key=lambda key: (not (key in states and states[key].lower), key))
+        return sorted(going, key=lambda key: (-len(_chain(key, states)), key))
 
     def prune_bases(self, caller: Actor, request: ask.PruneBases, *, key: str | None = None) -> Change:
         self._allow(caller, Right.BASE_CHANGE)
@@ -286,6 +288,7 @@ class BaseVerbs(BackupVerbs):
                     label=base.label,
                     changes=tuple(change_view(each) for each in changes),
                     sites=tuple(site.name for site in self._users(base.key)) if changes else (),
+                    builds=tuple(site.name for site in self._built_on(base.key)) if changes else (),
                 )
             )
         return tuple(found)
@@ -294,9 +297,8 @@ class BaseVerbs(BackupVerbs):
         states = self._base_states()
         if not request.bases:
             used = {stored.site.base.key: stored.site.base for stored in self.store.sites.values()}
-            return tuple(
-                base for _, base in sorted(used.items()) if base.kind is BaseKind.DEBIAN and base.key in states
-            )
+            used |= {key: base for key, (base, _) in self._builds_on().items()}
+            return _small_first(base for base in used.values() if base.kind is BaseKind.DEBIAN and base.key in states)
         found = {base.key: base for base in (self._named_base(text, states)[0] for text in request.bases)}
         problems = [
             Problem("bases", f"{base.label} is not made of packages", "only bases of packages are upgraded")
@@ -305,7 +307,10 @@ class BaseVerbs(BackupVerbs):
         ]
         if problems:
             raise InvalidInput(problems=problems)
-        return tuple(found.values())
+        for key, (base, sites) in self._builds_on().items():
+            if key in states and any(site.base.key in found for site in sites):
+                found.setdefault(key, base)
+        return _small_first(found.values())
 
     def upgrade_bases(self, caller: Actor, request: ask.UpgradeBases, *, key: str | None = None) -> Change:
         self._allow(caller, Right.BASE_CHANGE)
@@ -350,7 +355,7 @@ class BaseVerbs(BackupVerbs):
                 if error.code != Temporary.code or lost > _LOST_MAX or self.loop.stopping:
                     raise
                 live.say(f"{error}; going on in a moment", level="warning")
-                self.loop.pause(_SWEEP_SECONDS)
+                self.loop.pause(SWEEP_SECONDS)
 
     def _upgrade(self, live: Live) -> None:
         self._sweep_clones()
@@ -385,7 +390,8 @@ class BaseVerbs(BackupVerbs):
             live.say(_words(change))
         if len(renewed.changes) > _TOLD:
             live.say(f"and {len(renewed.changes) - _TOLD} packages more")
-        users = ", ".join(site.name for site in self._users(key)) or "no site"
+        sites = [site.name for site in self._users(key)]
+        users = ", ".join([*sites, *(f"builds of {site.name}" for site in self._built_on(key))]) or "no site"
         if base.key != key:
             live.say(f"{base.label}: {key} → {base.key}, used by {users}")
         work = msgspec.structs.replace(live.work, renewed={**live.work.renewed, key: base})
@@ -428,7 +434,7 @@ class BaseVerbs(BackupVerbs):
                 base=new,
                 release=moved.release,
                 application=moved.application,
-                earlier=Earlier(old.base, time.time()),
+                earlier=_earlier(old, moved),
             )
 
         caller = Actor(live.change.actor, Role.ADMIN, "upgrade")
@@ -456,106 +462,26 @@ class BaseVerbs(BackupVerbs):
             live.show(f"waits for {other.change.verb} of {other.change.site_name}")
             self._await_change(other.id)
 
-    # --- a copy of a site ---------------------------------------------------------------------
-    def _try(self, live: Live, site: Site, base: Base) -> None:
-        """Run a copy of ``site`` on ``base`` and ask it what its checks ask. Raises what is wrong with it."""
-        live.say(f"trying a copy of {site.name}")
-        with self._clone(site, base) as copy:
-            # Nobody has asked for what it would send or fetch.
-            limits = msgspec.structs.replace(self._limits(site.plan), internet=False)
-            needed = {
-                kind: [each for each in compile_site(copy, self.settings, {site.plan: limits}) if each.id.kind is kind]
-                for kind in _CLONED
-            }
-            for kind in _CLONED:
-                for item in needed[kind]:
-                    live.show(f"copy of {site.name}: {item.id.kind}")
-                    self._make(Step(item.id, Action.CREATE, item.digest, item.spec, "tried before an upgrade"))
-                if kind is Kind.STORAGE:
-                    request = protocol.CloneSite(
-                        site.id, site.number, site.data_generation, site.release, copy.id, copy.number
-                    )
-                    self.agent.call(request, say=live.show)
-                    hit("services.cloned")
-            hit("services.clone-runs")
-            self._compare_health(live, site, copy)
 
-    def _make(self, step: Step) -> None:
-        outcome = self.agent.call(protocol.Apply(step))
-        if not outcome.done:
-            lines = [line.strip() for line in outcome.tail if line.strip()]
-            said = f"; it printed: {lines[-1][:300]}" if lines else ""
-            raise StepFailed(f"{outcome.message}{said}", field=f"{step.id.kind}")
+def _chain(key: str, states: dict[str, protocol.BaseState]) -> tuple[str, ...]:
+    """The base and those it lies over, one after the other."""
+    found = [key]
+    while (state := states.get(found[-1])) is not None and state.lower and state.lower not in found:
+        found.append(state.lower)
+    return tuple(found)
 
-    def _compare_health(self, live: Live, site: Site, copy: Site) -> None:
-        """The checks of its modules, and the same answer at its health path as the live one gives."""
-        health = HealthCheck(name="health", path=site.run.health)
-        links: tuple[protocol.Link, ...] = self.agent.call(
-            protocol.CheckHealth(copy.id, copy.slot, (health, *site.run.checks))
-        )
-        problems = [Problem(link.name, f"{link.name}: {link.asked}: {link.came}") for link in links[1:] if not link.ok]
-        with contextlib.suppress(AlveoleError):
-            (before,) = self.agent.call(protocol.CheckHealth(site.id, site.slot, (health,)))
-            if before.came != links[0].came:
-                problems.insert(0, Problem("health", f"{health.path} answers {links[0].came}, before {before.came}"))
-        if problems:
-            raise StepFailed(problems=problems)
-        live.say(f"the copy of {site.name} is well: {', '.join(link.name for link in links)}")
 
-    @contextlib.contextmanager
-    def _clone(self, site: Site, base: Base) -> Iterator[Site]:
-        """A site that is like ``site`` and in nobody's list; nothing of it is left at the end."""
-        id = new_id("s")
-        with self.store.write() as transaction:
-            number = transaction.lease(id, self.addressing.capacity())
-            self.loop.clones.add(id)
-        hit("services.clone-leased")
-        try:
-            yield msgspec.structs.replace(
-                site,
-                id=id,
-                number=number,
-                name=f"copy-{id[1:]}",
-                base=base,
-                domains=(),
-                path=None,
-                slot=0,
-                incarnation=0,
-                data_generation=1,
-            )
-        finally:
-            # What cannot be taken away now is swept later.
-            with contextlib.suppress(AlveoleError):
-                self._drop_clone(id, number)
+def _small_first(bases: Iterable[Base]) -> tuple[Base, ...]:
+    """What others may come to lie over before these."""
+    return tuple(sorted(bases, key=lambda base: (len(base.packages), base.key)))
 
-    def _drop_clone(self, id: str, number: int) -> None:
-        try:
-            observation = self.agent.call(protocol.Observe((id,)))
-            for item in observation.found:
-                if item.id.kind is Kind.WORKLOAD:
-                    self._make(Step(item.id, Action.DELETE, item.digest, None, "tried before an upgrade"))
-            self.agent.call(protocol.RemoveSite(id, number))
-        finally:
-            self.loop.clones.discard(id)
-        with self.store.write() as transaction:
-            transaction.end_lease(id)
 
-    def _sweep_clones(self) -> None:
-        """Take away copies that a death of control has left: leases that belong to no site."""
-        for number, id in self.store.stray_leases():
-            if id not in self.loop.clones:
-                log.info("taking away %s, a copy that was tried", id)
-                self._drop_clone(id, number)
-
-    def _sweep_at_start(self) -> None:
-        """As soon as the agent answers."""
-        while not self.loop.stopping and self.store.stray_leases():
-            try:
-                self._sweep_clones()
-                return
-            except AlveoleError as error:
-                log.warning("a copy of a site could not be taken away yet: %s", error)
-                self.loop.pause(_SWEEP_SECONDS)
+def _earlier(old: Site, moved: Site) -> Earlier:
+    """How ``old`` is to be had back when it has become ``moved``."""
+    building = old.application.building if old.application is not None else None
+    if moved.release == old.release or building is None:
+        return Earlier(old.base, time.time())
+    return Earlier(old.base, time.time(), old.release, building.made_for, moved.release)
 
 
 def change_view(change: protocol.PackageChange) -> views.PackageView:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from alveole.agent import protocol
-from alveole.errors import AlveoleError, InvalidInput, Refused
+from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live
 from alveole.model.site import Base, Building, Release, Site
-from alveole.services.checks import newest_base
+from alveole.services.checks import is_base_of, newest_base
 from alveole.services.core import Core
 from alveole.store import KnownBase
 
@@ -91,10 +91,7 @@ class Builders(Core):
         to be. Raises as :meth:`_built`.
         """
         moved = msgspec.structs.replace(site, base=base)
-        building = site.application.building if site.application is not None else None
-        if building is None or not building.made_for:
-            return moved
-        differing = _differing(building.made_for, self._versions(base, building), "the new base has")
+        differing = self._must_build(site, base)
         live_one = next((each for each in self.store.releases(site.id) if each.digest == site.release), None)
         if not differing or live_one is None:
             return moved
@@ -105,12 +102,40 @@ class Builders(Core):
                 transaction.put_release(site.id, release)
         return msgspec.structs.replace(moved, release=release.digest)
 
+    def _must_build(self, site: Site, base: Base) -> str:
+        """For which versions the content of ``site`` was made that ``base`` has not; empty when it runs there."""
+        building = site.application.building if site.application is not None else None
+        if building is None or not building.made_for:
+            return ""
+        return _differing(building.made_for, self._versions(base, building), f"the base {base.key} has")
+
     def _drop_built(self, site: Site, moved: Site) -> None:
         """Take away what :meth:`_fitting` has built for ``moved``, if anything, of which nothing came."""
         if moved.release is not None and moved.release != site.release:
             with self.store.write() as transaction:
                 transaction.delete_release(site.id, moved.release)
             self._drop_source(site, moved.release)
+
+    def _builders(self, site: Site) -> tuple[KnownBase, ...]:
+        """The bases that were made for builds of the site, the newest first."""
+        building = site.application.building if site.application is not None else None
+        if building is None:
+            return ()
+        found = [each for each in self.store.bases.values() if is_base_of(building.packages, each)]
+        return tuple(sorted(found, key=lambda known: known.created_at, reverse=True))
+
+    def _builds_on(self) -> dict[str, tuple[Base, tuple[Site, ...]]]:
+        """By key, each base that the next build of some sites runs on, and these sites by name."""
+        found: dict[str, tuple[Base, tuple[Site, ...]]] = {}
+        for stored in sorted(self.store.sites.values(), key=lambda stored: stored.site.name):
+            for known in self._builders(stored.site)[:1]:
+                _, sites = found.get(known.base.key, (known.base, ()))
+                found[known.base.key] = (known.base, (*sites, stored.site))
+        return found
+
+    def _built_on(self, key: str) -> tuple[Site, ...]:
+        """The sites whose content is built on the base, by name."""
+        return self._builds_on()[key][1] if key in self._builds_on() else ()
 
     def _build_base(self, live: Live, building: Building, own: Base) -> tuple[Base, dict[str, str]]:
         """The base that builds for a site on ``own`` run on, made when it is not there, and what it builds for.
@@ -126,6 +151,11 @@ class Builders(Core):
         self._have(live, own)
         wanted = self._versions(own, building)
         if _differing(self._versions(base, building), wanted, ""):
+            # A site that is on an older base, or goes back to one, is built on what was there at its time.
+            for known in self.store.bases.values():
+                with contextlib.suppress(NotFound):
+                    if is_base_of(building.packages, known) and self._versions(known.base, building) == wanted:
+                        return known.base, wanted
             # Nobody upgrades what no site runs on.
             base = self.agent.call(protocol.RenewBase(base.key), say=live.show).base
             self._have(live, base)

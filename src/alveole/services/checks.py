@@ -277,8 +277,13 @@ def find_base(text: str, bases: Mapping[str, KnownBase]) -> KnownBase | None:
 
 def newest_base(packages: tuple[str, ...], bases: Mapping[str, KnownBase]) -> Base | None:
     """The newest base of this set of packages that was asked for: an upgraded one before the first."""
-    found = [each for each in bases.values() if each.base.kind is BaseKind.DEBIAN and each.base.packages == packages]
+    found = [each for each in bases.values() if is_base_of(packages, each)]
     return max(found, key=lambda known: known.created_at).base if found else None
+
+
+def is_base_of(packages: tuple[str, ...], known: KnownBase) -> bool:
+    """Whether it is a base of just this set of packages."""
+    return known.base.kind is BaseKind.DEBIAN and known.base.packages == packages
 
 
 def check_limits(

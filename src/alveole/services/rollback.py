@@ -3,7 +3,9 @@
 An upgrade leaves with each site which base it left and when. That base stays on the disk for
 ``bases.earlier_seconds``, and for so long one change takes sites back to it, each by a change of its own that
 is taken back like any other when the instance does not get ready. Nothing is tried on a copy first: what the
-site goes back to has served it before, and whoever asks for this does not want to wait.
+site goes back to has served it before, and whoever asks for this does not want to wait. Content that was built
+for the programs of the newer base does not run on the earlier one: what the site ran there comes back with it, or,
+where it has got other content since, that is built again.
 """
 
 from __future__ import annotations
@@ -36,11 +38,20 @@ class RollbackVerbs(BaseVerbs):
                     states: tuple[protocol.BaseState, ...] = self.agent.call(protocol.ListBases(key))
                     packages[key] = states[0].installed if states else {}
             changes = _between(packages[site.base.key], packages[base.key])
-            found.append(
-                views.RollbackView(
-                    site=site.name, label=base.label, base=site.base.key, earlier=base.key, changes=changes
-                )
+            content = ""
+            if self._had(site) is not None:
+                content = "earlier"
+            elif self._must_build(site, base):
+                content = "rebuilt"
+            view = views.RollbackView(
+                site=site.name,
+                label=base.label,
+                base=site.base.key,
+                earlier=base.key,
+                changes=changes,
+                content=content,
             )
+            found.append(view)
         return tuple(found)
 
     def _going_back(self, request: ask.RollbackBases) -> tuple[tuple[Site, Base], ...]:
@@ -138,17 +149,38 @@ class RollbackVerbs(BaseVerbs):
         if found := self.loop.ensure_base(base, live):
             raise Refused(problems=found)
 
+        had = self._had(site)
+        moved = had or self._fitting(live, site, base)
+
         def to(old: Site) -> Site:
             if old.earlier is None or old.earlier.base.key != base.key:
                 raise Refused("its base was changed meanwhile")
-            return msgspec.structs.replace(old, base=base, earlier=None)
+            if old.release != site.release:
+                raise Refused("it got other content meanwhile")
+            return msgspec.structs.replace(
+                old, base=base, release=moved.release, application=moved.application, earlier=None
+            )
 
         caller = Actor(live.change.actor, Role.ADMIN, "rollback")
         change = self._change(
             caller, Right.SITE_CHANGE, "rollback-site", site.id, base.key, None, None, to, blue_green=True
         )
         hit("services.site-going-back")
-        return self._await_change(change.id)
+        ended = self._await_change(change.id)
+        if ended.state is not ChangeState.DONE and had is None:
+            self._drop_built(site, moved)
+        return ended
+
+    def _had(self, site: Site) -> Site | None:
+        """``site`` with the content that it ran on its earlier base; ``None`` when it is not to have that."""
+        left, application = site.earlier, site.application
+        if left is None or left.rebuilt is None or left.rebuilt != site.release or application is None:
+            return None
+        if application.building is None or all(each.digest != left.release for each in self.store.releases(site.id)):
+            return None
+        building = msgspec.structs.replace(application.building, made_for=left.made_for)
+        application = msgspec.structs.replace(application, building=building)
+        return msgspec.structs.replace(site, base=left.base, release=left.release, application=application)
 
 
 def _between(now: dict[str, str], then: dict[str, str]) -> tuple[views.PackageView, ...]:

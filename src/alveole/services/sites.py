@@ -83,7 +83,7 @@ class SiteVerbs(Compositions):
         self._owner_for(caller, request.owner)
         composed = self._compose_new(request, content) if request.modules else None
         self._draft(caller, request, _placeholder(request), content, composed)
-        base = self._base_for(request, composed)
+        base = self._base_for(request, composed, keep=False)
         draft = self._draft(caller, request, base, content, composed)
         taken = {stored.site.number for stored in self.store.sites.values()}
         number = next(each for each in range(1, len(taken) + 2) if each not in taken)
@@ -101,11 +101,11 @@ class SiteVerbs(Compositions):
             steps.insert(0, views.StepView(action="create", resource=f"base/{site.base.key}", reason="missing"))
         return views.DryRun(site=self._view(Stored(site), None), steps=tuple(steps), files=self._new_files(site))
 
-    def _base_for(self, request: ask.CreateSite, composed: Composed | None) -> Base:
+    def _base_for(self, request: ask.CreateSite, composed: Composed | None, *, keep: bool = True) -> Base:
         if composed is not None and composed.composition is not None:
             made = composed.composition
-            return self._resolve_base("debian", made.packages, not made.run.processes)
-        return self._resolve_base(request.base, request.packages, _wants_static(request))
+            return self._resolve_base("debian", made.packages, not made.run.processes, keep=keep)
+        return self._resolve_base(request.base, request.packages, _wants_static(request), keep=keep)
 
     def _draft(
         self,

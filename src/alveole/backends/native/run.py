@@ -44,6 +44,8 @@ from alveole.model.site import BaseKind
 log = logging.getLogger("alveole.native")
 #: How often a supervisor is asked again to end.
 _AGAIN_SECONDS = 0.5
+#: Where the trees of a base are mounted for the moment in which the root is put together, below the instance's place.
+_SCRATCH = ("base", "lower", *(f"lower{number}" for number in range(2, bases.DEPTH)))
 
 
 class Network(Protocol):
@@ -368,7 +370,7 @@ class NativeBackend:
             services.ensure_state(self.settings, spec)
         points = [mount.destination for mount in bundle.config.mounts]
         own = [path for path in points if not path.startswith("/etc/") and not _is_inside(path, points)]
-        scratch = (place / "base", place / "lower")
+        scratch = tuple(place / name for name in _SCRATCH)
         namespace = self._namespaces.take(start)
         try:
             if not spec.writable and _has_directories(base, tuple(own)):
@@ -440,7 +442,7 @@ class NativeBackend:
             self._firewall.withdraw(self._addressing.instance(number, slot))
             self._network.unplug(number, slot)
         self._crun.forget(name)
-        for point in ("root", "base", "lower", "services"):
+        for point in ("root", *_SCRATCH, "services"):
             mounts.detach(place / point)
         sockets = paths.sockets(self.settings, site, slot)
         mounts.detach(sockets)
