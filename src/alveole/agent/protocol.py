@@ -227,7 +227,8 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="exec"):
 class Visit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="visit"):
     """Start a program over the working copy of a site, whether the site runs or not. As :class:`Exec`.
 
-    It sees ``/site/work`` (a copy of ``release`` that it may change), ``/site/git`` and the site's volumes, in a
+    It sees ``/site/work`` (a copy of ``release`` that it may change), ``/site/git``, ``/site/releases`` and the
+    site's volumes, in a
     container of the site's own ids on ``base``. :class:`Done` carries :class:`Visited`.
     """
 

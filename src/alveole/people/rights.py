@@ -45,6 +45,8 @@ class Right(StrEnum):
     SITE_LOGS = "site.logs"
     SITE_SECRETS = "site.secrets"
     SITE_EXEC = "site.exec"
+    SITE_CONSOLE = "site.console"
+    """A shell in the page; a program that has a token for the API's own words does not get one by it."""
     SITE_FILES = "site.files"
     SITE_RUN = "site.run"
     """Start, stop, restart."""
@@ -94,6 +96,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SITE_LOGS: (ANY, ANY, WORK, NO),
     R.SITE_SECRETS: (ANY, ANY, WORK, NO),
     R.SITE_EXEC: (ANY, ANY, WORK, NO),
+    R.SITE_CONSOLE: (ANY, ANY, WORK, NO),
     R.SITE_FILES: (ANY, ANY, WORK, NO),
     R.SITE_RUN: (ANY, ANY, WORK, NO),
     R.SITE_RELEASE: (ANY, ANY, WORK, NO),

@@ -21,7 +21,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
-| ``visits`` | keys, sessions of the SSH door, the working copy |
+| ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``show`` | stored and seen → documents |
 """
@@ -47,16 +47,16 @@ from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
+from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
-from alveole.services.visits import VisitVerbs
 from alveole.store import Store
 
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs, AccountVerbs):
+class Services(SourceVerbs, ConfigureVerbs, FindVerbs, FileVerbs, PlatformVerbs, AccountVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -68,6 +68,9 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs
         self.attempts = Attempts()
         self._visitors = Counter()
         self._visitors_lock = threading.Lock()
+        self._consoles = Counter()
+        self._orders = Counter()
+        self._orders_lock = threading.Lock()
         self._challenges = {}
         self._provider = None
         self._begun = {}

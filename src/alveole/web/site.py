@@ -32,8 +32,10 @@ def tabs(page: Page, site: views.SiteView) -> list[tuple[str, str]]:
     every = [
         ("", N_("Overview"), Right.SITE_LOOK),
         ("content", N_("Content"), Right.SITE_LOOK),
+        ("files", N_("Files"), Right.SITE_FILES),
         ("settings", N_("Settings"), Right.SITE_CHANGE),
         ("logs", N_("Logs"), Right.SITE_LOGS),
+        ("console", N_("Console"), Right.SITE_CONSOLE),
         ("backups", N_("Backups"), Right.BACKUP_LOOK),
         ("journal", N_("Journal"), Right.CHANGE_LOOK),
         ("why", N_("Why"), Right.SITE_LOOK),

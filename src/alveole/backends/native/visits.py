@@ -38,7 +38,7 @@ from alveole.model.resource import WorkloadSpec
 from alveole.model.site import Limits, Process, Release
 
 log = logging.getLogger("alveole.native")
-WORK, GIT = "/site/work", "/site/git"
+WORK, GIT, RELEASES = "/site/work", "/site/git", "/site/releases"
 _PREFIX = "visit."
 _ARGV = ("/usr/bin/sleep", "infinity")
 #: A client that opens one connection after the other finds the container as it was.
@@ -358,7 +358,7 @@ class Visits:
         spec = _spec(request, limits)
         machine = msgspec.structs.replace(self._backend._machine(spec), network="")
         volumes = self._volumes(request, held)
-        bundle = self._bundle(place, lower.lower(spec, machine), volumes)
+        bundle = self._bundle(request.site, lower.lower(spec, machine), volumes)
         self._backend._check_base(spec, bundle)
         self._backend._write_bundle(place, spec, bundle)
         output = os.memfd_create("output", os.MFD_CLOEXEC)
@@ -392,9 +392,9 @@ class Visits:
                 found.append(lower.Mount(volume.path, "bind", str(place), ("bind", "nosuid", "nodev")))
         return found
 
-    def _bundle(self, place: Path, bundle: lower.Bundle, volumes: list[lower.Mount]) -> lower.Bundle:
+    def _bundle(self, site: str, bundle: lower.Bundle, volumes: list[lower.Mount]) -> lower.Bundle:
         """The container of an instance, made one of a visit: other mounts, nothing of what is live."""
-        config = bundle.config
+        config, place = bundle.config, self._place(site)
         kept = [
             mount
             for mount in config.mounts
@@ -404,6 +404,7 @@ class Visits:
             lower.Mount("/etc/hosts", "bind", str(place / "bundle" / "hosts"), ("bind", "ro", "nosuid", "nodev")),
             lower.Mount(WORK, "bind", str(place / "tree"), ("bind", "nosuid", "nodev")),
             lower.Mount(GIT, "bind", str(place / "disk" / "git"), ("bind", "nosuid", "nodev")),
+            lower.Mount(RELEASES, "bind", str(paths.releases(self._settings, site)), ("bind", "ro", "nosuid", "nodev")),
         )
         config = msgspec.structs.replace(
             config,
