@@ -109,6 +109,11 @@ class SiteView(View, frozen=True, kw_only=True):
     cpu_seconds: float
     disk_bytes: int
     pids: int
+    cpu_load: float = 0.0
+    """Processors that it keeps busy now: 0.5 is half of one."""
+    requests_today: int | None = None
+    """What the edge has answered for it since midnight of the machine's clock; ``None`` in long lists."""
+    sent_bytes_today: int | None = None
     promises: tuple[PromiseView, ...]
     domains: tuple[str, ...]
     path: str | None
@@ -541,6 +546,17 @@ class DoctorView(View, frozen=True, kw_only=True):
     links: tuple[Link, ...]
 
 
+class MachineLoad(View, frozen=True, kw_only=True):
+    """How busy the machine is now. ``cpu``: processors at work, of ``cpus``."""
+
+    cpu: float
+    cpus: int
+    averages: tuple[float, float, float]
+    """Of 1, 5 and 15 minutes, as proc_loadavg(5) has them."""
+    memory_used_bytes: int
+    memory_bytes: int
+
+
 class StatusView(View, frozen=True, kw_only=True):
     version: str
     domain: str
@@ -548,6 +564,7 @@ class StatusView(View, frozen=True, kw_only=True):
     agent: bool
     """Whether the agent answers."""
     machine: MachineFacts | None
+    load: MachineLoad | None = None
     sites: dict[str, int]
     """Count by state."""
     capacity: int

@@ -38,6 +38,7 @@ from alveole.config import Settings
 from alveole.errors import InvalidInput
 from alveole.export import ExportedSite, export
 from alveole.journal import Journal
+from alveole.load import Loads
 from alveole.people.attempts import Attempts
 from alveole.people.directory import Directory
 from alveole.people.model import Actor
@@ -52,6 +53,7 @@ from alveole.services.finding import FindVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.store import Store
+from alveole.traffic import Traffic
 
 __all__ = ["Services", "VersionConflict"]
 
@@ -81,6 +83,8 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, FileVerbs, PlatformVerbs,
         self.loop = Reconciler(settings, store, self.journal, agent)
         self.loop.abandoned = self._remove
         self.started_at = time.time()
+        self.loads = Loads()
+        self.traffic = Traffic(settings.logs / "edge")
         self._usage = {}
         self._usage_at = float("-inf")
 

@@ -13,6 +13,7 @@ from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Problem, Refused, Temporary
 from alveole.journal import Live, Work
+from alveole.load import machine_load
 from alveole.model.change import Change, Event
 from alveole.model.names import check_site_name
 from alveole.model.resource import PLATFORM
@@ -168,6 +169,7 @@ class PlatformVerbs(RollbackVerbs):
             started_at=self.started_at,
             agent=machine is not None,
             machine=machine,
+            load=machine_load(self.loads),
             sites=count_states(states),
             capacity=self.addressing.capacity(),
             promises=promise_views(look.promises) if look else (),
