@@ -18,6 +18,8 @@ class Right(StrEnum):
     SELF_ENTER = "self.enter"
     """Give the second factor, or sign out."""
     SELF_LOOK = "self.look"
+    SELF_CHANGE = "self.change"
+    """What lets nobody in: how pages look."""
     # About no one object.
     SITE_LIST = "site.list"
     """Lists hold what the caller may look at, and nothing else."""
@@ -78,6 +80,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.OPEN: (ANY, ANY, ANY, ANY),
     R.SELF_ENTER: (ANY, ANY, ANY, ANY),
     R.SELF_LOOK: (ANY, ANY, ANY, ANY),
+    R.SELF_CHANGE: (ANY, ANY, ANY, ANY),
     R.SITE_LIST: (ANY, ANY, ANY, ANY),
     R.CATALOGUE_LOOK: (ANY, ANY, ANY, ANY),
     R.DOMAIN_CLAIM: (ANY, ANY, NO, NO),

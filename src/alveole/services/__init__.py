@@ -41,6 +41,7 @@ from alveole.journal import Journal
 from alveole.load import Loads
 from alveole.people.attempts import Attempts
 from alveole.people.directory import Directory
+from alveole.people.failures import Failures
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.ports import AgentPort
@@ -68,6 +69,7 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, FileVerbs, PlatformVerbs,
         self.agent = agent
         self.people = Directory(store)
         self.attempts = Attempts()
+        self.failures = Failures(self._tell_failures)
         self._visitors = Counter()
         self._visitors_lock = threading.Lock()
         self._consoles = Counter()
@@ -105,6 +107,7 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, FileVerbs, PlatformVerbs,
 
     def close(self) -> None:
         """Stop the reconciler and close the database. Sites keep running."""
+        self.failures.close()
         self.loop.stop()
         self.store.close()
 

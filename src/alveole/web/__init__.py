@@ -11,7 +11,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
-| ``changes``, ``admin``, ``people``, ``outside`` | what goes on, and the pages of administrators |
+| ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from alveole.web import (
     factors,
     filemanager,
     new,
+    oidc,
     outside,
     pages,
     people,
@@ -39,7 +40,7 @@ from alveole.web import (
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console),
-    *(new, changes, admin, people, outside),
+    *(new, changes, admin, people, outside, oidc),
 )
 
 
