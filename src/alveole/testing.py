@@ -207,7 +207,9 @@ class FakeAgent:
             case protocol.EndVisits():
                 return None
             case protocol.ImportImage():
-                return self._image(files)
+                return self._image(os.pread(files[0], 1 << 20, 0))
+            case protocol.PullImage():
+                return self._image(f"{request.registry}/{request.repository}:{request.tag}".encode())
             case protocol.GetAuthority():
                 return "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
             case protocol.Inspect() | protocol.Doctor():
@@ -385,8 +387,7 @@ class FakeAgent:
         self.releases[request.site][digest] = release
         return protocol.Built(release, "", ("$ true",), 0.1)
 
-    def _image(self, files: Sequence[int]) -> protocol.Image:
-        content = os.pread(files[0], 1 << 20, 0)
+    def _image(self, content: bytes) -> protocol.Image:
         hexes = hashlib.sha256(content).hexdigest()
         base = Base(BaseKind.OCI, f"oci-{hexes[:16]}", image=f"sha256:{hexes}")
         self.things[ResourceId(Kind.BASE, PLATFORM, base.key)] = Thing("image", BaseSpec(base))

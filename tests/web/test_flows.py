@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -406,3 +407,28 @@ def test_what_did_not_change_is_not_sent_again(door: Door) -> None:
         for path in (rows, overview):
             answer = ana.ask("GET", path, headers=part)
             assert answer.status_code == 200 and "<html" not in answer.text and "blog" in answer.text
+
+
+def test_an_image_is_fetched_and_becomes_a_site(directory: Path) -> None:
+    """From a registry that the machine's settings name, by an owner; from no other."""
+    door = Door(directory, images={"registries": ["registry.example.org", "http://127.0.0.1:5000"]})
+    try:
+        add(door, "ana")
+        with Visitor(door) as ana:
+            ana.sign_in("ana")
+            ana.get("/new/image")
+            page = ana.submit("/new/image/pull", expect=422, registry="evil.example.org", repository="club/app")
+            assert "not fetched from" in page.text
+            assert any(("repository", "club/app") in form["fields"] for form in page.forms)
+            ana.submit("/new/image/pull", registry="127.0.0.1:5000", repository="club/app", tag="2")
+            ended(ana)
+            page = ana.page
+            link = next(v["href"] for tag, v in page.tags if tag == "a" and v.get("href", "").startswith("/new/image?"))
+            ana.get(link)
+            ana.submit("/new/image", ("do", "create"), name="app", volumes="data /var/lib/app", port="8080")
+            ended(ana)
+            site = door.services.store.site("app")
+            assert site is not None and site.site.base.kind == "oci" and site.site.run.port == 8080
+            assert [each.path for each in site.site.volumes] == ["/var/lib/app"]
+    finally:
+        door.close()

@@ -16,6 +16,9 @@ import msgspec
 from alveole.backends.base import Usage
 from alveole.errors import Problem
 from alveole.model.names import (
+    REGISTRY,
+    REPOSITORY,
+    TAG,
     BackupId,
     BaseKey,
     Digest,
@@ -138,6 +141,17 @@ class ImportImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
 
     Every blob is checked against its digest; the image becomes a base.
     """
+
+
+class PullImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pull-image"):
+    """→ :class:`~alveole.agent.protocol.Image`: fetched from a registry that the settings name. As an import, then.
+
+    ``Refused`` for any other registry, whoever asks.
+    """
+
+    registry: Annotated[str, msgspec.Meta(pattern=REGISTRY, max_length=262)]
+    repository: Annotated[str, msgspec.Meta(pattern=REPOSITORY, max_length=255)]
+    tag: Annotated[str, msgspec.Meta(pattern=TAG)]
 
 
 class ResolveBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="resolve-base"):
@@ -348,6 +362,7 @@ Request = (
     | ReadConfig
     | ForgetConfig
     | ImportImage
+    | PullImage
     | ResolveBase
     | DropBase
     | ListBases
@@ -557,6 +572,7 @@ RESULTS: dict[type, Any] = {
     ReadConfig: tuple[ConfigState, ...],
     ForgetConfig: None,
     ImportImage: Image,
+    PullImage: Image,
     ResolveBase: Base,
     DropBase: None,
     ListBases: tuple[BaseState, ...],

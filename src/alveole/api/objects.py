@@ -180,6 +180,17 @@ async def import_image(
     return change_accepted(await run_in_threadpool(services(request).import_image, caller, wanted, key=key))
 
 
+@router.post(
+    "/images/pull", tags=["bases"], **accepted("Fetch an image from a registry", body=ask.PullImage, errors=(507,))
+)
+@does(Right.IMAGE_PULL)
+async def pull_image(
+    request: Request, caller: Caller, key: Key, wanted: Annotated[ask.PullImage, Depends(body(ask.PullImage))]
+) -> Response:
+    """Only from registries that the settings of the machine name. The base's key is in the change's `result.base`."""
+    return change_accepted(await run_in_threadpool(services(request).pull_image, caller, wanted, key=key))
+
+
 @router.delete("/bases/{base}", tags=["bases"], **accepted("Delete a base that no site has"))
 @does(Right.BASE_CHANGE)
 async def delete_base(request: Request, caller: Caller, key: Key, base: str) -> Response:

@@ -38,6 +38,7 @@ TYPES: tuple[Any, ...] = (
     ask.AddSource,
     ask.RenameSite,
     ask.ImportImage,
+    ask.PullImage,
     ask.NameBases,
     ask.UpgradeBases,
     ask.RollbackBases,

@@ -30,6 +30,8 @@ class Right(StrEnum):
     UPLOAD = "upload.send"
     PLATFORM_LOOK = "platform.look"
     IMAGE_IMPORT = "image.import"
+    IMAGE_PULL = "image.pull"
+    """Fetch an image by its name, from the registries that the machine's settings allow and from no other."""
     BASE_CHANGE = "base.change"
     PLAN_CHANGE = "plan.change"
     MODULE_CHANGE = "module.change"
@@ -87,6 +89,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.UPLOAD: (ANY, ANY, ANY, NO),
     R.PLATFORM_LOOK: (ANY, ANY, NO, ANY),
     R.IMAGE_IMPORT: (ANY, ANY, NO, NO),
+    R.IMAGE_PULL: (ANY, ANY, ANY, NO),
     R.BASE_CHANGE: (ANY, ANY, NO, NO),
     R.PLAN_CHANGE: (ANY, NO, NO, NO),
     R.MODULE_CHANGE: (ANY, NO, NO, NO),

@@ -58,6 +58,7 @@ class Flows(Builders):
             "prune-bases": self._flow_prune_bases,
             "configure": self._flow_configure,
             "add-modules": self._flow_add_modules,
+            "pull-image": self._flow_pull_image,
         }.get(live.change.verb, self._flow_settle)
         try:
             flow(live)
@@ -89,7 +90,7 @@ class Flows(Builders):
             self.journal.end(live, (Problem("", "control ended meanwhile"),))
         elif stored is not None and stored.pending == "create":
             self.loop.submit(lambda: self._take_back_create(live, stored.site, (_CUT,)))
-        elif verb in ("update", "publish", "restore", "import-image", "add-modules") and not work.stored:
+        elif verb in ("update", "publish", "restore", "import-image", "pull-image", "add-modules") and not work.stored:
             self._drop_upload(work.upload)
             self.journal.end(live, (_CUT,))
         else:
@@ -399,7 +400,13 @@ class Flows(Builders):
     # --- images and bases ---------------------------------------------------------------------
     def _flow_import_image(self, live: Live) -> None:
         with self._open_upload(live.work.upload or "") as fd:
-            image: protocol.Image = self.agent.call(protocol.ImportImage(), (fd,), live.show)
+            self._keep_image(live, self.agent.call(protocol.ImportImage(), (fd,), live.show))
+
+    def _flow_pull_image(self, live: Live) -> None:
+        registry, repository, tag = live.work.image or ("", "", "")
+        self._keep_image(live, self.agent.call(protocol.PullImage(registry, repository, tag), say=live.show))
+
+    def _keep_image(self, live: Live, image: protocol.Image) -> None:
         known = KnownBase(image.base, time.time(), image)
         live.say(f"{image.base.label}: {image.base.key}")
 

@@ -39,6 +39,7 @@ VERBS = {
     "share": N_("Share"),
     "give": N_("Give"),
     "import-image": N_("Import an image"),
+    "pull-image": N_("Fetch an image"),
     "upgrade-base": N_("Upgrade a base"),
     "rollback-base": N_("Take back a base"),
     "verify-bases": N_("Compare bases"),
