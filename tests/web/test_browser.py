@@ -154,7 +154,10 @@ def test_the_story_of_an_administrator(alveole: Instance, browser: Any, axe: str
     cookies = {each["name"]: each for each in someone.context.cookies()}
     assert cookies["__Host-alveole"]["secure"] and cookies["__Host-alveole"]["httpOnly"]
     assert cookies["__Host-alveole"]["sameSite"] == "Strict"
-    for name in ("machine", "plans", "bases", "modules", "accounts", "teams", "ldap", "journal"):
+    for name in ("machine", "plans", "bases", "modules", "accounts", "teams", "ldap"):
+        someone.go(f"/admin/{name}")
+        someone.look(f"admin-{name}")
+    for name in ("oidc", "second-factor", "journal"):
         someone.go(f"/admin/{name}")
         someone.look(f"admin-{name}")
     someone.go("/admin/accounts/zoe")
@@ -223,6 +226,13 @@ def test_the_story_of_an_owner(
     for path in ("", "/content", "/settings", "/logs", "/backups", "/journal", "/why"):
         someone.go(f"/site/{name}{path}")
         someone.look(f"site{path.replace('/', '-')}")
+    work_on_files(alveole, someone, name, tmp_path)
+    use_the_console(alveole, someone, name)
+    someone.go("/account")
+    page.click("#keys ~ details summary")
+    page.fill("#f-key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + ("IIiyuBLDGW4uhJ3HQYx36mFc0y8hOgOrLaP4UEcrPSGv"))
+    page.fill("#f-key_name", "laptop")
+    someone.look("account")
     # New content, and back.
     someone.go(f"/site/{name}/content")
     (folder / "index.html").write_text("<h1>Second</h1>")
@@ -264,6 +274,57 @@ def test_the_story_of_an_owner(
     someone.ended()
     assert alveole.fetch(f"{name}.localhost").status == 404
     someone.close()
+
+
+def work_on_files(alveole: Instance, someone: Person, name: str, tmp_path: Path) -> None:
+    """The file manager: edit, send several, move, delete, publish what was changed with one click."""
+    page = someone.page
+    someone.go(f"/site/{name}/files")
+    page.click("table.files a[href*='index.html']")
+    page.wait_for_selector("#f-text")
+    assert page.input_value("#f-text") == "<h1>The club</h1>"
+    page.fill("#f-text", "<h1>Edited</h1>\n<p>by hand</p>\n")
+    someone.look("site-edit")
+    page.click("main form[action*='/edit'] button.btn-primary")
+    page.wait_for_selector("#said .alert-success")
+    for word in ("one", "two"):
+        (tmp_path / f"{word}.txt").write_text(word)
+    someone.go(f"/site/{name}/files")
+    page.set_input_files("#file", [str(tmp_path / "one.txt"), str(tmp_path / "two.txt")])
+    page.wait_for_selector("#said .alert-success")
+    page.check("input[value='two.txt']")
+    page.fill("#f-to", "more/three.txt")
+    someone.look("site-files")
+    page.click("button[value=rename]")
+    page.wait_for_selector("#said .alert-success")
+    page.check("input[value='one.txt']")
+    page.click("button[value=delete]")
+    page.wait_for_selector("#said .alert-success")
+    assert page.locator("input[value='one.txt']").count() == 0
+    assert alveole.fetch(f"{name}.localhost").body == "<h1>The club</h1>", "nobody is served from the working copy"
+    page.click("form[action*='/work/publish'] button.btn-primary")
+    someone.ended()
+    assert "by hand" in alveole.fetch(f"{name}.localhost").body
+    assert alveole.fetch(f"{name}.localhost", "/more/three.txt").body == "two"
+
+
+def use_the_console(alveole: Instance, someone: Person, name: str) -> None:
+    """Typed and read like any terminal, with colours under the page's policy, and left with the keyboard."""
+    page = someone.page
+    someone.go(f"/site/{name}/console")
+    page.wait_for_selector(".xterm-rows")
+    page.wait_for_function("document.activeElement.classList.contains('xterm-helper-textarea')")
+    page.keyboard.type("printf '\\033[38;2;250;120;10m%s\\033[0m\\n' $((40+2))-ok\n")
+    page.wait_for_function("document.querySelector('.xterm-rows').textContent.includes('42-ok')")
+    coloured = "[...document.querySelectorAll('.xterm-rows span')].find((each) => each.textContent.includes('42-ok'))"
+    assert page.evaluate(f"getComputedStyle({coloured}).color") == "rgb(250, 120, 10)"
+    someone.look("site-console")
+    page.keyboard.press("Shift+F6")
+    assert page.evaluate("document.activeElement.id") == "console-end"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#console-again:not([hidden])")
+    told = next(each for each in alveole.journal(site=name) if each["verb"] == "console")
+    assert told["actor"] == "ana" and told["via"].startswith("session:")
 
 
 def test_a_site_cannot_toss_a_cookie_at_the_panel(alveole: Instance, browser: Any, axe: str) -> None:

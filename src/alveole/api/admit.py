@@ -97,10 +97,10 @@ class Admission:
         return actor, receive
 
     async def _token(self, token: str, address: str) -> Actor:
-        # A token has 256 random bits: this keeps guessing from costing us anything.
-        self._doors.attempts.check("", address, False)
         actor = await run_in_threadpool(self._doors.authenticate, token)
         if actor is None:
+            # Only now: who guesses must not shut out a program with a good token at the same address.
+            self._doors.attempts.check("", address, False)
             self._doors.attempts.failed("", address)
             raise problems.Unauthenticated("the token is not known or has expired", field="Authorization")
         return actor

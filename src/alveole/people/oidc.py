@@ -54,7 +54,7 @@ class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.certificates:
             try:
                 ssl.create_default_context(cadata=self.certificates)
-            except (ssl.SSLError, ValueError) as error:
+            except (ssl.SSLError, ValueError, TypeError) as error:
                 problems.append(Problem("certificates", f"cannot be read: {error}", "give PEM text"))
         return tuple(problems)
 

@@ -42,7 +42,10 @@ def _oidc(
         there = False
         panel = page.request.headers.get("host", "")
         stored = OidcSettings(redirect=f"https://{panel}/v1/oidc/callback")
-    if typed is None:
+    if typed is not None:
+        # A form that somebody else has written may lack some.
+        typed = {**dict.fromkeys((*TEXTS, "scopes", "roles", "teams", "default_role"), ""), **typed}
+    else:
         typed = {name: str(getattr(stored, name)) for name in TEXTS}
         typed |= {"scopes": " ".join(stored.scopes), **mapping_texts(stored.mapping)}
     return show(

@@ -44,7 +44,11 @@ def _ldap(
         from alveole.people.ldap import LdapSettings
 
         stored = LdapSettings()
-    if typed is None:
+    if typed is not None:
+        # A form that somebody else has written may lack some.
+        every = (*TEXTS, *MORE, "servers", "certificates", "roles", "teams", "default_role")
+        typed = {**dict.fromkeys(every, ""), **typed}
+    else:
         typed = {name: str(getattr(stored, name)) for name in (*TEXTS, *MORE)}
         typed |= {"servers": "\n".join(stored.servers), "certificates": stored.certificates}
         typed |= mapping_texts(stored.mapping)
