@@ -201,6 +201,8 @@ class FakeAgent:
                 return self.work.get(site, protocol.WorkState())
             case protocol.KeepWork(site):
                 return self._kept_work(site)
+            case protocol.WorkKept():
+                return None
             case protocol.DropWork(site):
                 self.work.pop(site, None)
                 return None

@@ -180,6 +180,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.DropRelease: drop_release,
         protocol.LookAtWork: lambda r, _f, _s: visits.look(r),
         protocol.KeepWork: lambda r, _f, s: visits.keep(r, s),
+        protocol.WorkKept: lambda r, _f, _s: visits.kept(r),
         protocol.DropWork: lambda r, _f, _s: visits.drop(r),
         protocol.EndVisits: lambda r, _f, _s: visits.end(r.site),
         protocol.RemoveSite: remove_site,

@@ -304,13 +304,16 @@ class Flows(Builders):
     def _flow_update(self, live: Live) -> None:
         site = self._site_of(live)
         if not live.work.stored:
+            collected = ""
             release: Release | None = None
             if live.work.upload is not None:
                 site = self._with_leave(live, site)
                 release, site = self._built(live, site, self._import(live, site))
                 wanted = release.digest
             elif live.change.verb == "publish":
-                release, site = self._built(live, site, self._kept_work(live, site))
+                work = self._kept_work(live, site)
+                collected = work.digest
+                release, site = self._built(live, site, work)
                 wanted = release.digest
             else:
                 wanted = live.work.release or ""
@@ -318,13 +321,16 @@ class Flows(Builders):
                 release = msgspec.structs.replace(kept[0], created_at=time.time()) if kept else None
             if live.work.waits and release is not None:
                 self._set_aside(live, site, release)
+                self._work_is_kept(site, collected)
                 return
             if wanted == site.release:
+                self._work_is_kept(site, collected)
                 self._drop_upload(live.work.upload)
                 live.say("this content is live already")
                 self.journal.end(live, (), {"release": site.release, "version": site.version})
                 return
             site = self._store_content(live, site, msgspec.structs.replace(site, release=wanted), release)
+            self._work_is_kept(site, collected)
         self._finish(live, site, attempts=2)
 
     def _kept_work(self, live: Live, site: Site) -> Release:
@@ -333,6 +339,15 @@ class Flows(Builders):
         hit("services.imported")
         live.say(f"{release.files} files, {release.bytes} bytes, {release.digest[:19]}")
         return msgspec.structs.replace(release, created_at=time.time(), sender=live.change.actor, note=live.work.note)
+
+    def _work_is_kept(self, site: Site, collected: str) -> None:
+        if not collected:
+            return
+        try:
+            self.agent.call(protocol.WorkKept(site.id, site.number, collected))
+        except AlveoleError as error:
+            # What is published shows as changed then, and publishing it again changes nothing.
+            log.warning("the working copy of %s does not know that it is published: %s", site.name, error)
 
     def _set_aside(self, live: Live, site: Site, release: Release) -> None:
         """A release that waits: what runs is not touched."""

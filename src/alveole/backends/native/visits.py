@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from alveole.agent.protocol import Changes, DropWork, KeepWork, LookAtWork, Visit, Visited, WorkState
+from alveole.agent.protocol import Changes, DropWork, KeepWork, LookAtWork, Visit, Visited, WorkKept, WorkState
 from alveole.backends.base import Say, Session, quiet
 from alveole.backends.native import exec as native_exec
 from alveole.backends.native import lower
@@ -63,6 +63,9 @@ class Record(msgspec.Struct, frozen=True):
     release: Digest | None = None
     published: Digest | None = None
     published_at: float = 0.0
+    kept: Digest | None = None
+    """A release that was made of the copy and is perhaps not stored yet: see ``protocol.WorkKept``."""
+    kept_at: float = 0.0
 
 
 class _Room:
@@ -178,10 +181,21 @@ class Visits:
                 release = self._releases.collect(request.site, request.number, tree, say)
             finally:
                 os.close(tree)
-            held.record = msgspec.structs.replace(held.record, published=release.digest, published_at=at)
+            held.record = msgspec.structs.replace(held.record, kept=release.digest, kept_at=at)
             self._note(request.site, held.record)
         hit("work-kept")
         return release
+
+    def kept(self, request: WorkKept) -> None:
+        with self._locks[request.site]:
+            held = self._rooms.get(request.site)
+            record = held.record if held is not None else self._record(request.site)
+            if record is None or record.kept != request.release:
+                return
+            record = Record(record.release, record.kept, record.kept_at)
+            self._note(request.site, record)
+            if held is not None:
+                held.record = record
 
     def drop(self, request: DropWork) -> None:
         with self._locks[request.site]:
