@@ -19,6 +19,7 @@ VENV = ROOT / ".venv"
 _TEST_PACKAGES = {
     "apache2": "the configuration exported for Apache, tried against the real server",
     "chromium": "the pages in a real browser",
+    "docker-registry": "images that are fetched by name",
     "git": "the files of the checkout",
     "lftp": "ten thousand files by SFTP",
     "ldap-utils": "reads back LDIF",

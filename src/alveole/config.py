@@ -228,6 +228,23 @@ class Accounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long the token for a first sign-in or a new password is good."""
 
 
+#: A host with its port, perhaps; ``http://`` before it: without TLS, for one on this machine.
+Registry = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^(?:http://)?[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::\d{1,5})?\Z", max_length=270),
+]
+
+
+class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Container images that are fetched by name."""
+
+    registries: tuple[Registry, ...] = ()
+    """Where images may be fetched from, as HOST or HOST:PORT. What such a registry sends people on to is reached too,
+    so name only those whose keepers you trust. None: images are only imported from archives."""
+    seconds: Annotated[int, msgspec.Meta(ge=10)] = 1800
+    """How long one fetch may take."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domain: str = "localhost"
     paths: Paths = Paths()
@@ -245,6 +262,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     modules: Modules = Modules()
     build: Build = Build()
     bases: Bases = Bases()
+    images: Images = Images()
 
     @property
     def state(self) -> Path:

@@ -49,6 +49,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     note: str = ""
     backup: str | None = None
     base: str | None = None
+    image: tuple[str, str, str] | None = None
+    """Registry, repository and tag of what is fetched."""
     release: str | None = None
     take_back: tuple[str, ...] = ()
     """Configuration files whose hand-made text is to go."""

@@ -210,6 +210,16 @@ class ImportImage(Body, frozen=True, kw_only=True):
     upload: str
 
 
+class PullImage(Body, frozen=True, kw_only=True):
+    """From one of the registries that the settings of the machine name."""
+
+    registry: str
+    """HOST or HOST:PORT."""
+    repository: str
+    tag: str = "latest"
+    """A tag, or a digest: ``sha256:…``."""
+
+
 class NameBases(Body, frozen=True, kw_only=True):
     """``bases``: keys, labels or digests. None: all."""
 

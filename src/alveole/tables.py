@@ -126,6 +126,7 @@ persons = sa.Table(
     sa.Column("password", sa.String(200)),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("seen_at", sa.Double),
+    sa.Column("language", sa.String(8), nullable=False, server_default=""),
 )
 teams = sa.Table(
     "teams",

@@ -42,6 +42,7 @@ from alveole.model.resource import (
 )
 from alveole.model.site import Base, BaseKind, HealthCheck, Release
 from alveole.plan import BY_HAND
+from alveole.ports import Program
 
 
 class Thing(msgspec.Struct):
@@ -74,6 +75,8 @@ class FakeAgent:
         self.hook: Hook = lambda _request: None
         self.outcomes: dict[tuple[Kind, Action], list[Outcome]] = {}
         """Outcomes to give instead of acting, first come first served."""
+        self.programs: Callable[[protocol.Exec | protocol.Visit], Program] | None = None
+        """Starts what is asked for inside of sites."""
         self.slow_start = 0.0
         """Seconds until a fresh instance is ready."""
         self.by_hand: dict[str, dict[str, str | None]] = {}
@@ -98,6 +101,11 @@ class FakeAgent:
         # Everything crosses the wire as JSON: what cannot, must not work here either.
         kind = protocol.RESULTS[type(request)]
         return None if kind is None else msgspec.json.decode(msgspec.json.encode(result), type=kind)
+
+    def exec(self, request: protocol.Exec | protocol.Visit) -> Program:
+        if self.down or self.programs is None:
+            raise Temporary("the agent does not answer")
+        return self.programs(request)
 
     def watch(self, callback: Callable[[str], None]) -> Callable[[], None]:
         self._watchers.append(callback)
@@ -193,13 +201,17 @@ class FakeAgent:
                 return self.work.get(site, protocol.WorkState())
             case protocol.KeepWork(site):
                 return self._kept_work(site)
+            case protocol.WorkKept():
+                return None
             case protocol.DropWork(site):
                 self.work.pop(site, None)
                 return None
             case protocol.EndVisits():
                 return None
             case protocol.ImportImage():
-                return self._image(files)
+                return self._image(os.pread(files[0], 1 << 20, 0))
+            case protocol.PullImage():
+                return self._image(f"{request.registry}/{request.repository}:{request.tag}".encode())
             case protocol.GetAuthority():
                 return "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
             case protocol.Inspect() | protocol.Doctor():
@@ -381,8 +393,7 @@ class FakeAgent:
         self.releases[request.site][digest] = release
         return protocol.Built(release, "", ("$ true",), 0.1)
 
-    def _image(self, files: Sequence[int]) -> protocol.Image:
-        content = os.pread(files[0], 1 << 20, 0)
+    def _image(self, content: bytes) -> protocol.Image:
         hexes = hashlib.sha256(content).hexdigest()
         base = Base(BaseKind.OCI, f"oci-{hexes[:16]}", image=f"sha256:{hexes}")
         self.things[ResourceId(Kind.BASE, PLATFORM, base.key)] = Thing("image", BaseSpec(base))

@@ -7,6 +7,7 @@ Fields are only ever added. Times are seconds since the epoch, sizes bytes. Enco
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -108,6 +109,11 @@ class SiteView(View, frozen=True, kw_only=True):
     cpu_seconds: float
     disk_bytes: int
     pids: int
+    cpu_load: float = 0.0
+    """Processors that it keeps busy now: 0.5 is half of one."""
+    requests_today: int | None = None
+    """What the edge has answered for it since midnight of the machine's clock; ``None`` in long lists."""
+    sent_bytes_today: int | None = None
     promises: tuple[PromiseView, ...]
     domains: tuple[str, ...]
     path: str | None
@@ -501,6 +507,37 @@ class WorkView(View, frozen=True, kw_only=True):
     """For ``sftp`` and ``ssh``."""
 
 
+class FileEntry(View, frozen=True, kw_only=True):
+    """Something in a folder. A ``link`` to a folder counts as ``folder``."""
+
+    name: str
+    kind: Literal["folder", "file", "link", "other"]
+    bytes: int
+    modified_at: float
+    target: str = ""
+    """Where a link leads."""
+    odd: bool = False
+    """Its name is no plain text: a page cannot name it, SFTP can."""
+
+
+class FolderView(View, frozen=True, kw_only=True):
+    """A folder as the file manager shows it: folders first, by name."""
+
+    at: str
+    entries: tuple[FileEntry, ...]
+    more: bool
+    """It holds more than are listed."""
+    writable: bool
+
+
+class TextFileView(View, frozen=True, kw_only=True):
+    at: str
+    text: str
+    etag: str
+    """Given back with the change; empty for a file that is not there yet."""
+    bytes: int
+
+
 class WhyView(View, frozen=True, kw_only=True):
     """The chain from a site's name to its application: what was asked and what came at each link."""
 
@@ -515,6 +552,17 @@ class DoctorView(View, frozen=True, kw_only=True):
     links: tuple[Link, ...]
 
 
+class MachineLoad(View, frozen=True, kw_only=True):
+    """How busy the machine is now. ``cpu``: processors at work, of ``cpus``."""
+
+    cpu: float
+    cpus: int
+    averages: tuple[float, float, float]
+    """Of 1, 5 and 15 minutes, as proc_loadavg(5) has them."""
+    memory_used_bytes: int
+    memory_bytes: int
+
+
 class StatusView(View, frozen=True, kw_only=True):
     version: str
     domain: str
@@ -522,6 +570,7 @@ class StatusView(View, frozen=True, kw_only=True):
     agent: bool
     """Whether the agent answers."""
     machine: MachineFacts | None
+    load: MachineLoad | None = None
     sites: dict[str, int]
     """Count by state."""
     capacity: int

@@ -48,12 +48,15 @@ def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
 class LocalSession:
     """A program on this machine in place of one inside a site, with the same kinds of files."""
 
-    def __init__(self, request: protocol.Exec) -> None:
+    def __init__(self, request: protocol.Exec | protocol.Visit, place: Path) -> None:
         self.request = request
+        # A visit begins in the working copy.
+        place.mkdir(exist_ok=True)
+        where = {"cwd": place} if isinstance(request, protocol.Visit) else {}
         if request.tty:
             master, slave = os.openpty()
             self.process = subprocess.Popen(
-                request.argv, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+                request.argv, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, **where
             )
             os.close(slave)
             self.fds: tuple[int, ...] = (master,)
@@ -61,7 +64,7 @@ class LocalSession:
         pipes = [os.pipe() for _ in range(3)]
         ours = (pipes[0][1], pipes[1][0], pipes[2][0])
         theirs = (pipes[0][0], pipes[1][1], pipes[2][1])
-        self.process = subprocess.Popen(request.argv, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2])
+        self.process = subprocess.Popen(request.argv, stdin=theirs[0], stdout=theirs[1], stderr=theirs[2], **where)
         for fd in theirs:
             os.close(fd)
         self.fds = ours
@@ -75,6 +78,12 @@ class LocalSession:
     def wait(self) -> int:
         status = self.process.wait()
         return status if status >= 0 else 128 - status
+
+    def ended(self) -> protocol.Visited:
+        return protocol.Visited(self.wait())
+
+    def hang_up(self) -> None:
+        self.process.kill()
 
 
 class Ran:
@@ -114,6 +123,8 @@ class Door:
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         self.config.write_text("\n".join(lines))
         self.agent = FakeAgent()
+        self.agent.programs = self._session
+        self.work = directory / "work"
         self.sessions: list[LocalSession] = []
         self.settings.api_socket.parent.mkdir(parents=True, exist_ok=True)
         self.start()
@@ -123,7 +134,7 @@ class Door:
 
     def start(self) -> None:
         self.services = Services.open(self.settings, self.agent)
-        self.app = api.build(self.services, self.settings, start=self._session, pages=web.install)
+        self.app = api.build(self.services, self.settings, pages=web.install)
         self._stop = threading.Event()
         ready = threading.Event()
         self._thread = threading.Thread(
@@ -145,8 +156,8 @@ class Door:
             session.process.kill()
             session.process.wait()
 
-    def _session(self, request: protocol.Exec) -> LocalSession:
-        session = LocalSession(request)
+    def _session(self, request: protocol.Exec | protocol.Visit) -> LocalSession:
+        session = LocalSession(request, self.work)
         self.sessions.append(session)
         return session
 

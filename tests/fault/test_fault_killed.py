@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from instance import Instance
@@ -169,6 +170,41 @@ def test_killed(machine: Instance, story: str, role: str, point: str) -> None:
         # What was sent for a request that was never accepted stays for the client's next try, and goes after a while.
         for file in (machine.state / "control" / "uploads").iterdir():
             file.unlink()
+    until(lambda: settled(machine) == before, 15, lambda: f"left: {difference(before, settled(machine))}")
+
+
+@pytest.mark.parametrize("point", ["visit-begin", "visit-mounted", "visit-running", "work-kept"])
+def test_killed_while_somebody_works(machine: Instance, point: str) -> None:
+    """Fault 16: the container of a working copy is swept away with all that it hung on; what was stored in the copy is
+    there, and what was begun is done by doing it again."""
+    before = settled(machine)
+    machine.create("desk", page("first"))
+
+    def write(name: str) -> int:
+        """By the file manager, which works in the container that the SSH door uses."""
+        form = {"at": "", "etag": "", "name": name, "text": "kept"}
+        transport = httpx.HTTPTransport(uds=str(machine.api_socket))
+        with httpx.Client(transport=transport, base_url="http://x", timeout=30) as http:
+            return http.post("/site/desk/files/edit", data=form).status_code
+
+    assert write("old.txt") == 303
+    machine.roles["agent"].terminate()
+    machine.roles.pop("agent").wait(30)
+    machine.start_role("agent", point)
+    machine.until_ready()
+    publish = begin(lambda: machine.api("POST", "/v1/sites/desk/work/publish", {})) if point == "work-kept" else None
+    assert point == "work-kept" or write("new.txt") == 503
+    until(lambda: not machine.is_up("agent"), 20, lambda: f"{point} is never passed\n{machine.tail()}")
+    assert machine.roles.pop("agent").wait() == -9
+    machine.start_role("agent")
+    machine.until_ready()
+    if publish is not None:
+        machine.ended(publish["id"])
+    assert write("new.txt") == 303, machine.tail()
+    machine.ended(machine.api("POST", "/v1/sites/desk/work/publish", {})["id"], good=True)
+    for name in ("old.txt", "new.txt"):
+        assert machine.fetch("desk", f"/{name}").body == "kept"
+    machine.destroy("desk")
     until(lambda: settled(machine) == before, 15, lambda: f"left: {difference(before, settled(machine))}")
 
 

@@ -43,6 +43,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/bases/prune": {},
     "POST /v1/bases/rollback": {"sites": ["own-ada"]},
     "POST /v1/images": {"upload": "0"},
+    "POST /v1/images/pull": {"registry": "registry.test", "repository": "club/app"},
     "POST /v1/modules/questions": {"modules": []},
     "POST /v1/modules/detect": {"names": ["index.html"]},
     "POST /v1/module-sources": {"source": "https://example.org/x.git", "pin": "0" * 40},

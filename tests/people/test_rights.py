@@ -20,12 +20,13 @@ def allowed(role: Role, held: Held | None) -> set[Right]:
     return {right for right in Right if may(actor(role), right, held)}
 
 
-SELF = {Right.OPEN, Right.SELF_ENTER, Right.SELF_LOOK, Right.SITE_LIST, Right.CATALOGUE_LOOK}
+SELF = {Right.OPEN, Right.SELF_ENTER, Right.SELF_LOOK, Right.SELF_CHANGE, Right.SITE_LIST, Right.CATALOGUE_LOOK}
 LOOKS = {Right.SITE_LOOK, Right.BACKUP_LOOK, Right.CHANGE_LOOK}
 WORKS = {
     Right.SITE_LOGS,
     Right.SITE_SECRETS,
     Right.SITE_EXEC,
+    Right.SITE_CONSOLE,
     Right.SITE_FILES,
     Right.SITE_RUN,
     Right.SITE_RELEASE,
@@ -62,6 +63,7 @@ def test_operators() -> None:
         Right.DOMAIN_CLAIM,
         Right.PLATFORM_LOOK,
         Right.IMAGE_IMPORT,
+        Right.IMAGE_PULL,
         Right.BASE_CHANGE,
     }
     assert allowed(Role.OPERATOR, FOREIGN) == LOOKS | WORKS | OWNS
@@ -69,7 +71,7 @@ def test_operators() -> None:
 
 
 def test_owners() -> None:
-    assert allowed(Role.OWNER, None) == SELF | {Right.UPLOAD}
+    assert allowed(Role.OWNER, None) == SELF | {Right.UPLOAD, Right.IMAGE_PULL}
     assert allowed(Role.OWNER, MINE) == allowed(Role.OWNER, TEAMS) == OBJECTS
     assert allowed(Role.OWNER, WORK) == LOOKS | WORKS
     assert allowed(Role.OWNER, LOOK) == LOOKS

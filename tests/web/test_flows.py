@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -246,6 +247,75 @@ def test_language_and_colours_stay(door: Door) -> None:
         assert "Se connecter" in visitor.page.text
 
 
+def test_the_language_is_kept_in_the_account(door: Door) -> None:
+    add(door, "ana")
+    with Visitor(door) as ana, Visitor(door) as elsewhere:
+        ana.sign_in("ana")
+        ana.submit("/language", ("language", "fr"))
+        assert "Mes sites" in ana.page.text
+        elsewhere.sign_in("ana")
+        assert "Mes sites" in elsewhere.page.text, "another browser, whose own language is English"
+        elsewhere.submit("/sign-out")
+        assert "Sign in" in elsewhere.page.text
+
+
+def test_keys_for_ssh(door: Door) -> None:
+    add(door, "ana")
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0Zb1kY5m4Fh3nqQ8mYk0X9y1b1mBdQm2l7h0w3c5Qe ana@laptop"
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        ana.get("/account")
+        page = ana.submit("/account/keys", expect=422, key="-----BEGIN OPENSSH PRIVATE KEY-----")
+        assert "private key" in page.text.lower()
+        page = ana.submit("/account/keys", key=key)
+        assert "ana@laptop" in page.text and "SHA256:" in page.text
+        remove = next(form["action"] for form in page.forms if form["action"].endswith("/remove"))
+        assert "ana@laptop" not in ana.submit(remove).text
+
+
+def test_publishing_by_itself_is_a_setting(door: Door) -> None:
+    add(door, "ana")
+    door.site("blog", owner="ana")
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        ana.get("/site/blog/settings")
+        ana.submit("/site/blog/settings", ("do", "apply"), on_files="live", on_push="wait")
+        ended(ana)
+        found = door.services.store.site("blog")
+        assert found is not None and (found.site.on_files, found.site.on_push) == ("live", "wait")
+
+
+def test_the_provider_is_tried_before_it_is_stored(door: Door) -> None:
+    add(door, "ada", Role.ADMIN)
+    with Visitor(door) as ada:
+        ada.sign_in("ada")
+        ada.get("/admin/oidc")
+        page = ada.submit("/admin/oidc", ("do", "store"), expect=422, issuer="http://id.example.org", client_id="x")
+        assert "is not an https address" in page.text.lower()
+        fields = {"issuer": "http://127.0.0.1:1", "client_id": "alveole", "roles": "staff = owner"}
+        page = ada.submit("/admin/oidc", ("do", "try"), **fields)
+        assert "People could not come in by this provider." in page.text
+        assert door.http.get("/v1/oidc").status_code == 404
+        ada.submit("/admin/oidc", ("do", "store"), client_secret="very secret")
+        assert door.http.get("/v1/oidc").json()["mapping"]["roles"] == {"staff": "owner"}
+        ada.get("/admin/oidc")
+        assert "very secret" not in ada.answer.text
+        ada.submit("/admin/oidc", ("do", "drop"))
+        assert door.http.get("/v1/oidc").status_code == 404
+
+
+def test_who_must_have_a_second_factor(door: Door) -> None:
+    add(door, "ada", Role.ADMIN)
+    with Visitor(door) as ada:
+        ada.sign_in("ada")
+        page = ada.get("/admin/second-factor")
+        assert "1 of them has none yet" in page.text
+        ada.submit("/admin/second-factor", roles="operator")
+        assert door.http.get("/v1/second-factor").json() == {"roles": ["operator"]}
+        ada.submit("/admin/second-factor")
+        assert door.http.get("/v1/second-factor").json() == {"roles": ["operator"]}
+
+
 def test_files_of_others_are_as_they_were_fetched() -> None:
     import hashlib
     import tomllib
@@ -257,7 +327,9 @@ def test_files_of_others_are_as_they_were_fetched() -> None:
     lock = tomllib.loads((place / "vendor.toml").read_text(encoding="utf-8"))
     kept = {"vendor.toml", "licences"}
     for name, each in lock.items():
-        assert each["integrity"].startswith("sha512-") and (place / "licences" / f"{name}.txt").exists()
+        assert (
+            each["integrity"].startswith("sha512-") and (place / "licences" / f"{name.replace('/', '-')}.txt").exists()
+        )
         for file in each["files"].values():
             assert hashlib.sha256((place / file["to"]).read_bytes()).hexdigest() == file["sha256"], file
             kept.add(file["to"])
@@ -335,3 +407,28 @@ def test_what_did_not_change_is_not_sent_again(door: Door) -> None:
         for path in (rows, overview):
             answer = ana.ask("GET", path, headers=part)
             assert answer.status_code == 200 and "<html" not in answer.text and "blog" in answer.text
+
+
+def test_an_image_is_fetched_and_becomes_a_site(directory: Path) -> None:
+    """From a registry that the machine's settings name, by an owner; from no other."""
+    door = Door(directory, images={"registries": ["registry.example.org", "http://127.0.0.1:5000"]})
+    try:
+        add(door, "ana")
+        with Visitor(door) as ana:
+            ana.sign_in("ana")
+            ana.get("/new/image")
+            page = ana.submit("/new/image/pull", expect=422, registry="evil.example.org", repository="club/app")
+            assert "not fetched from" in page.text
+            assert any(("repository", "club/app") in form["fields"] for form in page.forms)
+            ana.submit("/new/image/pull", registry="127.0.0.1:5000", repository="club/app", tag="2")
+            ended(ana)
+            page = ana.page
+            link = next(v["href"] for tag, v in page.tags if tag == "a" and v.get("href", "").startswith("/new/image?"))
+            ana.get(link)
+            ana.submit("/new/image", ("do", "create"), name="app", volumes="data /var/lib/app", port="8080")
+            ended(ana)
+            site = door.services.store.site("app")
+            assert site is not None and site.site.base.kind == "oci" and site.site.run.port == 8080
+            assert [each.path for each in site.site.volumes] == ["/var/lib/app"]
+    finally:
+        door.close()

@@ -13,8 +13,32 @@ from webkit import Visitor
 from alveole.people.model import Role
 
 PAGES = ("/sites", "/account", "/new", "/new/files", "/new/image", "/new/module?m=wordpress", "/admin/journal")
-OF_SITE = ("", "/content", "/settings", "/logs", "/backups", "/journal", "/why", "/destroy")
-OF_ADMIN = ("machine", "plans", "bases", "modules", "accounts", "accounts/ana", "teams", "ldap", "journal")
+OF_SITE = (
+    "",
+    "/content",
+    "/files",
+    "/files/edit?new=1",
+    "/console",
+    "/settings",
+    "/logs",
+    "/backups",
+    "/journal",
+    "/why",
+    "/destroy",
+)
+OF_ADMIN = (
+    "machine",
+    "plans",
+    "bases",
+    "modules",
+    "accounts",
+    "accounts/ana",
+    "teams",
+    "ldap",
+    "oidc",
+    "second-factor",
+    "journal",
+)
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])

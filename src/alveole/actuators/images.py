@@ -6,21 +6,28 @@ checked here field by field before it is kept.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import re
+import secrets
+import shutil
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from alveole.actuators.bases import Bases, check_digest
 from alveole.actuators.releases import room
-from alveole.agent.protocol import Image
+from alveole.agent.protocol import Image, PullImage
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
-from alveole.errors import AlveoleError, InvalidInput
+from alveole.errors import AlveoleError, InvalidInput, Refused
 from alveole.host import bases, paths
 from alveole.host.bases import Record, mapped_tree, read_record
+from alveole.host.run import run
 from alveole.host.sandbox import Sandbox, as_root
 from alveole.model.names import ENV_FORBIDDEN, ENV_KEY, MOUNT_PATH
 from alveole.model.site import Base, BaseKind
@@ -81,6 +88,54 @@ class Images:
         if record.image is None:
             raise ValueError("an image's record has no image")
         return record.image
+
+    # From a registry
+
+    def pull(self, request: PullImage, say: Say = quiet) -> Image:
+        """Fetch an image from a registry of the settings, as a user who may nothing else; then as an import.
+
+        Raises ``Refused`` for another registry, ``ProgramFailed`` with what the registry said, and what
+        :meth:`import_image` raises.
+        """
+        plain = f"http://{request.registry}" in self._settings.images.registries
+        if not plain and request.registry not in self._settings.images.registries:
+            raise Refused(f"images are not fetched from {request.registry}", field="registry")
+        uid = paths.site_uid(self._settings, bases.NUMBER)
+        mark = "@" if request.tag.startswith("sha256:") else ":"
+        name = f"docker://{request.registry}/{request.repository}{mark}{request.tag}"
+        with self._place(uid) as place:
+            say("fetching the image", 0.0)
+            left, _ = room(self._settings, place)
+            argv = [
+                *("/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"),
+                *("--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL", "--"),
+                *("/usr/bin/prlimit", f"--fsize={min(left, self._settings.content.bytes)}", "--core=0", "--"),
+                *("/usr/bin/skopeo", "--insecure-policy", f"--tmpdir={place}", "copy", "--quiet"),
+                *(["--src-tls-verify=false"] if plain else []),
+                *("--src-no-creds", "--", name, f"oci-archive:{place}/image.tar"),
+            ]
+            run(argv, env={"HOME": str(place)}, timeout=self._settings.images.seconds)
+            fd = os.open(place / "image.tar", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                return self.import_image(fd, say)
+            finally:
+                os.close(fd)
+
+    @contextlib.contextmanager
+    def _place(self, uid: int) -> Iterator[Path]:
+        top = paths.pulls(self._settings)
+        top.mkdir(mode=0o711, exist_ok=True)
+        place = top / secrets.token_hex(8)
+        place.mkdir(mode=0o700)
+        os.chown(place, uid, uid)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def recover(self) -> None:
+        """Take away what a death of the agent left of a fetch."""
+        shutil.rmtree(paths.pulls(self._settings), ignore_errors=True)
 
     def _known(self) -> dict[str, Image]:
         known = {}

@@ -182,6 +182,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.DropRelease: drop_release,
         protocol.LookAtWork: lambda r, _f, _s: visits.look(r),
         protocol.KeepWork: lambda r, _f, s: visits.keep(r, s),
+        protocol.WorkKept: lambda r, _f, _s: visits.kept(r),
         protocol.DropWork: lambda r, _f, _s: visits.drop(r),
         protocol.EndVisits: lambda r, _f, _s: visits.end(r.site),
         protocol.RemoveSite: remove_site,
@@ -197,6 +198,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.CheckHealth: lambda r, _f, _s: trials.check(r),
         protocol.ListProcesses: lambda r, _f, _s: processes.look(settings, r.site, r.slot),
         protocol.ImportImage: lambda _r, f, s: images.import_image(_one(f), s),
+        protocol.PullImage: lambda r, _f, s: images.pull(r, s),
         protocol.CreateBackup: lambda r, _f, s: backups.create(r, s),
         protocol.ReadBackup: lambda r, _f, _s: backups.read_manifest(r.snapshot, r.digest),
         protocol.RestoreBackup: lambda r, _f, s: backups.restore(r, s),
@@ -230,6 +232,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     threading.Thread(target=_look_after_edge, args=(edge, server, stopped), name="edge", daemon=True).start()
     releases.recover()
     bases.recover()
+    images.recover()
     trials.recover()
     threading.Thread(target=care.run, args=(stopped,), name="bases", daemon=True).start()
     backups.recover()

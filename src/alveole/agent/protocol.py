@@ -13,9 +13,23 @@ from typing import Annotated, Any
 
 import msgspec
 
+from alveole.agent.working import (
+    Changes,
+    DropWork,
+    EndVisits,
+    KeepWork,
+    LookAtWork,
+    Visit,
+    Visited,
+    WorkKept,
+    WorkState,
+)
 from alveole.backends.base import Usage
 from alveole.errors import Problem
 from alveole.model.names import (
+    REGISTRY,
+    REPOSITORY,
+    TAG,
     BackupId,
     BaseKey,
     Digest,
@@ -32,6 +46,18 @@ from alveole.model.names import (
 from alveole.model.resource import Observation, Outcome, Step
 from alveole.model.site import Base, BuildCommand, HealthCheck, Release, VolumeMount
 
+#: What is of another file and is known by this one's name too.
+__all__ = [
+    "Changes",
+    "DropWork",
+    "EndVisits",
+    "KeepWork",
+    "LookAtWork",
+    "Visit",
+    "Visited",
+    "WorkKept",
+    "WorkState",
+]
 MAX_MESSAGE = 8 * 1024 * 1024
 
 
@@ -142,6 +168,17 @@ class ImportImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     """
 
 
+class PullImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pull-image"):
+    """→ :class:`~alveole.agent.protocol.Image`: fetched from a registry that the settings name. As an import, then.
+
+    ``Refused`` for any other registry, whoever asks.
+    """
+
+    registry: Annotated[str, msgspec.Meta(pattern=REGISTRY, max_length=262)]
+    repository: Annotated[str, msgspec.Meta(pattern=REPOSITORY, max_length=255)]
+    tag: Annotated[str, msgspec.Meta(pattern=TAG)]
+
+
 class ResolveBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="resolve-base"):
     """→ :class:`~alveole.model.site.Base`. The key of the host's base or of a Debian package set, unbuilt."""
 
@@ -226,50 +263,6 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="exec"):
     """An id inside the container."""
 
 
-class Visit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="visit"):
-    """Start a program over the working copy of a site, whether the site runs or not. As :class:`Exec`.
-
-    It sees ``/site/work`` (a copy of ``release`` that it may change), ``/site/git`` and the site's volumes, in a
-    container of the site's own ids on ``base``. :class:`Done` carries :class:`Visited`.
-    """
-
-    site: SiteId
-    number: Number
-    base: Base
-    release: Digest | None
-    generation: Generation
-    volumes: Annotated[tuple[VolumeMount, ...], msgspec.Meta(max_length=64)]
-    argv: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=4096)]
-    tty: bool = False
-
-
-class LookAtWork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="look-at-work"):
-    """→ :class:`WorkState`: the working copy of a site."""
-
-    site: SiteId
-    number: Number
-
-
-class KeepWork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="keep-work"):
-    """→ :class:`~alveole.model.site.Release`: a release of the working copy as it is. ``Refused`` without one."""
-
-    site: SiteId
-    number: Number
-
-
-class DropWork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-work"):
-    """Forget what was changed in the working copy; the git repository stays. ``Refused`` while it is in use."""
-
-    site: SiteId
-    number: Number
-
-
-class EndVisits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end-visits"):
-    """End every program over the working copy of a site."""
-
-    site: SiteId
-
-
 class CreateBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="create-backup"):
     """→ :class:`BackupMade`. ``manifest`` is control's own JSON about the site, kept inside."""
 
@@ -349,6 +342,7 @@ Request = (
     | ReadConfig
     | ForgetConfig
     | ImportImage
+    | PullImage
     | ResolveBase
     | DropBase
     | ListBases
@@ -362,6 +356,7 @@ Request = (
     | Visit
     | LookAtWork
     | KeepWork
+    | WorkKept
     | DropWork
     | EndVisits
     | CreateBackup
@@ -449,31 +444,6 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float = 0.0
 
 
-class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What of a working copy was changed: files that were written, and names that went or came."""
-
-    files: int = 0
-    bytes: int = 0
-    """Of the files that are there."""
-    names: tuple[str, ...] = ()
-    """The first of them."""
-
-
-class Visited(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    status: int
-    changes: Changes = Changes()
-
-
-class WorkState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``release``: what it stands on; ``published``: what was made of it last; ``fresh``: what came after that."""
-
-    there: bool = False
-    release: Digest | None = None
-    published: Digest | None = None
-    visitors: int = 0
-    fresh: Changes = Changes()
-
-
 class PackageChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``before`` is empty for a package that comes, ``after`` for one that goes."""
 
@@ -558,6 +528,7 @@ RESULTS: dict[type, Any] = {
     ReadConfig: tuple[ConfigState, ...],
     ForgetConfig: None,
     ImportImage: Image,
+    PullImage: Image,
     ResolveBase: Base,
     DropBase: None,
     ListBases: tuple[BaseState, ...],
@@ -571,6 +542,7 @@ RESULTS: dict[type, Any] = {
     Visit: Visited,
     LookAtWork: WorkState,
     KeepWork: Release,
+    WorkKept: None,
     DropWork: None,
     EndVisits: None,
     CreateBackup: BackupMade,

@@ -7,9 +7,10 @@
 | the cookie | the session's person; a request that changes something must come from a page of ours |
 
 A request with a cookie that is not safe (RFC 9110 §9.2.1), or asks for a WebSocket, must have an ``Origin`` of this
-very host, no ``Sec-Fetch-Site`` of another, and the session's CSRF token: in ``X-CSRF-Token``, in the query as
-``csrf``, or as the field ``csrf`` of a form. The cookie is ``__Host-`` and ``SameSite=Strict`` besides (threats 22,
-23).
+very host, no ``Sec-Fetch-Site`` of another, and the session's CSRF token: in ``X-CSRF-Token``, as the field ``csrf``
+of a form (the first one, where the form brings files), or as ``csrf.TOKEN`` among the protocols that a WebSocket asks
+for. Never in an address, which proxies write down. The cookie is ``__Host-`` and ``SameSite=Strict`` besides
+(threats 22, 23).
 """
 
 from __future__ import annotations
@@ -35,9 +36,18 @@ COOKIE = "__Host-alveole"
 UNIX = "unix:"
 """``scope["client"]`` is ``("unix:<uid>", pid)`` for peers on the Unix socket; see ``server.py``."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-#: Largest form that is read for its CSRF token; a page sends files with the token in the query.
+#: Largest form that is read for its CSRF token.
 _FORM_MAX = 1024 * 1024
 _FORM = "application/x-www-form-urlencoded"
+_FORM_OF_FILES = "multipart/form-data"
+#: The first field of a form with files, as browsers write it (RFC 7578): its boundary, what it is, an empty line.
+_FIRST_FIELD = re.compile(
+    rb'\A--[^\r\n]{1,100}\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n([^\r\n]{1,200})\r\n'
+)
+_FIRST_MAX = 1024
+#: What a WebSocket of a page asks for; the other protocol it names carries the token.
+SOCKET = "alveole"
+_SOCKET_TOKEN = "csrf."  # noqa: S105  a word before the secret, not the secret
 
 
 class Doors(Protocol):
@@ -87,10 +97,10 @@ class Admission:
         return actor, receive
 
     async def _token(self, token: str, address: str) -> Actor:
-        # A token has 256 random bits: this keeps guessing from costing us anything.
-        self._doors.attempts.check("", address, False)
         actor = await run_in_threadpool(self._doors.authenticate, token)
         if actor is None:
+            # Only now: who guesses must not shut out a program with a good token at the same address.
+            self._doors.attempts.check("", address, False)
             self._doors.attempts.failed("", address)
             raise problems.Unauthenticated("the token is not known or has expired", field="Authorization")
         return actor
@@ -142,29 +152,33 @@ def client_address(scope: Scope, edge_uid: int | None = None) -> str:
 async def _csrf(scope: Scope, headers: Headers, receive: Receive) -> tuple[str, Receive]:
     if given := headers.get("x-csrf-token", ""):
         return given, receive
-    if given := _field(scope.get("query_string", b"")):
-        return given, receive
-    if scope["type"] != "http" or headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+    if scope["type"] == "websocket":
+        words = [word.strip() for word in headers.get("sec-websocket-protocol", "").split(",")]
+        found = [word.removeprefix(_SOCKET_TOKEN) for word in words if word.startswith(_SOCKET_TOKEN)]
+        return (found[0] if found else ""), receive
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (_FORM, _FORM_OF_FILES):
         return "", receive
+    held: list[Message] = []
     body, more = b"", True
-    while more:
+    while more and (kind == _FORM or len(body) < _FIRST_MAX):
         message = await receive()
         if message["type"] != "http.request":
             return "", receive
+        held.append(message)
         body += message.get("body", b"")
         more = message.get("more_body", False)
-        if len(body) > _FORM_MAX:
+        if kind == _FORM and len(body) > _FORM_MAX:
             raise problems.TooLarge(f"is larger than {_FORM_MAX} bytes", field="body")
-    told = False
+    told = iter(held)
 
     async def again() -> Message:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return next(told, None) or await receive()
 
-    return _field(body), again
+    if kind == _FORM:
+        return _field(body), again
+    first = _FIRST_FIELD.match(body)
+    return (first[1].decode("latin-1") if first else ""), again
 
 
 def _field(form: bytes) -> str:

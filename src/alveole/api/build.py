@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from alveole.agent import protocol
 from alveole.api import (
     accounts,
     changes,
@@ -26,7 +25,7 @@ from alveole.api import (
     visits,
 )
 from alveole.api.admit import Admission
-from alveole.api.exec import Session, Start
+from alveole.api.exec import Start
 from alveole.api.gate import Gate, check_declared, routes_of
 from alveole.config import Settings
 from alveole.services import Services
@@ -55,7 +54,7 @@ def build(
     app.state.services = services
     app.state.edge_uid = edge_uid
     app.state.settings = settings
-    app.state.start = start or _agent(settings)
+    app.state.start = start or (lambda wanted: services.agent.exec(wanted))
     problems.install(app)
     for module in (sites, modules, exec, changes, objects, platform, accounts, outside, entrance, factors, visits):
         app.include_router(module.router)
@@ -71,14 +70,3 @@ def _uid(name: str) -> int | None:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
         return None
-
-
-def _agent(settings: Settings) -> Start:
-    from alveole.agent.client import AgentClient
-
-    client = AgentClient(settings.agent_socket)
-
-    def start(request: protocol.Exec) -> Session:
-        return client.exec(request)
-
-    return start

@@ -1,4 +1,4 @@
-"""Programs inside a site over a WebSocket.
+"""Programs inside a site over a WebSocket: one that is named, and the console of the pages.
 
 Binary frames, the first byte of each saying which stream it is: 0 stdin, 1 stdout (or the
 terminal), 2 stderr, 3 control. A control frame holds one JSON object: from the client
@@ -6,6 +6,9 @@ terminal), 2 stderr, 3 control. A control frame holds one JSON object: from the 
 ``{"started": true}``, ``{"taken": bytes}`` for input that the program took, and last
 ``{"exit": status}`` or ``{"problem": {…}}`` (a problem document). A client that cannot read while
 it sends keeps at most 64 KiB of input that is not yet taken; else both sides could wait for ever.
+
+Whether the caller may still come in, and still may what they do, is asked again every two seconds: signing out or
+being shut out ends a program as it ends a page.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol
+from functools import partial
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, WebSocket
@@ -23,29 +28,30 @@ from starlette.websockets import WebSocketDisconnect
 
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.api import problems
+from alveole.api import admit, problems
 from alveole.api.gate import does
 from alveole.api.streams import in_waiting
-from alveole.errors import AlveoleError, InvalidInput
+from alveole.errors import AlveoleError, InvalidInput, Refused, Temporary
+from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.ports import Program
 from alveole.services import Services
+from alveole.services.visits import Visiting
 
 router = APIRouter(prefix="/v1/sites", tags=["sites"])
 STDIN, STDOUT, STDERR, CONTROL = range(4)
 _BLOCK = 32 * 1024
 
 
-class Session(Protocol):
-    """A program started inside a site: see :class:`alveole.agent.client.ExecSession`."""
+#: Two seconds, not less: it is one look into the database for each open program.
+_AGAIN_SECONDS = 2.0
+#: A console in which nothing is typed for so long is left over in a window that nobody looks at.
+_IDLE_SECONDS = 1800.0
+#: How long a program that is killed may take to be gone, so that the journal can tell what it changed.
+_LAST_SECONDS = 3.0
+_GONE = "the caller went away"
 
-    fds: tuple[int, ...]
-
-    def resize(self, rows: int, columns: int) -> None: ...
-    def kill(self, signal: int) -> None: ...
-    def wait(self) -> int: ...
-
-
-Start = Callable[[protocol.Exec], Session]
+Start = Callable[[protocol.Exec | protocol.Visit], Program]
 
 
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +77,6 @@ async def execute(
     services: Services = socket.app.state.services
     start: Start = socket.app.state.start
     grant = None
-    status: int | None = None
     problem = "interrupted"
     try:
         if (actor := socket.state.actor) is None:
@@ -87,103 +92,215 @@ async def execute(
             await run_in_threadpool(services.exec_ended, grant, None, str(error))
         await socket.send_denial_response(problems.response(error))
         return
+    carried = _Carried(socket, session, tty)
     try:
-        status = await _carry(socket, session, tty)
-        problem = ""
-        await _tell(socket, {"exit": status})
-        await socket.close()
-    except WebSocketDisconnect:
-        problem = "the caller went away"
-    except AlveoleError as error:
-        problem = str(error)
-        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await _tell(socket, {"problem": msgspec.to_builtins(problems.document(error))})
-            await socket.close()
+        problem = await carried.through(_Again(socket, services, Right.SITE_EXEC, grant.site))
     finally:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            # The server stops: nothing that is awaited goes on.
-            services.exec_ended(grant, status, problem)
+        await _told(services.exec_ended, grant, carried.status, problem)
+
+
+@router.websocket("/{site}/console")
+@does(Right.SITE_CONSOLE)
+async def console(socket: WebSocket, site: str) -> None:
+    """A shell with a terminal: in the site where it runs, else over its working copy. As by SSH."""
+    services: Services = socket.app.state.services
+    start: Start = socket.app.state.start
+    visiting: Visiting | None = None
+    actor = socket.state.actor
+    try:
+        if actor is None:
+            raise problems.Unauthenticated("nobody is signed in", field="Authorization")
+        place = admit.client_address(socket.scope, socket.app.state.edge_uid)
+        visiting = await run_in_threadpool(services.console, actor, site, place)
+        session = await run_in_threadpool(start, visiting.request)
+    except AlveoleError as error:
+        if visiting is not None:
+            await run_in_threadpool(services.visit_ended, actor, visiting, None, problem=str(error))
+        await socket.send_denial_response(problems.response(error))
+        return
+    carried = _Carried(socket, session, True)
+    problem = "interrupted"
+    try:
+        again = _Again(socket, services, Right.SITE_CONSOLE, visiting.site, carried.idle)
+        problem = await carried.through(again)
+        # Closing the window is how a console ends.
+        problem = "" if problem == _GONE else problem
+    finally:
+        end = partial(services.visit_ended, received=carried.received, sent=carried.sent, problem=problem)
+        await _told(end, actor, visiting, carried.ended)
+
+
+async def _told(end: Callable[..., None], *args: Any) -> None:
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        # The server stops: nothing that is awaited goes on.
+        end(*args)
+    else:
+        await run_in_threadpool(end, *args)
+
+
+class _Again:
+    """Waits until the caller may no longer do what they do, and raises why."""
+
+    def __init__(
+        self,
+        socket: WebSocket,
+        services: Services,
+        right: Right,
+        site: str,
+        idle: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._socket = socket
+        self._services = services
+        self._right = right
+        self._site = site
+        self._idle = idle
+
+    async def over(self) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            if self._idle() > _IDLE_SECONDS:
+                raise Refused("nothing was typed for half an hour")
+            with contextlib.suppress(Temporary):
+                await run_in_threadpool(self._look)
+
+    def _look(self) -> None:
+        actor: Actor = self._socket.state.actor
+        headers = self._socket.headers
+        if actor.via.startswith("session:"):
+            found = self._services.resume(admit.session_of(headers))
+        elif actor.via.startswith("token:"):
+            found = self._services.authenticate(headers.get("authorization", "").partition(" ")[2].strip())
         else:
-            await run_in_threadpool(services.exec_ended, grant, status, problem)
+            found = actor
+        if found is None:
+            raise problems.Unauthenticated("you are signed out")
+        self._services.allow_site(found, self._right, self._site)
 
 
 async def _tell(socket: WebSocket, message: dict[str, Any]) -> None:
     await socket.send_bytes(bytes([CONTROL]) + msgspec.json.encode(message))
 
 
-async def _carry(socket: WebSocket, session: Session, tty: bool) -> int:
-    """Move bytes both ways until the program has ended and its output is read; its exit status."""
-    fds = list(session.fds)
-    inward = fds[0]
-    outward = {STDOUT: fds[0]} if tty or len(fds) == 1 else {STDOUT: fds[1], STDERR: fds[2]}
-    ended = asyncio.ensure_future(in_waiting(session.wait))
-    listener: asyncio.Task[None] | None = None
-    readers: list[asyncio.Task[None]] = []
-    try:
-        await socket.accept()
-        await _tell(socket, {"started": True})
-        readers = [asyncio.create_task(_outward(socket, stream, fd)) for stream, fd in outward.items()]
-        listener = asyncio.create_task(_inward(socket, session, inward, tty or len(fds) == 1))
-        done, _ = await asyncio.wait({ended, listener}, return_when=asyncio.FIRST_COMPLETED)
-        if listener in done and ended not in done:
-            # Raises WebSocketDisconnect: the program must not outlive its caller.
-            listener.result()
-        status = await ended
-        # A child in the background may hold the output open for ever.
-        await asyncio.wait(readers, timeout=1.0)
-        return status
-    finally:
-        for task in (*readers, listener):
-            if task is not None:
-                task.cancel()
-        if not ended.done():
-            with contextlib.suppress(AlveoleError, OSError):
-                await run_in_threadpool(session.kill, 9)
-        for fd in set(fds):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+class _Carried:
+    """Bytes both ways between a caller and a program until it has ended and its output is read."""
 
+    def __init__(self, socket: WebSocket, session: Program, tty: bool) -> None:
+        self._socket = socket
+        self._session = session
+        self._one = tty or len(session.fds) == 1
+        self._typed_at = time.monotonic()
+        self.ended: protocol.Visited | None = None
+        self.received = self.sent = 0
 
-async def _outward(socket: WebSocket, stream: int, fd: int) -> None:
-    os.set_blocking(fd, False)
-    while True:
+    @property
+    def status(self) -> int | None:
+        return self.ended.status if self.ended is not None else None
+
+    def idle(self) -> float:
+        """Seconds since something was typed."""
+        return time.monotonic() - self._typed_at
+
+    async def through(self, again: _Again) -> str:
+        """Until its end; gives what cut it short, in words, or nothing."""
         try:
-            block = os.read(fd, _BLOCK)
-        except BlockingIOError:
-            await _ready(fd, writing=False)
-            continue
-        except OSError:
-            # EIO: the terminal's other side is closed (pty(7)), which is its end of file.
-            return
-        if not block:
-            return
-        await socket.send_bytes(bytes([stream]) + block)
+            status = await self._carry(again)
+            await _tell(self._socket, {"exit": status})
+            await self._socket.close()
+            return ""
+        except WebSocketDisconnect:
+            return _GONE
+        except AlveoleError as error:
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+                await _tell(self._socket, {"problem": msgspec.to_builtins(problems.document(error))})
+                await self._socket.close()
+            return str(error)
 
+    async def _carry(self, again: _Again) -> int:
+        fds = list(self._session.fds)
+        outward = {STDOUT: fds[0]} if self._one else {STDOUT: fds[1], STDERR: fds[2]}
+        ended = asyncio.ensure_future(in_waiting(self._session.ended))
+        others: list[asyncio.Task[None]] = []
+        readers: list[asyncio.Task[None]] = []
+        try:
+            asked = self._socket.headers.get("sec-websocket-protocol", "").replace(" ", "").split(",")
+            await self._socket.accept(admit.SOCKET if admit.SOCKET in asked else None)
+            await _tell(self._socket, {"started": True})
+            readers = [asyncio.create_task(self._outward(stream, fd)) for stream, fd in outward.items()]
+            others = [asyncio.create_task(self._inward(fds[0])), asyncio.create_task(again.over())]
+            done, _ = await asyncio.wait({ended, *others}, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
+                if task in done and ended not in done:
+                    # Raises why: the program must not outlive its caller.
+                    task.result()
+            self.ended = await ended
+            # A child in the background may hold the output open for ever.
+            await asyncio.wait(readers, timeout=1.0)
+            return self.ended.status
+        finally:
+            for each in (*readers, *others):
+                each.cancel()
+            # Never looked at when the program is cut: it is told by then.
+            ended.add_done_callback(lambda future: future.cancelled() or future.exception())
+            try:
+                if not ended.done():
+                    with contextlib.suppress(AlveoleError, OSError):
+                        await run_in_threadpool(self._session.kill, 9)
+                    await asyncio.wait({ended}, timeout=_LAST_SECONDS)
+                if ended.done() and not ended.cancelled() and ended.exception() is None:
+                    self.ended = ended.result()
+            finally:
+                # What it started may live on in the background; the agent ends that too.
+                self._session.hang_up()
+                for fd in set(fds):
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
 
-async def _inward(socket: WebSocket, session: Session, fd: int, tty: bool) -> None:
-    closed = False
-    while True:
-        message = await socket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1006))
-        frame: bytes = message.get("bytes") or b""
-        if not frame:
-            continue
-        if frame[0] == STDIN:
-            # What comes after the end of the input, or after the program closed it, is taken and dropped.
-            closed = closed or not await _write(fd, frame[1:])
-            await _tell(socket, {"taken": len(frame) - 1})
-        elif frame[0] == CONTROL:
-            with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
-                said = _control.decode(frame[1:])
-                if said.resize is not None:
-                    rows, columns = (max(1, min(number, 10_000)) for number in said.resize)
-                    await run_in_threadpool(session.resize, rows, columns)
-                if said.signal is not None and 1 <= said.signal <= 64:
-                    await run_in_threadpool(session.kill, said.signal)
-                if said.eof and not closed and not tty:
-                    closed = True
-                    _hang_up(fd)
+    async def _outward(self, stream: int, fd: int) -> None:
+        os.set_blocking(fd, False)
+        while True:
+            try:
+                block = os.read(fd, _BLOCK)
+            except BlockingIOError:
+                await _ready(fd, writing=False)
+                continue
+            except OSError:
+                # EIO: the terminal's other side is closed (pty(7)), which is its end of file.
+                return
+            if not block:
+                return
+            await self._socket.send_bytes(bytes([stream]) + block)
+            self.sent += len(block)
+
+    async def _inward(self, fd: int) -> None:
+        closed = False
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message.get("code", 1006))
+            frame: bytes = message.get("bytes") or b""
+            if not frame:
+                continue
+            if frame[0] == STDIN:
+                self._typed_at = time.monotonic()
+                self.received += len(frame) - 1
+                # What comes after the end of the input, or after the program closed it, is taken and dropped.
+                closed = closed or not await _write(fd, frame[1:])
+                await _tell(self._socket, {"taken": len(frame) - 1})
+            elif frame[0] == CONTROL:
+                closed = await self._control(frame[1:], fd, closed)
+
+    async def _control(self, text: bytes, fd: int, closed: bool) -> bool:
+        with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+            said = _control.decode(text)
+            if said.resize is not None:
+                rows, columns = (max(1, min(number, 10_000)) for number in said.resize)
+                await run_in_threadpool(self._session.resize, rows, columns)
+            if said.signal is not None and 1 <= said.signal <= 64:
+                await run_in_threadpool(self._session.kill, said.signal)
+            if said.eof and not closed and not self._one:
+                _hang_up(fd)
+                return True
+        return closed
 
 
 def _hang_up(fd: int) -> None:

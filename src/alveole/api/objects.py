@@ -21,7 +21,9 @@ router = APIRouter(prefix="/v1")
 
 
 # --- backups ------------------------------------------------------------------------------------
-@router.get("/backups", tags=["backups"], **described("List backups, newest first", list[views.BackupView]))
+@router.get(
+    "/backups", tags=["backups"], **described("List backups, newest first", list[views.BackupView], errors=(404,))
+)
 @does(Right.SITE_LIST)
 async def list_backups(
     request: Request,
@@ -123,7 +125,11 @@ async def verify_bases(
     return change_accepted(await run_in_threadpool(services(request).verify_bases, caller, wanted, key=key))
 
 
-@router.post("/bases/upgrade", tags=["bases"], **accepted("Upgrade bases", body=ask.UpgradeBases, errors=(507,)))
+@router.post(
+    "/bases/upgrade",
+    tags=["bases"],
+    **accepted("Upgrade bases", body=ask.UpgradeBases, errors=(507,), instead=list[views.UpgradeView]),
+)
 @does(Right.BASE_CHANGE)
 async def upgrade_bases(
     request: Request,
@@ -140,7 +146,9 @@ async def upgrade_bases(
 
 
 @router.post(
-    "/bases/rollback", tags=["bases"], **accepted("Take sites back to their earlier base", body=ask.RollbackBases)
+    "/bases/rollback",
+    tags=["bases"],
+    **accepted("Take sites back to their earlier base", body=ask.RollbackBases, instead=list[views.RollbackView]),
 )
 @does(Right.BASE_CHANGE)
 async def rollback_bases(
@@ -157,7 +165,11 @@ async def rollback_bases(
     return change_accepted(await run_in_threadpool(services(request).rollback_bases, caller, wanted, key=key))
 
 
-@router.post("/bases/prune", tags=["bases"], **accepted("Drop the bases that no site uses", body=ask.PruneBases))
+@router.post(
+    "/bases/prune",
+    tags=["bases"],
+    **accepted("Drop the bases that no site uses", body=ask.PruneBases, instead=list[views.BaseView]),
+)
 @does(Right.BASE_CHANGE)
 async def prune_bases(
     request: Request,
@@ -178,6 +190,17 @@ async def import_image(
 ) -> Response:
     """The upload is an OCI archive (a tar of an OCI layout). The base's key is in the change's `result.base`."""
     return change_accepted(await run_in_threadpool(services(request).import_image, caller, wanted, key=key))
+
+
+@router.post(
+    "/images/pull", tags=["bases"], **accepted("Fetch an image from a registry", body=ask.PullImage, errors=(507,))
+)
+@does(Right.IMAGE_PULL)
+async def pull_image(
+    request: Request, caller: Caller, key: Key, wanted: Annotated[ask.PullImage, Depends(body(ask.PullImage))]
+) -> Response:
+    """Only from registries that the settings of the machine name. The base's key is in the change's `result.base`."""
+    return change_accepted(await run_in_threadpool(services(request).pull_image, caller, wanted, key=key))
 
 
 @router.delete("/bases/{base}", tags=["bases"], **accepted("Delete a base that no site has"))

@@ -38,6 +38,7 @@ TYPES: tuple[Any, ...] = (
     ask.AddSource,
     ask.RenameSite,
     ask.ImportImage,
+    ask.PullImage,
     ask.NameBases,
     ask.UpgradeBases,
     ask.RollbackBases,
@@ -137,8 +138,10 @@ def described(
     errors: tuple[int, ...] = (),
     headers: dict[str, str] | None = None,
     answers: str = "",
+    instead: Any = None,
 ) -> dict[str, Any]:
-    """Keyword arguments for a route: what it does, takes and answers. ``errors`` beside 401, 403 and 503.
+    """Keyword arguments for a route: what it does, takes and answers. ``errors`` beside 401, 403, 429 and 503.
+    ``instead``: what it answers with 200 when it is only asked what would happen.
 
     ``body`` is the struct that the body is decoded into, or ``bytes`` for a raw one.
     """
@@ -150,7 +153,10 @@ def described(
     if headers:
         good["headers"] = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
     responses: dict[str, Any] = {str(status): good}
-    for code in sorted({401, 403, 503, *errors}):
+    if instead is not None:
+        what = {"description": "Nothing is done; what would be.", "content": {media: {"schema": reference(instead)}}}
+        responses["200"] = what
+    for code in sorted({401, 403, 429, 503, *errors}):
         responses[str(code)] = {
             "description": _ERRORS[code],
             "content": {MEDIA_TYPE: {"schema": reference(ProblemDocument)}},
@@ -167,7 +173,7 @@ def described(
 CHANGED = {"Location": "Where to follow the change."}
 
 
-def accepted(summary: str, *, body: Any = None, errors: tuple[int, ...] = ()) -> dict[str, Any]:
+def accepted(summary: str, *, body: Any = None, errors: tuple[int, ...] = (), instead: Any = None) -> dict[str, Any]:
     """A route that takes time: 202, the change, and in ``Location`` where to follow it."""
     return described(
         summary,
@@ -177,6 +183,7 @@ def accepted(summary: str, *, body: Any = None, errors: tuple[int, ...] = ()) ->
         errors=(404, 409, 422, *errors),
         headers=CHANGED,
         answers="Stored; it is being carried out. Follow it at the address in Location.",
+        instead=instead,
     )
 
 

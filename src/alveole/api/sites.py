@@ -31,7 +31,7 @@ async def list_sites(request: Request, caller: Caller) -> Response:
 
 @router.post(
     "",
-    **accepted("Create a site", body=ask.CreateSite, errors=(507,)),
+    **accepted("Create a site", body=ask.CreateSite, errors=(507,), instead=views.DryRun),
 )
 @does(Right.SITE_CREATE)
 async def create_site(
@@ -129,7 +129,10 @@ async def rename_site(
 
 
 @router.post(
-    "/{site}/configure", **accepted("Compose a site of modules again", body=ask.ConfigureSite, errors=(412, 507))
+    "/{site}/configure",
+    **accepted(
+        "Compose a site of modules again", body=ask.ConfigureSite, errors=(412, 507), instead=views.ConfigurePlan
+    ),
 )
 @does(Right.SITE_CHANGE)
 async def configure_site(

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1", tags=["ssh"])
 
 
 # --- keys -----------------------------------------------------------------------------------------
-@router.get("/keys", **described("List the public keys of an account", list[views.KeyView], errors=(404,)))
+@router.get("/keys", **described("List the public keys of an account", list[views.KeyView], errors=(404, 409)))
 @does(Right.ACCOUNT_LOOK)
 async def list_keys(request: Request, caller: Caller, account: Whose = None) -> Response:
     return json(await run_in_threadpool(services(request).list_keys, caller, account))
@@ -40,7 +40,7 @@ async def add_key(
     return json(made, 201)
 
 
-@router.delete("/keys/{key}", **described("Remove a public key", status=204, errors=(404,)))
+@router.delete("/keys/{key}", **described("Remove a public key", status=204, errors=(404, 409)))
 @does(Right.ACCOUNT_KEYS)
 async def remove_key(request: Request, caller: Caller, key: str, account: Whose = None) -> Response:
     await run_in_threadpool(services(request).remove_key, caller, key, account)

@@ -22,6 +22,11 @@ def site_uid(settings: Settings, number: int) -> int:
     return settings.uid_start(number) + SITE_UID
 
 
+def pulls(settings: Settings) -> Path:
+    """Images on their way from a registry: a directory of its own for each, of the user who fetches it."""
+    return settings.state / "pulls"
+
+
 def hex_of(digest: str) -> str:
     """``sha256:ab…`` as the name of a file: ``ab…``."""
     return digest.removeprefix("sha256:")

@@ -27,6 +27,10 @@ VOLUME_NAME = r"^[a-z0-9](?:[a-z0-9_-]{0,30}[a-z0-9])?\Z"
 PROCESS_NAME = VOLUME_NAME
 PLAN_NAME = SITE_NAME
 PATH_PREFIX = r"^(?:/[A-Za-z0-9](?:[A-Za-z0-9._~-]{0,58}[A-Za-z0-9])?){1,4}\Z"
+#: The grammar of the distribution specification 1.1 ("Pulling manifests"); a tag, or a digest after "sha256:".
+REGISTRY = r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::\d{1,5})?\Z"
+REPOSITORY = r"^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*\Z"
+TAG = r"^(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|sha256:[0-9a-f]{64})\Z"
 MOUNT_PATH = r"^(?:/[A-Za-z0-9._-]{1,64}){1,8}\Z"
 DIGEST = r"^sha256:[0-9a-f]{64}\Z"
 

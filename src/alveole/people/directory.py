@@ -204,4 +204,5 @@ def _person(row: Any) -> Person:
         active=bool(row.active),
         created_at=row.created_at,
         seen_at=row.seen_at,
+        language=row.language,
     )

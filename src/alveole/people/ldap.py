@@ -80,7 +80,7 @@ class LdapSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.certificates:
             try:
                 ssl.create_default_context(cadata=self.certificates)
-            except (ssl.SSLError, ValueError) as error:
+            except (ssl.SSLError, ValueError, TypeError) as error:
                 wrong("certificates", f"cannot be read: {error}", "give PEM text")
         return tuple(problems)
 

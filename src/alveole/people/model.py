@@ -101,6 +101,8 @@ class Person(msgspec.Struct, frozen=True):
     active: bool = True
     created_at: float = 0.0
     seen_at: float | None = None
+    language: str = ""
+    """Of the pages, as they chose it; empty: as their browser says."""
 
 
 class Team(msgspec.Struct, frozen=True):

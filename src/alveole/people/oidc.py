@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from alveole.agent.protocol import Link
 from alveole.errors import Denied, Problem, Temporary
 from alveole.people import passwords
 from alveole.people.mapping import Found, Mapping, tidy_name
@@ -53,7 +54,7 @@ class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.certificates:
             try:
                 ssl.create_default_context(cadata=self.certificates)
-            except (ssl.SSLError, ValueError) as error:
+            except (ssl.SSLError, ValueError, TypeError) as error:
                 problems.append(Problem("certificates", f"cannot be read: {error}", "give PEM text"))
         return tuple(problems)
 
@@ -127,6 +128,37 @@ class Provider:
             keys = self._get(str(self.facts().get("jwks_uri")))
             self._keys = (time.monotonic(), keys)
         return keys
+
+    def trial(self) -> tuple[Link, ...]:
+        """What a sign-in asks of the provider before anybody comes, one after the other. Never raises."""
+        settings = self.settings
+        asked = settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        try:
+            facts = self.facts()
+        except Temporary as error:
+            return (Link("provider", False, f"read {asked}", str(error), "check the issuer and the authorities"),)
+        found = [Link("provider", True, f"read {asked}", f"it is {settings.issuer}")]
+        ends = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+        absent = [name for name in ends if not _is_safe(str(facts.get(name, "")))]
+        came = f"no safe address for {', '.join(absent)}" if absent else "all addresses are there, over https"
+        found.append(Link("addresses", not absent, f"look for {', '.join(ends)}", came, "ask who runs the provider"))
+        if not absent:
+            try:
+                keys = len(self._key_set().get("keys", ()))
+                found.append(Link("keys", keys > 0, "read its keys", f"{keys} keys", "ask who runs the provider"))
+            except Temporary as error:
+                found.append(Link("keys", False, "read its keys", str(error), "ask who runs the provider"))
+        scopes = facts.get("scopes_supported")
+        if isinstance(scopes, list):
+            unknown = [each for each in settings.scopes if each not in scopes]
+            came = f"it does not know {', '.join(unknown)}" if unknown else "it knows them all"
+            found.append(Link("scopes", not unknown, f"ask for {' '.join(settings.scopes)}", came, "leave them out"))
+        methods = facts.get("code_challenge_methods_supported")
+        if isinstance(methods, list):
+            good = "S256" in methods
+            came = "it takes S256" if good else "it does not take S256"
+            found.append(Link("PKCE", good, "look for S256", came, "let who runs the provider switch it on"))
+        return tuple(found)
 
     def begin(self) -> Begun:
         """Raises ``Temporary`` when the provider cannot be asked."""

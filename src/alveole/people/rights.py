@@ -18,6 +18,8 @@ class Right(StrEnum):
     SELF_ENTER = "self.enter"
     """Give the second factor, or sign out."""
     SELF_LOOK = "self.look"
+    SELF_CHANGE = "self.change"
+    """What lets nobody in: how pages look."""
     # About no one object.
     SITE_LIST = "site.list"
     """Lists hold what the caller may look at, and nothing else."""
@@ -28,6 +30,8 @@ class Right(StrEnum):
     UPLOAD = "upload.send"
     PLATFORM_LOOK = "platform.look"
     IMAGE_IMPORT = "image.import"
+    IMAGE_PULL = "image.pull"
+    """Fetch an image by its name, from the registries that the machine's settings allow and from no other."""
     BASE_CHANGE = "base.change"
     PLAN_CHANGE = "plan.change"
     MODULE_CHANGE = "module.change"
@@ -45,6 +49,8 @@ class Right(StrEnum):
     SITE_LOGS = "site.logs"
     SITE_SECRETS = "site.secrets"
     SITE_EXEC = "site.exec"
+    SITE_CONSOLE = "site.console"
+    """A shell in the page; a program that has a token for the API's own words does not get one by it."""
     SITE_FILES = "site.files"
     SITE_RUN = "site.run"
     """Start, stop, restart."""
@@ -76,12 +82,14 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.OPEN: (ANY, ANY, ANY, ANY),
     R.SELF_ENTER: (ANY, ANY, ANY, ANY),
     R.SELF_LOOK: (ANY, ANY, ANY, ANY),
+    R.SELF_CHANGE: (ANY, ANY, ANY, ANY),
     R.SITE_LIST: (ANY, ANY, ANY, ANY),
     R.CATALOGUE_LOOK: (ANY, ANY, ANY, ANY),
     R.DOMAIN_CLAIM: (ANY, ANY, NO, NO),
     R.UPLOAD: (ANY, ANY, ANY, NO),
     R.PLATFORM_LOOK: (ANY, ANY, NO, ANY),
     R.IMAGE_IMPORT: (ANY, ANY, NO, NO),
+    R.IMAGE_PULL: (ANY, ANY, ANY, NO),
     R.BASE_CHANGE: (ANY, ANY, NO, NO),
     R.PLAN_CHANGE: (ANY, NO, NO, NO),
     R.MODULE_CHANGE: (ANY, NO, NO, NO),
@@ -94,6 +102,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SITE_LOGS: (ANY, ANY, WORK, NO),
     R.SITE_SECRETS: (ANY, ANY, WORK, NO),
     R.SITE_EXEC: (ANY, ANY, WORK, NO),
+    R.SITE_CONSOLE: (ANY, ANY, WORK, NO),
     R.SITE_FILES: (ANY, ANY, WORK, NO),
     R.SITE_RUN: (ANY, ANY, WORK, NO),
     R.SITE_RELEASE: (ANY, ANY, WORK, NO),

@@ -21,7 +21,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
-| ``visits`` | keys, sessions of the SSH door, the working copy |
+| ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``show`` | stored and seen → documents |
 """
@@ -38,8 +38,10 @@ from alveole.config import Settings
 from alveole.errors import InvalidInput
 from alveole.export import ExportedSite, export
 from alveole.journal import Journal
+from alveole.load import Loads
 from alveole.people.attempts import Attempts
 from alveole.people.directory import Directory
+from alveole.people.failures import Failures
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.ports import AgentPort
@@ -47,16 +49,17 @@ from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
+from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
-from alveole.services.visits import VisitVerbs
 from alveole.store import Store
+from alveole.traffic import Traffic
 
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs, AccountVerbs):
+class Services(SourceVerbs, ConfigureVerbs, FindVerbs, FileVerbs, PlatformVerbs, AccountVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -66,8 +69,12 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs
         self.agent = agent
         self.people = Directory(store)
         self.attempts = Attempts()
+        self.failures = Failures(self._tell_failures)
         self._visitors = Counter()
         self._visitors_lock = threading.Lock()
+        self._consoles = Counter()
+        self._orders = Counter()
+        self._orders_lock = threading.Lock()
         self._challenges = {}
         self._provider = None
         self._begun = {}
@@ -78,6 +85,8 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs
         self.loop = Reconciler(settings, store, self.journal, agent)
         self.loop.abandoned = self._remove
         self.started_at = time.time()
+        self.loads = Loads()
+        self.traffic = Traffic(settings.logs / "edge")
         self._usage = {}
         self._usage_at = float("-inf")
 
@@ -98,6 +107,7 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs
 
     def close(self) -> None:
         """Stop the reconciler and close the database. Sites keep running."""
+        self.failures.close()
         self.loop.stop()
         self.store.close()
 

@@ -101,6 +101,15 @@ class AccountVerbs(FactorVerbs):
         self._note(caller, "add-account", f"{name} ({request.role})")
         return self._person_view(person, None if hash is not None else self._invite(person).token)
 
+    def set_language(self, caller: Actor, code: str) -> None:
+        """Of the pages, in every browser of the caller: ``en``, ``fr``, or empty for what the browser says."""
+        self._allow(caller, Right.SELF_CHANGE)
+        if code not in ("", "en", "fr"):
+            raise InvalidInput(f"{code!r} is no language of the pages", field="language", hint="en or fr")
+        with self.store.write() as transaction:
+            old = self._person(caller.person)
+            self.people.put_person(transaction, msgspec.structs.replace(old, language=code))
+
     def set_account(self, caller: Actor, account: str, request: ask.SetAccount) -> people_views.PersonView:
         """Role, title, mail, and whether they may come in; a session sees it at its next request."""
         self._allow(caller, Right.ACCOUNT_CHANGE)

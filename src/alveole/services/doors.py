@@ -16,6 +16,7 @@ from alveole.model.names import check_site_name
 from alveole.people import passwords
 from alveole.people import views as people_views
 from alveole.people.attempts import network_of
+from alveole.people.failures import Failures, Told
 from alveole.people.model import Actor, Held, Person, Role, Session, Source
 from alveole.people.names import check_person_name
 from alveole.people.rights import Right, may
@@ -59,6 +60,17 @@ class Entered(msgspec.Struct, frozen=True):
 
 
 class DoorVerbs(Core):
+    failures: Failures
+
+    def _tell_failures(self, told: Told) -> None:
+        live = self.journal.begin("sign-in-failed", "sign-in", reason=told.text[:500])
+        result: dict[str, str | int | float | None] = {
+            "failures": told.failures,
+            "accounts": told.accounts,
+            "addresses": told.addresses,
+        }
+        self.journal.end(live, (Problem("password", "the name or the password is wrong"),), result)
+
     # --- signing in ---------------------------------------------------------------------------
     def sign_in(self, request: ask.SignIn, place: Place) -> Entered:
         """Open a session. Raises :class:`NotSignedIn` (401), and ``TooMany`` (429) when this try must wait."""
@@ -77,6 +89,7 @@ class DoorVerbs(Core):
         found, method = self._proven(name, person, password)
         if found is None or not found.active:
             self.attempts.failed(account, place.address)
+            self.failures.note(person.name if person is not None else "", place.address)
             raise NotSignedIn
         self.attempts.came_in(account, place.address)
         return found, method

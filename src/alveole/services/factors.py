@@ -232,6 +232,8 @@ class FactorVerbs(OutsideVerbs):
         self._limit(person)
         if not self._use_code(person, code.strip().lower().replace(" ", "")):
             self._missed(person)
+            # Whoever comes so far knows the password.
+            self.failures.note(f"{person.name}, second factor", "")
             raise WrongCode
         self.attempts.came_in(f"{person.id} code", "")
 

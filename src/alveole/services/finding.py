@@ -55,8 +55,11 @@ class FindVerbs(InsideVerbs):
         start = (request.page - 1) * request.limit
         shown = found[start : start + request.limit]
         catalogue = self.catalogue() if any(each.site.application is not None for each in shown) else None
+        traffic = self.traffic.look([each.site.id for each in shown])
         return views.FoundSites(
-            sites=tuple(self._view(each, self._usage.get(each.site.id), catalogue) for each in shown),
+            sites=tuple(
+                self._view(each, self._usage.get(each.site.id), catalogue, traffic[each.site.id]) for each in shown
+            ),
             found=len(found),
             total=len(visible),
             page=request.page,
@@ -92,4 +95,5 @@ class FindVerbs(InsideVerbs):
     def show_listed(self, caller: Actor, site: str) -> views.SiteView:
         """A site as lists show it: nothing is asked of the agent."""
         stored = self._stored(caller, Right.SITE_LOOK, site)
-        return self._view(stored, self._usage.get(stored.site.id))
+        id = stored.site.id
+        return self._view(stored, self._usage.get(id), traffic=self.traffic.look((id,))[id])

@@ -58,6 +58,7 @@ class Flows(Builders):
             "prune-bases": self._flow_prune_bases,
             "configure": self._flow_configure,
             "add-modules": self._flow_add_modules,
+            "pull-image": self._flow_pull_image,
         }.get(live.change.verb, self._flow_settle)
         try:
             flow(live)
@@ -85,11 +86,11 @@ class Flows(Builders):
     def _resume_one(self, live: Live) -> None:
         verb, work = live.change.verb, live.work
         stored = self.store.sites.get(live.change.site_id or "")
-        if verb in ("exec", "ssh"):
+        if verb in ("exec", "ssh", "console"):
             self.journal.end(live, (Problem("", "control ended meanwhile"),))
         elif stored is not None and stored.pending == "create":
             self.loop.submit(lambda: self._take_back_create(live, stored.site, (_CUT,)))
-        elif verb in ("update", "publish", "restore", "import-image", "add-modules") and not work.stored:
+        elif verb in ("update", "publish", "restore", "import-image", "pull-image", "add-modules") and not work.stored:
             self._drop_upload(work.upload)
             self.journal.end(live, (_CUT,))
         else:
@@ -303,13 +304,16 @@ class Flows(Builders):
     def _flow_update(self, live: Live) -> None:
         site = self._site_of(live)
         if not live.work.stored:
+            collected = ""
             release: Release | None = None
             if live.work.upload is not None:
                 site = self._with_leave(live, site)
                 release, site = self._built(live, site, self._import(live, site))
                 wanted = release.digest
             elif live.change.verb == "publish":
-                release, site = self._built(live, site, self._kept_work(live, site))
+                work = self._kept_work(live, site)
+                collected = work.digest
+                release, site = self._built(live, site, work)
                 wanted = release.digest
             else:
                 wanted = live.work.release or ""
@@ -317,13 +321,16 @@ class Flows(Builders):
                 release = msgspec.structs.replace(kept[0], created_at=time.time()) if kept else None
             if live.work.waits and release is not None:
                 self._set_aside(live, site, release)
+                self._work_is_kept(site, collected)
                 return
             if wanted == site.release:
+                self._work_is_kept(site, collected)
                 self._drop_upload(live.work.upload)
                 live.say("this content is live already")
                 self.journal.end(live, (), {"release": site.release, "version": site.version})
                 return
             site = self._store_content(live, site, msgspec.structs.replace(site, release=wanted), release)
+            self._work_is_kept(site, collected)
         self._finish(live, site, attempts=2)
 
     def _kept_work(self, live: Live, site: Site) -> Release:
@@ -332,6 +339,15 @@ class Flows(Builders):
         hit("services.imported")
         live.say(f"{release.files} files, {release.bytes} bytes, {release.digest[:19]}")
         return msgspec.structs.replace(release, created_at=time.time(), sender=live.change.actor, note=live.work.note)
+
+    def _work_is_kept(self, site: Site, collected: str) -> None:
+        if not collected:
+            return
+        try:
+            self.agent.call(protocol.WorkKept(site.id, site.number, collected))
+        except AlveoleError as error:
+            # What is published shows as changed then, and publishing it again changes nothing.
+            log.warning("the working copy of %s does not know that it is published: %s", site.name, error)
 
     def _set_aside(self, live: Live, site: Site, release: Release) -> None:
         """A release that waits: what runs is not touched."""
@@ -399,7 +415,13 @@ class Flows(Builders):
     # --- images and bases ---------------------------------------------------------------------
     def _flow_import_image(self, live: Live) -> None:
         with self._open_upload(live.work.upload or "") as fd:
-            image: protocol.Image = self.agent.call(protocol.ImportImage(), (fd,), live.show)
+            self._keep_image(live, self.agent.call(protocol.ImportImage(), (fd,), live.show))
+
+    def _flow_pull_image(self, live: Live) -> None:
+        registry, repository, tag = live.work.image or ("", "", "")
+        self._keep_image(live, self.agent.call(protocol.PullImage(registry, repository, tag), say=live.show))
+
+    def _keep_image(self, live: Live, image: protocol.Image) -> None:
         known = KnownBase(image.base, time.time(), image)
         live.say(f"{image.base.label}: {image.base.key}")
 

@@ -230,6 +230,17 @@ class OutsideVerbs(DoorVerbs):
         self._put_setting("oidc", None)
         self._note(caller, "drop-oidc", "")
 
+    def try_oidc(self, caller: Actor, raw: dict[str, Any]) -> people_views.TrialView:
+        """Ask the provider for what a sign-in needs of it; nothing is kept, and nobody is signed in."""
+        self._allow(caller, Right.SETTINGS_CHANGE)
+        settings = converted(raw, OidcSettings)
+        if problems := settings.check():
+            raise InvalidInput(problems=problems)
+        links = Provider(settings).trial()
+        return people_views.TrialView(
+            ok=all(link.ok for link in links), links=links, name="", title="", email="", groups=(), role="", teams=()
+        )
+
     def offers_oidc(self) -> bool:
         """Whether people may come from an OIDC provider; told to everybody, as the sign-in page shows it."""
         return self._setting("oidc", OidcSettings) is not None

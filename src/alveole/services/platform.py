@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shutil
 import time
@@ -13,8 +14,9 @@ from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Problem, Refused, Temporary
 from alveole.journal import Live, Work
+from alveole.load import machine_load
 from alveole.model.change import Change, Event
-from alveole.model.names import check_site_name
+from alveole.model.names import REPOSITORY, TAG, check_site_name
 from alveole.model.resource import PLATFORM
 from alveole.model.site import BUILT_IN_PLANS, Limits, ResourcePlan
 from alveole.people.model import NOBODYS, Actor, Held
@@ -150,6 +152,41 @@ class PlatformVerbs(RollbackVerbs):
 
         return self._accept(caller, request.digest(), key, build)
 
+    def registries(self, caller: Actor) -> tuple[str, ...]:
+        """Where the caller may fetch images from."""
+        self._allow(caller, Right.CATALOGUE_LOOK)
+        if not may(caller, Right.IMAGE_PULL):
+            return ()
+        return tuple(each.removeprefix("http://") for each in self.settings.images.registries)
+
+    def pull_image(self, caller: Actor, request: ask.PullImage, *, key: str | None = None) -> Change:
+        """Fetch an image by its name, to be a base. One at a time for each caller."""
+        self._allow(caller, Right.IMAGE_PULL)
+        problems = []
+        known = self.registries(caller)
+        if request.registry not in known:
+            hint = f"there is {', '.join(known)}" if known else "who runs the machine names some in its settings"
+            problems.append(Problem("registry", f"images are not fetched from {request.registry[:80]!r}", hint))
+        for field, pattern in (("repository", REPOSITORY), ("tag", TAG)):
+            value = getattr(request, field)
+            if not re.match(pattern, value) or len(value) > 255:
+                problems.append(
+                    Problem(field, f"{value[:60]!r} is no {field} of an image", "lower case, as in club/app")
+                )
+        if problems:
+            raise InvalidInput(problems=problems)
+        self._need_room()
+
+        def build(transaction: Transaction) -> Live:
+            going = [each.change for each in self.journal.all_live()]
+            if any(each.verb == "pull-image" and each.actor_key == caller.key for each in going):
+                raise Refused("you are fetching an image already", field="image", hint="wait for it to end")
+            work = Work(image=(request.registry, request.repository, request.tag))
+            reason = f"{request.registry}/{request.repository}:{request.tag}"
+            return self.journal.begin("pull-image", caller, reason=reason, work=work, transaction=transaction)
+
+        return self._accept(caller, request.digest(), key, build)
+
     # --- the platform -------------------------------------------------------------------------
     def status(self, caller: Actor) -> views.StatusView:
         self._allow(caller, Right.PLATFORM_LOOK)
@@ -168,6 +205,7 @@ class PlatformVerbs(RollbackVerbs):
             started_at=self.started_at,
             agent=machine is not None,
             machine=machine,
+            load=machine_load(self.loads),
             sites=count_states(states),
             capacity=self.addressing.capacity(),
             promises=promise_views(look.promises) if look else (),

@@ -17,6 +17,7 @@ from alveole.model.resource import Kind, Promise, PromiseState
 from alveole.model.site import Process, Release, Site, Wanted
 from alveole.reconcile import Look
 from alveole.store import Stored
+from alveole.traffic import Counted
 from alveole.views import ModulesView, ProcessView, PromiseView, SiteView, State
 
 _NOTHING = Usage()
@@ -43,6 +44,8 @@ def site_view(
     application: ModulesView | None = None,
     process_states: tuple[ProcessView, ...] = (),
     owner: str = "",
+    load: float = 0.0,
+    traffic: Counted | None = None,
 ) -> SiteView:
     """``known``: whether the agent answered lately, so that ``look`` still says how things are. ``owner``: its name."""
     site = stored.site
@@ -66,6 +69,9 @@ def site_view(
         cpu_seconds=usage.cpu_seconds,
         disk_bytes=usage.disk_bytes,
         pids=usage.pids,
+        cpu_load=load,
+        requests_today=traffic.requests if traffic is not None else None,
+        sent_bytes_today=traffic.sent_bytes if traffic is not None else None,
         promises=promises,
         domains=site.domains,
         path=site.path,

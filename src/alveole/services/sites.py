@@ -17,6 +17,7 @@ from alveole.catalogue.sources import Catalogue
 from alveole.compile import compile_site, has_storage, is_static, site_domain
 from alveole.errors import AlveoleError, InvalidInput, Refused
 from alveole.journal import Live, Work
+from alveole.load import Loads
 from alveole.model.change import Change
 from alveole.model.names import ENV_FORBIDDEN
 from alveole.model.resource import Action, Kind
@@ -28,6 +29,7 @@ from alveole.services.flows import work_for
 from alveole.services.modules import DEFAULT_PLAN, Composed, Compositions
 from alveole.services.show import site_view
 from alveole.store import KnownBase, Stored, Transaction, new_id
+from alveole.traffic import Counted, Traffic
 
 USAGE_SECONDS = 5.0
 #: Stands for content that is not unpacked yet, in a dry run.
@@ -37,6 +39,8 @@ _WEB_SERVER = "nginx"
 
 
 class SiteVerbs(Compositions):
+    loads: Loads
+    traffic: Traffic
     _usage: dict[str, Usage]
     _usage_at: float
 
@@ -245,6 +249,8 @@ class SiteVerbs(Compositions):
             application=self._application_view(stored.site, show_env, look=True),
             process_states=self._process_views(stored.site),
             owner=self.people.shown(stored.site.owner),
+            load=self.loads.saw(id, usage.cpu_seconds) if usage is not None else 0.0,
+            traffic=self.traffic.look((id,))[id],
         )
 
     def _process_views(self, site: Site) -> tuple[views.ProcessView, ...]:
@@ -256,7 +262,13 @@ class SiteVerbs(Compositions):
                     return tuple(views.ProcessView(**msgspec.structs.asdict(each)) for each in states)
         return ()
 
-    def _view(self, stored: Stored, usage: Usage | None, catalogue: Catalogue | None = None) -> views.SiteView:
+    def _view(
+        self,
+        stored: Stored,
+        usage: Usage | None,
+        catalogue: Catalogue | None = None,
+        traffic: Counted | None = None,
+    ) -> views.SiteView:
         return site_view(
             stored,
             self.settings,
@@ -267,6 +279,8 @@ class SiteVerbs(Compositions):
             usage=usage,
             application=self._application_view(stored.site, catalogue=catalogue),
             owner=self.people.shown(stored.site.owner),
+            load=self.loads.of((stored.site.id,)).get(stored.site.id, 0.0),
+            traffic=traffic,
         )
 
     def _usage_of_all(self) -> dict[str, Usage]:
@@ -284,6 +298,8 @@ class SiteVerbs(Compositions):
     def _read_usage(self) -> None:
         try:
             self._usage = self.agent.call(protocol.GetUsage(None))
+            self.loads.saw_all(self._usage)
+            self.traffic.forget(self.store.sites)
         except AlveoleError:
             self._usage = {}
 

@@ -26,7 +26,7 @@ from alveole.people.rights import Right
 from alveole.people.sshkeys import parse
 from alveole.services.factors import FactorVerbs
 from alveole.services.sites import SiteVerbs
-from alveole.store import Transaction, new_id
+from alveole.store import Stored, Transaction, new_id
 
 _MOST_KEYS = 50
 _SEEN_SECONDS = 3600.0
@@ -51,6 +51,9 @@ GIT_DIRECTORY = "/site/git"
 _FIRST = 'test -e /site/git/HEAD || /usr/bin/git init -q --bare --initial-branch=main /site/git; exec "$@"'
 _SHELL = 'for shell in /bin/bash /bin/sh; do test -x "$shell" && exec "$shell" -l; done'
 PUSH = "git-receive-pack"
+CONSOLE = "console"
+#: Of one person (or token) at a time.
+CONSOLES = 5
 _GIT_WORDS = {PUSH: "receive-pack", "git-upload-pack": "upload-pack", "git-upload-archive": "upload-archive"}
 
 
@@ -61,11 +64,12 @@ class Visiting(msgspec.Struct, frozen=True):
     site: str
     change: str
     kind: str
-    """``sftp``, ``scp``, ``rsync``, ``git-receive-pack``…, ``shell``, ``command``."""
+    """``sftp``, ``scp``, ``rsync``, ``git-receive-pack``…, ``shell``, ``command``, ``console``."""
 
 
 class VisitVerbs(SiteVerbs, FactorVerbs):
     _visitors: Counter[str]
+    _consoles: Counter[str]
     _visitors_lock: threading.Lock
 
     # --- keys ---------------------------------------------------------------------------------
@@ -154,9 +158,35 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
         kind, argv = _wanted(command, subsystem)
         shell = kind in ("shell", "command")
         stored = self._stored(caller, Right.SITE_EXEC if shell else Right.SITE_FILES, site)
-        found = stored.site
         if kind == PUSH:
-            self._allow(caller, Right.SITE_RELEASE, self.people.held(found))
+            self._allow(caller, Right.SITE_RELEASE, self.people.held(stored.site))
+        return self._let_in(caller, stored, kind, argv, tty=tty, place=place)
+
+    def console(self, caller: Actor, site: str, place: str) -> Visiting:
+        """Let somebody to a shell in a page, with a terminal. Raises as :meth:`visit` does; ``Refused`` beyond
+        :data:`CONSOLES` at a time."""
+        stored = self._stored(caller, Right.SITE_CONSOLE, site)
+        with self._visitors_lock:
+            if self._consoles[caller.key] >= CONSOLES:
+                raise Refused(f"{CONSOLES} consoles are open already", field="site", hint="close one first")
+            self._consoles[caller.key] += 1
+        try:
+            return self._let_in(caller, stored, CONSOLE, ("/bin/sh", "-c", _SHELL), tty=True, place=place)
+        except BaseException:
+            self._console_ended(caller)
+            raise
+
+    def _console_ended(self, caller: Actor) -> None:
+        with self._visitors_lock:
+            self._consoles[caller.key] -= 1
+            if not self._consoles[caller.key]:
+                del self._consoles[caller.key]
+
+    def _let_in(
+        self, caller: Actor, stored: Stored, kind: str, argv: tuple[str, ...], *, tty: bool, place: str
+    ) -> Visiting:
+        found = stored.site
+        shell = kind in ("shell", "command", CONSOLE)
         if stored.pending:
             raise Refused(f"site {found.name} is not there yet, or not any more", field="site")
         self._need_room()
@@ -168,9 +198,8 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
             request = protocol.Exec(site=found.id, slot=slot, argv=argv, tty=tty)
         with self.store.write() as transaction:
             # Stored at once: a session that a death of control cuts is told of all the same.
-            live = self.journal.begin(
-                "ssh", caller, site=found, reason=f"{kind} from {place}"[:500], transaction=transaction
-            )
+            verb, reason = (CONSOLE, f"from {place}") if kind == CONSOLE else ("ssh", f"{kind} from {place}")
+            live = self.journal.begin(verb, caller, site=found, reason=reason[:500], transaction=transaction)
         with self._visitors_lock:
             self._visitors[found.id] += 1
         return Visiting(request, found.id, live.id, kind)
@@ -202,6 +231,8 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
         problem: str = "",
     ) -> None:
         """Tell the journal; the last one out publishes what was changed, where the site says so."""
+        if visiting.kind == CONSOLE:
+            self._console_ended(caller)
         with self._visitors_lock:
             self._visitors[visiting.site] -= 1
             last = not self._visitors[visiting.site]

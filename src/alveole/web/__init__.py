@@ -10,7 +10,8 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``assets`` | style, scripts and symbols, under names that change with their content |
 | ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
-| ``changes``, ``admin``, ``people``, ``outside`` | what goes on, and the pages of administrators |
+| ``filemanager``, ``console`` | a site's files, and a shell in it |
+| ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from alveole.web import (
     admin,
     assets,
     changes,
+    console,
     content,
     entrance,
     factors,
+    filemanager,
     new,
+    oidc,
     outside,
     pages,
     people,
@@ -34,10 +38,14 @@ from alveole.web import (
 )
 
 __all__ = ["install"]
+_PAGES = (
+    *(assets, entrance, factors, account, sites, site, content, filemanager, console),
+    *(new, changes, admin, people, outside, oidc),
+)
 
 
 def install(app: FastAPI) -> None:
     """Put the pages into ``app``. For :func:`alveole.api.build`."""
-    for module in (assets, entrance, factors, account, sites, site, content, new, changes, admin, people, outside):
+    for module in _PAGES:
         app.include_router(module.router)
     app.state.error_page = pages.error_page

@@ -37,6 +37,8 @@ def _show(page: Page, errors: dict[str, Errors] | None = None, status: int = 200
         sessions=services.list_sessions(actor) if person is not None else (),
         tokens=services.list_tokens(actor) if person is not None or page.may(Right.TOKEN_CHANGE) else (),
         factors=services.list_factors(actor) if person is not None else (),
+        keys=services.list_keys(actor) if person is not None else (),
+        ssh=services.settings.ssh.port if services.settings.ssh.enabled else 0,
         quota=services.quota(actor) if person is not None else None,
         day_options=[
             (days, page.words.n(days, "{count} day", "{count} days") if days else page.t("without end"))
@@ -45,6 +47,7 @@ def _show(page: Page, errors: dict[str, Errors] | None = None, status: int = 200
         scope_options=[(key, page.t(text)) for key, (text, _) in SCOPES.items()],
         password_errors=found.get("password") or Errors(page.words),
         token_errors=found.get("token") or Errors(page.words),
+        key_errors=found.get("key") or Errors(page.words),
         typed=typed,
         secret=typed.get("secret", ""),
     )
@@ -66,6 +69,24 @@ def password(page: Asked, form: Form) -> Response:
     except AlveoleError as error:
         return _show(page, {"password": Errors(page.words, error.problems)}, error.http_status)
     return page.go("/account", page.t("Your password is changed, and your other sessions have ended."))
+
+
+@router.post("/account/keys")
+@does(Right.ACCOUNT_KEYS)
+def add_key(page: Asked, form: Form) -> Response:
+    try:
+        page.services.add_key(page.actor, ask.AddKey(key=form("key").strip(), name=form("key_name").strip()))
+    except AlveoleError as error:
+        errors = {"key": Errors(page.words, error.problems)}
+        return _show(page, errors, error.http_status, key=form("key"), key_name=form("key_name"))
+    return page.go("/account#keys", page.t("The key is added: with it you come in by SSH."))
+
+
+@router.post("/account/keys/{key}/remove")
+@does(Right.ACCOUNT_KEYS)
+def remove_key(page: Asked, key: str) -> Response:
+    page.services.remove_key(page.actor, key)
+    return page.go("/account#keys", page.t("The key is removed."))
 
 
 @router.post("/account/sessions/{session}/end")

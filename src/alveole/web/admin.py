@@ -37,6 +37,8 @@ def admin_tabs(page: Page) -> list[tuple[str, str]]:
         ("accounts", N_("Accounts"), Right.ACCOUNT_CHANGE),
         ("teams", N_("Teams"), Right.ACCOUNT_CHANGE),
         ("ldap", N_("Directory (LDAP)"), Right.SETTINGS_CHANGE),
+        ("oidc", N_("Provider (OIDC)"), Right.SETTINGS_CHANGE),
+        ("second-factor", N_("Second factor"), Right.SETTINGS_CHANGE),
         ("journal", N_("Journal"), Right.SITE_LIST),
     ]
     return [(path, page.t(name)) for path, name, right in every if page.may(right)]

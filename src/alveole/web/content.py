@@ -28,7 +28,12 @@ _UPLOAD = re.compile(r"[0-9a-f]{32}\Z")
 def _content(page: Page, site: str, errors: Errors | None = None, status: int = 200, note: str = "") -> Response:
     view = page.services.show_site(page.actor, site)
     found = errors or Errors(page.words)
-    return show(page, "site/content.html", view, "content", errors=found, status=status, note=note)
+    work = None
+    if page.may(Right.SITE_FILES, view.id):
+        # The page is worth showing without it: the agent may be away.
+        with contextlib.suppress(AlveoleError):
+            work = page.services.show_work(page.actor, site)
+    return show(page, "site/content.html", view, "content", errors=found, status=status, note=note, work=work)
 
 
 @router.get("/site/{site}/content")

@@ -108,8 +108,10 @@ def _different(page: Page) -> AlveoleError:
 @router.post("/language")
 @does(Right.OPEN)
 def language(page: Asked, form: Form) -> Response:
-    """In the browser, so that the sign-in has it too."""
+    """In the account, and in the browser, so that the sign-in has it too."""
     code = form("language") if form("language") in LANGUAGES else page.words.code
+    if page.may(Right.SELF_CHANGE) and page.actor.person:
+        page.services.set_language(page.actor, code)
     return pages.remember(page.go(local_path(form("next", "/"))), pages.LANGUAGE, code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -32,6 +33,7 @@ class _Reader:
         self._services, self._caller = services, caller
         self.pairs: list[tuple[str, str]] = []
         self.upload = ""
+        self.filename = ""
         self._file: BinaryIO | None = None
         self._size = self._checked = self._texts = 0
         self._header = bytearray()
@@ -57,6 +59,8 @@ class _Reader:
             elif options[b"filename"] and not self.upload:
                 made = self._services.new_upload(self._caller)
                 self.upload = made.id
+                # Some browsers send the whole path that was chosen.
+                self.filename = re.split(r"[/\\]", options[b"filename"].decode("utf-8", "replace"))[-1]
                 self._file = Path(made.path).open("wb", buffering=0)  # noqa: SIM115  closed when the part ends
         self._header.clear()
         self._value.clear()
@@ -96,7 +100,8 @@ class _Reader:
 
 
 async def with_files(request: Request) -> Fields:
-    """The fields of a form; a file that came with it is the upload named by the field ``upload``.
+    """The fields of a form; a file that came with it is the upload named by the field ``upload``, and what it was
+    called is ``filename``.
 
     Raises what :meth:`Services.new_upload` raises, ``InvalidInput``, and ``Temporary`` when it was cut.
     """
@@ -127,8 +132,8 @@ async def with_files(request: Request) -> Fields:
         if not done:
             reader.drop()
     if reader.upload:
-        reader.pairs = [(key, value) for key, value in reader.pairs if key != "upload"]
-        reader.pairs.append(("upload", reader.upload))
+        reader.pairs = [(key, value) for key, value in reader.pairs if key not in ("upload", "filename")]
+        reader.pairs += [("upload", reader.upload), ("filename", reader.filename)]
     return Fields(reader.pairs)
 
 

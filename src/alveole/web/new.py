@@ -18,7 +18,7 @@ from alveole.errors import AlveoleError, InvalidInput, Problem
 from alveole.people.rights import Right
 from alveole.web import questions
 from alveole.web.files import Files
-from alveole.web.pages import Asked, Errors, Fields, Page, PageRoute
+from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute
 from alveole.web.site import plan_options
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -57,8 +57,24 @@ def check_name(page: Asked, name: str = "") -> Response:
 
 @router.get("/new/{way}")
 @does(Right.CATALOGUE_LOOK)
-def form_of(page: Asked, way: str, m: str = "") -> Response:
-    return _form(page, way, Fields([("m", name) for name in m.split(",") if name]))
+def form_of(page: Asked, way: str, m: str = "", base: str = "") -> Response:
+    return _form(page, way, Fields([*(("m", name) for name in m.split(",") if name), ("base", base)]))
+
+
+@router.post("/new/image/pull")
+@does(Right.IMAGE_PULL)
+def pull(page: Asked, form: Form) -> Response:
+    """Fetch an image first; the page that follows it leads on to the form."""
+    wanted = ask.PullImage(
+        registry=form("registry"), repository=form("repository").strip(), tag=form("tag").strip() or "latest"
+    )
+    try:
+        change = page.services.pull_image(page.actor, wanted)
+    except AlveoleError as error:
+        if error.http_status == 403:
+            raise
+        return _form(page, "image", form, fetch_errors=Errors(page.words, error.problems), status=error.http_status)
+    return page.go(f"/change/{change.id}")
 
 
 @router.post("/new/{way}")
@@ -92,6 +108,7 @@ def _form(
     *,
     part: str = "",
     errors: Errors | None = None,
+    fetch_errors: Errors | None = None,
     preview: views.DryRun | None = None,
     status: int = 200,
 ) -> Response:
@@ -136,6 +153,8 @@ def _form(
         plan_options=[("", page.t("as it needs")), *plan_options(page)],
         least=least,
         images=images,
+        registries=services.registries(actor) if way == "image" else (),
+        fetch_errors=fetch_errors or Errors(page.words),
         image_options=[(each.key, f"{each.label} {each.image or ''}".strip()) for each in images],
         domain=services.settings.domain,
         owner_options=[

@@ -11,6 +11,7 @@ from alveole import requests as ask
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem
 from alveole.people import views as people_views
+from alveole.people.mapping import Mapping
 from alveole.people.model import Role
 from alveole.people.rights import Right
 from alveole.web.admin import show
@@ -43,12 +44,14 @@ def _ldap(
         from alveole.people.ldap import LdapSettings
 
         stored = LdapSettings()
-    if typed is None:
+    if typed is not None:
+        # A form that somebody else has written may lack some.
+        every = (*TEXTS, *MORE, "servers", "certificates", "roles", "teams", "default_role")
+        typed = {**dict.fromkeys(every, ""), **typed}
+    else:
         typed = {name: str(getattr(stored, name)) for name in (*TEXTS, *MORE)}
         typed |= {"servers": "\n".join(stored.servers), "certificates": stored.certificates}
-        typed["roles"] = "\n".join(f"{group} = {role}" for group, role in stored.mapping.roles.items())
-        typed["teams"] = "\n".join(f"{group} = {team}" for group, team in stored.mapping.teams.items())
-        typed["default_role"] = str(stored.mapping.default_role or "")
+        typed |= mapping_texts(stored.mapping)
     return show(
         page,
         "ldap",
@@ -56,7 +59,7 @@ def _ldap(
         there=there,
         trial=trial,
         errors=errors or Errors(page.words),
-        role_options=[("", page.t("may not come in")), *((role, page.t(ROLES[role])) for role in Role)],
+        role_options=role_options(page),
         status=status,
     )
 
@@ -85,7 +88,21 @@ def set_ldap(page: Asked, form: Form) -> Response:
     return _ldap(page, typed, trial=trial)
 
 
-def _settings(form: Fields) -> dict[str, Any]:
+def role_options(page: Page) -> list[tuple[str, str]]:
+    return [("", page.t("may not come in")), *((str(role), page.t(ROLES[role])) for role in Role)]
+
+
+def mapping_texts(mapping: Mapping) -> dict[str, str]:
+    """From groups to roles and teams, as the fields of a form."""
+    return {
+        "roles": "\n".join(f"{group} = {role}" for group, role in mapping.roles.items()),
+        "teams": "\n".join(f"{group} = {team}" for group, team in mapping.teams.items()),
+        "default_role": str(mapping.default_role or ""),
+    }
+
+
+def mapping_of(form: Fields) -> dict[str, Any]:
+    """The other way; raises ``InvalidInput``."""
     problems: list[Problem] = []
 
     def pairs(name: str) -> dict[str, str]:
@@ -98,9 +115,13 @@ def _settings(form: Fields) -> dict[str, Any]:
                 found[group.strip()] = value.strip()
         return found
 
-    raw: dict[str, Any] = {name: form(name).strip() for name in (*TEXTS, *MORE)}
-    raw |= {"servers": list(form.lines("servers")), "certificates": form("certificates").replace("\r\n", "\n")}
-    raw["mapping"] = {"roles": pairs("roles"), "teams": pairs("teams"), "default_role": form("default_role") or None}
+    found = {"roles": pairs("roles"), "teams": pairs("teams"), "default_role": form("default_role") or None}
     if problems:
         raise InvalidInput(problems=problems)
-    return raw
+    return found
+
+
+def _settings(form: Fields) -> dict[str, Any]:
+    raw: dict[str, Any] = {name: form(name).strip() for name in (*TEXTS, *MORE)}
+    raw |= {"servers": list(form.lines("servers")), "certificates": form("certificates").replace("\r\n", "\n")}
+    return {**raw, "mapping": mapping_of(form)}

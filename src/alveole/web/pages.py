@@ -162,9 +162,14 @@ class Page:
         self.services: Services = request.app.state.services
         self._actor: Actor | None = getattr(request.state, "actor", None)
         self._cookies = _cookies(request)
-        self.words = words_of(request)
+        self.words = words_of(request, self._chosen())
         self.theme = theme if (theme := self._cookies.get(THEME, "")) in THEMES else "auto"
         self.partial = request.headers.get("hx-request") == "true"
+
+    def _chosen(self) -> str:
+        """The language that is kept in the account."""
+        person = self.services.people.persons.get(self._actor.person) if self._actor is not None else None
+        return person.language if person is not None else ""
 
     @property
     def actor(self) -> Actor:
@@ -248,8 +253,8 @@ class Page:
         return None
 
 
-def words_of(request: Request) -> Words:
-    return words.negotiate(_cookies(request).get(LANGUAGE, ""), request.headers.get("accept-language", ""))
+def words_of(request: Request, chosen: str = "") -> Words:
+    return words.negotiate(chosen or _cookies(request).get(LANGUAGE, ""), request.headers.get("accept-language", ""))
 
 
 def _cookies(request: Request) -> dict[str, str]:

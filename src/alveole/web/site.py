@@ -16,7 +16,7 @@ from alveole import requests as ask
 from alveole import views
 from alveole.api.gate import does
 from alveole.errors import AlveoleError
-from alveole.model.site import Answer
+from alveole.model.site import Answer, Arrival
 from alveole.people.rights import Right
 from alveole.web import questions
 from alveole.web.changes import VERBS
@@ -24,6 +24,7 @@ from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRo
 from alveole.web.words import N_
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
+ARRIVALS = {Arrival.WAIT: N_("it waits for the button"), Arrival.LIVE: N_("it goes live by itself")}
 LEVELS = {"look": N_("may look"), "change": N_("may change it")}
 
 
@@ -32,8 +33,10 @@ def tabs(page: Page, site: views.SiteView) -> list[tuple[str, str]]:
     every = [
         ("", N_("Overview"), Right.SITE_LOOK),
         ("content", N_("Content"), Right.SITE_LOOK),
+        ("files", N_("Files"), Right.SITE_FILES),
         ("settings", N_("Settings"), Right.SITE_CHANGE),
         ("logs", N_("Logs"), Right.SITE_LOGS),
+        ("console", N_("Console"), Right.SITE_CONSOLE),
         ("backups", N_("Backups"), Right.BACKUP_LOOK),
         ("journal", N_("Journal"), Right.CHANGE_LOOK),
         ("why", N_("Why"), Right.SITE_LOOK),
@@ -117,6 +120,7 @@ def _settings(
         difference=difference,
         sharing=sharing,
         levels=LEVELS,
+        arrivals=[(str(each), page.t(text)) for each, text in ARRIVALS.items()],
     )
 
 
@@ -145,6 +149,8 @@ def as_typed(view: views.SiteView) -> dict[str, object]:
         "domains": "\n".join(view.domains),
         "path": view.path or "",
         "https_only": view.https_only,
+        "on_push": str(view.on_push),
+        "on_files": str(view.on_files),
         "allow": "\n".join(view.access.allow),
         "deny": "\n".join(view.access.deny),
         "env": "\n".join(f"{key}={value}" for key, value in sorted(view.env.items())),
@@ -195,6 +201,10 @@ def _wanted(view: views.SiteView, typed: dict[str, object]) -> ask.SetSite:
         text = of(key)
         return UNSET if text is None else tuple(text.replace(",", " ").split())
 
+    def arrival(key: str) -> Arrival | msgspec.UnsetType:
+        text = of(key)
+        return Arrival(text) if text in tuple(Arrival) else UNSET
+
     env: dict[str, str | None] | msgspec.UnsetType = UNSET
     if (text := of("env")) is not None:
         pairs = dict(line.partition("=")[::2] for line in text.splitlines() if line.strip())
@@ -208,6 +218,8 @@ def _wanted(view: views.SiteView, typed: dict[str, object]) -> ask.SetSite:
         allow=words("allow"),
         deny=words("deny"),
         https_only=UNSET if typed["https_only"] == old["https_only"] else bool(typed["https_only"]),
+        on_push=arrival("on_push"),
+        on_files=arrival("on_files"),
         env=env,
     )
 

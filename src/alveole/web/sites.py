@@ -60,10 +60,11 @@ def problem_of(site: SiteView) -> str:
 def _digest(sites: tuple[SiteView, ...], language: str) -> str:
     """Changes when the rows would look different; usage counts in steps of a mebibyte."""
     shown = [
-        (s.name, s.state, s.urls[:1], s.problem, s.owner, s.plan, s.memory_bytes >> 20, s.disk_bytes >> 20, s.version)
+        (s.name, s.state, s.urls[:1], s.problem, s.owner, s.plan, s.version, s.requests_today, s.cpu_load)
         for s in sites
     ]
-    return hashlib.sha256(f"{language}{shown}".encode()).hexdigest()[:16]
+    sizes = [(s.memory_bytes >> 20, s.disk_bytes >> 20) for s in sites]
+    return hashlib.sha256(f"{language}{shown}{sizes}".encode()).hexdigest()[:16]
 
 
 @router.post("/site/{site}/start")

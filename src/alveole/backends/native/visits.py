@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from alveole.agent.protocol import Changes, DropWork, KeepWork, LookAtWork, Visit, Visited, WorkState
+from alveole.agent.protocol import Changes, DropWork, KeepWork, LookAtWork, Visit, Visited, WorkKept, WorkState
 from alveole.backends.base import Say, Session, quiet
 from alveole.backends.native import exec as native_exec
 from alveole.backends.native import lower
@@ -38,7 +38,7 @@ from alveole.model.resource import WorkloadSpec
 from alveole.model.site import Limits, Process, Release
 
 log = logging.getLogger("alveole.native")
-WORK, GIT = "/site/work", "/site/git"
+WORK, GIT, RELEASES = "/site/work", "/site/git", "/site/releases"
 _PREFIX = "visit."
 _ARGV = ("/usr/bin/sleep", "infinity")
 #: A client that opens one connection after the other finds the container as it was.
@@ -63,6 +63,9 @@ class Record(msgspec.Struct, frozen=True):
     release: Digest | None = None
     published: Digest | None = None
     published_at: float = 0.0
+    kept: Digest | None = None
+    """A release that was made of the copy and is perhaps not stored yet: see ``protocol.WorkKept``."""
+    kept_at: float = 0.0
 
 
 class _Room:
@@ -178,10 +181,21 @@ class Visits:
                 release = self._releases.collect(request.site, request.number, tree, say)
             finally:
                 os.close(tree)
-            held.record = msgspec.structs.replace(held.record, published=release.digest, published_at=at)
+            held.record = msgspec.structs.replace(held.record, kept=release.digest, kept_at=at)
             self._note(request.site, held.record)
         hit("work-kept")
         return release
+
+    def kept(self, request: WorkKept) -> None:
+        with self._locks[request.site]:
+            held = self._rooms.get(request.site)
+            record = held.record if held is not None else self._record(request.site)
+            if record is None or record.kept != request.release:
+                return
+            record = Record(record.release, record.kept, record.kept_at)
+            self._note(request.site, record)
+            if held is not None:
+                held.record = record
 
     def drop(self, request: DropWork) -> None:
         with self._locks[request.site]:
@@ -358,7 +372,7 @@ class Visits:
         spec = _spec(request, limits)
         machine = msgspec.structs.replace(self._backend._machine(spec), network="")
         volumes = self._volumes(request, held)
-        bundle = self._bundle(place, lower.lower(spec, machine), volumes)
+        bundle = self._bundle(request.site, lower.lower(spec, machine), volumes)
         self._backend._check_base(spec, bundle)
         self._backend._write_bundle(place, spec, bundle)
         output = os.memfd_create("output", os.MFD_CLOEXEC)
@@ -392,9 +406,9 @@ class Visits:
                 found.append(lower.Mount(volume.path, "bind", str(place), ("bind", "nosuid", "nodev")))
         return found
 
-    def _bundle(self, place: Path, bundle: lower.Bundle, volumes: list[lower.Mount]) -> lower.Bundle:
+    def _bundle(self, site: str, bundle: lower.Bundle, volumes: list[lower.Mount]) -> lower.Bundle:
         """The container of an instance, made one of a visit: other mounts, nothing of what is live."""
-        config = bundle.config
+        config, place = bundle.config, self._place(site)
         kept = [
             mount
             for mount in config.mounts
@@ -404,6 +418,7 @@ class Visits:
             lower.Mount("/etc/hosts", "bind", str(place / "bundle" / "hosts"), ("bind", "ro", "nosuid", "nodev")),
             lower.Mount(WORK, "bind", str(place / "tree"), ("bind", "nosuid", "nodev")),
             lower.Mount(GIT, "bind", str(place / "disk" / "git"), ("bind", "nosuid", "nodev")),
+            lower.Mount(RELEASES, "bind", str(paths.releases(self._settings, site)), ("bind", "ro", "nosuid", "nodev")),
         )
         config = msgspec.structs.replace(
             config,

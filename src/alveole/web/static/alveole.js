@@ -58,11 +58,12 @@
 
   const archived = (name) => /\.(tar|tgz|tar\.(gz|xz|bz2|zst)|zip)$/i.test(name);
 
-  function packed(files) {
-    if (files.length === 1 && archived(files[0].path)) return files[0].file;
+  // "keep": as they are, below the folder they are sent to; else what they hold becomes the site's content.
+  function packed(files, keep) {
+    if (!keep && files.length === 1 && archived(files[0].path)) return files[0].file;
     const tops = new Set(files.map((each) => each.path.split("/")[0]));
     // A folder is sent for what is in it, as an archive of it would be.
-    const strip = tops.size === 1 && files.every((each) => each.path.includes("/"));
+    const strip = !keep && tops.size === 1 && files.every((each) => each.path.includes("/"));
     const parts = [];
     for (const { path, file } of files) {
       parts.push(header(strip ? path.slice(path.indexOf("/") + 1) : path, file.size), file);
@@ -97,7 +98,7 @@
     const field = find("input[name=upload]", form);
     let body;
     try {
-      body = packed(files);
+      body = packed(files, form.dataset.pack === "keep");
     } catch (error) {
       say.textContent = `${form.dataset.tooLong} ${error.message}`;
       return;
