@@ -21,6 +21,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
+| ``apps``, ``versions`` | applications, their environments and what was sent to them |
+| ``delivery``, ``switching`` | deliver, approve, deploy; what is after the switch, and roll back |
 | ``visits`` | keys, sessions of the SSH door, the working copy |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``show`` | stored and seen → documents |
@@ -33,6 +35,7 @@ import time
 from collections import Counter
 
 from alveole import views
+from alveole.appstore import AppStore
 from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.errors import InvalidInput
@@ -45,18 +48,18 @@ from alveole.people.rights import Right
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
-from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.finding import FindVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
+from alveole.services.switching import SwitchingVerbs
 from alveole.services.visits import VisitVerbs
 from alveole.store import Store
 
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs, AccountVerbs):
+class Services(SwitchingVerbs, PlatformVerbs, SourceVerbs, FindVerbs, VisitVerbs, AccountVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -65,6 +68,10 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs
         self.store = store
         self.agent = agent
         self.people = Directory(store)
+        self.apps = AppStore(store)
+        self.people.apps = self.apps.app
+        self.gates = []
+        self.verifiers = []
         self.attempts = Attempts()
         self._visitors = Counter()
         self._visitors_lock = threading.Lock()
