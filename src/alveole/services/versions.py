@@ -146,9 +146,10 @@ class VersionVerbs(AppVerbs):
         )
         if not at_once:
             live.say(f"it waits: alveole app accept {app.name} {name}")
-        self._drop_upload(live.work.upload)
         result: dict[str, str | int | float | None] = {"state": str(version.state), "release": release.digest}
         self.journal.end(live, (), result, also=lambda transaction: self.apps.put_version(transaction, version))
+        # Last: until the commit the archive is needed to go on after a death.
+        self._drop_upload(live.work.upload)
 
     def _read_archive(self, live: Live, app: App) -> tuple[str, str]:
         """The digest of what was sent, and the key that signed it. Raises ``Refused`` for a wrong signature."""
