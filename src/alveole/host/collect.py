@@ -98,5 +98,7 @@ def differences(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any
         word = "added" if one is None else "removed" if other is None else "changed"
         counts[word] += 1
         if len(names) < args["names"]:
-            names.append({"added": "+", "removed": "-", "changed": "~"}[word] + path[:200].encode(errors="replace").decode())
+            names.append(
+                {"added": "+", "removed": "-", "changed": "~"}[word] + path[:200].encode(errors="replace").decode()
+            )
     return {**counts, "names": names}

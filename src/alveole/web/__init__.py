@@ -10,6 +10,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``assets`` | style, scripts and symbols, under names that change with their content |
 | ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
+| ``apps`` | applications: environments, versions, history |
 | ``changes``, ``admin``, ``people``, ``outside`` | what goes on, and the pages of administrators |
 """
 
@@ -20,6 +21,7 @@ from fastapi import FastAPI
 from alveole.web import (
     account,
     admin,
+    apps,
     assets,
     changes,
     content,
@@ -38,6 +40,20 @@ __all__ = ["install"]
 
 def install(app: FastAPI) -> None:
     """Put the pages into ``app``. For :func:`alveole.api.build`."""
-    for module in (assets, entrance, factors, account, sites, site, content, new, changes, admin, people, outside):
+    for module in (
+        assets,
+        entrance,
+        factors,
+        account,
+        sites,
+        site,
+        content,
+        apps,
+        new,
+        changes,
+        admin,
+        people,
+        outside,
+    ):
         app.include_router(module.router)
     app.state.error_page = pages.error_page
