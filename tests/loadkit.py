@@ -13,7 +13,18 @@ from instance import Instance
 class Load:
     """Asks sites again and again from a few threads and counts what comes: ``with Load(alveole, "a") as load:``."""
 
-    def __init__(self, alveole: Instance, *names: str, threads: int = 3, pause: float = 0.002, keep: bool = True):
+    def __init__(
+        self,
+        alveole: Instance,
+        *names: str,
+        threads: int = 3,
+        pause: float = 0.002,
+        keep: bool = True,
+        bodies: bool = False,
+    ):
+        """``bodies``: keep in :attr:`seen` what was answered, and between which moments of ``time.monotonic``."""
+        self.bodies = bodies
+        self.seen: list[tuple[float, float, str]] = []
         self.alveole, self.names, self.pause, self.keep = alveole, names, pause, keep
         self.counts: Counter[str] = Counter()
         self.bad: list[str] = []
@@ -46,7 +57,9 @@ class Load:
                     connection = http.client.HTTPConnection("127.0.0.1", self.alveole.http, timeout=15)
                 connection.request("GET", "/", headers={"Host": f"{name}.localhost"})
                 answer = connection.getresponse()
-                answer.read()
+                body = answer.read().decode(errors="replace")
+                if self.bodies:
+                    self.seen.append((began, time.monotonic(), body))
                 word = str(answer.status)
             except (OSError, http.client.HTTPException) as error:
                 word = f"{type(error).__name__}: {error}"

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from alveole.agent.protocol import ArchiveFormat
 from alveole.errors import AlveoleError, Problem
+from alveole.model.app import App, Delivery
 from alveole.model.change import Change, ChangeState, Event
 from alveole.model.site import Base, Site
 from alveole.people.model import Actor
@@ -64,6 +65,10 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which base came out of each that was renewed so far, by the key of the old one."""
     back: dict[str, Base] = {}
     """Which base each site goes back to, by the id of the site."""
+    signature: str = ""
+    """What was sent with an archive."""
+    delivery: Delivery | None = None
+    """Which version goes to which environment, and how far that has come."""
 
 
 class Live:
@@ -118,7 +123,7 @@ class Journal:
         verb: str,
         actor: Actor | str,
         *,
-        site: Site | None = None,
+        site: Site | App | None = None,
         reason: str = "",
         work: Work | None = None,
         result: dict[str, str | int | float | None] | None = None,

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from alveole.agent.protocol import ArchiveFormat
+from alveole.model.app import DEFAULT_ENVIRONMENTS, Accept
 from alveole.model.site import Answer, Arrival
 from alveole.people.model import Role
 
@@ -403,6 +404,108 @@ class ExecSite(Body, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     tty: bool = False
     uid: int | None = None
+
+
+class CreateApp(Body, frozen=True, kw_only=True):
+    """An application; each of its environments becomes a site ``NAME-ENVIRONMENT`` that stands still until its first
+    deploy. What runs is said as for :class:`CreateSite`; ``from_site`` makes a site that exists its one environment."""
+
+    name: str
+    owner: str | None = None
+    environments: tuple[str, ...] = DEFAULT_ENVIRONMENTS
+    from_site: str | None = None
+    accept: Accept = Accept.WAIT
+    signers: tuple[str, ...] = ()
+    """Public keys of minisign, of which one must have signed a version."""
+    base: str = "host"
+    packages: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    processes: tuple[ProcessBody, ...] = ()
+    port: int | None = None
+    plan: str | None = None
+    env: dict[str, str] = {}
+    volumes: tuple[VolumeBody, ...] = ()
+    health: str = "/"
+    ready_seconds: int = 60
+    stop_seconds: int = 10
+    modules: tuple[str, ...] = ()
+    answers: dict[str, Answer] = {}
+    build_network: bool | None = None
+
+
+class AddEnvironment(Body, frozen=True, kw_only=True):
+    name: str
+    before: str | None = None
+    """The environment that it comes before; ``None``: it is the last."""
+    like: str | None = None
+    """The environment whose configuration it begins with; ``None``: that of its neighbour."""
+    site: str | None = None
+    """A site that exists becomes it."""
+
+
+class SetEnvironment(Body, frozen=True, kw_only=True):
+    """What an environment asks for; absent fields stay."""
+
+    soak_seconds: int | UnsetType = UNSET
+    approvals: int | UnsetType = UNSET
+    windows: tuple[str, ...] | UnsetType = UNSET
+    verify_seconds: int | UnsetType = UNSET
+    snapshot: bool | UnsetType = UNSET
+    before: tuple[str, ...] | UnsetType = UNSET
+    after: tuple[str, ...] | UnsetType = UNSET
+    hook_seconds: int | UnsetType = UNSET
+
+
+class SetApp(Body, frozen=True, kw_only=True):
+    accept: Accept | UnsetType = UNSET
+    signers: tuple[str, ...] | UnsetType = UNSET
+
+
+class DestroyApp(Body, frozen=True, kw_only=True):
+    confirm: str
+    """The name once more."""
+
+
+class SendVersion(Body, frozen=True, kw_only=True):
+    """``upload``: an archive; ``signature``: the text of minisign's file beside it."""
+
+    version: str
+    upload: str
+    format: ArchiveFormat | None = None
+    note: str = ""
+    signature: str | None = None
+
+
+class DecideVersion(Body, frozen=True, kw_only=True):
+    accept: bool
+    reason: str = ""
+
+
+class DeliverVersion(Body, frozen=True, kw_only=True):
+    version: str
+    reason: str = ""
+    """An administrator passes the life cycle with it."""
+
+
+class DeployVersion(Body, frozen=True, kw_only=True):
+    """Make live what is delivered; ``version``: refuse when that is another one."""
+
+    version: str | None = None
+    reason: str = ""
+    """An administrator passes the life cycle with it."""
+
+
+class ApproveVersion(Body, frozen=True, kw_only=True):
+    version: str
+    """The delivered one, so that nobody approves what came meanwhile."""
+
+
+class RollBack(Body, frozen=True, kw_only=True):
+    version: str | None = None
+    """Which; ``None``: the one that was live before."""
+    with_data: bool = False
+    """Bring back too what was saved of the data before the present version was deployed."""
+    reason: str = ""
 
 
 # Worked out here and not at the first request: see the end of :mod:`alveole.agent.protocol`.

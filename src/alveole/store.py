@@ -197,9 +197,13 @@ class Store:
             return connection.execute(query).scalar()
 
     def stray_leases(self) -> tuple[tuple[int, str], ...]:
-        """Numbers, and the ids they were given to, that belong to no site's row."""
+        """Numbers, and the ids they were given to, that belong to no site's row and hold no application's versions."""
         table = tables.leases
-        query = sa.select(table.c.number, table.c.site_id).where(table.c.site_id.not_in(sa.select(tables.sites.c.id)))
+        query = (
+            sa.select(table.c.number, table.c.site_id)
+            .where(table.c.site_id.not_in(sa.select(tables.sites.c.id)))
+            .where(table.c.site_id.not_in(sa.select(tables.apps.c.store_id)))
+        )
         with self.read() as connection:
             return tuple((row.number, row.site_id) for row in connection.execute(query))
 

@@ -212,6 +212,36 @@ ssh_keys = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("used_at", sa.Double),
 )
+apps = sa.Table(
+    "apps",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("store_id", sa.String(16), nullable=False, unique=True),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("checksum", sa.String(64), nullable=False),
+)
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String(16), nullable=False, unique=True),
+    sa.Column("app_id", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("checksum", sa.String(64), nullable=False),
+    sa.UniqueConstraint("app_id", "name"),
+)
+deployments = sa.Table(
+    "deployments",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String(16), nullable=False, unique=True),
+    sa.Column("app_id", sa.String(16), nullable=False, index=True),
+    sa.Column("environment", sa.String(16), nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("checksum", sa.String(64), nullable=False),
+)
 idempotency = sa.Table(
     "idempotency",
     metadata,

@@ -19,6 +19,7 @@ import msgspec
 from alveole.agent import protocol
 from alveole.backends.base import Say, Usage
 from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
+from alveole.model.app import Difference
 from alveole.model.resource import (
     PLATFORM,
     Action,
@@ -180,6 +181,10 @@ class FakeAgent:
             case protocol.DropRelease(site, _number, digest):
                 self.releases.get(site, {}).pop(digest, None)
                 return None
+            case protocol.CopyRelease():
+                return self._copy(request)
+            case protocol.CompareReleases(site, _number, before, after):
+                return Difference(0, int(before != after), 0, () if before == after else ("~content",))
             case protocol.RemoveSite(site):
                 return self._remove(site)
             case protocol.ReadConfig() | protocol.ForgetConfig():
@@ -392,6 +397,12 @@ class FakeAgent:
         release = Release(digest, 100, 2, time.time(), source=request.source)
         self.releases[request.site][digest] = release
         return protocol.Built(release, "", ("$ true",), 0.1)
+
+    def _copy(self, request: protocol.CopyRelease) -> None:
+        kept = self.releases.get(request.site, {}).get(request.digest)
+        if kept is None:
+            raise NotFound(f"there is no release {request.digest[:19]}…")
+        self.releases.setdefault(request.to, {})[request.digest] = kept
 
     def _image(self, content: bytes) -> protocol.Image:
         hexes = hashlib.sha256(content).hexdigest()

@@ -32,6 +32,8 @@ base list, base show, base verify, base upgrade, base rollback, base prune, base
 change show, change follow
 site configure, site answers
 site work, site publish
+app create, app list, app show, app send, app accept, app refuse, app forget, app deliver, app approve, app deploy
+app rollback, app history, app add-env, app set-env, app set, app destroy
 account key list, account key add, account key remove
 module list, module show, module new, module lint, module add, module remove, module sources
 account list, account show, account add, account set, account disable, account remove, account password

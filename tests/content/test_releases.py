@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from contentkit import OTHER, SITE, Place, opened, packed, tar
 
-from alveole.agent.protocol import ArchiveFormat
+from alveole.agent.protocol import ArchiveFormat, CompareReleases, CopyRelease
 from alveole.errors import InvalidInput, NoRoom, NotFound, Refused
 from alveole.host import paths
 from alveole.model.resource import Action, Kind, ReleaseSpec, ResourceId, Step, stamp
@@ -243,6 +243,40 @@ releases.import_release({SITE!r}, 1, os.open({str(archive)!r}, os.O_RDONLY))
         place.releases.recover()
         place.releases.settle()
         assert place.nothing_kept()
+
+
+def test_a_release_is_given_to_another_site_byte_for_byte(place: Place) -> None:
+    """Built once, the same bytes in every environment; with the owners of the other, and never a damaged one."""
+    release = deliver(place, packed(CONTENT, "tar"))
+    copy = CopyRelease(SITE, 1, release.digest, OTHER, 2)
+    place.releases.copy(copy)
+    place.releases.verify(OTHER, 2, release.digest)
+    top = paths.release(place.settings, OTHER, release.digest)
+    assert {path.lstat().st_uid for path in (top, *top.rglob("*"))} == {paths.site_uid(place.settings, 2)}
+    assert (top / "latest").readlink() == Path("css/site.css") and os.access(top / "bin/tool", os.X_OK)
+    # Fault 14: the source is damaged, and the other site has lost its own.
+    place.releases.drop_release(OTHER, 2, release.digest)
+    (tree(place, release) / "index.html").write_bytes(b"<h1>hellO</h1>")
+    with pytest.raises(Refused, match="damaged"):
+        place.releases.copy(copy)
+    assert not list((paths.releases(place.settings, OTHER)).iterdir())
+    assert not list(paths.staging(place.settings, OTHER).glob("[0-9a-f]*"))
+    with pytest.raises(NotFound):
+        place.releases.copy(CopyRelease(SITE, 1, f"sha256:{'1' * 64}", OTHER, 2))
+
+
+def test_how_two_releases_differ(place: Place) -> None:
+    old = deliver(place, packed(CONTENT, "tar"))
+    changed = [(name, *rest) for name, *rest in CONTENT if name != "empty" and name != "latest"]
+    changed[0] = ("index.html", "f", b"<h1>other</h1>")
+    new = deliver(place, packed([*changed, ("new.txt", "f", b"")], "tar"))
+    found = place.releases.compare(CompareReleases(SITE, 1, old.digest, new.digest))
+    assert (found.added, found.changed, found.removed) == (1, 1, 1)
+    assert found.names[0] == "~index.html" and found.names[1] == "-latest" and found.names[2] == "+new.txt"
+    first = place.releases.compare(CompareReleases(SITE, 1, None, new.digest))
+    assert (first.added, first.changed, first.removed) == (new.files, 0, 0)
+    with pytest.raises(NotFound):
+        place.releases.compare(CompareReleases(SITE, 1, f"sha256:{'1' * 64}", new.digest))
 
 
 def test_a_site_goes_whole(place: Place) -> None:

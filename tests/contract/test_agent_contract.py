@@ -24,7 +24,7 @@ from alveole.agent import protocol
 from alveole.agent.client import AgentClient
 from alveole.compile import CURRENT, compile_platform, compile_site
 from alveole.config import Settings, load
-from alveole.errors import AlveoleError, Refused
+from alveole.errors import AlveoleError, NotFound, Refused
 from alveole.host import paths
 from alveole.model.resource import (
     PLATFORM,
@@ -187,6 +187,21 @@ def test_a_static_site_from_nothing_to_nothing(machine: tuple[AgentPort, Setting
     agent.call(protocol.RemoveSite(SITE, 1))
     agent.call(protocol.RemoveSite(SITE, 1))
     assert not look(agent, SITE)
+
+
+def test_a_release_of_one_site_is_given_to_another(machine: tuple[AgentPort, Settings]) -> None:
+    agent, _settings = machine
+    other = "sbbbbbbbbbbbb"
+    old, new = bring_in(agent, b"one"), bring_in(agent, b"two")
+    for _twice in range(2):
+        agent.call(protocol.CopyRelease(SITE, 1, new.digest, other, 2))
+    found = agent.call(protocol.CompareReleases(SITE, 1, old.digest, new.digest))
+    assert (found.added, found.changed, found.removed) == (0, 1, 0)
+    assert agent.call(protocol.CompareReleases(SITE, 1, new.digest, new.digest)).changed == 0
+    for site, number in ((SITE, 1), (other, 2)):
+        agent.call(protocol.RemoveSite(site, number))
+    with pytest.raises(NotFound):
+        agent.call(protocol.CopyRelease(SITE, 1, new.digest, other, 2))
 
 
 def test_blue_green(machine: tuple[AgentPort, Settings]) -> None:

@@ -60,7 +60,20 @@ def main() -> None:
         go(services.configure_site(ROOT, "made", ask.ConfigureSite(answers={"optimisation": "big"})))
         go(services.configure_site(ROOT, "made", ask.ConfigureSite(add_modules=("memcached",))))
 
-    scripts = (create, update, destroy, backup, change, modules)
+    def send() -> None:
+        go(services.send_version(ROOT, "shop", ask.SendVersion(version="3.0", upload=upload(b"3.0"))))
+
+    def deliver() -> None:
+        go(services.deliver_version(ROOT, "shop", "alpha", ask.DeliverVersion(version="2.0")))
+
+    def deploy() -> None:
+        deliver()
+        go(services.deploy_version(ROOT, "shop", "alpha", ask.DeployVersion()))
+
+    def rollback() -> None:
+        go(services.roll_back(ROOT, "shop", "alpha", ask.RollBack(with_data=True)))
+
+    scripts = (create, update, destroy, backup, change, modules, send, deliver, deploy, rollback)
     {each.__name__: each for each in scripts}[sys.argv[2]]()
     services.close()
 

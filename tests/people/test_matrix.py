@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute
 
 from alveole.api import gate
 from alveole.errors import Refused
+from alveole.model.app import App, Environment, Version, VersionState
 from alveole.model.site import Backup
 from alveole.people.model import Actor, Held, Near, Role
 from alveole.people.rights import OBJECTS, Right, may
@@ -68,6 +69,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/keys": {"key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIiyuBLDGW4uhJ3HQYx36mFc0y8hOgOrLaP4UEcrPSGv"},
     "POST /v1/sites/{site}/work/publish": {},
     "POST /v1/factors/passkey": {"credential": {}},
+    "POST /v1/apps": {"name": "fresh", "environments": ["alpha"], "command": ["serve"], "port": 8000},
+    "PATCH /v1/apps/{app}": {"accept": "wait"},
+    "POST /v1/apps/{app}/environments": {"name": "demo"},
+    "PATCH /v1/apps/{app}/environments/{environment}": {"soak_seconds": 1},
+    "POST /v1/apps/{app}/environments/{environment}/deliver": {"version": "1.0"},
+    "POST /v1/apps/{app}/environments/{environment}/approve": {"version": "1.0"},
+    "POST /v1/apps/{app}/environments/{environment}/deploy": {},
+    "POST /v1/apps/{app}/environments/{environment}/rollback": {},
+    "POST /v1/apps/{app}/versions": {"version": "2.0", "upload": "0"},
+    "POST /v1/apps/{app}/versions/{version}/decision": {"accept": True},
 }
 #: Objects that are nobody's.
 CONSTANT = {
@@ -78,6 +89,8 @@ CONSTANT = {
     "kind": "nginx",
     "factor": "all",
     "key": "all",
+    "environment": "prod",
+    "version": "1.0",
 }
 
 
@@ -112,12 +125,34 @@ class World:
         for name in PEOPLE:
             browser = self.browsers[name] = Browser(door)
             assert browser.sign_in(name, PASSWORD).status_code == 200
+        self.make_apps()
         self.tokens = {
             name: self.browsers[name].ask("POST", "/v1/tokens", json={"name": "t"}).json()["id"] for name in PEOPLE
         }
         with Browser(door) as browser:
             browser.sign_in("zoe", PASSWORD)
             self.tokens["zoe"] = browser.ask("POST", "/v1/tokens", json={"name": "t"}).json()["id"]
+
+    def make_apps(self) -> None:
+        """Each site is also the one environment of an application, with a version that waits."""
+        services = self.door.services
+        with services.store.write() as transaction:
+            for site, owner in self.sites.items():
+                found = services.store.site(site)
+                assert found is not None
+                store = new_id("s")
+                app = App(
+                    new_id("a"),
+                    f"app-{site}",
+                    found.site.owner,
+                    store,
+                    transaction.lease(store, 1000),
+                    (Environment("prod", found.site.id),),
+                )
+                digest = f"sha256:{'0' * 64}"
+                version = Version(new_id("v"), app.id, "1.0", VersionState.WAITING, digest, digest, 1, 1, 1.0, owner)
+                services.apps.put_app(transaction, app)
+                services.apps.put_version(transaction, version)
 
     def near(self, person: str, nearness: str) -> str:
         return f"own-{person}" if nearness == "own" else nearness
@@ -217,9 +252,15 @@ def expected(world: World, person: str, right: Right, path: str, words: dict[str
             held, look = Held(world.id(person if own else words["account"])), Right.ACCOUNT_LOOK
         elif right is Right.TEAM_LOOK:
             held, look = Held(world.id(f"team:{words['team']}")), Right.TEAM_LOOK
-        elif right is Right.SITE_CREATE:
+        elif right in (Right.SITE_CREATE, Right.APP_CREATE):
             # Who asks owns what they create; nobody looks at it before.
             return 0 if may(actor, right, Held(actor.person)) else 403
+        elif "{app}" in path:
+            # The application has its owner; whom the site of an environment is shared with works on that one.
+            site = world.held(words["site"])
+            held = site if "{environment}" in path and right is not Right.APP_CHANGE else Held(site.owner)
+            held = site if right is Right.APP_LOOK else held
+            return 0 if may(actor, right, held) else 403 if may(actor, Right.APP_LOOK, site) else 404
         else:
             held = world.held(words["site"])
             look = {"{backup}": Right.BACKUP_LOOK, "{change}": Right.CHANGE_LOOK}.get(
@@ -269,6 +310,7 @@ def test_every_route_as(world: World, person: str) -> None:
             account = person if near in ("own", "team") else "zoe"
             words = {
                 "site": site,
+                "app": f"app-{site}",
                 "backup": world.backups[site],
                 "change": world.changes[site],
                 "me": person,
@@ -296,7 +338,15 @@ def test_every_route_as(world: World, person: str) -> None:
 
 
 def test_without_anybody_only_open_routes_answer(world: World) -> None:
-    words = {"site": "foreign", "backup": "b", "change": "c", "me": "ana", "account": "zoe", "whom": "zoe"}
+    words = {
+        "site": "foreign",
+        "app": "app-foreign",
+        "backup": "b",
+        "change": "c",
+        "me": "ana",
+        "account": "zoe",
+        "whom": "zoe",
+    }
     words |= {"team": "others", "session": "all", "token": "t", **CONSTANT}
     with Browser(world.door) as nobody:
         for method, path, right, _ in routes(world.door):

@@ -21,7 +21,7 @@ def allowed(role: Role, held: Held | None) -> set[Right]:
 
 
 SELF = {Right.OPEN, Right.SELF_ENTER, Right.SELF_LOOK, Right.SELF_CHANGE, Right.SITE_LIST, Right.CATALOGUE_LOOK}
-LOOKS = {Right.SITE_LOOK, Right.BACKUP_LOOK, Right.CHANGE_LOOK}
+LOOKS = {Right.SITE_LOOK, Right.BACKUP_LOOK, Right.CHANGE_LOOK, Right.APP_LOOK}
 WORKS = {
     Right.SITE_LOGS,
     Right.SITE_SECRETS,
@@ -32,6 +32,12 @@ WORKS = {
     Right.SITE_RELEASE,
     Right.SITE_CHANGE,
     Right.BACKUP_CREATE,
+    Right.VERSION_SEND,
+    Right.VERSION_DECIDE,
+    Right.APP_DELIVER,
+    Right.APP_DEPLOY,
+    Right.APP_APPROVE,
+    Right.APP_ROLLBACK,
 }
 OWNS = {
     Right.SITE_CREATE,
@@ -41,13 +47,18 @@ OWNS = {
     Right.SITE_GIVE,
     Right.BACKUP_RESTORE,
     Right.BACKUP_DELETE,
+    Right.APP_CREATE,
+    Right.APP_CHANGE,
+    Right.APP_DESTROY,
 }
+#: Past the life cycle only an administrator goes.
+NOBODYS = {Right.APP_PASS}
 SELVES = {Right.ACCOUNT_LOOK, Right.ACCOUNT_KEYS, Right.TEAM_LOOK, Right.QUOTA_LOOK}
 
 
 def test_every_right_stands_in_the_table() -> None:
     assert set(TABLE) == set(Right)
-    assert LOOKS | WORKS | OWNS | SELVES == OBJECTS
+    assert LOOKS | WORKS | OWNS | SELVES | NOBODYS == OBJECTS
 
 
 def test_administrators() -> None:
@@ -67,12 +78,12 @@ def test_operators() -> None:
         Right.BASE_CHANGE,
     }
     assert allowed(Role.OPERATOR, FOREIGN) == LOOKS | WORKS | OWNS
-    assert allowed(Role.OPERATOR, MINE) == OBJECTS
+    assert allowed(Role.OPERATOR, MINE) == OBJECTS - NOBODYS
 
 
 def test_owners() -> None:
     assert allowed(Role.OWNER, None) == SELF | {Right.UPLOAD, Right.IMAGE_PULL}
-    assert allowed(Role.OWNER, MINE) == allowed(Role.OWNER, TEAMS) == OBJECTS
+    assert allowed(Role.OWNER, MINE) == allowed(Role.OWNER, TEAMS) == OBJECTS - NOBODYS
     assert allowed(Role.OWNER, WORK) == LOOKS | WORKS
     assert allowed(Role.OWNER, LOOK) == LOOKS
     assert allowed(Role.OWNER, FOREIGN) == set()

@@ -19,6 +19,10 @@ FORMS = {
     "/new/{way}": {"name": "fresh", "do": "create", "base": "host", "command": "serve", "port": "8000"},
     "/site/{site}/settings": {"https_only": "yes", "do": "apply"},
     "/site/{site}/content": {"release": "0" * 12},
+    "/app/{app}/send": {"version": "2.0", "upload": "0" * 32},
+    "/app/{app}/version/{version}": {"do": "accept"},
+    "/app/{app}/{environment}/deliver": {"version": "1.0"},
+    "/app/{app}/{environment}/approve": {"version": "1.0"},
     "/site/{site}/rename": {"new_name": "renamed"},
     "/site/{site}/share": {"whom": "zoe", "level": "look"},
     "/site/{site}/give": {"owner": "{me}"},
@@ -49,6 +53,7 @@ def test_every_page_as(world: World, person: str) -> None:
             account = person if near in ("own", "team") else "zoe"
             words = {
                 "site": site,
+                "app": f"app-{site}",
                 "backup": world.backups[site],
                 "change": world.changes[site],
                 "me": person,

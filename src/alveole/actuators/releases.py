@@ -21,13 +21,14 @@ from typing import Any
 
 from alveole import failpoints
 from alveole.agent.agent import check_spec
-from alveole.agent.protocol import ArchiveFormat
+from alveole.agent.protocol import ArchiveFormat, CompareReleases, CopyRelease
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, NoRoom, NotFound, Refused, Temporary
 from alveole.host import paths, syscalls
 from alveole.host.sandbox import Sandbox, as_root, as_user
 from alveole.host.tree import size_text
+from alveole.model.app import Difference
 from alveole.model.resource import (
     Action,
     Defect,
@@ -43,6 +44,8 @@ from alveole.model.resource import (
 from alveole.model.site import SITE_UID, Release
 
 log = logging.getLogger("alveole.agent")
+#: So many names of files that differ are told.
+_NAMES = 100
 #: Name of the one release resource of a site.
 CURRENT = "current"
 
@@ -221,6 +224,42 @@ class Releases:
             failpoints.hit("release-collected")
             self._keep(site, number, staging, release)
         return release
+
+    def copy(self, request: CopyRelease, say: Say = quiet) -> None:
+        """Carry out ``CopyRelease``. Raises ``NotFound``, ``NoRoom``, and ``Refused`` when the source is damaged."""
+        if paths.release(self._settings, request.to, request.digest).is_dir():
+            return
+        source = paths.release(self._settings, request.site, request.digest)
+        try:
+            tree = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise NotFound(f"there is no release {request.digest[:19]}…", hint="send it again") from None
+        user = as_user(self._settings, request.to_number)
+        try:
+            with self.staging(request.to, paths.site_uid(self._settings, request.to_number)) as staging:
+                args = {"ceilings": ceilings(self._settings, staging)}
+                found = self._sandbox.run("collect", staging, user, args, fds=(tree,), say=say)
+                if found["digest"] != request.digest:
+                    raise Refused(f"the release {request.digest[:19]}… is damaged", hint="send it again")
+                failpoints.hit("release-copied")
+                release = Release(request.digest, int(found["bytes"]), int(found["files"]), time.time())
+                self._keep(request.to, request.to_number, staging, release)
+        finally:
+            os.close(tree)
+
+    def compare(self, request: CompareReleases) -> Difference:
+        """Carry out ``CompareReleases``. Raises ``NotFound``."""
+        for digest in filter(None, (request.before, request.after)):
+            if not paths.release(self._settings, request.site, digest).is_dir():
+                raise NotFound(f"there is no release {digest[:19]}…", hint="send it again")
+        args = {
+            "before": paths.hex_of(request.before) if request.before else None,
+            "after": paths.hex_of(request.after),
+            "names": _NAMES,
+        }
+        where = paths.releases(self._settings, request.site)
+        found = self._sandbox.run("differences", where, as_user(self._settings, request.number), args)
+        return Difference(found["added"], found["changed"], found["removed"], tuple(found["names"]))
 
     def _keep(self, site: str, number: int, staging: Path, release: Release) -> None:
         tree = staging / "tree"

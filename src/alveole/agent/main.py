@@ -180,6 +180,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.BuildRelease: lambda r, _f, s: builds.build(r, s),
         protocol.WantsBuild: lambda r, _f, _s: builds.wants(r),
         protocol.DropRelease: drop_release,
+        protocol.CopyRelease: lambda r, _f, s: releases.copy(r, s),
+        protocol.CompareReleases: lambda r, _f, _s: releases.compare(r),
         protocol.LookAtWork: lambda r, _f, _s: visits.look(r),
         protocol.KeepWork: lambda r, _f, s: visits.keep(r, s),
         protocol.WorkKept: lambda r, _f, _s: visits.kept(r),

@@ -26,6 +26,11 @@ from alveole.agent.working import (
 )
 from alveole.backends.base import Usage
 from alveole.errors import Problem
+from alveole.model.app import Difference
+from alveole.model.bases import BaseState as BaseState  # noqa: PLC0414  a word of this protocol too
+from alveole.model.bases import Image as Image  # noqa: PLC0414  likewise
+from alveole.model.bases import PackageChange as PackageChange  # noqa: PLC0414  likewise
+from alveole.model.bases import Renewed as Renewed  # noqa: PLC0414  likewise
 from alveole.model.names import (
     REGISTRY,
     REPOSITORY,
@@ -134,6 +139,29 @@ class DropRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     site: SiteId
     number: Number
     digest: Digest
+
+
+class CopyRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="copy-release"):
+    """Give the site ``to`` a release that ``site`` has. What is there already is left as it is.
+
+    The copy has the owners of ``to``, is on the disk when this returns, and is read whole: another digest than
+    its name is refused.
+    """
+
+    site: SiteId
+    number: Number
+    digest: Digest
+    to: SiteId
+    to_number: Number
+
+
+class CompareReleases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="compare-releases"):
+    """→ :class:`~alveole.model.app.Difference`. ``before`` ``None``: everything is new."""
+
+    site: SiteId
+    number: Number
+    before: Digest | None
+    after: Digest
 
 
 class RemoveSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remove-site"):
@@ -338,6 +366,8 @@ Request = (
     | BuildRelease
     | WantsBuild
     | DropRelease
+    | CopyRelease
+    | CompareReleases
     | RemoveSite
     | ReadConfig
     | ForgetConfig
@@ -416,17 +446,6 @@ class MachineFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk_bytes: int
 
 
-class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A local image as a base, with what its configuration says should run."""
-
-    base: Base
-    argv: tuple[str, ...]
-    env: dict[str, str]
-    ports: tuple[int, ...]
-    volumes: tuple[str, ...]
-    user: str
-
-
 class ConfigState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``text`` is given for what was changed by hand; ``None`` also when it is gone or no text."""
 
@@ -444,38 +463,6 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float = 0.0
 
 
-class PackageChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``before`` is empty for a package that comes, ``after`` for one that goes."""
-
-    name: str
-    before: str
-    after: str
-    security: bool = False
-
-
-class Renewed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    base: Base
-    changes: tuple[PackageChange, ...]
-
-
-class BaseState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the agent knows of a base. Times in seconds since the epoch; ``None``: never, or not known."""
-
-    base: Base
-    bytes: int
-    """Its own files; not those of ``lower``."""
-    files: int
-    made_at: float
-    lower: str = ""
-    """Key of the base it is a layer over."""
-    damage: str = ""
-    verified_at: float | None = None
-    set_aside_at: float | None = None
-    """When files of it were found damaged that instances still run from."""
-    updates: tuple[PackageChange, ...] | None = None
-    checked_at: float | None = None
-    installed: dict[str, str] = {}
-    """Package to version; only for one that was asked for by its key."""
 
 
 class ProcessState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -524,6 +511,8 @@ RESULTS: dict[type, Any] = {
     BuildRelease: Built,
     WantsBuild: bool,
     DropRelease: None,
+    CopyRelease: None,
+    CompareReleases: Difference,
     RemoveSite: None,
     ReadConfig: tuple[ConfigState, ...],
     ForgetConfig: None,

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from alveole.api import (
     accounts,
+    apps,
     changes,
     entrance,
     exec,
@@ -56,7 +57,20 @@ def build(
     app.state.settings = settings
     app.state.start = start or (lambda wanted: services.agent.exec(wanted))
     problems.install(app)
-    for module in (sites, modules, exec, changes, objects, platform, accounts, outside, entrance, factors, visits):
+    for module in (
+        sites,
+        modules,
+        exec,
+        changes,
+        objects,
+        platform,
+        accounts,
+        outside,
+        entrance,
+        factors,
+        visits,
+        apps,
+    ):
         app.include_router(module.router)
     if pages is not None:
         pages(app)

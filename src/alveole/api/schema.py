@@ -9,7 +9,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alveole import __version__, views
+from alveole import __version__, app_views, views
 from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
@@ -63,6 +63,20 @@ TYPES: tuple[Any, ...] = (
     ask.AddPasskey,
     ask.GivePasskey,
     ask.RequireSecondFactor,
+    ask.CreateApp,
+    ask.SetApp,
+    ask.AddEnvironment,
+    ask.SetEnvironment,
+    ask.SendVersion,
+    ask.DecideVersion,
+    ask.DeliverVersion,
+    ask.ApproveVersion,
+    ask.DeployVersion,
+    ask.RollBack,
+    app_views.AppView,
+    app_views.VersionView,
+    app_views.DeploymentView,
+    app_views.DeployPlan,
     views.SiteView,
     views.DryRun,
     views.ConfigurePlan,
@@ -205,6 +219,7 @@ def install(app: FastAPI) -> None:
                 routes=app.routes,
                 tags=[
                     {"name": "sites", "description": "What a person owns and visits."},
+                    {"name": "apps", "description": "Applications: versions brought through ordered environments."},
                     {"name": "modules", "description": "The catalogue: what sites are composed of, and its questions."},
                     {"name": "changes", "description": "The journal: who did what, each step, how it ended."},
                     {"name": "backups", "description": "Saved sites, and giving them back."},

@@ -182,7 +182,7 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
     if image is not None:
         body["base"] = _imported(here, *image)
     if source is not None:
-        body["upload"] = _upload(here, source)
+        body["upload"] = upload(here, source)
     change = here.client.send("POST", "/v1/sites", body)
     word = "is made" if options["stopped"] else "is running"
     follow.finish(
@@ -264,7 +264,7 @@ def update(
     if build_network is not None:
         body["build_network"] = build_network
     if source is not None:
-        body["upload"] = _upload(here, source)
+        body["upload"] = upload(here, source)
     else:
         body["release"] = _release(site, str(release))
     change = here.client.send("POST", path(name, "releases"), body)
@@ -397,7 +397,7 @@ def _image(base: str | None) -> tuple[str, str] | None:
     return (kind, place) if kind in ("oci", "oci-archive") and place and not place.startswith("sha256:") else None
 
 
-def _upload(here: Here, source: str) -> str:
+def upload(here: Here, source: str) -> str:
     from alveole.cli import pack
 
     place = Path(source)

@@ -112,6 +112,19 @@ def _lines(text: str, file: str, problems: Problems) -> Iterable[tuple[str, str]
         yield key.strip(), value
 
 
+def text_of(source: str, field: str, problems: Problems) -> str:
+    """The text of a small file; a key may be given as it is."""
+    place = Path(source)
+    try:
+        if place.is_file():
+            with place.open(encoding="utf-8") as file:
+                return file.read(4096)
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add(field, f"cannot read {source}: {getattr(error, 'strerror', None) or error}")
+        return ""
+    return source
+
+
 def words(texts: Sequence[str]) -> list[str]:
     """``a,b c`` and repeated options alike."""
     return [word for text in texts for word in re.split(r"[,\s]+", text) if word]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "site": ("alveole.cli.site:group", "Create, change, look into and destroy sites."),
+    "app": ("alveole.cli.app:group", "Applications: versions brought through environments."),
     "backup": ("alveole.cli.backup:group", "Save sites and give them back."),
     "module": ("alveole.cli.module:group", "The catalogue: what sites can be composed of."),
     "plan": ("alveole.cli.plan:group", "Named sets of limits."),

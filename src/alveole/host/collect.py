@@ -15,7 +15,7 @@ from typing import Any
 
 from alveole.host.archive import Builder, Ceilings, clean
 from alveole.host.tar import shown
-from alveole.host.tree import CHUNK, Rejected, Say, sync, tree_digest, walk
+from alveole.host.tree import CHUNK, Rejected, Say, entries_of, sync, tree_digest, walk
 
 
 def collect(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
@@ -80,3 +80,25 @@ def changes(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
         if len(names) < args["names"]:
             names.append(shown(found.path)[:200])
     return {"files": files, "bytes": size, "names": names}
+
+
+def differences(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
+    """Job: how the files of the tree ``after`` differ from those of ``before`` (``None``: there were none).
+
+    ``{"added", "changed", "removed", "names"}``; directories do not count.
+    """
+    old = entries_of(args["before"]) if args["before"] is not None else {}
+    new = entries_of(args["after"])
+    counts = {"added": 0, "changed": 0, "removed": 0}
+    names: list[str] = []
+    for path in sorted(old.keys() | new.keys()):
+        one, other = old.get(path), new.get(path)
+        if one == other or {each.kind for each in (one, other) if each is not None} == {"d"}:
+            continue
+        word = "added" if one is None else "removed" if other is None else "changed"
+        counts[word] += 1
+        if len(names) < args["names"]:
+            names.append(
+                {"added": "+", "removed": "-", "changed": "~"}[word] + path[:200].encode(errors="replace").decode()
+            )
+    return {**counts, "names": names}

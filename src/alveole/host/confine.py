@@ -94,6 +94,7 @@ JOBS: dict[str, Job] = {
     "restore": archive.restore,
     "collect": collect.collect,
     "changes": collect.changes,
+    "differences": collect.differences,
     "pack": tree.pack,
     "remove": tree.remove,
     "measure": tree.measure,

@@ -267,9 +267,15 @@ def _quietly(call: Callable[..., None], name: str, parent: int | None) -> None:
 
 def digest(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     """Job: the digest of the tree ``path`` as it lies on the disk (see :func:`tree_digest`)."""
+    entries = entries_of(args["path"])
+    total = sum(entry.size for entry in entries.values() if entry.kind in "fx")
+    return {"digest": tree_digest(entries), "bytes": total, "files": sum(e.kind != "d" for e in entries.values())}
+
+
+def entries_of(path: str) -> dict[str, Entry]:
+    """Every entry of a tree, read whole. Raises ``Rejected`` for what no release holds."""
     entries: dict[str, Entry] = {}
-    total = 0
-    for found in walk(args["path"]):
+    for found in walk(path):
         mode = found.info.st_mode
         if stat.S_ISDIR(mode):
             entries[found.path] = Entry("d", 0, "")
@@ -284,10 +290,9 @@ def digest(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
             finally:
                 os.close(fd)
             entries[found.path] = Entry("x" if mode & 0o100 else "f", found.info.st_size, whole.hexdigest())
-            total += found.info.st_size
         else:
             raise Rejected(f"{found.path!r} is neither a file, a directory nor a link", field="files")
-    return {"digest": tree_digest(entries), "bytes": total, "files": sum(e.kind != "d" for e in entries.values())}
+    return entries
 
 
 def link_entry(target: str) -> Entry:

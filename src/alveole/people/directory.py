@@ -5,7 +5,7 @@ so that a decision and a list of a thousand sites cost no query.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from alveole import tables
 from alveole.errors import Refused
+from alveole.model.app import App
 from alveole.model.site import Site
 from alveole.people.model import NOBODYS, Actor, Held, Near, Person, Quota, Role, Source, Team
 from alveole.store import Store, Transaction
@@ -27,6 +28,8 @@ class Directory:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.apps: Callable[[str], App | None] = lambda _id: None
+        """Finds an application, so that what is about one belongs to its owner."""
         self.load()
 
     def load(self) -> None:
@@ -84,11 +87,17 @@ class Directory:
     def held(self, site: Site) -> Held:
         return Held(site.owner, self.shares.get(site.id, {}), site.id)
 
+    def held_app(self, app: App, site: str = "") -> Held:
+        """An application, or the environment of it that is ``site``: whoever that is shared with works on it too."""
+        return Held(app.owner, self.shares.get(site, {}), site or app.id)
+
     def held_by_id(self, site_id: str | None, owner: str = "") -> Held:
         """Of something that belongs to a site; ``owner`` counts when the site is gone."""
         stored = self.store.sites.get(site_id or "")
         if stored is not None:
             return self.held(stored.site)
+        if (app := self.apps(site_id or "")) is not None:
+            return self.held_app(app)
         return Held(owner, {}, site_id or "") if owner else NOBODYS
 
     def actor(self, person: Person, via: str, **more: Any) -> Actor:

@@ -60,6 +60,23 @@ class Right(StrEnum):
     SITE_DESTROY = "site.destroy"
     SITE_SHARE = "site.share"
     SITE_GIVE = "site.give"
+    # About an application, or about one environment of it: its object is the application's owner and the shares of
+    # the environment's site.
+    APP_CREATE = "app.create"
+    APP_LOOK = "app.look"
+    APP_CHANGE = "app.change"
+    """Environments, and what each asks for."""
+    APP_DESTROY = "app.destroy"
+    VERSION_SEND = "version.send"
+    """A token that may do only this and ``upload.send`` is enough for a CI job."""
+    VERSION_DECIDE = "version.decide"
+    """Accept or refuse what was sent."""
+    APP_DELIVER = "app.deliver"
+    APP_DEPLOY = "app.deploy"
+    APP_APPROVE = "app.approve"
+    APP_ROLLBACK = "app.rollback"
+    APP_PASS = "app.pass"  # noqa: S105  the word of an action, no secret
+    """Deploy past the life cycle, with a reason."""
     BACKUP_LOOK = "backup.look"
     BACKUP_CREATE = "backup.create"
     BACKUP_RESTORE = "backup.restore"
@@ -111,6 +128,17 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SITE_DESTROY: (ANY, ANY, OWN, NO),
     R.SITE_SHARE: (ANY, ANY, OWN, NO),
     R.SITE_GIVE: (ANY, ANY, OWN, NO),
+    R.APP_CREATE: (ANY, ANY, OWN, NO),
+    R.APP_LOOK: (ANY, ANY, LOOK, ANY),
+    R.APP_CHANGE: (ANY, ANY, OWN, NO),
+    R.APP_DESTROY: (ANY, ANY, OWN, NO),
+    R.VERSION_SEND: (ANY, ANY, WORK, NO),
+    R.VERSION_DECIDE: (ANY, ANY, WORK, NO),
+    R.APP_DELIVER: (ANY, ANY, WORK, NO),
+    R.APP_DEPLOY: (ANY, ANY, WORK, NO),
+    R.APP_APPROVE: (ANY, ANY, WORK, NO),
+    R.APP_ROLLBACK: (ANY, ANY, WORK, NO),
+    R.APP_PASS: (ANY, NO, NO, NO),
     R.BACKUP_LOOK: (ANY, ANY, LOOK, ANY),
     R.BACKUP_CREATE: (ANY, ANY, WORK, NO),
     R.BACKUP_RESTORE: (ANY, ANY, OWN, NO),
@@ -125,7 +153,7 @@ _ABOUT_PEOPLE = frozenset({R.ACCOUNT_LOOK, R.ACCOUNT_KEYS, R.TEAM_LOOK, R.QUOTA_
 #: Rights whose answer hangs on an object; asked without one they are denied.
 OBJECTS = _ABOUT_PEOPLE | {
     R.CHANGE_LOOK,
-    *(each for each in R if each.startswith(("site.", "backup.")) and each is not R.SITE_LIST),
+    *(each for each in R if each.startswith(("site.", "backup.", "app.", "version.")) and each is not R.SITE_LIST),
 }
 #: All that somebody may do whose second factor is still to be given.
 _ENTERING = frozenset({R.OPEN, R.SELF_ENTER})

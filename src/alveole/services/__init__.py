@@ -21,6 +21,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
+| ``apps``, ``versions`` | applications, their environments and what was sent to them |
+| ``delivery``, ``switching`` | deliver, approve, deploy; what is after the switch, and roll back |
 | ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``show`` | stored and seen → documents |
@@ -33,6 +35,7 @@ import time
 from collections import Counter
 
 from alveole import views
+from alveole.appstore import AppStore
 from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.errors import InvalidInput
@@ -47,19 +50,19 @@ from alveole.people.rights import Right
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
-from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
+from alveole.services.switching import SwitchingVerbs
 from alveole.store import Store
 from alveole.traffic import Traffic
 
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, FindVerbs, FileVerbs, PlatformVerbs, AccountVerbs):
+class Services(SwitchingVerbs, SourceVerbs, FindVerbs, FileVerbs, PlatformVerbs, AccountVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -68,6 +71,10 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, FileVerbs, PlatformVerbs,
         self.store = store
         self.agent = agent
         self.people = Directory(store)
+        self.apps = AppStore(store)
+        self.people.apps = self.apps.app
+        self.gates = []
+        self.verifiers = []
         self.attempts = Attempts()
         self.failures = Failures(self._tell_failures)
         self._visitors = Counter()

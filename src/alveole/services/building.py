@@ -36,11 +36,11 @@ class Builders(Core):
         building = msgspec.structs.replace(application.building, network=leave)
         return msgspec.structs.replace(site, application=msgspec.structs.replace(application, building=building))
 
-    def _built(self, live: Live, site: Site, source: Release) -> tuple[Release, Site]:
+    def _built(self, live: Live, site: Site, source: Release, *, keep: bool = False) -> tuple[Release, Site]:
         """What comes of ``source``, and the site with what that was made for; both as given when nothing is built.
 
-        The source goes once it has been built, and also when that fails. Raises ``InvalidInput`` with
-        which program failed; what it printed is in the journal.
+        The source goes once it has been built, and also when that fails, unless it is to be kept. Raises
+        ``InvalidInput`` with which program failed; what it printed is in the journal.
         """
         application = site.application
         building = application.building if application is not None else None
@@ -59,11 +59,12 @@ class Builders(Core):
             live.say("building, with the package registries" if leave else "building, without network")
             built: protocol.Built = self.agent.call(request, say=_told(live, building))
         except AlveoleError:
-            self._drop_source(site, source.digest)
+            if not keep:
+                self._drop_source(site, source.digest)
             raise
         hit("services.built")
         release = built.release
-        if release is None or release.digest != source.digest:
+        if not keep and (release is None or release.digest != source.digest):
             self._drop_source(site, source.digest)
         # Of one that failed the last lines stay on the screen: those of the program that failed.
         last = max((at + 1 for at, line in enumerate(built.output) if line.startswith(PROGRAM)), default=0)

@@ -12,6 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from alveole import tables
+from alveole.appstore import AppStore
 from alveole.compile import site_domain
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Denied, InvalidInput, NoRoom, NotFound, Problem, Refused
@@ -28,6 +29,8 @@ from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.store import Store, Stored, Transaction
 
+#: What nobody does to an environment by itself: no stage is skipped by accident.
+_THROUGH_ITS_APPLICATION = frozenset({Right.SITE_RELEASE, Right.SITE_DESTROY})
 #: The owner of a site that belongs to no person and no team.
 NOBODY = "nobody"
 
@@ -45,6 +48,7 @@ class Core(ABC):
     store: Store
     people: Directory
     attempts: Attempts
+    apps: AppStore
     journal: Journal
     agent: AgentPort
     loop: Reconciler
@@ -96,27 +100,31 @@ class Core(ABC):
             disk_bytes=sum(each.disk_bytes or 0 for each in limits),
         )
 
-    def _check_quota(self, owner: str, site: Site) -> None:
-        """Raise ``NoRoom`` when ``owner`` may not have ``site`` besides what they have.
+    def _check_quota(self, owner: str, *sites: Site) -> None:
+        """Raise ``NoRoom`` when ``owner`` may not have ``sites`` besides what they have.
 
         Called inside of the transaction that stores it, so that two requests at once cannot both fit.
         """
         if owner not in self.people.persons and owner not in self.people.teams:
             return
-        allowed, used = self.people.quota(owner), self._used(owner, site.id)
-        limits = self._limits(site.plan)
+        allowed, used = self.people.quota(owner), self._used(owner, sites[0].id)
+        limits = [self._limits(site.plan) for site in sites]
+        memory = sum(each.memory_bytes for each in limits)
+        disks = [each.disk_bytes for each in limits]
+        disk = None if None in disks else sum(each or 0 for each in disks)
+        plans = ", ".join(dict.fromkeys(site.plan for site in sites))
         whose = self.people.shown(owner)
         problems = []
         for field, word, most, have, more in (
-            ("sites", "sites", allowed.sites, used.sites or 0, 1),
-            ("memory_bytes", "bytes of memory", allowed.memory_bytes, used.memory_bytes or 0, limits.memory_bytes),
-            ("disk_bytes", "bytes of disk", allowed.disk_bytes, used.disk_bytes or 0, limits.disk_bytes),
+            ("sites", "sites", allowed.sites, used.sites or 0, len(sites)),
+            ("memory_bytes", "bytes of memory", allowed.memory_bytes, used.memory_bytes or 0, memory),
+            ("disk_bytes", "bytes of disk", allowed.disk_bytes, used.disk_bytes or 0, disk),
         ):
             if most is None:
                 continue
             hint = "choose a smaller plan, destroy a site, or ask an administrator"
             if more is None:
-                text = f"{whose} may have {most} {word}, and plan {site.plan} has no limit of it"
+                text = f"{whose} may have {most} {word}, and plan {plans} has no limit of it"
                 problems.append(Problem(field, text, "choose a plan with a limit"))
             elif have + more > most:
                 text = f"{whose} has {have} {word} of {most} allowed, and this takes {more}"
@@ -150,9 +158,16 @@ class Core(ABC):
         live = self.journal.of_site(site.id)
         if live is not None and (stored.pending or not superseding or live.change.verb == "destroy"):
             raise Refused(
-                f"site {site.name} is busy: change {live.id} ({live.change.verb}) is going on",
+                f"site {site.name} is busy: change {live.id} ({live.change.verb} by {live.change.actor}) is going on",
                 field="site",
                 hint="wait for it to end",
+            )
+        of = self.apps.of_site(site.id) if right in _THROUGH_ITS_APPLICATION else None
+        if of is not None:
+            raise Refused(
+                f"site {site.name} is {of[1].name.upper()} of the application {of[0].name}",
+                field="site",
+                hint="its content comes by: alveole app deliver; its application goes by: alveole app destroy",
             )
         if stored.pending == "destroy":
             raise Refused(f"site {site.name} is being destroyed", field="site", hint="destroy it again to finish")

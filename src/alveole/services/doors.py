@@ -345,10 +345,14 @@ class DoorVerbs(Core):
         sites = []
         for name in request.sites:
             found = self.store.site(name)
-            if found is None or not self._sees(caller, found.site):
-                problems.append(Problem("sites", f"there is no site {name!r}", "see: alveole site list"))
-            else:
+            app = self.apps.app(name)
+            if found is not None and self._sees(caller, found.site):
                 sites.append(found.site.id)
+            elif app is not None and may(caller, Right.APP_LOOK, self.people.held_app(app)):
+                sites.append(app.id)
+            else:
+                hint = "see: alveole site list, alveole app list"
+                problems.append(Problem("sites", f"there is no site or application {name!r}", hint))
         if problems:
             raise InvalidInput(problems=problems)
         secret = passwords.secret(TOKEN)
@@ -407,7 +411,10 @@ class DoorVerbs(Core):
         self._note(caller, "delete-token", token)
 
     def _token_view(self, row: dict[str, Any], secret: str | None = None) -> views.TokenView:
-        sites = [self.store.sites[id].site.name if id in self.store.sites else id for id in row["sites"].split()]
+        sites = []
+        for id in row["sites"].split():
+            app = self.apps.app(id)
+            sites.append(self.store.sites[id].site.name if id in self.store.sites else app.name if app else id)
         return views.TokenView(
             id=row["id"],
             name=row["name"],

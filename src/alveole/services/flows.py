@@ -42,24 +42,8 @@ class Flows(Builders):
         self.loop.submit(lambda: self._carry_out(live))
 
     def _carry_out(self, live: Live) -> None:
-        flow = {
-            "create": self._flow_create,
-            "update": self._flow_update,
-            "publish": self._flow_update,
-            "restore": self._flow_restore,
-            "destroy": self._flow_destroy,
-            "backup": self._flow_backup,
-            "delete-backup": self._flow_delete_backup,
-            "import-image": self._flow_import_image,
-            "delete-base": self._flow_delete_base,
-            "verify-bases": self._flow_verify_bases,
-            "upgrade-base": self._flow_upgrade_base,
-            "rollback-base": self._flow_rollback_base,
-            "prune-bases": self._flow_prune_bases,
-            "configure": self._flow_configure,
-            "add-modules": self._flow_add_modules,
-            "pull-image": self._flow_pull_image,
-        }.get(live.change.verb, self._flow_settle)
+        # A verb without a flow of its own has stored what is wanted: start, stop, restart, set, rename and their like.
+        flow = getattr(self, f"_flow_{live.change.verb.replace('-', '_')}", self._flow_settle)
         try:
             flow(live)
         except AlveoleError as error:
@@ -333,6 +317,8 @@ class Flows(Builders):
             self._work_is_kept(site, collected)
         self._finish(live, site, attempts=2)
 
+    _flow_publish = _flow_update
+
     def _kept_work(self, live: Live, site: Site) -> Release:
         live.show("keeping the working copy")
         release: Release = self.agent.call(protocol.KeepWork(site.id, site.number), say=live.show)
@@ -372,41 +358,6 @@ class Flows(Builders):
         live.say("every file of the site is gone")
         self.journal.end(live, (), also=lambda transaction: transaction.delete_site(site.id))
         self.loop.forget(site.id)
-
-    # --- backups (the flows; the verbs are in backups.py) -------------------------------------
-    @abstractmethod
-    def _flow_backup(self, live: Live) -> None:
-        """Supplied by the class that joins the parts."""
-
-    @abstractmethod
-    def _flow_delete_backup(self, live: Live) -> None:
-        """Supplied by the class that joins the parts."""
-
-    @abstractmethod
-    def _flow_restore(self, live: Live) -> None:
-        """Supplied by the class that joins the parts."""
-
-    # --- modules (in sources.py) ---------------------------------------------------------------
-    @abstractmethod
-    def _flow_add_modules(self, live: Live) -> None:
-        """Supplied by the class that joins the parts."""
-
-    # --- bases (the flows; the verbs are in bases.py) -----------------------------------------
-    @abstractmethod
-    def _flow_verify_bases(self, live: Live) -> None:
-        """Supplied by the class that joins the parts."""
-
-    @abstractmethod
-    def _flow_upgrade_base(self, live: Live) -> None:
-        """Supplied by the class that joins the parts."""
-
-    @abstractmethod
-    def _flow_rollback_base(self, live: Live) -> None:
-        """Supplied by the class that joins the parts."""
-
-    @abstractmethod
-    def _flow_prune_bases(self, live: Live) -> None:
-        """Supplied by the class that joins the parts."""
 
     @abstractmethod
     def base_links(self, site: Site) -> tuple[protocol.Link, ...]:

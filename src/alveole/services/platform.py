@@ -268,7 +268,8 @@ class PlatformVerbs(RollbackVerbs):
             return ()
         of = None
         if not may(caller, Right.CHANGE_LOOK, NOBODYS):
-            of = ([each.site.id for each in self._visible(caller)], caller.key)
+            apps = [id for id, app in self.apps.apps.items() if may(caller, Right.APP_LOOK, self.people.held_app(app))]
+            of = ([*(each.site.id for each in self._visible(caller)), *apps], caller.key)
         return self.journal.list(
             of=of,
             site=stored.site.id if stored is not None else request.site,

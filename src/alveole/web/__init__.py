@@ -11,6 +11,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
+| ``apps`` | applications: environments, versions, history |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
 
@@ -21,6 +22,7 @@ from fastapi import FastAPI
 from alveole.web import (
     account,
     admin,
+    apps,
     assets,
     changes,
     console,
@@ -39,7 +41,7 @@ from alveole.web import (
 
 __all__ = ["install"]
 _PAGES = (
-    *(assets, entrance, factors, account, sites, site, content, filemanager, console),
+    *(assets, entrance, factors, account, sites, site, content, filemanager, console, apps),
     *(new, changes, admin, people, outside, oidc),
 )
 

@@ -25,6 +25,19 @@ VERBS = {
     "backup": N_("Save"),
     "restore": N_("Restore"),
     "delete-backup": N_("Delete a backup"),
+    "create-app": N_("Create an application"),
+    "destroy-app": N_("Take an application apart"),
+    "set-app": N_("Change an application"),
+    "add-environment": N_("Add an environment"),
+    "set-environment": N_("Change an environment"),
+    "send-version": N_("Send a version"),
+    "accept-version": N_("Accept a version"),
+    "refuse-version": N_("Refuse a version"),
+    "forget-version": N_("Forget a version"),
+    "deliver": N_("Deliver"),
+    "approve": N_("Approve"),
+    "deploy": N_("Deploy"),
+    "rollback": N_("Roll back"),
     "repair": N_("Repair"),
     "exec": N_("Run a program"),
     "ssh": N_("Session by SSH"),
@@ -86,6 +99,8 @@ def change(page: Asked, change: str, part: str = "", seen: str = "") -> Response
     stored = page.services.store.sites.get(found.site_id or "")
     site = stored.site if stored is not None and page.may(Right.SITE_LOOK, stored.site.id) else None
     view = page.services.show_listed(page.actor, site.id) if site is not None else None
+    of_site = page.services.apps.of_site(site.id) if site is not None else None
+    app = of_site[0] if of_site is not None else page.services.apps.app(found.site_id or "")
     template = "part/change.html" if page.partial and part else "change.html"
     return page.show(
         template,
@@ -96,4 +111,5 @@ def change(page: Asked, change: str, part: str = "", seen: str = "") -> Response
         digest=digest,
         site=view,
         verbs=VERBS,
+        app=app.name if app is not None else "",
     )

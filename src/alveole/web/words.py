@@ -20,6 +20,8 @@ from alveole.views import TextView
 LANGUAGES = {"en": "English", "fr": "Français"}
 #: Stands where there is no value: an en dash.
 NONE = "\u2013"
+#: Catalogues that lie in several files.
+_PARTS = {"fr": ("fr", "fr-apps")}
 _UNITS = {"en": ("B", "KiB", "MiB", "GiB", "TiB"), "fr": ("o", "Kio", "Mio", "Gio", "Tio")}
 _MONTHS = {
     "en": ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"],
@@ -34,8 +36,11 @@ def N_(sentence: str) -> str:
 
 @cache
 def catalogue(name: str) -> dict[str, str]:
-    text = (files("alveole") / "web" / "translations" / f"{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    found: dict[str, str] = {}
+    for part in _PARTS.get(name, (name,)):
+        text = (files("alveole") / "web" / "translations" / f"{part}.toml").read_text(encoding="utf-8")
+        found |= tomllib.loads(text)
+    return found
 
 
 @cache

@@ -1,0 +1,99 @@
+"""What people see of applications: documents for the API, the command line and the pages."""
+
+from __future__ import annotations
+
+from alveole.model.app import Accept, Approval, Difference, Policy, Stage, VersionState
+from alveole.views import FileChange, State, View
+
+
+class VersionView(View, frozen=True, kw_only=True):
+    name: str
+    id: str
+    state: VersionState
+    archive: str
+    """Digest of what was sent."""
+    release: str
+    """Digest of its files."""
+    bytes: int
+    files: int
+    created_at: float
+    sender: str
+    note: str
+    signer: str
+    decided_by: str
+    decided_at: float | None
+    reason: str
+    built: bool
+    against: str
+    """The version before it, of which ``difference`` speaks."""
+    difference: Difference
+    live: tuple[str, ...]
+    """Environments that serve it."""
+    delivered: tuple[str, ...]
+    """Environments where it lies ready."""
+
+
+class DeploymentView(View, frozen=True, kw_only=True):
+    """One version in one environment: what was done, by whom, and how it ended."""
+
+    id: str
+    environment: str
+    version: str
+    stage: Stage
+    created_at: float
+    by: str
+    change: str
+    """Its newest change, with the whole log."""
+    approvals: tuple[Approval, ...]
+    live_at: float | None
+    left_at: float | None
+    went_back: bool
+    backup: str | None
+
+
+class EnvironmentView(View, frozen=True, kw_only=True):
+    name: str
+    site: str
+    urls: tuple[str, ...]
+    state: State
+    problem: str
+    policy: Policy
+    live: DeploymentView | None
+    delivered: DeploymentView | None
+    back_to: tuple[str, ...]
+    """Versions that it can be rolled back to, the newest first."""
+    interruption: str
+    """How a deploy interrupts it; empty: not at all."""
+    held: str
+    """Who is at work on it, and with what; empty: nobody."""
+
+
+class AppView(View, frozen=True, kw_only=True):
+    name: str
+    id: str
+    owner: str
+    accept: Accept
+    signers: tuple[str, ...]
+    created_at: float
+    version: int
+    environments: tuple[EnvironmentView, ...]
+    """In order."""
+    versions: tuple[VersionView, ...]
+    """Newest first."""
+
+
+class DeployPlan(View, frozen=True, kw_only=True):
+    """What a deploy or a roll back would do, before anything is done."""
+
+    environment: str
+    version: str
+    before: str
+    """The version that is live; empty: none."""
+    steps: tuple[str, ...]
+    interruption: str
+    refused: tuple[str, ...]
+    """What speaks against it."""
+    configuration: tuple[FileChange, ...] = ()
+    """Configuration files that would be other ones."""
+    answers: dict[str, str]
+    """By question: what would change, secrets not shown."""

@@ -1,0 +1,106 @@
+"""The pages of applications: every step of a version by buttons, for who may, in both languages."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from doorkit import Door, until
+from peoplekit import add
+from test_pages import check
+from webkit import Found, Visitor
+
+from alveole.people.model import Role
+
+
+def ended(visitor: Visitor) -> None:
+    assert visitor.at.startswith("/change/"), visitor.at
+    path = visitor.at
+    until(lambda: 'class="state state-done"' in visitor.ask("GET", path).text)
+
+
+def make(door: Door, name: str = "shop", owner: str = "ana", **more: object) -> None:
+    body = {"name": name, "owner": owner, "environments": ["alpha", "prod"], "command": ["serve"], "port": 8000, **more}
+    change = door.http.post("/v1/apps", json=body)
+    assert change.status_code == 202, change.text
+    until(lambda: door.http.get(f"/v1/changes/{change.json()['id']}").json()["state"] == "done")
+
+
+def row(page: Found, environment: str) -> str:
+    """The text of an environment's row."""
+    found = re.search(rf"{environment} (.*?)(?=(?:ALPHA|PROD|Versions|History) )", page.text)
+    assert found is not None, page.text
+    return found[1]
+
+
+def send(visitor: Visitor, version: str, note: str = "") -> None:
+    upload = visitor.ask("POST", "/v1/uploads", content=version.encode(), headers=csrf(visitor)).json()["id"]
+    visitor.get("/app/shop")
+    visitor.submit("/app/shop/send", version=version, note=note, upload=upload)
+    ended(visitor)
+
+
+def csrf(visitor: Visitor) -> dict[str, str]:
+    page = visitor.get("/apps")
+    return {"X-CSRF-Token": next(values["data-csrf"] for tag, values in page.tags if tag == "body")}
+
+
+def test_a_version_goes_to_prod_and_back_by_buttons(door: Door) -> None:
+    """S1-S5 and S8, without a script."""
+    add(door, "ana")
+    make(door)
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        page = ana.get("/apps")
+        assert "shop" in page.text and "ALPHA" in page.text
+        for number in ("1.0", "2.0"):
+            send(ana, number, "What is new")
+            page = ana.get("/app/shop")
+            assert "waits" in page.text and f"Deliver {number}" not in page.text
+            page = ana.submit(f"/app/shop/version/{number}", ("do", "accept"))
+            assert "accepted" in page.text
+            for environment in ("alpha", "prod"):
+                page = ana.get("/app/shop")
+                assert f"Deploy {number}" not in row(page, environment.upper())
+                ana.submit(f"/app/shop/{environment}/deliver")
+                ended(ana)
+                page = ana.get("/app/shop")
+                assert f"Deploy {number}" in row(page, environment.upper())
+                ana.submit(f"/app/shop/{environment}/deploy")
+                ended(ana)
+        page = ana.get("/app/shop")
+        assert "against 1.0" in page.text and "~content" in page.text
+        ana.submit("/app/shop/prod/rollback", version="1.0")
+        ended(ana)
+        page = ana.get("/app/shop")
+        assert row(page, "PROD").startswith("1.0") and "rolled back" in page.text
+        # Twice the same, from a page that is old by now.
+        page = ana.submit("/app/shop/prod/rollback", version="1.0")
+        assert "is live in prod already" in page.text
+        assert ana.ask("GET", "/app/shop", headers={"HX-Request": "true"}).status_code == 200
+        digest = re.search(r"seen=(\w+)", ana.answer.text)
+        assert digest is not None
+        same = ana.ask("GET", f"/app/shop?seen={digest[1]}", headers={"HX-Request": "true"})
+        assert same.status_code == 204, "what is as it was is not sent again"
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_the_pages_are_whole_and_show_what_one_may(door: Door, language: str) -> None:
+    add(door, "ana")
+    add(door, "rita", Role.READER)
+    add(door, "bob")
+    make(door, signers=["RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"])
+    with Visitor(door, language) as ana:
+        ana.sign_in("ana")
+        for path in ("/apps", "/app/shop", "/admin/journal"):
+            check(ana.get(path), ana)
+        page = ana.get("/app/shop")
+        assert any(values.get("name") == "signature" for _, values in page.tags)
+    with Visitor(door, language) as rita:
+        rita.sign_in("rita")
+        forms = [form["action"] for form in rita.get("/app/shop").forms]
+        assert not [action for action in forms if action.startswith("/app/")]
+    with Visitor(door, language) as bob:
+        bob.sign_in("bob")
+        assert "shop" not in bob.get("/apps").text
+        assert bob.ask("GET", "/app/shop").status_code == 404
