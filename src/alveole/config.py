@@ -161,6 +161,13 @@ class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A restic repository; empty: ``backups`` in the state directory."""
 
 
+class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    keep_seconds: Annotated[float, msgspec.Meta(ge=0)] = 400 * 86_400.0
+    """How long a change that has ended stays in the journal; 0: for ever."""
+    anchor_seconds: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    """How often the agent is told the newest hash of the journal's chain, when there is a new one."""
+
+
 class Bases(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: tuple[str, ...] = ()
     """Package sources beside the machine's own Debian, for bases of packages: files in deb822 format."""
@@ -242,6 +249,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: Content = Content()
     reconcile: Reconcile = Reconcile()
     backups: Backups = Backups()
+    journal: Journal = Journal()
     modules: Modules = Modules()
     build: Build = Build()
     bases: Bases = Bases()

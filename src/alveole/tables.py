@@ -97,6 +97,18 @@ events = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("seconds", sa.Double),
 )
+links = sa.Table(
+    "links",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("change_id", sa.String(16), nullable=False, index=True),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("events", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+)
 tokens = sa.Table(
     "tokens",
     metadata,

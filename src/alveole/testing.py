@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from alveole.agent import protocol
+from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.backends.base import Say, Usage
 from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
 from alveole.model.resource import (
@@ -67,6 +68,7 @@ class FakeAgent:
         self.backups: dict[str, tuple[protocol.BackupMade, str, Release | None]] = {}
         self.violations: list[str] = []
         self.calls: list[protocol.Request] = []
+        self.anchors: list[Anchor] = []
         self.work: dict[str, protocol.WorkState] = {}
         """Working copies; a test puts them there as visitors would."""
         self.unknown: dict[Kind, str] = {}
@@ -202,6 +204,13 @@ class FakeAgent:
                 return self._image(files)
             case protocol.GetAuthority():
                 return "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+            case KeepAnchor(seq, hash):
+                if self.anchors and seq < self.anchors[-1].seq:
+                    raise Refused("an earlier anchor says otherwise")
+                self.anchors.append(Anchor(seq, hash, 1.0))
+                return None
+            case ListAnchors():
+                return tuple(self.anchors)
             case protocol.Inspect() | protocol.Doctor():
                 return (protocol.Link("fake", True, "nothing", "nothing"),)
         return self._backup_verbs(request)

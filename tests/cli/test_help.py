@@ -25,7 +25,7 @@ site create, site list, site show, site start, site stop, site restart, site des
 site update, site set, site rename
 backup create, backup list, backup restore, backup delete
 plan list, plan show, plan create, plan delete
-why, doctor, status, journal
+why, doctor, status, journal, journal verify
 token create, token list, token delete
 ca show, export, image import, image list, completion, version
 base list, base show, base verify, base upgrade, base rollback, base prune, base delete
@@ -46,10 +46,10 @@ def leaves(group: click.Group, context: click.Context, prefix: str = "") -> Iter
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
+        if isinstance(command, Verb) or not isinstance(command, click.Group):
+            yield f"{prefix}{name}", command
         if isinstance(command, click.Group):
             yield from leaves(command, context, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}", command
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ def test_operators() -> None:
         Right.UPLOAD,
         Right.DOMAIN_CLAIM,
         Right.PLATFORM_LOOK,
+        Right.JOURNAL_VERIFY,
         Right.IMAGE_IMPORT,
         Right.BASE_CHANGE,
     }
@@ -77,7 +78,7 @@ def test_owners() -> None:
 
 
 def test_readers() -> None:
-    assert allowed(Role.READER, None) == SELF | {Right.PLATFORM_LOOK}
+    assert allowed(Role.READER, None) == SELF | {Right.PLATFORM_LOOK, Right.JOURNAL_VERIFY}
     for held in (MINE, TEAMS):
         assert allowed(Role.READER, held) == LOOKS | SELVES
     for held in (WORK, LOOK, FOREIGN):

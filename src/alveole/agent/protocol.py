@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.backends.base import Usage
 from alveole.errors import Problem
 from alveole.model.names import (
@@ -372,6 +373,8 @@ Request = (
     | GetAuthority
     | Inspect
     | Doctor
+    | KeepAnchor
+    | ListAnchors
     | Watch
 )
 
@@ -581,6 +584,8 @@ RESULTS: dict[type, Any] = {
     GetAuthority: str,
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
+    KeepAnchor: None,
+    ListAnchors: tuple[Anchor, ...],
 }
 
 # msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter

@@ -14,6 +14,7 @@ from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
+from alveole.ledger import JournalView
 from alveole.logs import Line
 from alveole.model.change import Change, Event
 from alveole.people import views as people_views
@@ -96,6 +97,7 @@ TYPES: tuple[Any, ...] = (
     views.DoctorView,
     views.StatusView,
     views.Exported,
+    JournalView,
     Change,
     Event,
     Line,

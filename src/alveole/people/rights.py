@@ -27,6 +27,8 @@ class Right(StrEnum):
     """Give a site a domain or a path that its own name does not bring: only who can know whose it is (threat 27)."""
     UPLOAD = "upload.send"
     PLATFORM_LOOK = "platform.look"
+    JOURNAL_VERIFY = "journal.verify"
+    """Compare the whole journal with its chain."""
     IMAGE_IMPORT = "image.import"
     BASE_CHANGE = "base.change"
     PLAN_CHANGE = "plan.change"
@@ -81,6 +83,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.DOMAIN_CLAIM: (ANY, ANY, NO, NO),
     R.UPLOAD: (ANY, ANY, ANY, NO),
     R.PLATFORM_LOOK: (ANY, ANY, NO, ANY),
+    R.JOURNAL_VERIFY: (ANY, ANY, NO, ANY),
     R.IMAGE_IMPORT: (ANY, ANY, NO, NO),
     R.BASE_CHANGE: (ANY, ANY, NO, NO),
     R.PLAN_CHANGE: (ANY, NO, NO, NO),

@@ -23,6 +23,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``accounts`` | persons, teams, shares, quotas |
 | ``visits`` | keys, sessions of the SSH door, the working copy |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
+| ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
 | ``show`` | stored and seen → documents |
 """
 
@@ -48,15 +49,17 @@ from alveole.services.accounts import AccountVerbs
 from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.finding import FindVerbs
+from alveole.services.ledger import LedgerVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.visits import VisitVerbs
 from alveole.store import Store
+from alveole.ticker import Ticker
 
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs, AccountVerbs):
+class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs, LedgerVerbs, AccountVerbs):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -78,6 +81,8 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs
         self.loop = Reconciler(settings, store, self.journal, agent)
         self.loop.abandoned = self._remove
         self.started_at = time.time()
+        self.ticker = Ticker()
+        self._anchored = 0
         self._usage = {}
         self._usage_at = float("-inf")
 
@@ -94,10 +99,13 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs
             services._resume()
             services.loop.start()
             services.loop.submit(services._sweep_at_start)
+            services._keep_journal()
+            services.ticker.start()
         return services
 
     def close(self) -> None:
         """Stop the reconciler and close the database. Sites keep running."""
+        self.ticker.stop()
         self.loop.stop()
         self.store.close()
 

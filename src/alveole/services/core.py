@@ -27,6 +27,7 @@ from alveole.people.rights import Right, may
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.store import Store, Stored, Transaction
+from alveole.ticker import Ticker
 
 #: The owner of a site that belongs to no person and no team.
 NOBODY = "nobody"
@@ -50,6 +51,7 @@ class Core(ABC):
     loop: Reconciler
     addressing: Addressing
     started_at: float
+    ticker: Ticker
 
     # --- rights -------------------------------------------------------------------------------
     @staticmethod
