@@ -157,7 +157,7 @@ class Journal:
     def _enter(self, live: Live) -> None:
         with self.news:
             self._live[live.id] = live
-            if live.change.site_id is not None and live.change.verb not in (REPAIR, "exec", "ssh", "backup"):
+            if live.change.site_id is not None and live.change.verb not in (REPAIR, "exec", "ssh", "backup", "check"):
                 self._by_site[live.change.site_id] = live
             self.news.notify_all()
 

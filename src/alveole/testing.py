@@ -18,6 +18,7 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.reaching import Reach
 from alveole.backends.base import Say, Usage
 from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
 from alveole.model.resource import (
@@ -69,6 +70,8 @@ class FakeAgent:
         self.violations: list[str] = []
         self.calls: list[protocol.Request] = []
         self.anchors: list[Anchor] = []
+        self.reached: Callable[[Reach, int], None] = lambda _request, file: os.close(file)
+        self.authority = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
         self.work: dict[str, protocol.WorkState] = {}
         """Working copies; a test puts them there as visitors would."""
         self.unknown: dict[Kind, str] = {}
@@ -203,11 +206,14 @@ class FakeAgent:
             case protocol.ImportImage():
                 return self._image(files)
             case protocol.GetAuthority():
-                return "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+                return self.authority
             case KeepAnchor(seq, hash):
                 if self.anchors and seq < self.anchors[-1].seq:
                     raise Refused("an earlier anchor says otherwise")
                 self.anchors.append(Anchor(seq, hash, 1.0))
+                return None
+            case Reach():
+                self.reached(request, os.dup(files[0]))
                 return None
             case ListAnchors():
                 return tuple(self.anchors)

@@ -24,6 +24,7 @@ SELF = {Right.OPEN, Right.SELF_ENTER, Right.SELF_LOOK, Right.SITE_LIST, Right.CA
 LOOKS = {Right.SITE_LOOK, Right.BACKUP_LOOK, Right.CHANGE_LOOK}
 WORKS = {
     Right.SITE_LOGS,
+    Right.SITE_CHECKS,
     Right.SITE_SECRETS,
     Right.SITE_EXEC,
     Right.SITE_FILES,

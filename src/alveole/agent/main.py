@@ -33,6 +33,8 @@ from alveole.actuators.storage import Storage
 from alveole.agent import chain, protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
+from alveole.agent.reach import Reaches
+from alveole.agent.reaching import Reach
 from alveole.agent.server import Server
 from alveole.agent.trial import Trials
 from alveole.app import prepare_control
@@ -150,6 +152,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     edge = EdgeActuator(settings)
     routes = RoutesActuator(settings)
     anchors = Anchors(settings)
+    reaches = Reaches(settings)
 
     def import_release(request: protocol.ImportRelease, files: list[int], say: Say) -> Release:
         # A start follows an import; the namespace is made while the content is unpacked.
@@ -210,6 +213,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.Doctor: lambda _r, _f, _s: chain.doctor(settings, backend.cgroups.mode),
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
         ListAnchors: lambda _r, _f, _s: anchors.all(),
+        Reach: lambda r, f, _s: reaches.open(r, f),
     }
     agent = Agent(
         (

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.reaching import Reach
 from alveole.backends.base import Usage
 from alveole.errors import Problem
 from alveole.model.names import (
@@ -375,6 +376,7 @@ Request = (
     | Doctor
     | KeepAnchor
     | ListAnchors
+    | Reach
     | Watch
 )
 
@@ -586,6 +588,7 @@ RESULTS: dict[type, Any] = {
     Doctor: tuple[Link, ...],
     KeepAnchor: None,
     ListAnchors: tuple[Anchor, ...],
+    Reach: None,
 }
 
 # msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter

@@ -13,6 +13,7 @@ from alveole.agent import protocol
 from alveole.api import (
     accounts,
     changes,
+    checks,
     entrance,
     exec,
     factors,
@@ -57,7 +58,20 @@ def build(
     app.state.settings = settings
     app.state.start = start or _agent(settings)
     problems.install(app)
-    for module in (sites, modules, exec, changes, objects, platform, accounts, outside, entrance, factors, visits):
+    for module in (
+        sites,
+        modules,
+        exec,
+        changes,
+        checks,
+        objects,
+        platform,
+        accounts,
+        outside,
+        entrance,
+        factors,
+        visits,
+    ):
         app.include_router(module.router)
     if pages is not None:
         pages(app)

@@ -20,6 +20,7 @@ from alveole.model.change import Change, Event
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
+from alveole.scenarios.model import CheckView, Report, Scenario
 from alveole.services.factors import SecondFactorPolicy
 
 JSON = "application/json"
@@ -63,6 +64,13 @@ TYPES: tuple[Any, ...] = (
     ask.AddPasskey,
     ask.GivePasskey,
     ask.RequireSecondFactor,
+    ask.CheckText,
+    ask.RunChecks,
+    ask.CheckSecret,
+    views.CheckState,
+    CheckView,
+    Report,
+    Scenario,
     views.SiteView,
     views.DryRun,
     views.ConfigurePlan,
@@ -202,6 +210,7 @@ def install(app: FastAPI) -> None:
                     {"name": "sites", "description": "What a person owns and visits."},
                     {"name": "modules", "description": "The catalogue: what sites are composed of, and its questions."},
                     {"name": "changes", "description": "The journal: who did what, each step, how it ended."},
+                    {"name": "checks", "description": "Scenarios: gate, verification and monitoring of a site."},
                     {"name": "backups", "description": "Saved sites, and giving them back."},
                     {"name": "plans", "description": "Named sets of limits."},
                     {"name": "bases", "description": "Shared root file systems and imported images."},

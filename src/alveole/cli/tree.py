@@ -20,6 +20,7 @@ COMMANDS = {
     "site": ("alveole.cli.site:group", "Create, change, look into and destroy sites."),
     "backup": ("alveole.cli.backup:group", "Save sites and give them back."),
     "module": ("alveole.cli.module:group", "The catalogue: what sites can be composed of."),
+    "check": ("alveole.cli.check:group", "Scenarios: gate, verification and monitoring of a site."),
     "plan": ("alveole.cli.plan:group", "Named sets of limits."),
     "why": ("alveole.cli.look:why", "Say why a site answers, or does not."),
     "doctor": ("alveole.cli.look:doctor", "Look at the machine and the platform."),

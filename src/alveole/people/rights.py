@@ -45,6 +45,8 @@ class Right(StrEnum):
     """The object is one of the owner that is asked for."""
     SITE_LOOK = "site.look"
     SITE_LOGS = "site.logs"
+    SITE_CHECKS = "site.checks"
+    """Run its scenarios, and see their text and what came."""
     SITE_SECRETS = "site.secrets"
     SITE_EXEC = "site.exec"
     SITE_FILES = "site.files"
@@ -95,6 +97,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SITE_CREATE: (ANY, ANY, OWN, NO),
     R.SITE_LOOK: (ANY, ANY, LOOK, ANY),
     R.SITE_LOGS: (ANY, ANY, WORK, NO),
+    R.SITE_CHECKS: (ANY, ANY, WORK, NO),
     R.SITE_SECRETS: (ANY, ANY, WORK, NO),
     R.SITE_EXEC: (ANY, ANY, WORK, NO),
     R.SITE_FILES: (ANY, ANY, WORK, NO),

@@ -24,6 +24,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``visits`` | keys, sessions of the SSH door, the working copy |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
+| ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
 | ``show`` | stored and seen → documents |
 """
 
@@ -51,15 +52,19 @@ from alveole.services.core import VersionConflict
 from alveole.services.finding import FindVerbs
 from alveole.services.ledger import LedgerVerbs
 from alveole.services.platform import PlatformVerbs
+from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.visits import VisitVerbs
+from alveole.services.watching import Checks
 from alveole.store import Store
 from alveole.ticker import Ticker
 
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs, LedgerVerbs, AccountVerbs):
+class Services(
+    SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs, LedgerVerbs, ScenarioVerbs, AccountVerbs
+):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -79,6 +84,8 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs
         self._challenges_lock = threading.Lock()
         self.journal = Journal(store)
         self.loop = Reconciler(settings, store, self.journal, agent)
+        self.checks = Checks(settings, store, self.journal, agent)
+        self.checks.load()
         self.loop.abandoned = self._remove
         self.started_at = time.time()
         self.ticker = Ticker()
@@ -100,12 +107,14 @@ class Services(SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs
             services.loop.start()
             services.loop.submit(services._sweep_at_start)
             services._keep_journal()
+            services.checks.watch(services.ticker)
             services.ticker.start()
         return services
 
     def close(self) -> None:
         """Stop the reconciler and close the database. Sites keep running."""
         self.ticker.stop()
+        self.checks.close()
         self.loop.stop()
         self.store.close()
 

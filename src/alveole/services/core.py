@@ -26,6 +26,7 @@ from alveole.people.model import Actor, Held, Quota
 from alveole.people.rights import Right, may
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
+from alveole.services.watching import Checks
 from alveole.store import Store, Stored, Transaction
 from alveole.ticker import Ticker
 
@@ -52,6 +53,7 @@ class Core(ABC):
     addressing: Addressing
     started_at: float
     ticker: Ticker
+    checks: Checks
 
     # --- rights -------------------------------------------------------------------------------
     @staticmethod

@@ -279,6 +279,7 @@ class Flows(Builders):
             self.agent.call(protocol.RemoveSite(site.id, site.number))
             self.journal.end(live, problems, result, also=lambda transaction: transaction.delete_site(site.id))
             self.loop.forget(site.id)
+            self.checks.forget_site(site.id)
             return
         # The agent is down: the row stays set aside, and the drift timer sees to it.
         self.journal.end(live, problems, result)
@@ -299,6 +300,7 @@ class Flows(Builders):
             return
         self.journal.end(live, (), also=lambda transaction: transaction.delete_site(site.id))
         self.loop.forget(site.id)
+        self.checks.forget_site(site.id)
 
     def _flow_update(self, live: Live) -> None:
         site = self._site_of(live)
@@ -356,6 +358,7 @@ class Flows(Builders):
         live.say("every file of the site is gone")
         self.journal.end(live, (), also=lambda transaction: transaction.delete_site(site.id))
         self.loop.forget(site.id)
+        self.checks.forget_site(site.id)
 
     # --- backups (the flows; the verbs are in backups.py) -------------------------------------
     @abstractmethod

@@ -17,7 +17,7 @@ from alveole.model.resource import Kind, Promise, PromiseState
 from alveole.model.site import Process, Release, Site, Wanted
 from alveole.reconcile import Look
 from alveole.store import Stored
-from alveole.views import ModulesView, ProcessView, PromiseView, SiteView, State
+from alveole.views import CheckState, ModulesView, ProcessView, PromiseView, SiteView, State
 
 _NOTHING = Usage()
 _CHANGING = {
@@ -43,6 +43,7 @@ def site_view(
     application: ModulesView | None = None,
     process_states: tuple[ProcessView, ...] = (),
     owner: str = "",
+    checks: tuple[CheckState, ...] = (),
 ) -> SiteView:
     """``known``: whether the agent answered lately, so that ``look`` still says how things are. ``owner``: its name."""
     site = stored.site
@@ -89,6 +90,7 @@ def site_view(
         change=live.id if live is not None else None,
         application=application,
         process_states=process_states,
+        checks=checks,
     )
 
 

@@ -245,6 +245,7 @@ class SiteVerbs(Compositions):
             application=self._application_view(stored.site, show_env, look=True),
             process_states=self._process_views(stored.site),
             owner=self.people.shown(stored.site.owner),
+            checks=self.checks.states(id),
         )
 
     def _process_views(self, site: Site) -> tuple[views.ProcessView, ...]:
@@ -267,6 +268,7 @@ class SiteVerbs(Compositions):
             usage=usage,
             application=self._application_view(stored.site, catalogue=catalogue),
             owner=self.people.shown(stored.site.owner),
+            checks=self.checks.states(stored.site.id),
         )
 
     def _usage_of_all(self) -> dict[str, Usage]:
