@@ -113,6 +113,8 @@ class Journal:
         self._live: dict[str, Live] = {}
         self._by_site: dict[str, Live] = {}
         self._late: deque[Live] = deque(maxlen=_UNWRITTEN_MAX)
+        self.tell: Callable[[Transaction, Change], None] = lambda _transaction, _change: None
+        """Called in the transaction that ends a change."""
 
     # --- writing ------------------------------------------------------------------------------
     def begin(
@@ -233,6 +235,7 @@ class Journal:
         self._insert_events(transaction, live.id, fresh)
         digest = ledger.ended(row, live.row, fresh)
         ledger.append(transaction.connection, live.id, ledger.ENDED, digest, events=len(fresh))
+        self.tell(transaction, change)
 
     @staticmethod
     def _insert(transaction: Transaction, live: Live, change: Change) -> int:

@@ -33,6 +33,7 @@ change show, change follow
 site configure, site answers
 site work, site publish
 check add, check list, check show, check run, check remove, check lint, check record, check secret
+notify add, notify list, notify remove, notify test, notify mail set, notify mail show, notify mail remove
 account key list, account key add, account key remove
 module list, module show, module new, module lint, module add, module remove, module sources
 account list, account show, account add, account set, account disable, account remove, account password

@@ -20,7 +20,14 @@ def allowed(role: Role, held: Held | None) -> set[Right]:
     return {right for right in Right if may(actor(role), right, held)}
 
 
-SELF = {Right.OPEN, Right.SELF_ENTER, Right.SELF_LOOK, Right.SITE_LIST, Right.CATALOGUE_LOOK}
+SELF = {
+    Right.OPEN,
+    Right.SELF_ENTER,
+    Right.SELF_LOOK,
+    Right.SELF_NOTIFY,
+    Right.SITE_LIST,
+    Right.CATALOGUE_LOOK,
+}
 LOOKS = {Right.SITE_LOOK, Right.BACKUP_LOOK, Right.CHANGE_LOOK}
 WORKS = {
     Right.SITE_LOGS,

@@ -12,7 +12,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("api", "people")]
 
-from doorkit import Door  # noqa: E402  found by the line above
+from doorkit import Door, directory  # noqa: E402  found by the line above
 from outsidekit import Shop, shop  # noqa: E402
 
 from alveole.people.model import Role  # noqa: E402
@@ -29,9 +29,9 @@ def door(outside: Shop) -> Iterator[Door]:
     """One control for all tests of a file; a site ``blog`` of Ana's that the shop stands for."""
     from peoplekit import add
 
-    directory = Path(tempfile.mkdtemp(prefix="alv", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="alv", dir="/tmp"))
     edge = {"https_port": outside.port, "http_port": 1}
-    made = Door(directory, edge=edge, outgoing={"inside_hosts": ["localhost"]})
+    made = Door(place, edge=edge, outgoing={"inside_hosts": ["localhost"]})
     made.agent.authority = outside.authority
     try:
         for name in ("ana", "zoe"):
@@ -40,5 +40,8 @@ def door(outside: Shop) -> Iterator[Door]:
         yield made
     finally:
         made.close()
-        shutil.rmtree(directory)
+        shutil.rmtree(place)
     assert not made.agent.violations
+
+
+__all__ = ["directory", "door", "outside"]

@@ -17,6 +17,7 @@ from alveole.api.uploads import Uploaded
 from alveole.ledger import JournalView
 from alveole.logs import Line
 from alveole.model.change import Change, Event
+from alveole.notices import ChannelView, MailServer, ToldView
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
@@ -67,6 +68,10 @@ TYPES: tuple[Any, ...] = (
     ask.CheckText,
     ask.RunChecks,
     ask.CheckSecret,
+    ask.AddChannel,
+    ChannelView,
+    MailServer,
+    ToldView,
     views.CheckState,
     CheckView,
     Report,
@@ -211,6 +216,7 @@ def install(app: FastAPI) -> None:
                     {"name": "modules", "description": "The catalogue: what sites are composed of, and its questions."},
                     {"name": "changes", "description": "The journal: who did what, each step, how it ended."},
                     {"name": "checks", "description": "Scenarios: gate, verification and monitoring of a site."},
+                    {"name": "notifications", "description": "Being told by mail, webhook or feed."},
                     {"name": "backups", "description": "Saved sites, and giving them back."},
                     {"name": "plans", "description": "Named sets of limits."},
                     {"name": "bases", "description": "Shared root file systems and imported images."},

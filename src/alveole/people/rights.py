@@ -18,6 +18,8 @@ class Right(StrEnum):
     SELF_ENTER = "self.enter"
     """Give the second factor, or sign out."""
     SELF_LOOK = "self.look"
+    SELF_NOTIFY = "self.notify"
+    """Be told of what one may look at: by mail, webhook or feed."""
     # About no one object.
     SITE_LIST = "site.list"
     """Lists hold what the caller may look at, and nothing else."""
@@ -80,6 +82,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.OPEN: (ANY, ANY, ANY, ANY),
     R.SELF_ENTER: (ANY, ANY, ANY, ANY),
     R.SELF_LOOK: (ANY, ANY, ANY, ANY),
+    R.SELF_NOTIFY: (ANY, ANY, ANY, ANY),
     R.SITE_LIST: (ANY, ANY, ANY, ANY),
     R.CATALOGUE_LOOK: (ANY, ANY, ANY, ANY),
     R.DOMAIN_CLAIM: (ANY, ANY, NO, NO),

@@ -25,6 +25,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
+| ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``show`` | stored and seen → documents |
 """
 
@@ -40,6 +41,7 @@ from alveole.config import Settings
 from alveole.errors import InvalidInput
 from alveole.export import ExportedSite, export
 from alveole.journal import Journal
+from alveole.notices import MailServer
 from alveole.people.attempts import Attempts
 from alveole.people.directory import Directory
 from alveole.people.model import Actor
@@ -51,9 +53,11 @@ from alveole.services.configure import ConfigureVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.finding import FindVerbs
 from alveole.services.ledger import LedgerVerbs
+from alveole.services.notify import NotifyVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
+from alveole.services.telling import Telling
 from alveole.services.visits import VisitVerbs
 from alveole.services.watching import Checks
 from alveole.store import Store
@@ -63,7 +67,15 @@ __all__ = ["Services", "VersionConflict"]
 
 
 class Services(
-    SourceVerbs, ConfigureVerbs, FindVerbs, VisitVerbs, PlatformVerbs, LedgerVerbs, ScenarioVerbs, AccountVerbs
+    SourceVerbs,
+    ConfigureVerbs,
+    FindVerbs,
+    VisitVerbs,
+    PlatformVerbs,
+    LedgerVerbs,
+    ScenarioVerbs,
+    NotifyVerbs,
+    AccountVerbs,
 ):
     """Everything a door may call."""
 
@@ -82,14 +94,17 @@ class Services(
         self._confirmed = {}
         self._begun_lock = threading.Lock()
         self._challenges_lock = threading.Lock()
+        self.ticker = Ticker()
+        self._anchored = 0
         self.journal = Journal(store)
         self.loop = Reconciler(settings, store, self.journal, agent)
         self.checks = Checks(settings, store, self.journal, agent)
         self.checks.load()
+        self.telling = Telling(settings, store, self.people, self.ticker, lambda: self._setting("mail", MailServer))
+        self.telling.load()
+        self.journal.tell = self.telling.ended
         self.loop.abandoned = self._remove
         self.started_at = time.time()
-        self.ticker = Ticker()
-        self._anchored = 0
         self._usage = {}
         self._usage_at = float("-inf")
 
@@ -108,6 +123,7 @@ class Services(
             services.loop.submit(services._sweep_at_start)
             services._keep_journal()
             services.checks.watch(services.ticker)
+            services.telling.start()
             services.ticker.start()
         return services
 
@@ -115,6 +131,7 @@ class Services(
         """Stop the reconciler and close the database. Sites keep running."""
         self.ticker.stop()
         self.checks.close()
+        self.telling.close()
         self.loop.stop()
         self.store.close()
 
