@@ -180,7 +180,7 @@ def test_a_gate_asks_an_instance_that_is_not_live(door: Door, outside: Shop) -> 
     assert verdict.ok and [report.target for report in verdict.reports] == ["slot 1"], verdict
     assert [(each.site, each.slot, each.port) for each in asked] == [(stored.site.id, 1, 8000)]
     assert outside.seen[-1][1] == f"blog.localhost:{outside.port}"
-    assert outside.seen[-1][3]["X-Forwarded-Proto".lower()] == "https"
+    assert outside.seen[-1][3]["X-Forwarded-Proto"] == "https"
     outside.broken = True
     verdict = door.services.checks.run(stored.site, use=Use.GATE, slot=1)
     assert not verdict.ok and verdict.problems[0].field == "check/front"

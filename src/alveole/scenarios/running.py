@@ -253,8 +253,9 @@ class _Runner:
                 sent.append(("cookie", cookies))
             if own and self.door.instance is not None:
                 # What the edge says to an instance.
-                sent += [("x-forwarded-proto", address.scheme), ("x-forwarded-for", "127.0.0.1")]
-                sent += [("x-forwarded-host", address.authority)]
+                sent += [("X-Real-IP", "127.0.0.1"), ("X-Forwarded-For", "127.0.0.1")]
+                sent += [("X-Forwarded-Proto", address.scheme), ("X-Forwarded-Host", address.authority)]
+                sent += [("X-Forwarded-Port", str(address.port))]
             sent = [pair for pair in sent if pair[0] not in headers] + list(headers.items())
             if body or method in ("POST", "PUT", "PATCH"):
                 sent.append(("content-length", str(len(body))))
