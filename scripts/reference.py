@@ -124,6 +124,12 @@ def module_schema_page() -> str:
     return schema()
 
 
+def scenario_schema_page() -> str:
+    from alveole.scenarios.reading import schema
+
+    return msgspec.json.format(msgspec.json.encode(schema(), order="sorted"), indent=2).decode()
+
+
 def main_() -> int:
     pages = {
         "settings.md": settings_page,
@@ -132,6 +138,7 @@ def main_() -> int:
         "api.md": api_page,
         "module.md": module_page,
         "module.schema.json": module_schema_page,
+        "scenario.schema.json": scenario_schema_page,
     }
     check = "--check" in sys.argv[1:]
     stale = []

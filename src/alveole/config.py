@@ -161,6 +161,24 @@ class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A restic repository; empty: ``backups`` in the state directory."""
 
 
+class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What Alvéole itself asks of other machines because a person has said so."""
+
+    check_hosts: tuple[str, ...] = ()
+    """Hosts whose web services scenarios may call, beside the site's own names."""
+    inside_hosts: tuple[str, ...] = ()
+    """Hosts among these, and receivers of webhooks, that may have an address that is not public."""
+    checks_parallel: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    """Scenarios that are run at a time to watch sites."""
+
+
+class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    keep_seconds: Annotated[float, msgspec.Meta(ge=0)] = 400 * 86_400.0
+    """How long a change that has ended stays in the journal; 0: for ever."""
+    anchor_seconds: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    """How often the agent is told the newest hash of the journal's chain, when there is a new one."""
+
+
 class Bases(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: tuple[str, ...] = ()
     """Package sources beside the machine's own Debian, for bases of packages: files in deb822 format."""
@@ -259,6 +277,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: Content = Content()
     reconcile: Reconcile = Reconcile()
     backups: Backups = Backups()
+    journal: Journal = Journal()
+    outgoing: Outgoing = Outgoing()
     modules: Modules = Modules()
     build: Build = Build()
     bases: Bases = Bases()
@@ -438,6 +458,10 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
     for place, host in enumerate(settings.build.registries):
         if not re.match(DOMAIN, host):
             wrong(f"build.registries[{place}]", f"{host!r} is not a host name")
+    for key in ("check_hosts", "inside_hosts"):
+        for place, host in enumerate(getattr(settings.outgoing, key)):
+            if not re.match(DOMAIN, host):
+                wrong(f"outgoing.{key}[{place}]", f"{host!r} is not a host name")
     for place, network in enumerate(settings.build.private_networks):
         problems.extend(check_network(network, f"{origin}: build.private_networks[{place}]"))
     for place, network in enumerate(settings.edge.trusted_proxies):

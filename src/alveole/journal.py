@@ -3,7 +3,8 @@
 Every commit waits for the disk, so a change costs few: one when it is accepted (together with what it
 stores), one when it is known what will be done, one at its end. Between them events live in memory,
 where followers see them at once; a power cut loses only the telling, never what was acknowledged.
-When the disk is full the entries wait in memory and are written with the next one that fits.
+When the disk is full the entries wait in memory and are written with the next one that fits. Each write adds a link
+to the chain over all rows (:mod:`alveole.ledger`), in the same transaction.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from alveole import ledger
 from alveole.agent.protocol import ArchiveFormat
 from alveole.errors import AlveoleError, Problem
 from alveole.model.app import App, Delivery
@@ -79,6 +81,8 @@ class Live:
         self.change = change
         self.work = work
         self.stored = stored
+        self.row = 0
+        """Number of its row, once it is stored."""
         self.events: list[Event] = []
         self.unwritten: list[Event] = []
         self.progress: tuple[str, float | None] = ("", None)
@@ -116,6 +120,8 @@ class Journal:
         self._live: dict[str, Live] = {}
         self._by_site: dict[str, Live] = {}
         self._late: deque[Live] = deque(maxlen=_UNWRITTEN_MAX)
+        self.tell: Callable[[Transaction, Change], None] = lambda _transaction, _change: None
+        """Called in the transaction that ends a change."""
 
     # --- writing ------------------------------------------------------------------------------
     def begin(
@@ -150,7 +156,9 @@ class Journal:
         if transaction is None:
             self._enter(live)
         else:
-            transaction.connection.execute(sa.insert(changes).values(**_row(live, live.change)))
+            live.row = self._insert(transaction, live, live.change)
+            row = _row(live, live.change)
+            ledger.append(transaction.connection, live.id, ledger.BEGUN, ledger.begun(row, live.row))
             # First: whoever sees the site that is stored here also sees that a change is at work on it.
             transaction.effects.insert(0, lambda: self._enter(live))
         return live
@@ -158,7 +166,7 @@ class Journal:
     def _enter(self, live: Live) -> None:
         with self.news:
             self._live[live.id] = live
-            if live.change.site_id is not None and live.change.verb not in (REPAIR, "exec", "ssh", "backup"):
+            if live.change.site_id is not None and live.change.verb not in (REPAIR, "exec", "ssh", "backup", "check"):
                 self._by_site[live.change.site_id] = live
             self.news.notify_all()
 
@@ -173,6 +181,8 @@ class Journal:
                 sa.update(changes).where(changes.c.id == live.id).values(work=_json(live.work))
             )
         self._insert_events(transaction, live.id, fresh)
+        if fresh:
+            ledger.append(transaction.connection, live.id, ledger.TOLD, ledger.told(fresh), events=len(fresh))
 
     def end(
         self,
@@ -226,10 +236,18 @@ class Journal:
         if live.stored:
             transaction.connection.execute(sa.update(changes).where(changes.c.id == live.id).values(**row))
         else:
-            transaction.connection.execute(sa.insert(changes).values(**row))
+            live.row = self._insert(transaction, live, change)
         with self.news:
             fresh, live.unwritten = live.unwritten, []
         self._insert_events(transaction, live.id, fresh)
+        digest = ledger.ended(row, live.row, fresh)
+        ledger.append(transaction.connection, live.id, ledger.ENDED, digest, events=len(fresh))
+        self.tell(transaction, change)
+
+    @staticmethod
+    def _insert(transaction: Transaction, live: Live, change: Change) -> int:
+        made = transaction.connection.execute(sa.insert(changes).values(**_row(live, change)))
+        return int(made.lastrowid)
 
     @staticmethod
     def _insert_events(transaction: Transaction, change_id: str, fresh: list[Event]) -> None:
@@ -302,6 +320,7 @@ class Journal:
         with self.store.read() as connection:
             for row in connection.execute(query).all():
                 live = Live(self, _change(row), msgspec.json.decode(row.work, type=Work), stored=True)
+                live.row = row.seq
                 told = connection.execute(sa.select(events).where(events.c.change_id == row.id).order_by(events.c.seq))
                 live.events = [Event(each.at, each.text, each.level, each.resource, each.seconds) for each in told]
                 found.append(live)

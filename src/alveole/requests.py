@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -528,3 +528,34 @@ class PublishWork(Body, frozen=True, kw_only=True):
     note: str = ""
     live: bool = True
     """``false``: it is built and kept, and waits to be made live."""
+
+
+class CheckText(Body, frozen=True, kw_only=True):
+    """``text``: a scenario in YAML."""
+
+    text: str
+
+
+class RunChecks(Body, frozen=True, kw_only=True):
+    """``names``: of the site's scenarios; none: all. ``slot``: ask that instance instead of going through the edge."""
+
+    names: tuple[str, ...] = ()
+    text: str | None = None
+    """A scenario that is run and not kept."""
+    slot: Annotated[int, msgspec.Meta(ge=0, le=1)] | None = None
+
+
+class CheckSecret(Body, frozen=True, kw_only=True):
+    value: str
+
+
+class AddChannel(Body, frozen=True, kw_only=True):
+    """``kind``: mail, webhook or feed. ``whom``: ``team:NAME``, ``site:NAME``, a person; ``None``: who asks."""
+
+    name: str
+    kind: str
+    to: str = ""
+    """Of mail the address; empty: one's own. Of a webhook the URL."""
+    whom: str | None = None
+    events: tuple[str, ...] = ()
+    """Kinds of news; none: deploy, rollback, check and failed."""

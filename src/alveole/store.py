@@ -329,8 +329,8 @@ class Transaction:
         self._remember(Stored(site, pending))
 
     def delete_site(self, site_id: str) -> None:
-        """The row, its names, releases, shares and its lease. Its backups stay."""
-        for table in (tables.names, tables.releases, tables.leases, tables.shares):
+        """The row and what is about it alone: names, releases, shares, checks, its lease. Its backups stay."""
+        for table in _OF_A_SITE:
             self.connection.execute(sa.delete(table).where(table.c.site_id == site_id))
         self.connection.execute(sa.delete(tables.sites).where(tables.sites.c.id == site_id))
 
@@ -411,6 +411,15 @@ class Transaction:
         self.store._bases = bases if known is None else {**bases, key: known}
 
 
+_OF_A_SITE = (
+    tables.names,
+    tables.releases,
+    tables.leases,
+    tables.shares,
+    tables.scenarios,
+    tables.check_runs,
+    tables.check_secrets,
+)
 _CONNECT = {"check_same_thread": False, "timeout": 10.0, "isolation_level": None}
 
 

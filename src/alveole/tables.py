@@ -97,6 +97,78 @@ events = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("seconds", sa.Double),
 )
+links = sa.Table(
+    "links",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("change_id", sa.String(16), nullable=False, index=True),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("events", sa.Integer, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+)
+scenarios = sa.Table(
+    "scenarios",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("site_id", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("every", sa.Double, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("created_by", sa.String(200), nullable=False),
+    sa.UniqueConstraint("site_id", "name"),
+)
+check_runs = sa.Table(
+    "check_runs",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("scenario_id", sa.String(16), nullable=False, index=True),
+    sa.Column("site_id", sa.String(16), nullable=False, index=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("use", sa.String(8), nullable=False),
+    sa.Column("ok", sa.Boolean, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("report", sa.Text, nullable=False),
+)
+check_secrets = sa.Table(
+    "check_secrets",
+    metadata,
+    sa.Column("site_id", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+channels = sa.Table(
+    "channels",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("whom", sa.String(16), nullable=False, index=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.UniqueConstraint("whom", "name"),
+)
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("channel_id", sa.String(16), nullable=False),
+    sa.Column("change_id", sa.String(16), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("next_at", sa.Double, nullable=False, index=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(8), nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.UniqueConstraint("channel_id", "change_id"),
+)
 tokens = sa.Table(
     "tokens",
     metadata,

@@ -17,6 +17,8 @@ from typing import Any
 import msgspec
 
 from alveole.agent import protocol
+from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.reaching import Reach
 from alveole.backends.base import Say, Usage
 from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
 from alveole.model.app import Difference
@@ -69,6 +71,9 @@ class FakeAgent:
         self.backups: dict[str, tuple[protocol.BackupMade, str, Release | None]] = {}
         self.violations: list[str] = []
         self.calls: list[protocol.Request] = []
+        self.anchors: list[Anchor] = []
+        self.reached: Callable[[Reach, int], None] = lambda _request, file: os.close(file)
+        self.authority = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
         self.work: dict[str, protocol.WorkState] = {}
         """Working copies; a test puts them there as visitors would."""
         self.unknown: dict[Kind, str] = {}
@@ -218,7 +223,17 @@ class FakeAgent:
             case protocol.PullImage():
                 return self._image(f"{request.registry}/{request.repository}:{request.tag}".encode())
             case protocol.GetAuthority():
-                return "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+                return self.authority
+            case KeepAnchor(seq, hash):
+                if self.anchors and seq < self.anchors[-1].seq:
+                    raise Refused("an earlier anchor says otherwise")
+                self.anchors.append(Anchor(seq, hash, 1.0))
+                return None
+            case Reach():
+                self.reached(request, os.dup(files[0]))
+                return None
+            case ListAnchors():
+                return tuple(self.anchors)
             case protocol.Inspect() | protocol.Doctor():
                 return (protocol.Link("fake", True, "nothing", "nothing"),)
         return self._backup_verbs(request)

@@ -90,6 +90,23 @@ class ProcessView(View, frozen=True, kw_only=True):
     ended_at: float | None = None
 
 
+class CheckState(View, frozen=True, kw_only=True):
+    """How a scenario stands, by its last run through the edge."""
+
+    name: str
+    ok: bool | None = None
+    """``None``: it has not been run yet."""
+    failing: bool = False
+    """So many runs in a row failed that it was told."""
+    at: float | None = None
+    since: float | None = None
+    """Since when it has been so."""
+    seconds: float | None = None
+    problem: str = ""
+    every: float = 0.0
+    """Seconds between two runs that watch the site; 0: it is not run by itself."""
+
+
 class SiteView(View, frozen=True, kw_only=True):
     name: str
     id: str
@@ -142,6 +159,8 @@ class SiteView(View, frozen=True, kw_only=True):
     application: ModulesView | None = None
     process_states: tuple[ProcessView, ...] = ()
     """In order of start; empty in lists, and while no instance is there."""
+    checks: tuple[CheckState, ...] = ()
+    """The site's scenarios."""
 
 
 class StepView(View, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ import pytest
 from doorkit import Door, Ran, until
 
 from alveole.agent import protocol
+from alveole.agent.anchoring import Anchor
 from alveole.errors import Refused
 from alveole.model.resource import Action, Kind
 
@@ -506,3 +507,18 @@ def test_sites_go_back_to_their_earlier_base(door: Door) -> None:
     assert (
         door.run("base", "rollback", "--yes").status == 2 and door.run("base", "rollback", "none", "--yes").status == 2
     )
+
+
+def test_the_journal_is_verified(door: Door) -> None:
+    door.site("blog")
+    found = door.ok("journal", "verify")
+    assert found["ok"] and found["changes"] >= 1 and len(found["head"]) == 64
+    ran = door.run("journal", "verify")
+    assert ran.status == 0 and "changes" in ran.out
+    until(lambda: door.agent.anchors)
+    seq = door.agent.anchors[-1].seq
+    door.agent.anchors.append(Anchor(seq + 1000, "0" * 64))
+    ran = door.run("journal", "verify")
+    assert ran.status == 3 and "cut off" in ran.out
+    assert door.run("journal", "verify", "--json").document["broken"]["what"] == "cut"
+    assert door.run("journal", "-n", "1").out.count("blog") == 1

@@ -25,7 +25,7 @@ site create, site list, site show, site start, site stop, site restart, site des
 site update, site set, site rename
 backup create, backup list, backup restore, backup delete
 plan list, plan show, plan create, plan delete
-why, doctor, status, journal
+why, doctor, status, journal, journal verify
 token create, token list, token delete
 ca show, export, image import, image list, completion, version
 base list, base show, base verify, base upgrade, base rollback, base prune, base delete
@@ -34,6 +34,8 @@ site configure, site answers
 site work, site publish
 app create, app list, app show, app send, app accept, app refuse, app forget, app deliver, app approve, app deploy
 app rollback, app history, app add-env, app set-env, app set, app destroy
+check add, check list, check show, check run, check remove, check lint, check record, check secret
+notify add, notify list, notify remove, notify test, notify mail set, notify mail show, notify mail remove
 account key list, account key add, account key remove
 module list, module show, module new, module lint, module add, module remove, module sources
 account list, account show, account add, account set, account disable, account remove, account password
@@ -48,10 +50,10 @@ def leaves(group: click.Group, context: click.Context, prefix: str = "") -> Iter
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
+        if isinstance(command, Verb) or not isinstance(command, click.Group):
+            yield f"{prefix}{name}", command
         if isinstance(command, click.Group):
             yield from leaves(command, context, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}", command
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ def test_every_command_line_in_the_docs_parses(page: str, line: str, monkeypatch
         if not isinstance(command, click.Group):
             return
         rest = [*context._protected_args, *context.args]
+        if not rest and command.invoke_without_command:
+            return
         name, found, words = command.resolve_command(context, rest)
         assert found is not None, f"{page}: {line}"
         command = found
@@ -55,12 +57,25 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["settings", "command", "errors", "api", "module", "module_schema"])
+@pytest.mark.parametrize("page", ["settings", "command", "errors", "api", "module", "module_schema", "scenario_schema"])
 def test_the_reference_is_what_the_code_says(page: str) -> None:
-    names = {"command": "command-line.md", "module_schema": "module.schema.json"}
+    names = {
+        "command": "command-line.md",
+        "module_schema": "module.schema.json",
+        "scenario_schema": "scenario.schema.json",
+    }
     text = getattr(reference(), f"{page}_page")().rstrip() + "\n"
     written = (ROOT / "docs" / "reference" / names.get(page, f"{page}.md")).read_text()
     assert written == text, "run scripts/reference.py"
+
+
+@pytest.mark.parametrize(
+    "text", re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/how-to/checks.md").read_text(), re.DOTALL)
+)
+def test_every_scenario_in_the_docs_is_in_order(text: str) -> None:
+    from alveole.scenarios.reading import read
+
+    assert read(text).steps
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

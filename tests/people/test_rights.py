@@ -20,10 +20,19 @@ def allowed(role: Role, held: Held | None) -> set[Right]:
     return {right for right in Right if may(actor(role), right, held)}
 
 
-SELF = {Right.OPEN, Right.SELF_ENTER, Right.SELF_LOOK, Right.SELF_CHANGE, Right.SITE_LIST, Right.CATALOGUE_LOOK}
+SELF = {
+    Right.OPEN,
+    Right.SELF_ENTER,
+    Right.SELF_LOOK,
+    Right.SELF_CHANGE,
+    Right.SELF_NOTIFY,
+    Right.SITE_LIST,
+    Right.CATALOGUE_LOOK,
+}
 LOOKS = {Right.SITE_LOOK, Right.BACKUP_LOOK, Right.CHANGE_LOOK, Right.APP_LOOK}
 WORKS = {
     Right.SITE_LOGS,
+    Right.SITE_CHECKS,
     Right.SITE_SECRETS,
     Right.SITE_EXEC,
     Right.SITE_CONSOLE,
@@ -73,6 +82,7 @@ def test_operators() -> None:
         Right.UPLOAD,
         Right.DOMAIN_CLAIM,
         Right.PLATFORM_LOOK,
+        Right.JOURNAL_VERIFY,
         Right.IMAGE_IMPORT,
         Right.IMAGE_PULL,
         Right.BASE_CHANGE,
@@ -90,7 +100,7 @@ def test_owners() -> None:
 
 
 def test_readers() -> None:
-    assert allowed(Role.READER, None) == SELF | {Right.PLATFORM_LOOK}
+    assert allowed(Role.READER, None) == SELF | {Right.PLATFORM_LOOK, Right.JOURNAL_VERIFY}
     for held in (MINE, TEAMS):
         assert allowed(Role.READER, held) == LOOKS | SELVES
     for held in (WORK, LOOK, FOREIGN):

@@ -17,6 +17,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from alveole.actuators.anchors import Anchors
 from alveole.actuators.backups import Backups
 from alveole.actuators.basecare import BaseCare
 from alveole.actuators.bases import Bases
@@ -31,6 +32,9 @@ from alveole.actuators.routes import RoutesActuator
 from alveole.actuators.storage import Storage
 from alveole.agent import chain, protocol
 from alveole.agent.agent import Agent, Verb
+from alveole.agent.anchoring import KeepAnchor, ListAnchors
+from alveole.agent.reach import Reaches
+from alveole.agent.reaching import Reach
 from alveole.agent.server import Server
 from alveole.agent.trial import Trials
 from alveole.app import prepare_control
@@ -147,6 +151,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     visits = Visits(backend, releases, sandbox, partial(room, settings))
     edge = EdgeActuator(settings)
     routes = RoutesActuator(settings)
+    anchors = Anchors(settings)
+    reaches = Reaches(settings)
 
     def import_release(request: protocol.ImportRelease, files: list[int], say: Say) -> Release:
         # A start follows an import; the namespace is made while the content is unpacked.
@@ -209,6 +215,9 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.GetAuthority: lambda _r, _f, _s: certificates.authority_pem(),
         protocol.Inspect: lambda r, _f, _s: inspector.chain(r),
         protocol.Doctor: lambda _r, _f, _s: chain.doctor(settings, backend.cgroups.mode),
+        KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
+        ListAnchors: lambda _r, _f, _s: anchors.all(),
+        Reach: lambda r, f, _s: reaches.open(r, f),
     }
     agent = Agent(
         (

@@ -24,6 +24,8 @@ from alveole.agent.working import (
     WorkKept,
     WorkState,
 )
+from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.reaching import Reach
 from alveole.backends.base import Usage
 from alveole.errors import Problem
 from alveole.model.app import Difference
@@ -397,6 +399,9 @@ Request = (
     | GetAuthority
     | Inspect
     | Doctor
+    | KeepAnchor
+    | ListAnchors
+    | Reach
     | Watch
 )
 
@@ -542,6 +547,9 @@ RESULTS: dict[type, Any] = {
     GetAuthority: str,
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
+    KeepAnchor: None,
+    ListAnchors: tuple[Anchor, ...],
+    Reach: None,
 }
 
 # msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter

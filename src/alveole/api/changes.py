@@ -16,6 +16,7 @@ from alveole.api.bodies import Caller
 from alveole.api.gate import does
 from alveole.api.schema import described
 from alveole.errors import InvalidInput
+from alveole.ledger import JournalView
 from alveole.model.change import Change
 from alveole.people.rights import Right
 
@@ -39,6 +40,15 @@ async def list_changes(
         raise InvalidInput(f"{limit} is outside 1..1000", field="limit")
     wanted = ask.ListChanges(site=site, state=state, before=before, limit=limit)
     return json(await run_in_threadpool(services(request).list_changes, caller, wanted))
+
+
+@router.get(
+    "/verify",
+    **described("Compare every row of the journal with its chain, and the chain with the agent's anchors", JournalView),
+)
+@does(Right.JOURNAL_VERIFY)
+async def verify_journal(request: Request, caller: Caller) -> Response:
+    return json(await streams.in_waiting(services(request).verify_journal, caller))
 
 
 @router.get("/{change}", **described("Show a change with its events", Change, errors=(404, 422)))

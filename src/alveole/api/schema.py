@@ -14,11 +14,14 @@ from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
+from alveole.ledger import JournalView
 from alveole.logs import Line
 from alveole.model.change import Change, Event
+from alveole.notices import ChannelView, MailServer, ToldView
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
+from alveole.scenarios.model import CheckView, Report, Scenario
 from alveole.services.factors import SecondFactorPolicy
 
 JSON = "application/json"
@@ -77,6 +80,17 @@ TYPES: tuple[Any, ...] = (
     app_views.VersionView,
     app_views.DeploymentView,
     app_views.DeployPlan,
+    ask.CheckText,
+    ask.RunChecks,
+    ask.CheckSecret,
+    ask.AddChannel,
+    ChannelView,
+    MailServer,
+    ToldView,
+    views.CheckState,
+    CheckView,
+    Report,
+    Scenario,
     views.SiteView,
     views.DryRun,
     views.ConfigurePlan,
@@ -111,6 +125,7 @@ TYPES: tuple[Any, ...] = (
     views.DoctorView,
     views.StatusView,
     views.Exported,
+    JournalView,
     Change,
     Event,
     Line,
@@ -222,6 +237,8 @@ def install(app: FastAPI) -> None:
                     {"name": "apps", "description": "Applications: versions brought through ordered environments."},
                     {"name": "modules", "description": "The catalogue: what sites are composed of, and its questions."},
                     {"name": "changes", "description": "The journal: who did what, each step, how it ended."},
+                    {"name": "checks", "description": "Scenarios: gate, verification and monitoring of a site."},
+                    {"name": "notifications", "description": "Being told by mail, webhook or feed."},
                     {"name": "backups", "description": "Saved sites, and giving them back."},
                     {"name": "plans", "description": "Named sets of limits."},
                     {"name": "bases", "description": "Shared root file systems and imported images."},

@@ -9,8 +9,8 @@ import click
 
 from alveole.cli import follow as following
 from alveole.cli.client import segment
-from alveole.cli.output import emit, fields, note, paint, say, seconds, state, table, when
-from alveole.cli.verbs import Here, Tree, complete, verb
+from alveole.cli.output import emit, fields, mark, note, paint, say, seconds, state, table, when
+from alveole.cli.verbs import Here, Tree, VerbTree, complete, verb
 from alveole.errors import Temporary
 from alveole.text import clean
 
@@ -29,7 +29,9 @@ change_id = click.argument("change", metavar="ID", shell_complete=complete("/v1/
 @verb(
     None,
     "journal",
-    examples=["alveole journal", "alveole journal --site blog -n 5", "alveole journal -f"],
+    kind=VerbTree,
+    invoke_without_command=True,
+    examples=["alveole journal", "alveole journal --site blog -n 5", "alveole journal -f", "alveole journal verify"],
 )
 @click.option("--site", metavar="NAME", help="Only this site's.", shell_complete=complete("/v1/sites"))
 @click.option("--state", "wanted", metavar="STATE", help="Only those waiting, running, done or failed.")
@@ -40,6 +42,8 @@ def journal(here: Here, site: str | None, wanted: str | None, lines: int, follow
 
     alveole change show ID has every step of one. With -f and --json one document a line.
     """
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     query = {"site": site, "state": wanted, "limit": lines}
     found = list(reversed(here.client.get("/v1/changes", query)))
     if follow:
@@ -54,6 +58,34 @@ def journal(here: Here, site: str | None, wanted: str | None, lines: int, follow
             if change["state"] == "failed":
                 for problem in change["problems"]:
                     note(f"{clean(change['id'])}: {clean(problem['message'])}")
+
+
+@verb(
+    journal,  # type: ignore[arg-type]  # a group: see kind
+    "verify",
+    examples=["alveole journal verify", "alveole journal verify --json"],
+    statuses="0 every row is as it was written, 3 one is not, 1 a fault of Alvéole, 2 wrong input, 5 temporary",
+)
+def verify(here: Here) -> int:
+    """Compare every row of the journal with its chain, and the chain with the agent's anchors.
+
+    Rows that were changed, removed, put in or moved show, and so does a tail that was cut off.
+    """
+    found = here.client.get("/v1/changes/verify")
+    if here.json:
+        emit(found)
+        return 0 if found["ok"] else 3
+    broken, pruned = found["broken"], found["pruned"]
+    say(f"{mark(found['ok'])} {found['changes']} changes, {found['links']} links since {when(found['first_at'])}")
+    if pruned:
+        say(f"  {pruned['changes']} changes that had ended by {when(pruned['newest'])} were removed as too old")
+    if found["anchored"]:
+        say(f"  anchored with the agent up to link {found['anchored']}")
+    if found["anchor_problem"]:
+        say(f"  {paint(clean(found['anchor_problem']), 'red')}")
+    if broken:
+        say(f"  {paint(clean(broken['row']) + ' ' + clean(broken['what']), 'red')}: {clean(broken['text'])}")
+    return 0 if found["ok"] else 3
 
 
 def _row(change: dict[str, Any]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ def ldap() -> None:
     """People from an LDAP directory. Local accounts go on beside it."""
 
 
-def _read(file: str) -> dict[str, Any]:
+def read_settings(file: str) -> dict[str, Any]:
     try:
         raw = tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
@@ -61,7 +61,7 @@ def ldap_set(here: Here, file: str) -> None:
 
     certificates_file names a PEM file of the authorities to trust.
     """
-    _print(here, here.client.send("PUT", "/v1/ldap", _read(file)))
+    _print(here, here.client.send("PUT", "/v1/ldap", read_settings(file)))
 
 
 @verb(ldap, "remove", examples=["alveole ldap remove"])
@@ -87,7 +87,7 @@ def ldap_try(here: Here, name: str, file: str | None, password_stdin: bool) -> i
     """Say step by step what signing somebody in comes to at each server. Nothing is kept."""
     body: dict[str, Any] = {"name": name}
     if file is not None:
-        body["settings"] = _read(file)
+        body["settings"] = read_settings(file)
     if password_stdin:
         body["password"] = sys.stdin.readline().rstrip("\n")
     found = here.client.send("POST", "/v1/ldap/try", body)
@@ -126,7 +126,7 @@ def oidc_show(here: Here) -> None:
 @click.argument("file", metavar="FILE")
 def oidc_set(here: Here, file: str) -> None:
     """Take the settings from a TOML file. certificates_file names a PEM file of the authorities to trust."""
-    _print(here, here.client.send("PUT", "/v1/oidc", _read(file)))
+    _print(here, here.client.send("PUT", "/v1/oidc", read_settings(file)))
 
 
 @verb(oidc, "remove", examples=["alveole oidc remove"])

@@ -102,11 +102,19 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("volumes", _lines(f"{item['name']} at {item['path']}" for item in site["volumes"])),
         ("releases", _lines(releases)),
         ("promises", "\n".join(promises)),
+        ("checks", "\n".join(_check(item) for item in site["checks"])),
         ("change", clean(site["change"] or "")),
         ("owner", clean(site["owner"])),
         ("created", when(site["created_at"])),
         ("version", str(site["version"])),
     ]
+
+
+def _check(item: dict[str, Any]) -> str:
+    if item["ok"] is None:
+        return f"{clean(item['name'])} not run yet"
+    word = paint("passes", "green") if item["ok"] else paint("fails", "red")
+    return f"{clean(item['name'])} {word} since {when(item['since'], short=True)} {clean(item['problem'])}".rstrip()
 
 
 def _process(item: dict[str, Any]) -> str:

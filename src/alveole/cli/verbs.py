@@ -101,6 +101,13 @@ class Tree(click.Group):
             formatter.write_text(", ".join(f"{number} {meaning}" for number, meaning in STATUSES))
 
 
+class VerbTree(Tree, Verb):
+    """A command that does something itself and has others below it."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        Verb.format_epilog(self, ctx, formatter)
+
+
 def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def store(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
         here = ctx.find_object(Here)
@@ -118,6 +125,7 @@ def verb(
     waits: bool = False,
     json: bool = True,
     statuses: str = "",
+    kind: type[Verb] = Verb,
     **more: Any,
 ) -> Callable[[Callable[..., Any]], Verb]:
     """Declare a command, with ``--json`` and, where it ``waits`` for a change, ``--no-wait``.
@@ -144,7 +152,7 @@ def verb(
                 help="Wait for the end (the default), or give the change to follow.",
             )(wrapped)
         command: Verb = click.command(
-            name, cls=Verb, examples=examples, statuses=statuses, no_args_is_help=False, **more
+            name, cls=kind, examples=examples, statuses=statuses, no_args_is_help=False, **more
         )(wrapped)
         if group is not None:
             group.add_command(command)

@@ -20,6 +20,8 @@ class Right(StrEnum):
     SELF_LOOK = "self.look"
     SELF_CHANGE = "self.change"
     """What lets nobody in: how pages look."""
+    SELF_NOTIFY = "self.notify"
+    """Be told of what one may look at: by mail, webhook or feed."""
     # About no one object.
     SITE_LIST = "site.list"
     """Lists hold what the caller may look at, and nothing else."""
@@ -29,6 +31,8 @@ class Right(StrEnum):
     """Give a site a domain or a path that its own name does not bring: only who can know whose it is (threat 27)."""
     UPLOAD = "upload.send"
     PLATFORM_LOOK = "platform.look"
+    JOURNAL_VERIFY = "journal.verify"
+    """Compare the whole journal with its chain."""
     IMAGE_IMPORT = "image.import"
     IMAGE_PULL = "image.pull"
     """Fetch an image by its name, from the registries that the machine's settings allow and from no other."""
@@ -47,6 +51,8 @@ class Right(StrEnum):
     """The object is one of the owner that is asked for."""
     SITE_LOOK = "site.look"
     SITE_LOGS = "site.logs"
+    SITE_CHECKS = "site.checks"
+    """Run its scenarios, and see their text and what came."""
     SITE_SECRETS = "site.secrets"
     SITE_EXEC = "site.exec"
     SITE_CONSOLE = "site.console"
@@ -100,11 +106,13 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SELF_ENTER: (ANY, ANY, ANY, ANY),
     R.SELF_LOOK: (ANY, ANY, ANY, ANY),
     R.SELF_CHANGE: (ANY, ANY, ANY, ANY),
+    R.SELF_NOTIFY: (ANY, ANY, ANY, ANY),
     R.SITE_LIST: (ANY, ANY, ANY, ANY),
     R.CATALOGUE_LOOK: (ANY, ANY, ANY, ANY),
     R.DOMAIN_CLAIM: (ANY, ANY, NO, NO),
     R.UPLOAD: (ANY, ANY, ANY, NO),
     R.PLATFORM_LOOK: (ANY, ANY, NO, ANY),
+    R.JOURNAL_VERIFY: (ANY, ANY, NO, ANY),
     R.IMAGE_IMPORT: (ANY, ANY, NO, NO),
     R.IMAGE_PULL: (ANY, ANY, ANY, NO),
     R.BASE_CHANGE: (ANY, ANY, NO, NO),
@@ -117,6 +125,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SITE_CREATE: (ANY, ANY, OWN, NO),
     R.SITE_LOOK: (ANY, ANY, LOOK, ANY),
     R.SITE_LOGS: (ANY, ANY, WORK, NO),
+    R.SITE_CHECKS: (ANY, ANY, WORK, NO),
     R.SITE_SECRETS: (ANY, ANY, WORK, NO),
     R.SITE_EXEC: (ANY, ANY, WORK, NO),
     R.SITE_CONSOLE: (ANY, ANY, WORK, NO),

@@ -25,6 +25,9 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``delivery``, ``switching`` | deliver, approve, deploy; what is after the switch, and roll back |
 | ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
+| ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
+| ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
+| ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``show`` | stored and seen → documents |
 """
 
@@ -42,6 +45,7 @@ from alveole.errors import InvalidInput
 from alveole.export import ExportedSite, export
 from alveole.journal import Journal
 from alveole.load import Loads
+from alveole.notices import MailServer
 from alveole.people.attempts import Attempts
 from alveole.people.directory import Directory
 from alveole.people.failures import Failures
@@ -53,16 +57,32 @@ from alveole.services.accounts import AccountVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
+from alveole.services.ledger import LedgerVerbs
+from alveole.services.notify import NotifyVerbs
 from alveole.services.platform import PlatformVerbs
+from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.switching import SwitchingVerbs
+from alveole.services.telling import Telling
+from alveole.services.watching import Checks
 from alveole.store import Store
+from alveole.ticker import Ticker
 from alveole.traffic import Traffic
 
 __all__ = ["Services", "VersionConflict"]
 
 
-class Services(SwitchingVerbs, SourceVerbs, FindVerbs, FileVerbs, PlatformVerbs, AccountVerbs):
+class Services(
+    SwitchingVerbs,
+    SourceVerbs,
+    FindVerbs,
+    FileVerbs,
+    PlatformVerbs,
+    LedgerVerbs,
+    ScenarioVerbs,
+    NotifyVerbs,
+    AccountVerbs,
+):
     """Everything a door may call."""
 
     def __init__(self, settings: Settings, store: Store, agent: AgentPort) -> None:
@@ -88,8 +108,15 @@ class Services(SwitchingVerbs, SourceVerbs, FindVerbs, FileVerbs, PlatformVerbs,
         self._confirmed = {}
         self._begun_lock = threading.Lock()
         self._challenges_lock = threading.Lock()
+        self.ticker = Ticker()
+        self._anchored = 0
         self.journal = Journal(store)
         self.loop = Reconciler(settings, store, self.journal, agent)
+        self.checks = Checks(settings, store, self.journal, agent)
+        self.checks.load()
+        self.telling = Telling(settings, store, self.people, self.ticker, lambda: self._setting("mail", MailServer))
+        self.telling.load()
+        self.journal.tell = self.telling.ended
         self.loop.abandoned = self._remove
         self.started_at = time.time()
         self.loads = Loads()
@@ -110,11 +137,18 @@ class Services(SwitchingVerbs, SourceVerbs, FindVerbs, FileVerbs, PlatformVerbs,
             services._resume()
             services.loop.start()
             services.loop.submit(services._sweep_at_start)
+            services._keep_journal()
+            services.checks.watch(services.ticker)
+            services.telling.start()
+            services.ticker.start()
         return services
 
     def close(self) -> None:
         """Stop the reconciler and close the database. Sites keep running."""
         self.failures.close()
+        self.ticker.stop()
+        self.checks.close()
+        self.telling.close()
         self.loop.stop()
         self.store.close()
 

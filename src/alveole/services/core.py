@@ -27,7 +27,9 @@ from alveole.people.model import Actor, Held, Quota
 from alveole.people.rights import Right, may
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
+from alveole.services.watching import Checks
 from alveole.store import Store, Stored, Transaction
+from alveole.ticker import Ticker
 
 #: What nobody does to an environment by itself: no stage is skipped by accident.
 _THROUGH_ITS_APPLICATION = frozenset({Right.SITE_RELEASE, Right.SITE_DESTROY})
@@ -54,6 +56,8 @@ class Core(ABC):
     loop: Reconciler
     addressing: Addressing
     started_at: float
+    ticker: Ticker
+    checks: Checks
 
     # --- rights -------------------------------------------------------------------------------
     @staticmethod

@@ -264,6 +264,7 @@ class Flows(Builders):
             self.agent.call(protocol.RemoveSite(site.id, site.number))
             self.journal.end(live, problems, result, also=lambda transaction: transaction.delete_site(site.id))
             self.loop.forget(site.id)
+            self.checks.forget_site(site.id)
             return
         # The agent is down: the row stays set aside, and the drift timer sees to it.
         self.journal.end(live, problems, result)
@@ -284,6 +285,7 @@ class Flows(Builders):
             return
         self.journal.end(live, (), also=lambda transaction: transaction.delete_site(site.id))
         self.loop.forget(site.id)
+        self.checks.forget_site(site.id)
 
     def _flow_update(self, live: Live) -> None:
         site = self._site_of(live)
@@ -358,6 +360,7 @@ class Flows(Builders):
         live.say("every file of the site is gone")
         self.journal.end(live, (), also=lambda transaction: transaction.delete_site(site.id))
         self.loop.forget(site.id)
+        self.checks.forget_site(site.id)
 
     @abstractmethod
     def base_links(self, site: Site) -> tuple[protocol.Link, ...]:

@@ -8,6 +8,7 @@ from alveole.agent import protocol
 from alveole.compile import site_domain
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.model.resource import Kind
+from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.sites import SiteVerbs
@@ -49,6 +50,21 @@ class InsideVerbs(SiteVerbs):
             problems = (Problem("", problem),) if problem else ()
             self.journal.end(live, problems, {"exit_status": exit_status})
 
+    def _scenario_links(self, site: Site) -> tuple[protocol.Link, ...]:
+        """How the site's scenarios stood at their last run."""
+        return tuple(
+            protocol.Link(
+                f"scenario {each.name}",
+                not each.failing,
+                "its last run",
+                each.problem or "passed",
+                f"alveole check run {site.name} {each.name}" if each.failing else "",
+                round((each.seconds or 0.0) * 1000, 2),
+            )
+            for each in self.checks.states(site.id)
+            if each.ok is not None
+        )
+
     def why(self, caller: Actor, site: str) -> views.WhyView:
         stored = self._stored(caller, Right.SITE_LOOK, site)
         found = stored.site
@@ -70,7 +86,7 @@ class InsideVerbs(SiteVerbs):
         last = self.journal.list(site=found.id, limit=1)
         return views.WhyView(
             site=self.show_site(caller, found.id),
-            links=(*links, *self.check_links(found), *self.base_links(found)),
+            links=(*links, *self.check_links(found), *self.base_links(found), *self._scenario_links(found)),
             waiting=tuple(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in look.waiting) if look else (),
             last=self.journal.get(last[0].id) if last else None,
         )

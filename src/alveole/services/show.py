@@ -18,7 +18,7 @@ from alveole.model.site import Process, Release, Site, Wanted
 from alveole.reconcile import Look
 from alveole.store import Stored
 from alveole.traffic import Counted
-from alveole.views import ModulesView, ProcessView, PromiseView, SiteView, State
+from alveole.views import CheckState, ModulesView, ProcessView, PromiseView, SiteView, State
 
 _NOTHING = Usage()
 _CHANGING = {
@@ -46,6 +46,7 @@ def site_view(
     owner: str = "",
     load: float = 0.0,
     traffic: Counted | None = None,
+    checks: tuple[CheckState, ...] = (),
 ) -> SiteView:
     """``known``: whether the agent answered lately, so that ``look`` still says how things are. ``owner``: its name."""
     site = stored.site
@@ -95,6 +96,7 @@ def site_view(
         change=live.id if live is not None else None,
         application=application,
         process_states=process_states,
+        checks=checks,
     )
 
 

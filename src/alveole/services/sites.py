@@ -251,6 +251,7 @@ class SiteVerbs(Compositions):
             owner=self.people.shown(stored.site.owner),
             load=self.loads.saw(id, usage.cpu_seconds) if usage is not None else 0.0,
             traffic=self.traffic.look((id,))[id],
+            checks=self.checks.states(id),
         )
 
     def _process_views(self, site: Site) -> tuple[views.ProcessView, ...]:
@@ -281,6 +282,7 @@ class SiteVerbs(Compositions):
             owner=self.people.shown(stored.site.owner),
             load=self.loads.of((stored.site.id,)).get(stored.site.id, 0.0),
             traffic=traffic,
+            checks=self.checks.states(stored.site.id),
         )
 
     def _usage_of_all(self) -> dict[str, Usage]:

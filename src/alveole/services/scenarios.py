@@ -1,0 +1,168 @@
+"""The verbs about checks: scenarios of a site, their secrets, running them by hand."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from alveole import requests as ask
+from alveole import tables, views
+from alveole.errors import InvalidInput, NotFound, Problem, Refused
+from alveole.model.site import Site
+from alveole.people.model import Actor
+from alveole.people.rights import Right
+from alveole.scenarios.model import NAME, CheckRun, CheckView, Report, Scenario
+from alveole.scenarios.reading import read, secrets_of
+from alveole.services.core import Core
+from alveole.services.watching import HAND, known_of
+from alveole.store import new_id
+
+CHECKS_MAX = 20
+SECRETS_MAX = 50
+_NAME_OF_A_SECRET = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z"  # noqa: S105  a grammar, no secret
+#: Shorter ones cannot be hidden: they would be found in every other word of a page.
+_SECRET_LENGTH = (4, 4096)
+
+
+class ScenarioVerbs(Core):
+    def list_checks(self, caller: Actor, site: str) -> tuple[views.CheckState, ...]:
+        return self.checks.states(self._stored(caller, Right.SITE_LOOK, site).site.id)
+
+    def show_check(self, caller: Actor, site: str, name: str) -> CheckView:
+        """With its text and its last runs. Its text names secrets and does not hold them."""
+        found = self._stored(caller, Right.SITE_CHECKS, site).site
+        row = self._row(found, name)
+        runs = tables.check_runs
+        with self.store.read() as connection:
+            query = sa.select(runs).where(runs.c.scenario_id == row.id).order_by(runs.c.seq.desc())
+            kept = connection.execute(query).all()
+        scenario = msgspec.json.decode(row.document, type=Scenario)
+        state = next(each for each in self.checks.states(found.id) if each.name == name)
+        return CheckView(
+            name=name,
+            site=found.name,
+            text=row.text,
+            created_at=row.created_at,
+            created_by=row.created_by,
+            state=state,
+            missing_secrets=tuple(sorted(secrets_of(scenario) - self.checks.secrets(found.id).keys())),
+            runs=tuple(
+                CheckRun(
+                    at=each.at,
+                    use=each.use,
+                    ok=each.ok,
+                    seconds=each.seconds,
+                    problem=each.problem,
+                    report=msgspec.json.decode(each.report, type=Report) if each.report else None,
+                )
+                for each in kept
+            ),
+        )
+
+    def lint_check(self, caller: Actor, request: ask.CheckText) -> Scenario:
+        """What was understood. Raises ``InvalidInput`` with every problem and its place."""
+        self._allow(caller, Right.CATALOGUE_LOOK)
+        return read(request.text)
+
+    def put_check(self, caller: Actor, site: str, name: str, request: ask.CheckText) -> CheckView:
+        """Add a scenario, or put another in its place."""
+        found = self._stored(caller, Right.SITE_CHANGE, site).site
+        if not re.match(NAME, name):
+            raise InvalidInput(f"{name[:80]!r} is not a name", field="check", hint="use a-z, 0-9 and '-'")
+        scenario = read(request.text)
+        table = tables.scenarios
+        values = {
+            "text": request.text,
+            "document": msgspec.json.encode(scenario).decode(),
+            "every": scenario.every_seconds,
+            "created_at": time.time(),
+            "created_by": caller.name,
+        }
+        with self.store.write() as transaction:
+            there = {each.name: each.id for each in self.checks.of_site(found.id)}
+            if name not in there and len(there) >= CHECKS_MAX:
+                raise Refused(f"a site has at most {CHECKS_MAX} scenarios", field="check", hint="remove one first")
+            id = there.get(name) or new_id("k")
+            transaction.connection.execute(sa.delete(table).where(table.c.id == id))
+            transaction.connection.execute(sa.insert(table).values(id=id, site_id=found.id, name=name, **values))
+            known = known_of(id, found.id, name, scenario)
+            transaction.effects.append(lambda: self.checks.remember(known))
+        self._note(caller, "add-check", name, found)
+        return self.show_check(caller, site, name)
+
+    def drop_check(self, caller: Actor, site: str, name: str) -> None:
+        found = self._stored(caller, Right.SITE_CHANGE, site).site
+        row = self._row(found, name)
+        with self.store.write() as transaction:
+            for table, column in ((tables.scenarios, "id"), (tables.check_runs, "scenario_id")):
+                transaction.connection.execute(sa.delete(table).where(table.c[column] == row.id))
+            transaction.effects.append(lambda: self.checks.forget(row.id))
+        self._note(caller, "remove-check", name, found)
+
+    def run_checks(self, caller: Actor, site: str, request: ask.RunChecks) -> tuple[Report, ...]:
+        """Run scenarios now and wait: those named, or all. With ``text`` that one, which is not kept."""
+        found = self._stored(caller, Right.SITE_CHECKS, site).site
+        if request.text is not None:
+            scenario = read(request.text)
+            known = known_of("", found.id, "unnamed", scenario)
+            return self.checks.run_these(found, [(known, scenario)], HAND, request.slot)
+        there = {each.name for each in self.checks.of_site(found.id)}
+        if unknown := [name for name in request.names if name not in there]:
+            hint = f"see: alveole check list {found.name}"
+            raise NotFound(problems=[Problem("names", f"there is no check {name!r}", hint) for name in unknown])
+        names = request.names or tuple(sorted(there))
+        return self.checks.run(found, use=HAND, slot=request.slot, names=names).reports
+
+    # --- secrets ------------------------------------------------------------------------------
+    def list_check_secrets(self, caller: Actor, site: str) -> tuple[str, ...]:
+        """Their names; their values are shown to nobody."""
+        return tuple(sorted(self.checks.secrets(self._stored(caller, Right.SITE_CHECKS, site).site.id)))
+
+    def put_check_secret(self, caller: Actor, site: str, name: str, request: ask.CheckSecret) -> None:
+        """Keep a value that scenarios of the site use as ``${secret:name}``."""
+        found = self._stored(caller, Right.SITE_CHANGE, site).site
+        problems = []
+        if not re.match(_NAME_OF_A_SECRET, name):
+            problems.append(Problem("name", f"{name[:80]!r} is not a name of a secret", "use letters, digits, _ . -"))
+        least, most = _SECRET_LENGTH
+        if not least <= len(request.value) <= most or not request.value.isprintable():
+            problems.append(Problem("value", f"must have {least} to {most} printable characters"))
+        there = self.checks.secrets(found.id)
+        if name not in there and len(there) >= SECRETS_MAX:
+            problems.append(Problem("name", f"a site has at most {SECRETS_MAX} secrets"))
+        if problems:
+            raise InvalidInput(problems=problems)
+        table = tables.check_secrets
+        with self.store.write() as transaction:
+            self._delete_secret(transaction.connection, found, name)
+            transaction.connection.execute(
+                sa.insert(table).values(site_id=found.id, name=name, value=request.value, created_at=time.time())
+            )
+        self._note(caller, "set-check-secret", name, found)
+
+    def drop_check_secret(self, caller: Actor, site: str, name: str) -> None:
+        found = self._stored(caller, Right.SITE_CHANGE, site).site
+        if name not in self.checks.secrets(found.id):
+            raise NotFound(f"there is no secret {name!r}", field="name")
+        with self.store.write() as transaction:
+            self._delete_secret(transaction.connection, found, name)
+        self._note(caller, "remove-check-secret", name, found)
+
+    @staticmethod
+    def _delete_secret(connection: sa.Connection, site: Site, name: str) -> None:
+        table = tables.check_secrets
+        connection.execute(sa.delete(table).where(table.c.site_id == site.id, table.c.name == name))
+
+    def _row(self, site: Site, name: str) -> Any:
+        table = tables.scenarios
+        columns = (table.c.id, table.c.text, table.c.document, table.c.created_at, table.c.created_by)
+        with self.store.read() as connection:
+            query = sa.select(*columns).where(table.c.site_id == site.id, table.c.name == name)
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFound(f"site {site.name} has no check {name!r}", field="check", hint="see: alveole check list")
+        return row

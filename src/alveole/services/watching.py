@@ -1,0 +1,387 @@
+"""Running scenarios: for a change that needs to know, for a person who asks, and over and over to watch sites.
+
+What watches has one thread with one event loop, ``outgoing.checks_parallel`` scenarios at a time. Results wait in
+memory for a second or two and are written together: a thousand of them cost a commit. Of each scenario the last
+:data:`RUNS_KEPT` are kept, with the report of those that failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from alveole import tables
+from alveole.agent import protocol
+from alveole.agent.reaching import Reach
+from alveole.compile import hosts
+from alveole.config import Settings
+from alveole.errors import AlveoleError, Problem
+from alveole.journal import Journal
+from alveole.model.site import Site, Wanted
+from alveole.ports import AgentPort
+from alveole.scenarios import running
+from alveole.scenarios.doors import Door
+from alveole.scenarios.model import Report, Scenario, Use
+from alveole.store import Store, Transaction
+from alveole.ticker import Ticker
+from alveole.views import CheckState
+
+RUNS_KEPT = 20
+HAND = "hand"
+MONITOR = "monitor"
+_REPORT_MAX = 64 * 1024
+_TRUST_SECONDS = 600.0
+#: A site at which a change is at work is looked at again after so long.
+_BUSY_SECONDS = 10.0
+#: How many scenarios of one site are run at a time.
+_AT_ONCE = 4
+
+Say = Callable[[str], None]
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is kept in memory of a scenario."""
+
+    id: str
+    site_id: str
+    name: str
+    every: float
+    after: int
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a change wants to know: whether all passed, and the reports. No scenario: passed."""
+
+    reports: tuple[Report, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(report.ok for report in self.reports)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(Problem(f"check/{each.scenario}", each.problem) for each in self.reports if not each.ok)
+
+
+class _Result(msgspec.Struct, frozen=True):
+    known: Known
+    report: Report
+
+
+class Checks:
+    """Safe from several threads."""
+
+    def __init__(self, settings: Settings, store: Store, journal: Journal, agent: AgentPort) -> None:
+        self._settings = settings
+        self._store = store
+        self._journal = journal
+        self._agent = agent
+        self._known: dict[str, Known] = {}
+        self._states: dict[str, CheckState] = {}
+        self._failures: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        self._under_way: set[str] = set()
+        self._results: list[_Result] = []
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._room: asyncio.Semaphore | None = None
+        self._trusted: tuple[float, ssl.SSLContext] | None = None
+
+    # --- what there is ------------------------------------------------------------------------
+    def load(self) -> None:
+        """Read what is stored; called once, before anything else."""
+        table = tables.scenarios
+        with self._store.read() as connection:
+            for row in connection.execute(sa.select(table.c.id, table.c.site_id, table.c.name, table.c.document)):
+                self.remember(known_of(row.id, row.site_id, row.name, msgspec.json.decode(row.document, type=Scenario)))
+            runs = tables.check_runs
+            last = sa.select(sa.func.max(runs.c.seq)).group_by(runs.c.scenario_id)
+            for row in connection.execute(sa.select(runs).where(runs.c.seq.in_(last))):
+                known = self._known.get(row.scenario_id)
+                if known is not None:
+                    self._failures[known.id] = 0 if row.ok else known.after
+                    self._states[known.id] = CheckState(
+                        name=known.name, ok=row.ok, at=row.at, since=row.at, seconds=row.seconds, problem=row.problem
+                    )
+
+    def remember(self, known: Known) -> None:
+        """It is stored, or was changed."""
+        with self._lock:
+            old = self._known.get(known.id)
+            self._known[known.id] = known
+            if known.every and (old is None or old.every != known.every):
+                # Spread: those of a thousand sites do not all begin at the same moment.
+                share = zlib.crc32(known.id.encode()) / 2**32
+                self._due[known.id] = time.monotonic() + min(known.every, 3600.0) * share
+            elif not known.every:
+                self._due.pop(known.id, None)
+
+    def forget(self, id: str) -> None:
+        with self._lock:
+            for kept in (self._known, self._states, self._failures, self._due):
+                kept.pop(id, None)
+
+    def forget_site(self, site_id: str) -> None:
+        for known in self.of_site(site_id):
+            self.forget(known.id)
+
+    def of_site(self, site_id: str) -> tuple[Known, ...]:
+        """By name."""
+        with self._lock:
+            found = [each for each in self._known.values() if each.site_id == site_id]
+        return tuple(sorted(found, key=lambda each: each.name))
+
+    def states(self, site_id: str) -> tuple[CheckState, ...]:
+        """How each scenario of a site stands; by name."""
+        return tuple(
+            self._states.get(each.id, CheckState(name=each.name, every=each.every)) for each in self.of_site(site_id)
+        )
+
+    # --- running ------------------------------------------------------------------------------
+    def run(
+        self,
+        site: Site,
+        *,
+        use: str = Use.GATE,
+        slot: int | None = None,
+        names: Sequence[str] | None = None,
+        keep: bool = True,
+    ) -> Verdict:
+        """Run the scenarios of ``site`` that are for ``use`` (or those ``names``), and wait.
+
+        ``slot``: ask that instance, which need not be live, instead of going through the edge. All of its requests
+        carry the site's own names. ``keep``: the results are stored. Blocks up to a minute a scenario; call it from a
+        thread of your own. Raises nothing that a scenario can cause.
+        """
+        chosen = [
+            (known, scenario)
+            for known, scenario in self._documents(site.id)
+            if (known.name in names if names is not None else use in scenario.use)
+        ]
+        reports = self.run_these(site, chosen, use, slot)
+        if keep and reports:
+            results = [_Result(known, report) for (known, _), report in zip(chosen, reports, strict=True)]
+            with self._store.write() as transaction:
+                self._write(transaction, results)
+            for result in results:
+                if slot is None:
+                    self._note_state(result)
+        return Verdict(reports)
+
+    def run_these(
+        self, site: Site, chosen: Sequence[tuple[Known, Scenario]], use: str, slot: int | None
+    ) -> tuple[Report, ...]:
+        door, secrets = self.door(site, slot), self.secrets(site.id)
+
+        async def all_of_them() -> tuple[Report, ...]:
+            room = asyncio.Semaphore(_AT_ONCE)
+
+            async def one(known: Known, scenario: Scenario) -> Report:
+                async with room:
+                    return await running.run(known.name, scenario, door, site=site.name, use=str(use), secrets=secrets)
+
+            return tuple(await asyncio.gather(*(one(*each) for each in chosen)))
+
+        return asyncio.run(all_of_them()) if chosen else ()
+
+    def _documents(self, site_id: str) -> list[tuple[Known, Scenario]]:
+        table = tables.scenarios
+        query = sa.select(table.c.id, table.c.name, table.c.document).where(table.c.site_id == site_id)
+        with self._store.read() as connection:
+            rows = connection.execute(query.order_by(table.c.name)).all()
+        found = [(row, msgspec.json.decode(row.document, type=Scenario)) for row in rows]
+        return [(known_of(row.id, site_id, row.name, scenario), scenario) for row, scenario in found]
+
+    def secrets(self, site_id: str) -> Mapping[str, str]:
+        table = tables.check_secrets
+        with self._store.read() as connection:
+            rows = connection.execute(sa.select(table.c.name, table.c.value).where(table.c.site_id == site_id))
+            return {row.name: row.value for row in rows}
+
+    def door(self, site: Site, slot: int | None = None) -> Door:
+        edge = self._settings.edge
+        instance = None
+        if slot is not None:
+
+            async def instance() -> socket.socket:
+                return await asyncio.get_running_loop().run_in_executor(None, self._reach, site, slot)
+
+        return Door(
+            names=hosts(site, self._settings),
+            prefix=(self._settings.domain, site.path or ""),
+            edge="127.0.0.1" if edge.ipv4 == "0.0.0.0" else edge.ipv4,  # noqa: S104  compared, not bound
+            http_port=edge.http_port,
+            https_port=edge.https_port,
+            trust=self._trust,
+            hosts=self._settings.outgoing.check_hosts,
+            inside_hosts=self._settings.outgoing.inside_hosts,
+            instance=instance,
+            label="public" if slot is None else f"slot {slot}",
+        )
+
+    def _reach(self, site: Site, slot: int) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._agent.call(Reach(site.id, site.number, slot, site.run.port), (theirs.fileno(),))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return ours
+
+    def _trust(self) -> ssl.SSLContext:
+        """The machine's authorities and the internal one. Loading them takes long enough to do it seldom."""
+        now = time.monotonic()
+        kept = self._trusted
+        if kept is not None and now - kept[0] < _TRUST_SECONDS:
+            return kept[1]
+        context = ssl.create_default_context()
+        with contextlib.suppress(AlveoleError, ssl.SSLError):
+            context.load_verify_locations(cadata=self._agent.call(protocol.GetAuthority()))
+            self._trusted = (now, context)
+        return context
+
+    # --- watching -----------------------------------------------------------------------------
+    def watch(self, ticker: Ticker) -> None:
+        ticker.add("checks", 1.0, self.tick)
+
+    def tick(self) -> None:
+        """Set going what is due, and write what has come."""
+        now = time.monotonic()
+        with self._lock:
+            due = [id for id, at in self._due.items() if at <= now and id not in self._under_way]
+            for id in due:
+                self._due[id] = now + self._known[id].every
+        for id in due:
+            self._begin(id)
+        self.flush()
+
+    def _begin(self, id: str) -> None:
+        known = self._known.get(id)
+        stored = self._store.sites.get(known.site_id) if known is not None else None
+        if known is None or stored is None or stored.pending or stored.site.wanted is not Wanted.RUNNING:
+            return
+        if self._journal.of_site(stored.site.id) is not None:
+            self._due[id] = time.monotonic() + min(_BUSY_SECONDS, known.every)
+            return
+        self._under_way.add(id)
+        asyncio.run_coroutine_threadsafe(self._watch_one(known, stored.site), self._running())
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._room = asyncio.Semaphore(self._settings.outgoing.checks_parallel)
+            threading.Thread(target=self._loop.run_forever, name="checks", daemon=True).start()
+        return self._loop
+
+    async def _watch_one(self, known: Known, site: Site) -> None:
+        try:
+            if self._room is None:
+                return
+            async with self._room:
+                found = next((each for key, each in self._documents(site.id) if key.id == known.id), None)
+                if found is None:
+                    return
+                report = await running.run(
+                    known.name, found, self.door(site), site=site.name, use=Use.MONITOR, secrets=self.secrets(site.id)
+                )
+            with self._lock:
+                self._results.append(_Result(known, report))
+        finally:
+            self._under_way.discard(known.id)
+
+    def flush(self) -> None:
+        """Write the results that wait, in one commit, and tell of those that have begun or ceased to fail."""
+        with self._lock:
+            results, self._results = self._results, []
+        results = [each for each in results if each.known.id in self._known]
+        if not results:
+            return
+        with self._store.write() as transaction:
+            self._write(transaction, results)
+        for result in results:
+            self._note_state(result)
+
+    def close(self) -> None:
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+    def _note_state(self, result: _Result) -> None:
+        known, report = result.known, result.report
+        before = self._failures.get(known.id, 0)
+        failures = 0 if report.ok else before + 1
+        old = self._states.get(known.id)
+        told_before, told = before >= known.after, failures >= known.after
+        since = old.since if old is not None and old.ok is report.ok else report.at
+        with self._lock:
+            if known.id not in self._known:
+                return
+            self._failures[known.id] = failures
+            self._states[known.id] = CheckState(
+                name=known.name,
+                ok=report.ok,
+                at=report.at,
+                since=since,
+                seconds=report.seconds,
+                problem=report.problem,
+                every=known.every,
+                failing=told,
+            )
+        stored = self._store.sites.get(known.site_id)
+        if stored is None or report.use != Use.MONITOR or told == told_before:
+            return
+        live = self._journal.begin("check", MONITOR, site=stored.site, reason=known.name)
+        if told:
+            problem = Problem(f"check/{known.name}", report.problem, f"alveole check show {report.site} {known.name}")
+            live.say(f"{failures} runs in a row failed", level="error", resource=f"check/{known.name}")
+            self._journal.end(live, (problem,), {"check": known.name})
+        else:
+            live.say("passes again", resource=f"check/{known.name}")
+            self._journal.end(live, result={"check": known.name})
+
+    @staticmethod
+    def _write(transaction: Transaction, results: Iterable[_Result]) -> None:
+        table = tables.check_runs
+        rows = []
+        for known, report in ((each.known, each.report) for each in results):
+            # Of what passed while watching only that it did.
+            bare = report.ok and report.use == Use.MONITOR
+            text = "" if bare else msgspec.json.encode(report).decode()
+            rows.append(
+                {
+                    "scenario_id": known.id,
+                    "site_id": known.site_id,
+                    "at": report.at,
+                    "use": report.use,
+                    "ok": report.ok,
+                    "seconds": report.seconds,
+                    "problem": report.problem,
+                    "report": text if len(text) <= _REPORT_MAX else "",
+                }
+            )
+        transaction.connection.execute(sa.insert(table), rows)
+        for id in {row["scenario_id"] for row in rows}:
+            old = (
+                sa.select(table.c.seq)
+                .where(table.c.scenario_id == id)
+                .order_by(table.c.seq.desc())
+                .limit(-1)
+                .offset(RUNS_KEPT)
+            )
+            transaction.connection.execute(sa.delete(table).where(table.c.seq.in_(old)))
+
+
+def known_of(id: str, site_id: str, name: str, scenario: Scenario) -> Known:
+    return Known(id, site_id, name, scenario.every_seconds, scenario.after)
