@@ -464,7 +464,23 @@ class Reconciler(Workers):
         ``version``: give up (``superseded``) once the site has another one. Blocks; call it from
         :meth:`submit`. A resource is tried ``attempts`` times, one that cannot work only once.
         """
-        site_id = site.id
+
+        def wanted() -> Sequence[Desired] | None:
+            stored = self.store.sites.get(site.id)
+            if stored is None or (version is not None and stored.site.version != version):
+                return None
+            return self.desired(stored)
+
+        with self.hold(site.id) as poke:
+            if site.wanted is Wanted.RUNNING and not self.base_ready(site.base):
+                problems = self.ensure_base(site.base, live)
+                if problems:
+                    return Settled(problems, essential=True)
+            return self.reach(site, wanted, live, poke, attempts=attempts)
+
+    @contextlib.contextmanager
+    def hold(self, site_id: str) -> Iterator[threading.Event]:
+        """Keep the background's passes off a site; what is given is set when something of the site has ended."""
         poke = threading.Event()
         # A change that takes another's place waits until that one has seen it and left.
         with self.lock(f"change:{site_id}"):
@@ -473,29 +489,35 @@ class Reconciler(Workers):
                 self._settling[site_id] = poke
             self.backoff.forget(site_id)
             try:
-                if site.wanted is Wanted.RUNNING and not self.base_ready(site.base):
-                    problems = self.ensure_base(site.base, live)
-                    if problems:
-                        return Settled(problems, essential=True)
-                return self._settle(site_id, live, attempts, version, poke)
+                yield poke
             finally:
                 self._settling.pop(site_id, None)
                 # What came meanwhile was only poked.
                 if not self.stopping:
                     self.trigger_in(0.05, site_id)
 
-    def _settle(self, site_id: str, live: Live, attempts: int, version: int | None, poke: threading.Event) -> Settled:
-        stored = self.store.sites.get(site_id)
-        deadline = time.monotonic() + _PATIENCE_SECONDS + (stored.site.run.ready_seconds if stored else 0)
+    def reach(
+        self,
+        site: Site,
+        wanted: Callable[[], Sequence[Desired] | None],
+        live: Live,
+        poke: threading.Event,
+        *,
+        attempts: int = 2,
+    ) -> Settled:
+        """Passes over a site that is held, towards what ``wanted`` gives before each (``None``: another change took
+        its place), which need not be what is stored."""
+        site_id = site.id
+        deadline = time.monotonic() + _PATIENCE_SECONDS + site.run.ready_seconds
         poll = _POLL_SECONDS[0]
         while True:
             poke.clear()
-            stored = self.store.sites.get(site_id)
-            if stored is None or (version is not None and stored.site.version != version):
+            desired = wanted()
+            if desired is None:
                 return Settled((Problem("", "another change took its place"),), superseded=True)
             try:
                 with self.lock(site_id):
-                    done = self._pass(site_id, self.desired(stored), lambda: live)
+                    done = self._pass(site_id, desired, lambda: live)
             except Temporary as error:
                 # The agent is started again by itself; what was asked is stored and still wanted.
                 if self.stopping or time.monotonic() > deadline:

@@ -200,3 +200,43 @@ def test_a_program_with_data_goes_forward_and_back(alveole: Instance, shops: lis
         shop.roll_back("live", version="one", with_data=True)
     assert refused.value.status == 409
     until(lambda: not alveole.site(site)["problem"], 10)
+
+
+def test_scenarios_are_asked_beside_the_old_copy_and_of_what_is_live(
+    alveole: Instance, shops: list[Shop], tmp_path: Path
+) -> None:
+    """S10: what fails beside the old copy gets no request of anybody; what fails live is rolled back by itself."""
+    shop = Shop(alveole, "gated", ["alpha", "prod"], command=[PYTHON, "/site/current/serve.py"], port=8000)
+    shops.append(shop)
+    for name in ("good1", "bad", "good2"):
+        shop.send(name, word(name))
+    shop.bring("alpha", "good1")
+    alpha, prod = shop.site("alpha"), shop.site("prod")
+    file = tmp_path / "steps.yaml"
+
+    def check(use: str, text: str) -> None:
+        file.write_text(f"use: [{use}]\nsteps:\n  - {{request: GET /, expect: {{text: {text}}}}}\n")
+        alveole.cli("check", "add", alpha, str(file), "--name", "word")
+
+    check("gate", "good")
+    with Load(alveole, alpha, threads=2, bodies=True) as load:
+        shop.deliver("alpha", "bad")
+        ended = shop.deploy("alpha", good=False)
+        assert "check/word" in str(ended["problems"]), ended
+        shop.deliver("alpha", "good2")
+        shop.deploy("alpha")
+    load.check(20)
+    assert {body.split()[0] for _began, _ended, body in load.seen} <= {"good1", "good2"}
+    shop.bring("prod", "good2")
+    assert "good2" in alveole.fetch(prod).body, "asked there under its own name, and passed"
+
+    check("verify", "good1")
+    shop.bring("alpha", "good1")
+    shop.deliver("alpha", "bad")
+    ended = shop.deploy("alpha", good=False)
+    assert "going back" in str(ended["events"]) and "good1" in alveole.fetch(alpha).body, ended
+    check("verify", "never")
+    alveole.cli("check", "run", alpha, "word", status=3)
+    with pytest.raises(ApiError) as refused:
+        shop.deliver("prod", "good1")
+    assert "fails in ALPHA" in str(refused.value)

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.reaching import Reach
 from alveole.agent.working import (
     Changes,
     DropWork,
@@ -24,8 +26,6 @@ from alveole.agent.working import (
     WorkKept,
     WorkState,
 )
-from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
-from alveole.agent.reaching import Reach
 from alveole.backends.base import Usage
 from alveole.errors import Problem
 from alveole.model.app import Difference
@@ -466,8 +466,6 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message: str = ""
     output: tuple[str, ...] = ()
     seconds: float = 0.0
-
-
 
 
 class ProcessState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

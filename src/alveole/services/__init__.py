@@ -22,7 +22,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
 | ``apps``, ``versions`` | applications, their environments and what was sent to them |
-| ``delivery``, ``switching`` | deliver, approve, deploy; what is after the switch, and roll back |
+| ``delivery``, ``gating``, ``switching`` | deliver, approve, deploy; checks around it; after it, and roll back |
 | ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
@@ -93,8 +93,8 @@ class Services(
         self.people = Directory(store)
         self.apps = AppStore(store)
         self.people.apps = self.apps.app
-        self.gates = []
-        self.verifiers = []
+        self.gates = [self.red_before]
+        self.verifiers = [self.red_after]
         self.attempts = Attempts()
         self.failures = Failures(self._tell_failures)
         self._visitors = Counter()

@@ -12,6 +12,7 @@ import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -324,7 +325,12 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             building = msgspec.structs.replace(application.building, made_for=deployment.made_for)
             application = msgspec.structs.replace(application, building=building)
         new = msgspec.structs.replace(site, release=deployment.release, application=application, wanted=Wanted.RUNNING)
-        self._want(live, site, new, deployment)
+        with self._tried_beside(live, app, site, new):
+            self._want(live, site, new, deployment)
+
+    @abstractmethod
+    def _tried_beside(self, live: Live, app: App, old: Site, new: Site) -> AbstractContextManager[None]:
+        """Supplied by the class that joins the parts."""
 
     def _want(self, live: Live, old: Site, new: Site, deployment: Deployment) -> None:
         """The one commit after which the new state is what is wanted."""

@@ -27,7 +27,7 @@ from alveole.people.rights import Right
 from alveole.services.apps import interruption
 from alveole.services.backups import manifest_of
 from alveole.services.configure import ConfigureVerbs
-from alveole.services.delivery import DeliveryVerbs
+from alveole.services.gating import GatingVerbs
 from alveole.services.modules import is_secret
 from alveole.store import Transaction, new_id
 
@@ -39,7 +39,7 @@ _ASKED_SECONDS = (0.2, 5.0)
 _CONFIGURATION = ("run", "files", "application", "base", "env", "volumes", "release")
 
 
-class SwitchingVerbs(DeliveryVerbs, ConfigureVerbs):
+class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
     def _after_switch(self, live: Live) -> None:
         while True:
             try:

@@ -154,22 +154,21 @@ class Checks:
         use: str = Use.GATE,
         slot: int | None = None,
         names: Sequence[str] | None = None,
-        keep: bool = True,
+        borrowed: Sequence[str] = (),
     ) -> Verdict:
-        """Run the scenarios of ``site`` that are for ``use`` (or those ``names``), and wait.
+        """Run the scenarios of ``site`` that are for ``use`` (or those ``names``), store how they ended, and wait.
 
         ``slot``: ask that instance, which need not be live, instead of going through the edge. All of its requests
-        carry the site's own names. ``keep``: the results are stored. Blocks up to a minute a scenario; call it from a
-        thread of your own. Raises nothing that a scenario can cause.
+        carry the site's own names. ``borrowed``: ids of sites whose scenarios are asked of this one as well, but for
+        those of a name that it has itself; how these ended is stored nowhere. Blocks up to a minute a scenario; call
+        it from a thread of your own. Raises nothing that a scenario can cause.
         """
-        chosen = [
-            (known, scenario)
-            for known, scenario in self._documents(site.id)
-            if (known.name in names if names is not None else use in scenario.use)
-        ]
-        reports = self.run_these(site, chosen, use, slot)
-        if keep and reports:
-            results = [_Result(known, report) for (known, _), report in zip(chosen, reports, strict=True)]
+        chosen, others = self.chosen(site.id, use, borrowed)
+        if names is not None:
+            chosen = [each for each in self._documents(site.id) if each[0].name in names]
+        reports = self.run_these(site, [*chosen, *others], use, slot, borrowed)
+        if chosen:
+            results = [_Result(known, report) for (known, _), report in zip(chosen, reports, strict=False)]
             with self._store.write() as transaction:
                 self._write(transaction, results)
             for result in results:
@@ -177,10 +176,30 @@ class Checks:
                     self._note_state(result)
         return Verdict(reports)
 
+    def chosen(
+        self, site_id: str, use: str, borrowed: Sequence[str] = ()
+    ) -> tuple[list[tuple[Known, Scenario]], list[tuple[Known, Scenario]]]:
+        """The scenarios for ``use``: the site's own, and those it has of others."""
+        own = self._documents(site_id)
+        names = {known.name for known, _scenario in own}
+        others = []
+        for other in borrowed:
+            for known, scenario in self._documents(other):
+                if known.name not in names:
+                    names.add(known.name)
+                    others.append((known, scenario))
+        return [each for each in own if use in each[1].use], [each for each in others if use in each[1].use]
+
     def run_these(
-        self, site: Site, chosen: Sequence[tuple[Known, Scenario]], use: str, slot: int | None
+        self,
+        site: Site,
+        chosen: Sequence[tuple[Known, Scenario]],
+        use: str,
+        slot: int | None,
+        borrowed: Sequence[str] = (),
     ) -> tuple[Report, ...]:
-        door, secrets = self.door(site, slot), self.secrets(site.id)
+        door = self.door(site, slot)
+        secrets = {name: value for id in (*reversed(borrowed), site.id) for name, value in self.secrets(id).items()}
 
         async def all_of_them() -> tuple[Report, ...]:
             room = asyncio.Semaphore(_AT_ONCE)

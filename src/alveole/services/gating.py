@@ -1,0 +1,100 @@
+"""Checks around the switch: what was red before, what the new copy answers beside the old one, what it answers live.
+
+A scenario is written once, for any environment of an application: the others ask it too, under their own names,
+but for those that have one of the same name. Before the switch it is asked of the new instance, which no route
+leads to yet; where there is none beside the old one (static content, one writer), it is asked after the switch only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from alveole.agent import protocol
+from alveole.compile import compile_site, workload_id
+from alveole.errors import Problem, Refused
+from alveole.failpoints import hit
+from alveole.journal import Live
+from alveole.model.app import App, Environment, Version
+from alveole.model.resource import Desired
+from alveole.model.site import Site, Wanted
+from alveole.scenarios.model import Use
+from alveole.services.delivery import DeliveryVerbs
+
+#: So long each check of a module may take.
+_CHECK_SECONDS = 5.0
+
+
+class GatingVerbs(DeliveryVerbs):
+    def red_before(self, app: App, environment: Environment, _version: Version) -> tuple[Problem, ...]:
+        """The scenarios that fail in the environment before; those that have not run yet speak against nothing."""
+        before = app.before(environment.name)
+        if before is None:
+            return ()
+        where = before.name.upper()
+        stored = self.store.sites.get(before.site)
+        hint = f"alveole check show {stored.site.name} " if stored is not None else ""
+        return tuple(
+            Problem("checks", f"{state.name} fails in {where}: {state.problem}", hint + state.name)
+            for state in self.checks.states(before.site)
+            if state.ok is False
+        )
+
+    def red_after(self, app: App, environment: Environment, _version: Version) -> tuple[Problem, ...]:
+        """What the scenarios say of what is live in an environment; they are run now."""
+        stored = self.store.sites.get(environment.site)
+        if stored is None:
+            return ()
+        return self.checks.run(stored.site, use=Use.VERIFY, borrowed=_others(app, environment.site)).problems
+
+    @contextlib.contextmanager
+    def _tried_beside(self, live: Live, app: App, old: Site, new: Site) -> Iterator[None]:
+        """Before the body makes ``new`` the wanted one: start it beside ``old`` and ask what must pass.
+
+        Raises ``Refused`` with what does not; the new copy is gone again then, and nothing was switched.
+        """
+        trial = self._flipped(old, new)
+        borrowed = _others(app, old.id)
+        asked = bool(new.run.checks) or any(self.checks.chosen(old.id, Use.GATE, borrowed))
+        if trial.slot == old.slot or old.wanted is not Wanted.RUNNING or not asked:
+            yield
+            return
+        more = [item for item in compile_site(trial, self.settings, self.loop.limits) if item.id == workload_id(trial)]
+
+        def present() -> Sequence[Desired] | None:
+            stored = self.store.sites.get(old.id)
+            return None if stored is None or stored.site.version != old.version else self.loop.desired(stored)
+
+        def both() -> Sequence[Desired] | None:
+            found = present()
+            return None if found is None else [*found, *more]
+
+        with self.loop.hold(old.id) as poke:
+            live.show("starting the new copy beside the old one")
+            settled = self.loop.reach(old, both, live, poke)
+            hit("delivery.beside")
+            problems = settled.problems or self._asked_beside(live, trial, borrowed)
+            if not problems:
+                live.say("the new copy passes its checks, beside the old one")
+                yield
+                return
+            for problem in problems:
+                live.say(str(problem), level="error")
+            self.loop.reach(old, present, live, poke)
+        raise Refused(problems=problems)
+
+    def _asked_beside(self, live: Live, trial: Site, borrowed: Sequence[str]) -> tuple[Problem, ...]:
+        live.show("asking the new copy")
+        problems = []
+        if trial.run.checks:
+            request = protocol.CheckHealth(trial.id, trial.slot, trial.run.checks, _CHECK_SECONDS)
+            links: tuple[protocol.Link, ...] = self.agent.call(request)
+            failing = [link for link in links if not link.ok]
+            problems += [Problem(link.name, f"{link.name} fails: {link.asked}: {link.came}") for link in failing]
+        problems += self.checks.run(trial, use=Use.GATE, slot=trial.slot, borrowed=borrowed).problems
+        return tuple(problems)
+
+
+def _others(app: App, site_id: str) -> tuple[str, ...]:
+    """The sites of an application's other environments, in its order."""
+    return tuple(each.site for each in app.environments if each.site != site_id)
