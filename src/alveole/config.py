@@ -168,8 +168,8 @@ class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hosts whose web services scenarios may call, beside the site's own names."""
     inside_hosts: tuple[str, ...] = ()
     """Hosts among these, and receivers of webhooks, that may have an address that is not public."""
-    checks_parallel: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
-    """Scenarios that are run at a time to watch sites."""
+    checks_parallel: Annotated[int, msgspec.Meta(ge=1, le=256)] = 32
+    """Sites that are watched by their scenarios at a time, one scenario each."""
 
 
 class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

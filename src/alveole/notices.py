@@ -11,11 +11,8 @@ import datetime
 import hashlib
 import hmac
 from collections.abc import Iterable
-from email.message import EmailMessage
-from email.policy import SMTP
 from enum import StrEnum
-from typing import Annotated
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -23,6 +20,9 @@ from alveole.errors import Problem
 from alveole.model.change import Change, ChangeState
 from alveole.text import clean
 from alveole.views import View
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
 
 _ATOM = "http://www.w3.org/2005/Atom"
 
@@ -189,6 +189,9 @@ def text(message: Message) -> str:
 
 def mail(message: Message, sender: str, to: str, id: str) -> EmailMessage:
     """``id``: the same at every attempt, so that a reader's mail server can tell a second one."""
+    from email.message import EmailMessage
+    from email.policy import SMTP
+
     made = EmailMessage(policy=SMTP)
     made["From"] = sender
     made["To"] = to
@@ -214,25 +217,26 @@ def signed(body: bytes, id: str, at: int, secret: str) -> dict[str, str]:
 
 def feed(title: str, id: str, messages: Iterable[Message]) -> bytes:
     """An Atom feed (RFC 4287), newest first."""
+    from xml.etree import ElementTree
+
+    def add(parent: Any, name: str, content: str = "", **attributes: str) -> Any:
+        made = ElementTree.SubElement(parent, name, attributes)
+        made.text = content or None
+        return made
+
     found = list(messages)
-    root = ElementTree.Element("feed", xmlns=_ATOM)
-    _add(root, "title", clean(title))
-    _add(root, "id", f"urn:alveole:feed:{id}")
-    _add(root, "updated", _when(found[0].ended_at if found else 0.0))
-    _add(_add(root, "author"), "name", "Alvéole")
+    root: Any = ElementTree.Element("feed", xmlns=_ATOM)
+    add(root, "title", clean(title))
+    add(root, "id", f"urn:alveole:feed:{id}")
+    add(root, "updated", _when(found[0].ended_at if found else 0.0))
+    add(add(root, "author"), "name", "Alvéole")
     for message in found:
-        entry = _add(root, "entry")
-        _add(entry, "title", headline(message))
-        _add(entry, "id", f"urn:alveole:change:{message.id}")
-        _add(entry, "updated", _when(message.ended_at))
-        _add(entry, "content", text(message), type="text")
+        entry = add(root, "entry")
+        add(entry, "title", headline(message))
+        add(entry, "id", f"urn:alveole:change:{message.id}")
+        add(entry, "updated", _when(message.ended_at))
+        add(entry, "content", text(message), type="text")
     made: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return made
-
-
-def _add(parent: ElementTree.Element, name: str, content: str = "", **attributes: str) -> ElementTree.Element:
-    made = ElementTree.SubElement(parent, name, attributes)
-    made.text = content or None
     return made
 
 

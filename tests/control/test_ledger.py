@@ -18,6 +18,7 @@ from controlkit import READER, ROOT, Control, make_settings, until
 
 from alveole import ledger, tables
 from alveole.actuators.anchors import KEPT, MOST, Anchors
+from alveole.agent.anchoring import Anchor
 from alveole.errors import Refused
 from alveole.ledger import JournalView
 from alveole.people.model import Actor, Role
@@ -160,6 +161,19 @@ def test_a_chain_that_was_made_anew_shows_by_the_anchors(
     assert not found.ok and found.broken is not None and found.broken.what in ("rewritten", "cut")
     control.agent.anchors.clear()
     assert verified(control).ok, "the rows and the chain fit each other: only the anchors tell"
+
+
+def test_doctor_says_when_the_agent_knows_of_more(control: Control) -> None:
+    """As after the database was restored from an older copy."""
+    kept = list(control.agent.anchors)
+    control.agent.anchors.append(Anchor(10_000, "0" * 64))
+    control.services.journal.end(control.services.journal.begin("exec", ROOT))
+    try:
+        until(lambda: any(link.name == "journal" and not link.ok for link in control.services.doctor(ROOT).links))
+    finally:
+        control.agent.anchors = kept
+        control.services.journal.end(control.services.journal.begin("exec", ROOT))
+    until(lambda: all(link.ok for link in control.services.doctor(ROOT).links if link.name == "journal"))
 
 
 def test_without_the_agent_it_is_not_said_to_be_in_order(control: Control) -> None:

@@ -186,6 +186,12 @@ def test_a_gate_asks_an_instance_that_is_not_live(door: Door, outside: Shop) -> 
     assert not verdict.ok and verdict.problems[0].field == "check/front"
     assert door.ok("check", "list", "blog")[0]["ok"] is None, "what is not live says nothing of the site"
     outside.broken = False
+    checks, id = door.services.checks, stored.site.id
+    assert [each.message for each in checks.standing(id, Use.GATE)] == ["it has not been run there yet"]
+    assert checks.problems(id, Use.GATE) == checks.standing(id, Use.GATE) == ()
+    outside.broken = True
+    assert len(checks.problems(id, Use.VERIFY)) == len(checks.standing(id, Use.VERIFY)) == 2
+    outside.broken = False
     verdict = door.services.checks.run(stored.site, use=Use.VERIFY)
     assert verdict.ok and len(verdict.reports) == 2
     door.agent.reached = lambda _request, file: os.close(file)

@@ -7,6 +7,7 @@ own address. A web service must be among ``outgoing.check_hosts``, and is connec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -101,7 +102,10 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
             )
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(None, outgoing.addresses, address.host, address.port, self.inside_hosts)
-        return await self._connect(found[0], address, ssl.create_default_context)
+        for where in found[:-1]:
+            with contextlib.suppress(OSError):
+                return await self._connect(where, address, ssl.create_default_context)
+        return await self._connect(found[-1], address, ssl.create_default_context)
 
     @staticmethod
     async def _connect(where: str, address: Address, trust: Callable[[], ssl.SSLContext]) -> Streams:

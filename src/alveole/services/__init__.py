@@ -110,6 +110,7 @@ class Services(
         self._challenges_lock = threading.Lock()
         self.ticker = Ticker()
         self._anchored = 0
+        self._anchor_problem = ""
         self.journal = Journal(store)
         self.loop = Reconciler(settings, store, self.journal, agent)
         self.checks = Checks(settings, store, self.journal, agent)

@@ -58,6 +58,7 @@ class Core(ABC):
     started_at: float
     ticker: Ticker
     checks: Checks
+    _anchor_problem: str
 
     # --- rights -------------------------------------------------------------------------------
     @staticmethod

@@ -27,17 +27,14 @@ _CHECK_SECONDS = 5.0
 
 class GatingVerbs(DeliveryVerbs):
     def red_before(self, app: App, environment: Environment, _version: Version) -> tuple[Problem, ...]:
-        """The scenarios that fail in the environment before; those that have not run yet speak against nothing."""
+        """The scenarios that are not green in the environment before."""
         before = app.before(environment.name)
-        if before is None:
+        stored = self.store.sites.get(before.site) if before is not None else None
+        if before is None or stored is None:
             return ()
-        where = before.name.upper()
-        stored = self.store.sites.get(before.site)
-        hint = f"alveole check show {stored.site.name} " if stored is not None else ""
         return tuple(
-            Problem("checks", f"{state.name} fails in {where}: {state.problem}", hint + state.name)
-            for state in self.checks.states(before.site)
-            if state.ok is False
+            Problem(each.field, f"fails in {before.name.upper()}: {each.message}", f"{each.hint} {stored.site.name}")
+            for each in self.checks.standing(before.site)
         )
 
     def red_after(self, app: App, environment: Environment, _version: Version) -> tuple[Problem, ...]:

@@ -6,7 +6,7 @@ import time
 
 from alveole import ledger
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
-from alveole.errors import AlveoleError, Temporary
+from alveole.errors import AlveoleError, Refused, Temporary
 from alveole.journal import RECONCILER
 from alveole.ledger import JournalView
 from alveole.people.model import Actor
@@ -21,6 +21,7 @@ _FIRST_PRUNING = 300.0
 
 class LedgerVerbs(Core):
     _anchored: int
+    _anchor_problem: str
 
     def verify_journal(self, caller: Actor) -> JournalView:
         """Compare every row with the chain, and the chain with what the agent was told of it."""
@@ -48,6 +49,10 @@ class LedgerVerbs(Core):
         self._anchored = seq
         try:
             self.agent.call(KeepAnchor(seq, hash))
+            self._anchor_problem = ""
+        except Refused as error:
+            self._anchor_problem = str(error)
+            raise
         except Temporary:
             # The agent is started again by itself, and told then.
             self._anchored = 0

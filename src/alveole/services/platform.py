@@ -247,6 +247,13 @@ class PlatformVerbs(RollbackVerbs):
                 took,
             ),
         )
+        told = self._anchor_problem
+        links.insert(
+            1,
+            protocol.Link(
+                "journal", not told, "tell the agent its newest hash", told or "taken", "alveole journal verify"
+            ),
+        )
         free = shutil.disk_usage(self.settings.database.parent).free
         reserve = self.settings.content.reserve_bytes
         cure = "" if free > reserve else "free some space; uploads and backups are refused"

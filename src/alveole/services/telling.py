@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import smtplib
 import ssl
 import threading
 import time
@@ -199,6 +198,8 @@ class Telling:
         return f"the receiver answered {status}"
 
     def _mail(self, channel: Channel, message: Message, id: str) -> str:
+        import smtplib
+
         server = self._server()
         if server is None:
             raise Refused("no mail server is set up", hint="alveole notify mail set FILE")

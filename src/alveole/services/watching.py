@@ -1,8 +1,8 @@
 """Running scenarios: for a change that needs to know, for a person who asks, and over and over to watch sites.
 
-What watches has one thread with one event loop, ``outgoing.checks_parallel`` scenarios at a time. Results wait in
-memory for a second or two and are written together: a thousand of them cost a commit. Of each scenario the last
-:data:`RUNS_KEPT` are kept, with the report of those that failed.
+What watches has one thread with one event loop, ``outgoing.checks_parallel`` sites at a time, one scenario each, so
+that a slow site holds up its own. Results wait in memory for a second or two and are written together: a thousand of
+them cost a commit. Of each scenario the last :data:`RUNS_KEPT` are kept, with the report of those that failed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from alveole.errors import AlveoleError, Problem
 from alveole.journal import Journal
 from alveole.model.site import Site, Wanted
 from alveole.ports import AgentPort
-from alveole.scenarios import running
 from alveole.scenarios.doors import Door
 from alveole.scenarios.model import Report, Scenario, Use
 from alveole.store import Store, Transaction
@@ -56,6 +55,7 @@ class Known(msgspec.Struct, frozen=True):
     name: str
     every: float
     after: int
+    use: tuple[Use, ...] = ()
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -89,7 +89,7 @@ class Checks:
         self._states: dict[str, CheckState] = {}
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, str] = {}
         self._results: list[_Result] = []
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -190,6 +190,18 @@ class Checks:
                     others.append((known, scenario))
         return [each for each in own if use in each[1].use], [each for each in others if use in each[1].use]
 
+    def standing(self, site_id: str) -> tuple[Problem, ...]:
+        """What is wrong by the last run of each scenario, and which of those that verify have not been run; asks
+        nothing, and so may be asked inside of a transaction."""
+        found = []
+        states = {each.name: each for each in self.states(site_id)}
+        for known in self.of_site(site_id):
+            state = states[known.name]
+            if state.ok is False or (state.ok is None and Use.VERIFY in known.use):
+                text = state.problem if state.ok is False else "it has not been run there yet"
+                found.append(Problem(f"check/{known.name}", text, "alveole check run"))
+        return tuple(found)
+
     def run_these(
         self,
         site: Site,
@@ -198,6 +210,8 @@ class Checks:
         slot: int | None,
         borrowed: Sequence[str] = (),
     ) -> tuple[Report, ...]:
+        from alveole.scenarios import running
+
         door = self.door(site, slot)
         secrets = {name: value for id in (*reversed(borrowed), site.id) for name, value in self.secrets(id).items()}
 
@@ -280,6 +294,13 @@ class Checks:
         now = time.monotonic()
         with self._lock:
             due = [id for id, at in self._due.items() if at <= now and id not in self._under_way]
+            busy = set(self._under_way.values())
+            first: dict[str, str] = {}
+            for id in due:
+                # The others of that site come with a later tick.
+                if self._known[id].site_id not in busy:
+                    first.setdefault(self._known[id].site_id, id)
+            due = list(first.values())
             for id in due:
                 self._due[id] = now + self._known[id].every
         for id in due:
@@ -294,7 +315,7 @@ class Checks:
         if self._journal.of_site(stored.site.id) is not None:
             self._due[id] = time.monotonic() + min(_BUSY_SECONDS, known.every)
             return
-        self._under_way.add(id)
+        self._under_way[id] = stored.site.id
         asyncio.run_coroutine_threadsafe(self._watch_one(known, stored.site), self._running())
 
     def _running(self) -> asyncio.AbstractEventLoop:
@@ -305,6 +326,9 @@ class Checks:
         return self._loop
 
     async def _watch_one(self, known: Known, site: Site) -> None:
+        # What speaks HTTP costs memory, and without scenarios nobody needs it.
+        from alveole.scenarios import running
+
         try:
             if self._room is None:
                 return
@@ -318,7 +342,7 @@ class Checks:
             with self._lock:
                 self._results.append(_Result(known, report))
         finally:
-            self._under_way.discard(known.id)
+            self._under_way.pop(known.id, None)
 
     def flush(self) -> None:
         """Write the results that wait, in one commit, and tell of those that have begun or ceased to fail."""
@@ -403,4 +427,4 @@ class Checks:
 
 
 def known_of(id: str, site_id: str, name: str, scenario: Scenario) -> Known:
-    return Known(id, site_id, name, scenario.every_seconds, scenario.after)
+    return Known(id, site_id, name, scenario.every_seconds, scenario.after, scenario.use)
