@@ -332,6 +332,7 @@ class Transaction:
         """The row and what is about it alone: names, releases, shares, checks, its lease. Its backups stay."""
         for table in _OF_A_SITE:
             self.connection.execute(sa.delete(table).where(table.c.site_id == site_id))
+        self.connection.execute(sa.delete(tables.channels).where(tables.channels.c.whom == site_id))
         self.connection.execute(sa.delete(tables.sites).where(tables.sites.c.id == site_id))
 
         def forget() -> None:

@@ -31,7 +31,11 @@ def door(outside: Shop) -> Iterator[Door]:
 
     place = Path(tempfile.mkdtemp(prefix="alv", dir="/tmp"))
     edge = {"https_port": outside.port, "http_port": 1}
-    made = Door(place, edge=edge, outgoing={"inside_hosts": ["localhost"]})
+    try:
+        made = Door(place, edge=edge, outgoing={"inside_hosts": ["localhost"]})
+    except BaseException:
+        shutil.rmtree(place)
+        raise
     made.agent.authority = outside.authority
     try:
         for name in ("ana", "zoe"):

@@ -259,6 +259,20 @@ def test_channels_are_their_owners(door: Door, mails: MailServer, receiver: Rece
     assert door.run("notify", "add", "chat", "--feed", "--for", "ana").status == 3
 
 
+def test_whoever_goes_takes_their_channels_along(door: Door, receiver: Receiver) -> None:
+    door.http.post("/v1/accounts", json={"name": "mia", "role": "owner", "password": "correct horse battery"})
+    door.site("brief", command=["serve"], port=8000)
+    for whom in ("mia", "site:brief"):
+        door.ok("notify", "add", whom.rpartition(":")[2], "--webhook", receiver.url, "--for", whom, "--event", "site")
+    door.ended(door.http.post("/v1/sites/brief/stop"))
+    door.ended(door.http.delete("/v1/sites/brief", params={"confirm": "brief"}))
+    until(lambda: receiver.messages() and receiver.messages()[-1]["verb"] == "destroy")
+    assert door.http.delete("/v1/accounts/mia").status_code == 204
+    assert door.ok("notify", "list") == []
+    with door.services.store.read() as connection:
+        assert connection.execute(sa.select(tables.channels)).all() == []
+
+
 SCRIPT = """
 import json, sys, time
 from alveole import requests as ask

@@ -142,6 +142,7 @@ class Directory:
             (tables.known_places, tables.known_places.c.person_id),
             (tables.shares, tables.shares.c.whom),
             (tables.quotas, tables.quotas.c.whom),
+            (tables.channels, tables.channels.c.whom),
             (tables.persons, tables.persons.c.id),
         ):
             self._run(transaction, sa.delete(table).where(column == person))
@@ -161,6 +162,7 @@ class Directory:
             (tables.members, tables.members.c.team_id),
             (tables.shares, tables.shares.c.whom),
             (tables.quotas, tables.quotas.c.whom),
+            (tables.channels, tables.channels.c.whom),
             (tables.teams, tables.teams.c.id),
         ):
             self._run(transaction, sa.delete(table).where(column == team))

@@ -6,16 +6,23 @@ whose time grows with the length of the text and nothing else (Python's ``re`` a
 
 from __future__ import annotations
 
+import base64
 import html
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, quote_plus, urljoin, urlsplit
 
 import msgspec
 
+from alveole.masking import HIDDEN
+
+_PERCENT = re.compile("%[0-9A-F]{2}")
 _REGEX_MAX = 1000
+#: What may stand in a request line as it is.
+PLAIN = "/?&=:@!$'()*+,;%-._~[]#"
 _KEY = re.compile(r"\.?([A-Za-z0-9_@-]{1,100})|\[(\d{1,6})\]|\['([^']{1,100})'\]")
 _FORM = r"(?is)<form\b([^>]*)>(.*?)</form\s*>"
 _FIELD = r"(?is)<(input|textarea)\b([^>]*)>(?:([^<]*)</textarea\s*>)?"
@@ -127,6 +134,35 @@ def form_for(body: str, page: str, target: str, given: dict[str, str]) -> Form |
         if urlsplit(form.action).path == path:
             return form
     return next((form for form in there if form.fields.keys() & given.keys()), None)
+
+
+# --- secrets ------------------------------------------------------------------------------------
+def written(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Every way in which pages, JSON and addresses write ``secrets``, the longest first."""
+    found: set[str] = set()
+    for secret in filter(None, secrets):
+        found |= {
+            secret,
+            quote(secret, safe=""),
+            quote(secret),
+            quote_plus(secret),
+            base64.b64encode(secret.encode()).decode(),
+        }
+        found.add(quote(secret, safe=PLAIN))
+        found |= {json.dumps(secret, ensure_ascii=ascii)[1:-1] for ascii in (True, False)}
+        plain = secret.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        for double in ('"', "&quot;", "&#34;"):
+            found |= {plain.replace('"', double).replace("'", single) for single in ("'", "&#39;", "&#039;", "&#x27;")}
+    found |= {_PERCENT.sub(lambda match: match[0].lower(), each) for each in found}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def hide(text: str, forms: Iterable[str]) -> str:
+    """``text`` with ``***`` for each of ``forms``. No expression is used for it: who writes a secret may also write the
+    page, and could choose both so that matching never ends."""
+    for each in forms:
+        text = text.replace(each, HIDDEN)
+    return text
 
 
 # --- cookies ------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ import msgspec
 
 from alveole import __version__
 from alveole.errors import AlveoleError
-from alveole.masking import mask
 from alveole.scenarios import page
 from alveole.scenarios.doors import Address, Door, parse
 from alveole.scenarios.model import (
@@ -40,8 +39,6 @@ from alveole.text import clean
 _REDIRECTS_MAX = 10
 _INTERIM_MAX = 10
 _CAPTURED_MAX = 4096
-#: What may stand in a request line as it is.
-_PLAIN = "/?&=:@!$'()*+,;%-._~[]#"
 _CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
 
 
@@ -98,6 +95,7 @@ class _Runner:
         self.scenario = scenario
         self.door = door
         self.secrets = secrets
+        self.hidden = page.written(secrets.values())
         self.values: dict[str, str] = {}
         self.jar = page.Jar(frozenset(door.names))
         self.page: Came | None = None
@@ -152,7 +150,7 @@ class _Runner:
         )
 
     def _hide(self, text: str) -> str:
-        return clean(mask(text[: 2 * EVIDENCE_MAX], self.secrets.values()))
+        return clean(page.hide(text[: 2 * EVIDENCE_MAX], self.hidden))
 
     def _evidence(self) -> str:
         if self.came is None:
@@ -160,7 +158,7 @@ class _Runner:
         came = self.came
         shown = [f"{key}: {value}"[:300] for key, value in came.headers if key not in ("set-cookie", "authorization")]
         # Masked before it is cut: half a secret is one too.
-        body = mask(came.text[: 4 * EVIDENCE_MAX], self.secrets.values())[:EVIDENCE_MAX]
+        body = page.hide(came.text[: 4 * EVIDENCE_MAX], self.hidden)[:EVIDENCE_MAX]
         head = "\n".join(map(self._hide, [str(came.status), *shown[:40]]))
         more = f"\n… ({len(came.body)} bytes{', cut' * came.cut})" if len(came.body) > EVIDENCE_MAX else ""
         return "\n".join((head, "", *map(clean, body.splitlines()))) + more
@@ -177,7 +175,7 @@ class _Runner:
                 what = "secret" if found[1] else "value"
                 raise Failed(f"there is no {what} {found[2]!r}" + (" (alveole check secret)" if found[1] else ""))
             given = kept[found[2]]
-            return quote(given, safe=_PLAIN) if path else given
+            return quote(given, safe=page.PLAIN) if path else given
 
         return VALUE.sub(value, text)
 
@@ -190,7 +188,7 @@ class _Runner:
 
     def _address(self, step: Step) -> tuple[str, Address]:
         method, text = split(step.request)
-        text = quote(self._put(text, path=True), safe=_PLAIN)
+        text = quote(self._put(text, path=True), safe=page.PLAIN)
         return method, parse(urljoin(self.door.start, text))
 
     # --- asking -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from alveole.masking import HIDDEN
 from alveole.model.change import ChangeState
 from alveole.notices import USUAL, ChannelView, Kind, MailServer, Message, News, ToldView
 from alveole.people import passwords
-from alveole.people.model import Actor, Role
+from alveole.people.model import NOBODYS, Actor, Role
 from alveole.people.rights import Right, may
 from alveole.scenarios.model import NAME
 from alveole.services.outside import OutsideVerbs, converted
@@ -36,7 +36,9 @@ class NotifyVerbs(OutsideVerbs):
     def list_channels(self, caller: Actor) -> tuple[ChannelView, ...]:
         """One's own, those of one's teams and of the sites one may change; an administrator sees all."""
         self._allow(caller, Right.SELF_NOTIFY)
-        found = [each for each in self.telling.channels.values() if self._may_keep(caller, each.whom)]
+        there = (self.people.persons, self.people.teams, self.store.sites)
+        found = [each for each in self.telling.channels.values() if any(each.whom in kept for kept in there)]
+        found = [each for each in found if self._may_keep(caller, each.whom)]
         return tuple(self._channel_view(each) for each in sorted(found, key=lambda each: (each.whom, each.name)))
 
     def add_channel(self, caller: Actor, request: ask.AddChannel) -> ChannelView:
@@ -192,7 +194,9 @@ class NotifyVerbs(OutsideVerbs):
         of = None
         site = channel.whom if channel.whom in self.store.sites else None
         if person is not None:
-            of = ([each.site.id for each in self._visible(self.people.actor(person, "feed"))], person.id)
+            actor = self.people.actor(person, "feed")
+            if not may(actor, Right.CHANGE_LOOK, NOBODYS):
+                of = ([each.site.id for each in self._visible(actor)], person.id)
         found = self.journal.list(site=site, of=of, limit=500)
         ended = (each for each in found if each.state in (ChangeState.DONE, ChangeState.FAILED))
         shown = [notices.message_of(each) for each in ended if self.telling.concerns(channel, each)]
