@@ -15,7 +15,7 @@ from outsidekit import PASSWORD, Shop, shop
 from alveole import outgoing
 from alveole.errors import InvalidInput, Refused
 from alveole.scenarios import page, running
-from alveole.scenarios.doors import Door
+from alveole.scenarios.doors import Door, parse
 from alveole.scenarios.model import Report
 from alveole.scenarios.reading import read, schema, secrets_of
 
@@ -268,6 +268,7 @@ def test_this_machines_own_address_is_inside_too() -> None:
         ("a: [", "is not YAML"),
         ("a: " + "[" * 50 + "]" * 50, "deeper than"),
         ("x" * 70_000, "longer than"),
+        ("steps: [{request: GET /, expect: {text: [" + "a, " * 21 + "]}}]", "the most is 20"),
     ],
 )
 def test_what_is_wrong_with_a_scenario_is_named(text: str, told: str) -> None:
@@ -283,6 +284,20 @@ def test_words_stay_words() -> None:
         "a": [1, 1.5, True, None, "2"]
     }
     assert schema()["$defs"]["Step"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "text"),
+    [
+        ("text/html; charset=ISO-8859-1", b"\xe9", "é"),
+        ("text/html; charset=utf-8", "é".encode(), "é"),
+        ("text/html; charset=punycode", b"a-b", "a-b"),
+        ("text/html", b"\xff", "\ufffd"),
+    ],
+)
+def test_pages_are_read_in_the_encoding_they_name(kind: str, body: bytes, text: str) -> None:
+    address = parse("https://blog.localhost/")
+    assert running.Came(address, 200, (("content-type", kind),), body, False).text == text
 
 
 def test_a_page_made_to_be_slow_is_not() -> None:

@@ -30,6 +30,8 @@ from alveole.scenarios.model import (
 from alveole.scenarios.page import keys_of, regex
 
 _DEPTH = 12
+#: Of each kind of thing that a step looks for: an answer of a megabyte is looked through for each.
+_EACH_MAX = 20
 _INT = re.compile(r"^[-+]?[0-9]{1,15}\Z")
 _FLOAT = re.compile(r"^[-+]?(?:[0-9]{1,15}\.[0-9]{0,15}|\.[0-9]{1,15})(?:[eE][-+]?[0-9]{1,3})?\Z")
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -207,6 +209,17 @@ def _check_step(place: str, step: Step, known: set[str]) -> Iterator[Problem]:
         elif name.lower() in RESERVED:
             yield Problem(f"{place}.headers.{name}", "is set by Alvéole itself")
     expect = step.expect
+    for name, count in (
+        ("headers", len(step.headers)),
+        ("capture", len(step.capture)),
+        ("expect.text", len(words(expect.text))),
+        ("expect.absent", len(words(expect.absent))),
+        ("expect.regex", len(words(expect.regex))),
+        ("expect.json", len(expect.json)),
+        ("expect.header", len(expect.header)),
+    ):
+        if count > _EACH_MAX:
+            yield Problem(f"{place}.{name}", f"has {count} entries; the most is {_EACH_MAX}", "make it two steps")
     statuses = (expect.status,) if isinstance(expect.status, int) else expect.status
     for status in statuses:
         if not 100 <= status <= 599:

@@ -12,6 +12,7 @@ import re
 import ssl
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin
 
@@ -39,14 +40,19 @@ from alveole.text import clean
 _REDIRECTS_MAX = 10
 _INTERIM_MAX = 10
 _CAPTURED_MAX = 4096
-_CHARSET = re.compile(r"charset=[\"']?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
+#: Those of pages. Python knows others (``punycode``) whose decoding takes longer and longer.
+_CHARSET = re.compile(
+    r"charset=[\"']?(us-ascii|iso-8859-(?:1[0-6]|[1-9])|windows-125[0-8]|koi8-[ru]|shift_jis|euc-(?:jp|kr)|gbk|gb2312|gb18030"
+    r"|big5|utf-16(?:le|be)?)\b",
+    re.IGNORECASE,
+)
 
 
 class Failed(Exception):
     """A step cannot go on; the text says why."""
 
 
-class Came(msgspec.Struct, frozen=True):
+class Came(msgspec.Struct, frozen=True, dict=True):
     """An answer."""
 
     address: Address
@@ -59,13 +65,10 @@ class Came(msgspec.Struct, frozen=True):
         found = [value for key, value in self.headers if key == name.lower()]
         return ", ".join(found) if found else None
 
-    @property
+    @cached_property
     def text(self) -> str:
         named = _CHARSET.search(self.header("content-type") or "")
-        try:
-            return self.body.decode(named[1] if named else "utf-8", "replace")
-        except LookupError:
-            return self.body.decode("utf-8", "replace")
+        return self.body.decode(named[1] if named else "utf-8", "replace")
 
 
 async def run(name: str, scenario: Scenario, door: Door, *, site: str, use: str, secrets: Mapping[str, str]) -> Report:
