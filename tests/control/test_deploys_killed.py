@@ -6,6 +6,8 @@ the new version, the promise is of the same, and nothing is left over.
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from test_apps import bring, live, make, send, set_env
 from test_killed import behind_a_socket, check_nothing_is_left, drive, is_as_wanted
 
 from alveole import requests as ask
+from alveole.agent.reaching import Reach
 from alveole.model.app import Stage
 from alveole.model.change import ChangeState
 from alveole.testing import FakeAgent
@@ -27,6 +30,7 @@ CASES = {
         "services.accepted:2",
         "delivery.saved",
         "delivery.hook-ran",
+        "delivery.beside",
         "delivery.wanted",
         "reconcile.before-step:1",
         "reconcile.after-step:2",
@@ -46,6 +50,18 @@ CASES = {
 }
 
 
+def answer(_request: Reach, file: int) -> None:
+    """Every instance is well."""
+    connection = socket.socket(fileno=file)
+
+    def one() -> None:
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    threading.Thread(target=one, daemon=True).start()
+
+
 @pytest.fixture
 def shop(directory: Path) -> Iterator[Control]:
     control = Control(make_settings(directory), FakeAgent())
@@ -54,6 +70,9 @@ def shop(directory: Path) -> Iterator[Control]:
         send(control, name)
     bring(control, "alpha", "1.0")
     set_env(control, "alpha", before=("migrate",), after=("warm",))
+    gate = ask.CheckText(text="use: [gate]\nsteps: [{request: GET /}]\n")
+    control.services.put_check(ROOT, "shop-alpha", "front", gate)
+    control.agent.reached = answer
     yield control
     control.services.close()
 
