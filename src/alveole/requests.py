@@ -461,19 +461,29 @@ class SetApp(Body, frozen=True, kw_only=True):
     signers: tuple[str, ...] | UnsetType = UNSET
 
 
+class GiveApp(Body, frozen=True, kw_only=True):
+    """The application and the sites of its environments belong to somebody else from now on."""
+
+    owner: str
+    """A person, ``team:NAME`` or ``nobody``."""
+
+
 class DestroyApp(Body, frozen=True, kw_only=True):
     confirm: str
     """The name once more."""
 
 
 class SendVersion(Body, frozen=True, kw_only=True):
-    """``upload``: an archive; ``signature``: the text of minisign's file beside it."""
+    """Of an archive that was uploaded, or of the working copy of an environment, as SFTP and git have filled it."""
 
     version: str
-    upload: str
+    upload: str | None = None
+    work: str | None = None
+    """The name of an environment, instead of an upload."""
     format: ArchiveFormat | None = None
     note: str = ""
     signature: str | None = None
+    """The text of minisign's file beside the archive."""
 
 
 class DecideVersion(Body, frozen=True, kw_only=True):

@@ -322,6 +322,71 @@ def test_data_are_saved_before_and_come_back_when_asked(control: Control) -> Non
         roll_back(control, version="2.0", with_data=True)
 
 
+def test_only_the_last_snapshots_are_kept(control: Control) -> None:
+    """Pain 7: what is saved before each deploy does not fill the disk; what somebody saved stays."""
+    make(control, "alpha", volumes=(ask.VolumeBody(name="data", path="/data"),))
+    send(control, "0.0")
+    bring(control, "alpha", "0.0")
+    own = control.done(control.services.create_backup(ROOT, ask.CreateBackup(site="shop-alpha"))).result["backup"]
+    for number in range(1, 8):
+        send(control, f"{number}.0")
+        bring(control, "alpha", f"{number}.0")
+    kept = {each.id for each in control.services.list_backups(ROOT)}
+    saved = [each.backup for each in control.services.app_history(ROOT, "shop") if each.backup]
+    assert kept == {own, *saved} and len(control.agent.backups) == len(kept)
+    assert len(saved) == control.settings.content.releases_kept + 1, "the newest is not counted before it is live"
+
+
+def test_a_single_writer_is_stopped_and_started_and_it_is_said_before(control: Control) -> None:
+    """Pain 4."""
+    request = ask.CreateApp(name="shop", environments=("alpha",), modules=("static", "redis"), accept=Accept.AT_ONCE)
+    control.done(control.services.create_app(ROOT, request))
+    for name in ("1.0", "2.0"):
+        send(control, name)
+    bring(control, "alpha", "1.0")
+    deliver(control, "alpha", "2.0")
+    assert "single writer" in at(control, "alpha").interruption
+    plan = control.services.preview_deploy(ROOT, "shop", "alpha", ask.DeployVersion())
+    assert plan.interruption in plan.steps
+    deploy(control, "alpha")
+    workloads = {each for each in control.agent.of(control.show("shop-alpha").id) if each.startswith("workload")}
+    assert workloads == {"workload/0"} and live(control, "alpha") == "2.0"
+    # A check of a module that fails after the switch takes the version back.
+    send(control, "3.0")
+    deliver(control, "alpha", "3.0")
+    control.services.loop.pause = lambda _seconds: None  # type: ignore[method-assign]  # nobody waits here
+    control.agent.unhealthy |= {
+        check.name: "no answer" for check in control.services.store.site("shop-alpha").site.run.checks
+    }  # type: ignore[union-attr]  # it is there
+    assert "fails" in deploy(control, "alpha", ChangeState.FAILED).problems[0].message
+    assert live(control, "alpha") == "2.0"
+
+
+def test_the_working_copy_of_an_environment_becomes_a_version(shop: Control) -> None:
+    """What came by SFTP or git push: kept as a version, and live only by deliver and deploy."""
+    before = shop.show("shop-alpha").release
+    wanted = ask.SendVersion(version="3.0", work="alpha")
+    shop.done(shop.services.send_version(ROOT, "shop", wanted), ChangeState.FAILED)
+    shop.agent.work[shop.show("shop-alpha").id] = protocol.WorkState(True, before, fresh=protocol.Changes(2, 20))
+    # What a push, or the end of the last session, publishes by itself is a version too, named by the moment.
+    pushed = shop.done(shop.services.publish_work(ROOT, "shop-alpha", ask.PublishWork(note="pushed")))
+    assert pushed.verb == "send-version" and shop.services.list_versions(ROOT, "shop")[0].note == "pushed"
+    shop.done(shop.services.send_version(ROOT, "shop", wanted))
+    assert shop.show("shop-alpha").release == before
+    bring(shop, "alpha", "3.0")
+    assert live(shop, "alpha") == "3.0"
+    for upload, work in ((None, None), ("x", "alpha")):
+        with pytest.raises(InvalidInput):
+            shop.services.send_version(ROOT, "shop", ask.SendVersion(version="4", upload=upload, work=work))
+
+
+def test_an_application_is_given_with_its_sites(shop: Control) -> None:
+    with pytest.raises(Refused, match="is ALPHA of"):
+        shop.services.give_site(ROOT, "shop-alpha", ask.GiveSite(owner="nobody"))
+    given = shop.services.give_app(ROOT, "shop", ask.GiveApp(owner="nobody"))
+    assert given.version == 2 and shop.show("shop-prod").version == 2
+
+
 # --- two people, two programs ---------------------------------------------------------------------
 def test_the_second_sees_who_holds_it(shop: Control) -> None:
     gate = threading.Event()

@@ -71,6 +71,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/factors/passkey": {"credential": {}},
     "POST /v1/apps": {"name": "fresh", "environments": ["alpha"], "command": ["serve"], "port": 8000},
     "PATCH /v1/apps/{app}": {"accept": "wait"},
+    "PUT /v1/apps/{app}/owner": {"owner": "{me}"},
     "POST /v1/apps/{app}/environments": {"name": "demo"},
     "PATCH /v1/apps/{app}/environments/{environment}": {"soak_seconds": 1},
     "POST /v1/apps/{app}/environments/{environment}/deliver": {"version": "1.0"},

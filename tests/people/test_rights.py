@@ -59,6 +59,7 @@ OWNS = {
     Right.APP_CREATE,
     Right.APP_CHANGE,
     Right.APP_DESTROY,
+    Right.APP_GIVE,
 }
 #: Past the life cycle only an administrator goes.
 NOBODYS = {Right.APP_PASS}

@@ -120,3 +120,24 @@ def test_the_gunicorn_example_is_pushed_and_runs(
     done = client.git(place, "push", f"{name}@127.0.0.1:", "main", check=False)
     assert done.returncode != 0 and "NOT deployed" in done.stderr
     assert alveole.answers(name, "Hello")
+
+
+def test_a_push_to_an_environment_is_a_version_that_waits(alveole: Instance, client: Client, tmp_path: Path) -> None:
+    """S1: named by the tag that came with it; live only by deliver and deploy."""
+    made = {"name": "shop", "owner": "ana", "environments": ["alpha"]}
+    alveole.ended(alveole.api("POST", "/v1/apps", made)["id"], good=True)
+    place = repository(client, tmp_path / "r", {"index.html": "pushed"})
+    client.git(place, "tag", "v2.6")
+    done = client.git(place, "push", "shop-alpha@127.0.0.1:", "main", "v2.6")
+    assert "Sending main as version v2.6" in done.stderr and "shop has version v2.6" in done.stderr
+    repository(client, place, {"index.html": "untagged"})
+    assert "as version git-" in client.git(place, "push", "shop-alpha@127.0.0.1:", "main").stderr
+    versions = alveole.api("GET", "/v1/apps/shop/versions")
+    assert [each["name"][:4] for each in versions] == ["git-", "v2.6"]
+    assert {(each["sender"], each["state"]) for each in versions} == {("ana", "waiting")}
+    alveole.cli("app", "accept", "shop", "v2.6")
+    alveole.cli("app", "deliver", "shop", "alpha", "v2.6")
+    alveole.cli("app", "deploy", "shop", "alpha")
+    assert alveole.fetch("shop-alpha").body == "pushed"
+    alveole.cli("app", "destroy", "shop", "--yes")
+    alveole.destroy("shop-alpha")

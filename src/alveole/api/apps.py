@@ -63,6 +63,18 @@ async def destroy_app(
     return change_accepted(await run_in_threadpool(services(request).destroy_app, caller, app, wanted, key=key))
 
 
+@router.put(
+    "/{app}/owner",
+    **described("Give an application to somebody", views.AppView, body=ask.GiveApp, errors=(404, 409, 422, 507)),
+)
+@does(Right.APP_GIVE)
+async def give_app(
+    request: Request, caller: Caller, app: str, wanted: Annotated[ask.GiveApp, Depends(body(ask.GiveApp))]
+) -> Response:
+    """With the sites of its environments, which count in the new owner's quota."""
+    return json(await run_in_threadpool(services(request).give_app, caller, app, wanted))
+
+
 @router.get(
     "/{app}/history",
     **described("Every version that was brought into an environment", list[views.DeploymentView], errors=(404,)),

@@ -68,6 +68,7 @@ TYPES: tuple[Any, ...] = (
     ask.RequireSecondFactor,
     ask.CreateApp,
     ask.SetApp,
+    ask.GiveApp,
     ask.AddEnvironment,
     ask.SetEnvironment,
     ask.SendVersion,

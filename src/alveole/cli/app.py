@@ -34,6 +34,7 @@ from alveole.text import clean
         "add-env": ("alveole.cli.app:add_env", "Add an environment."),
         "set-env": ("alveole.cli.app:set_env", "Set what an environment asks for."),
         "set": ("alveole.cli.app:set_", "Set how versions come in."),
+        "give": ("alveole.cli.app:give", "Give an application to another person or team."),
         "destroy": ("alveole.cli.app:destroy", "Take an application apart."),
     },
 )
@@ -298,6 +299,18 @@ def set_(here: Here, name: str, accept: str | None, signer: tuple[str, ...], no_
         emit(found)
     else:
         say(f"{clean(name)}: versions {found['accept']}, {len(found['signers'])} signers")
+
+
+@verb(None, "give", examples=["alveole app give shop team:club"])
+@app_name
+@click.argument("owner", metavar="PERSON|team:NAME|nobody")
+def give(here: Here, name: str, owner: str) -> None:
+    """Give an application, with the sites of its environments, to another person or team."""
+    found = here.client.send("PUT", path(name, "owner"), {"owner": owner})
+    if here.json:
+        emit(found)
+    else:
+        say(f"{clean(name)} belongs to {clean(found['owner'])}")
 
 
 @verb(None, "destroy", waits=True, examples=["alveole app destroy shop --yes"])

@@ -27,26 +27,41 @@ reason_option = click.option("--pass", "reason", metavar="REASON", help="Pass th
         "alveole app send shop shop-2.6.tar.gz --version 2.6 --note 'New basket'",
         "alveole app send shop ./build --version 2.7-rc1",
         "alveole app send shop shop-2.6.tar.gz --version 2.6 --signature shop-2.6.tar.gz.minisig",
+        "alveole app send shop --work alpha --version 2.7",
     ],
 )
 @app_name
-@click.argument("source", metavar="ARCHIVE|DIR")
+@click.argument("source", metavar="[ARCHIVE|DIR]", required=False)
+@click.option("--work", metavar="ENV", help="Of the working copy of this environment, as SFTP and git have filled it.")
 @click.option("--version", required=True, metavar="VERSION", help="How it is called from now on: 2.6.")
 @click.option("--note", "remark", metavar="TEXT", help="What is new; kept with it.")
 @click.option("--signature", metavar="FILE", help="Made with: minisign -S -m ARCHIVE.")
-def send(here: Here, name: str, source: str, version: str, remark: str | None, signature: str | None) -> None:
+def send(
+    here: Here,
+    name: str,
+    source: str | None,
+    work: str | None,
+    version: str,
+    remark: str | None,
+    signature: str | None,
+) -> None:
     """Send a version: an archive (.tar.gz, .tar.zst, .zip) or a directory. What was sent never changes."""
     problems = parse.Problems()
-    if not Path(source).exists():
+    if (source is None) == (work is None):
+        problems.add("source", "give an archive or a directory, or --work", "one of the two")
+    elif source is not None and not Path(source).exists():
         problems.add("source", f"there is no {source!r}", "check the path")
-    elif signature is not None and Path(source).is_dir():
-        problems.add("signature", "a directory cannot be signed", "pack it, and sign the archive")
+    elif signature is not None and (source is None or Path(source).is_dir()):
+        problems.add("signature", "only an archive can be signed", "pack it, and sign the archive")
     body: dict[str, Any] = {"version": version, "note": remark or ""}
     if signature is not None:
         body["signature"] = parse.text_of(signature, "signature", problems)
     problems.stop()
     here.client.get(path(name))
-    body["upload"] = upload(here, source)
+    if source is not None:
+        body["upload"] = upload(here, source)
+    else:
+        body["work"] = work
     change = here.client.send("POST", path(name, "versions"), body)
 
     def done(ended: dict[str, Any]) -> None:

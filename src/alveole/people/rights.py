@@ -73,6 +73,7 @@ class Right(StrEnum):
     APP_CHANGE = "app.change"
     """Environments, and what each asks for."""
     APP_DESTROY = "app.destroy"
+    APP_GIVE = "app.give"
     VERSION_SEND = "version.send"
     """A token that may do only this and ``upload.send`` is enough for a CI job."""
     VERSION_DECIDE = "version.decide"
@@ -141,6 +142,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.APP_LOOK: (ANY, ANY, LOOK, ANY),
     R.APP_CHANGE: (ANY, ANY, OWN, NO),
     R.APP_DESTROY: (ANY, ANY, OWN, NO),
+    R.APP_GIVE: (ANY, ANY, OWN, NO),
     R.VERSION_SEND: (ANY, ANY, WORK, NO),
     R.VERSION_DECIDE: (ANY, ANY, WORK, NO),
     R.APP_DELIVER: (ANY, ANY, WORK, NO),

@@ -31,7 +31,7 @@ from alveole.model.app import (
 from alveole.model.change import Change
 from alveole.model.names import check_pattern, check_site_name
 from alveole.model.site import Base, Site, UpdateMode, Wanted
-from alveole.people.model import Actor
+from alveole.people.model import Actor, Near
 from alveole.people.rights import Right, may
 from alveole.services.flows import work_for
 from alveole.services.modules import Composed, is_secret, recomposed
@@ -438,6 +438,27 @@ class AppVerbs(SiteVerbs):
             self.apps.put_app(transaction, found)
         self._note_app(caller, "set-app", found, f"accept={found.accept}, {len(found.signers)} signers")
         return self._app_view(found)
+
+    def give_app(self, caller: Actor, app: str, request: ask.GiveApp) -> AppView:
+        """Let it belong to somebody else, with the sites of its environments; they count in their quota."""
+        self._app(caller, Right.APP_GIVE, app)
+        owner = self._owner_for(caller, request.owner)
+        with self.store.write() as transaction:
+            found = self._app(caller, Right.APP_GIVE, app)
+            sites = [self._site_at(each) for each in found.environments]
+            for site in sites:
+                if (live := self.journal.of_site(site.id)) is not None:
+                    raise Refused(f"{site.name} is busy: {live.change.verb}", field="app", hint="wait for it to end")
+            if owner != found.owner:
+                self._check_quota(owner, *sites)
+            for site in sites:
+                transaction.save_site(msgspec.structs.replace(site, owner=owner, version=site.version + 1))
+                self.people.share(transaction, site.id, owner, Near.FOREIGN)
+            given = msgspec.structs.replace(found, owner=owner, version=found.version + 1)
+            self.apps.put_app(transaction, given)
+        shown = f"{self.people.shown(found.owner)} -> {self.people.shown(owner)}"
+        self._note_app(caller, "give-app", given, shown)
+        return self._app_view(given)
 
     def _note_app(self, caller: Actor, verb: str, app: App, reason: str) -> None:
         self.journal.end(self.journal.begin(verb, caller, site=app, reason=reason[:500]))

@@ -32,7 +32,7 @@ from alveole.store import Store, Stored, Transaction
 from alveole.ticker import Ticker
 
 #: What nobody does to an environment by itself: no stage is skipped by accident.
-_THROUGH_ITS_APPLICATION = frozenset({Right.SITE_RELEASE, Right.SITE_DESTROY})
+_THROUGH_ITS_APPLICATION = frozenset({Right.SITE_RELEASE, Right.SITE_DESTROY, Right.SITE_GIVE})
 #: The owner of a site that belongs to no person and no team.
 NOBODY = "nobody"
 
@@ -172,7 +172,7 @@ class Core(ABC):
             raise Refused(
                 f"site {site.name} is {of[1].name.upper()} of the application {of[0].name}",
                 field="site",
-                hint="its content comes by: alveole app deliver; its application goes by: alveole app destroy",
+                hint="see: alveole app deliver, alveole app give, alveole app destroy",
             )
         if stored.pending == "destroy":
             raise Refused(f"site {site.name} is being destroyed", field="site", hint="destroy it again to finish")

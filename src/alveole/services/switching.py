@@ -139,7 +139,23 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
                 transaction.delete_release(site.id, digest)
 
         result: dict[str, str | int | float | None] = {"release": site.release, "backup": own.backup}
+        self._drop_old_snapshots(live, app, environment)
         self.journal.end(live, (), result, also=store)
+
+    def _drop_old_snapshots(self, live: Live, app: App, environment: Environment) -> None:
+        """What was saved before deploys long ago goes, as old releases do; what people have saved stays."""
+        saved = [each for each in self.apps.deployments(app.id, environment.name) if each.backup]
+        for each in saved[self.settings.content.releases_kept :]:
+            backup = self.store.backup(each.backup or "")
+            try:
+                if backup is not None:
+                    self.agent.call(protocol.DropBackup(backup.snapshot))
+            except AlveoleError as error:
+                live.say(f"backup {each.backup} could not be dropped, and is tried again next time: {error}")
+                continue
+            with self.store.write() as transaction:
+                transaction.delete_backup(each.backup or "")
+                self.apps.put_deployment(transaction, msgspec.structs.replace(each, backup=None))
 
     def _becoming(self, live: Live, delivery: Delivery, site: Site) -> Deployment:
         """The deployment that is live from now on: the delivered one, or for a roll back one more of the target."""

@@ -15,7 +15,7 @@ from alveole.app_views import VersionView
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
-from alveole.model.app import VERSION_NAME, Accept, App, Difference, Stage, Version, VersionState
+from alveole.model.app import VERSION_NAME, Accept, App, Delivery, Difference, Stage, Version, VersionState
 from alveole.model.change import Change
 from alveole.model.names import check_pattern
 from alveole.model.site import Release, Site
@@ -56,10 +56,13 @@ class VersionVerbs(AppVerbs):
             found = self._app(caller, Right.VERSION_SEND, app)
             problems = [
                 *check_pattern(request.version, VERSION_NAME, "version", "a version", "write it like 2.6 or v2.6.1"),
-                *self._check_upload_there(request.upload),
+                *self._check_source_of(caller, found, request),
                 *check_text(request.note.replace("\n", " "), "note", _NOTE_MAX),
             ]
-            if found.signers and request.signature is None:
+            if found.signers and request.work is not None:
+                hint = "sign an archive, and send that"
+                problems.append(Problem("work", f"{found.name} takes signed versions only", hint))
+            elif found.signers and request.signature is None:
                 hint = "minisign -S -m ARCHIVE, and send ARCHIVE.minisig with it"
                 problems.append(Problem("signature", f"{found.name} takes signed versions only", hint))
             elif request.signature is not None and not found.signers:
@@ -75,6 +78,7 @@ class VersionVerbs(AppVerbs):
                 format=request.format,
                 note=request.note,
                 signature=request.signature or "",
+                delivery=Delivery(found.id, request.work.lower(), "", "") if request.work is not None else None,
             )
             return self.journal.begin(
                 "send-version",
@@ -109,11 +113,8 @@ class VersionVerbs(AppVerbs):
             self._drop_upload(live.work.upload)
             self.journal.end(live)
             return
-        archive, signer = self._read_archive(live, app)
-        live.show("unpacking")
-        with self._open_upload(live.work.upload or "") as fd:
-            request = protocol.ImportRelease(app.store, app.number, live.work.format)
-            release: Release = self.agent.call(request, (fd,), live.show)
+        archive, signer = self._read_archive(live, app) if live.work.upload is not None else ("", "")
+        release = self._content_of(live, app)
         hit("versions.imported")
         live.say(f"{release.files} files, {release.bytes} bytes, {release.digest[:19]}")
         newest = next((each for each in self.apps.versions(app.id) if each.state is not VersionState.REFUSED), None)
@@ -130,7 +131,7 @@ class VersionVerbs(AppVerbs):
             app=app.id,
             name=name,
             state=VersionState.ACCEPTED if at_once else VersionState.WAITING,
-            archive=archive,
+            archive=archive or release.digest,
             release=release.digest,
             bytes=release.bytes,
             files=release.files,
@@ -150,6 +151,32 @@ class VersionVerbs(AppVerbs):
         self.journal.end(live, (), result, also=lambda transaction: self.apps.put_version(transaction, version))
         # Last: until the commit the archive is needed to go on after a death.
         self._drop_upload(live.work.upload)
+
+    def _check_source_of(self, caller: Actor, app: App, request: ask.SendVersion) -> list[Problem]:
+        if (request.upload is None) == (request.work is None):
+            return [Problem("upload", "is given with a working copy, or neither is", "one of the two")]
+        if request.upload is not None:
+            return list(self._check_upload_there(request.upload))
+        found, own = self._environment(caller, Right.SITE_FILES, app.id, request.work or "")
+        return [] if found.id == app.id else [Problem("work", f"{own.name} is not one of its environments")]
+
+    def _content_of(self, live: Live, app: App) -> Release:
+        """The files under the application's lease: unpacked, or those of an environment's working copy."""
+        delivery = live.work.delivery
+        environment = app.environment(delivery.environment) if delivery is not None else None
+        if environment is None:
+            live.show("unpacking")
+            with self._open_upload(live.work.upload or "") as fd:
+                request = protocol.ImportRelease(app.store, app.number, live.work.format)
+                unpacked: Release = self.agent.call(request, (fd,), live.show)
+                return unpacked
+        site = self._site_at(environment)
+        live.show("keeping the working copy")
+        kept: Release = self.agent.call(protocol.KeepWork(site.id, site.number), say=live.show)
+        copy = protocol.CopyRelease(site.id, site.number, kept.digest, app.store, app.number)
+        self.agent.call(copy, say=live.show)
+        self._drop_source(site, kept.digest)
+        return kept
 
     def _read_archive(self, live: Live, app: App) -> tuple[str, str]:
         """The digest of what was sent, and the key that signed it. Raises ``Refused`` for a wrong signature."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 import time
+from abc import abstractmethod
 from collections import Counter
 from typing import Any
 
@@ -270,6 +271,10 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
             live = self.journal.begin("publish", caller, site=None, reason=f"{site.name}, by itself")
             self.journal.end(live, error.problems)
 
+    @abstractmethod
+    def send_version(self, caller: Actor, app: str, request: ask.SendVersion, *, key: str | None = None) -> Change:
+        """Supplied by the class that joins the parts."""
+
     # --- the working copy ---------------------------------------------------------------------
     def show_work(self, caller: Actor, site: str) -> views.WorkView:
         found = self._stored(caller, Right.SITE_FILES, site).site
@@ -297,7 +302,16 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
         key: str | None = None,
         version: int | None = None,
     ) -> Change:
-        """Make a release of the working copy. Raises ``Refused`` when there is none."""
+        """Make a release of the working copy; of an environment a version of its application, named by the moment.
+
+        Raises ``Refused`` when there is none.
+        """
+        stored = self.store.site(site)
+        of = self.apps.of_site(stored.site.id) if stored is not None else None
+        if of is not None and self._stored(caller, Right.SITE_FILES, site):
+            name = time.strftime("%Y%m%d-%H%M%S")
+            wanted = ask.SendVersion(version=name, work=of[1].name, note=request.note)
+            return self.send_version(caller, of[0].id, wanted, key=key)
 
         def build(transaction: Transaction) -> Live:
             old = self._free_to_change(caller, Right.SITE_RELEASE, site, version)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import pwd
+import re
 import secrets
 import socket
 import struct
@@ -28,6 +29,7 @@ from alveole.agent.wire import Wire
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Denied, NotFound, Problem, Refused, Temporary
 from alveole.journal import PROGRESS
+from alveole.model.app import VERSION_NAME
 from alveole.model.change import Change, ChangeState
 from alveole.model.site import Arrival
 from alveole.people.model import Actor, Person
@@ -332,15 +334,24 @@ class Porter:
             say(f"Nothing is deployed: {branch} is where it was.")
             wire.send(Done())
             return
+        of = self._services.apps.of_site(site.id)
+        version = (self._tag(actor, site.id, commit) or f"git-{commit[:12]}") if of is not None else ""
         waits = site.on_push == Arrival.WAIT
-        say(f"Deploying {branch} ({commit[:12]}) to {site.name}")
+        say(
+            f"Sending {branch} as version {version}"
+            if version
+            else f"Deploying {branch} ({commit[:12]}) to {site.name}"
+        )
         upload = self._services.new_upload(actor)
         try:
             self._archive(actor, site.id, commit, Path(upload.path), upload.id)
-            request = ask.UpdateSite(
-                upload=upload.id, format=protocol.ArchiveFormat.TAR, note=f"git {commit[:12]}", live=not waits
-            )
-            change = self._services.update_site(actor, site.id, request)
+            tar, note = protocol.ArchiveFormat.TAR, f"git {commit[:12]}"
+            if of is not None:
+                sent = ask.SendVersion(version=version, upload=upload.id, format=tar, note=note)
+                change = self._services.send_version(actor, of[0].id, sent)
+            else:
+                request = ask.UpdateSite(upload=upload.id, format=tar, note=note, live=not waits)
+                change = self._services.update_site(actor, site.id, request)
         except BaseException:
             self._services.drop_upload(actor, upload.id)
             raise
@@ -350,6 +361,10 @@ class Porter:
                 problems=ended.problems if ended is not None else (Problem("", "the deployment did not end"),)
             )
         self._run(actor, site.id, (*GIT, "-C", GIT_DIRECTORY, "update-ref", _MARK, commit))
+        if of is not None:
+            say(f"{of[0].name} has version {version}: alveole app show {of[0].name}")
+            wire.send(Done())
+            return
         where = "" if waits else f": {self._services.show_site(actor, site.id).urls[0]}"
         say(f"{site.name} {'has a release that waits' if waits else 'is deployed'}{where}")
         wire.send(Done())
@@ -373,6 +388,12 @@ class Porter:
         words = (*GIT, "-C", GIT_DIRECTORY, "rev-parse", "-q", "--verify", f"{name}^{{commit}}")
         text = self._run(actor, site, words, check=False).decode("ascii", "replace").strip()
         return text if len(text) in (40, 64) and text.isalnum() else ""
+
+    def _tag(self, actor: Actor, site: str, commit: str) -> str:
+        """The tag that was pushed with a commit, when it can be the name of a version."""
+        words = (*GIT, "-C", GIT_DIRECTORY, "tag", "--points-at", commit)
+        names = self._run(actor, site, words, check=False).decode("ascii", "replace").split()
+        return next((name for name in names if re.match(VERSION_NAME, name)), "")
 
     def _archive(self, actor: Actor, site: str, commit: str, path: Path, upload: str) -> None:
         words = (

@@ -28,6 +28,7 @@ VERBS = {
     "create-app": N_("Create an application"),
     "destroy-app": N_("Take an application apart"),
     "set-app": N_("Change an application"),
+    "give-app": N_("Give an application"),
     "add-environment": N_("Add an environment"),
     "set-environment": N_("Change an environment"),
     "send-version": N_("Send a version"),
