@@ -8,6 +8,7 @@ from controlkit import ROOT, Control
 
 from alveole import requests as ask
 from alveole.agent import protocol
+from alveole.model.app import Accept
 from alveole.model.change import Change, ChangeState
 from alveole.model.resource import PLATFORM, BaseSpec, Kind, ResourceId, stamp
 from alveole.model.site import Base, Building, Site
@@ -230,3 +231,63 @@ def test_the_base_that_builds_run_on_is_upgraded_too(control: Control) -> None:
     assert view.builds_of == ("shop",) and control.services.show_base(ROOT, build.key).builds_of == ()
     # The one that builds run on is in use; the one before it is not.
     assert [each.key for each in control.services.preview_prune(ROOT, ask.PruneBases())] == [build.key]
+
+
+def test_a_version_is_built_once_for_all_environments(control: Control) -> None:
+    """S2: the same bytes everywhere; an environment on another Python refuses what was built for the first one's."""
+    own, _ = bases(control)
+    wanted = ask.CreateApp(name="shop", environments=("alpha", "prod"), modules=("python",), accept=Accept.AT_ONCE)
+    control.done(control.services.create_app(ROOT, wanted))
+
+    def send(version: str) -> None:
+        sent = ask.SendVersion(version=version, upload=control.upload(version.encode()))
+        control.done(control.services.send_version(ROOT, "shop", sent))
+
+    def deliver(environment: str, version: str, state: ChangeState = ChangeState.DONE) -> Change:
+        request = ask.DeliverVersion(version=version)
+        return control.done(control.services.deliver_version(ROOT, "shop", environment, request), state)
+
+    def deploy(environment: str) -> None:
+        control.done(control.services.deploy_version(ROOT, "shop", environment, ask.DeployVersion()))
+
+    send("1.0")
+    for environment in ("alpha", "prod"):
+        deliver(environment, "1.0")
+        deploy(environment)
+    app = control.services.apps.app("shop")
+    assert app is not None
+    built = [call for call in control.agent.calls if isinstance(call, protocol.BuildRelease)]
+    assert [(call.site, call.number) for call in built] == [(app.store, app.number)]
+    version = control.services.show_version(ROOT, "shop", "1.0")
+    served = {control.show(each).release for each in ("shop-alpha", "shop-prod")}
+    assert version.built and len(served) == 1 and version.release not in served
+    site = control.services.store.site("shop-prod")
+    assert site is not None and site.site.application is not None and site.site.application.building is not None
+    assert site.site.application.building.made_for == {"python3": "3.11"}
+    send("2.0")
+    deliver("alpha", "2.0")
+    deploy("alpha")
+    control.agent.installed[own.key] = {"python3": "3.13.5-1"}
+    ended = deliver("prod", "2.0", ChangeState.FAILED)
+    assert "was built for python3 3.11, and this one has 3.13" in ended.problems[0].message
+
+
+def test_a_version_whose_build_fails_can_be_delivered_again(control: Control) -> None:
+    """What was sent is kept: a build that failed for a reason of the moment is tried again."""
+    bases(control)
+    wanted = ask.CreateApp(name="shop", environments=("alpha",), modules=("python",), accept=Accept.AT_ONCE)
+    control.done(control.services.create_app(ROOT, wanted))
+    sent = ask.SendVersion(version="1.0", upload=control.upload(b"1.0"))
+    control.done(control.services.send_version(ROOT, "shop", sent))
+    site = control.services.store.site("shop-alpha")
+    assert site is not None and site.site.application is not None and site.site.application.building is not None
+    good = site.site.application.building
+    request = ask.DeliverVersion(version="1.0")
+    for argv, state in ((("false",), ChangeState.FAILED), (good.commands[0].argv, ChangeState.DONE)):
+        commands = (msgspec.structs.replace(good.commands[0], argv=argv),)
+        application = msgspec.structs.replace(
+            site.site.application, building=msgspec.structs.replace(good, commands=commands)
+        )
+        with control.services.store.write() as transaction:
+            transaction.save_site(msgspec.structs.replace(site.site, application=application))
+        control.done(control.services.deliver_version(ROOT, "shop", "alpha", request), state)

@@ -174,3 +174,26 @@ def test_a_death_in_the_middle_of_a_build(builder: Instance, tmp_path: Path, rol
     builder.cli("site", "update", name, "--from", _content(tmp_path, "three"))
     assert _title(builder, name) == "three"
     builder.destroy(name)
+
+
+def test_a_version_is_built_once_for_two_environments(builder: Instance, tmp_path: Path) -> None:
+    """S2: under the application's own lease, where no instance runs; every environment serves the same bytes."""
+    run = builder.cli
+    run("app", "create", "made", "--env", "alpha,prod", "--module", "made", "--defaults", "--accept", "at-once")
+    run("app", "send", "made", _content(tmp_path, "once"), "--version", "1")
+    for environment in ("alpha", "prod"):
+        run("app", "deliver", "made", environment, "1")
+        run("app", "deploy", "made", environment)
+        assert _title(builder, f"made-{environment}") == "once"
+    changes = [
+        builder.api("GET", f"/v1/changes/{each['id']}")
+        for environment in ("alpha", "prod")
+        for each in builder.api("GET", f"/v1/changes?site=made-{environment}")
+        if each["verb"] == "deliver"
+    ]
+    told = [sum("fetching" in event["text"] for event in change["events"]) for change in changes]
+    assert told == [1, 0], "the second one built nothing"
+    assert not _left(builder)
+    run("app", "destroy", "made", "--yes")
+    for environment in ("alpha", "prod"):
+        builder.destroy(f"made-{environment}")
