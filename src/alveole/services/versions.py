@@ -53,7 +53,11 @@ class VersionVerbs(AppVerbs):
         """Unpack and keep what was uploaded; it waits then, or is accepted at once, as the application says."""
 
         def build(transaction: Transaction) -> Live:
-            found = self._app(caller, Right.VERSION_SEND, app)
+            if request.work is not None:
+                # Whoever an environment is shared with to work on may send what they made there.
+                found, _own = self._environment(caller, Right.VERSION_SEND, app, request.work)
+            else:
+                found = self._app(caller, Right.VERSION_SEND, app)
             problems = [
                 *check_pattern(request.version, VERSION_NAME, "version", "a version", "write it like 2.6 or v2.6.1"),
                 *self._check_source_of(caller, found, request),
@@ -157,8 +161,8 @@ class VersionVerbs(AppVerbs):
             return [Problem("upload", "is given with a working copy, or neither is", "one of the two")]
         if request.upload is not None:
             return list(self._check_upload_there(request.upload))
-        found, own = self._environment(caller, Right.SITE_FILES, app.id, request.work or "")
-        return [] if found.id == app.id else [Problem("work", f"{own.name} is not one of its environments")]
+        self._environment(caller, Right.SITE_FILES, app.id, request.work or "")
+        return []
 
     def _content_of(self, live: Live, app: App) -> Release:
         """The files under the application's lease: unpacked, or those of an environment's working copy."""
