@@ -24,9 +24,7 @@ CASES = (
     ("deliver", "agent", "release-copied"),
     ("deploy", "agent", "backup-spooled"),
     ("deploy", "agent", "workload-ready"),
-    ("deploy", "control", "delivery.wanted"),
     ("rollback", "agent", "restore-unpacked"),
-    ("rollback", "agent", "workload-root"),
 )
 
 
