@@ -78,7 +78,8 @@ def test_nothing_is_left_to_do() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in _tracked()
-        if path.name not in GENERATED
+        # What others wrote is kept as they wrote it.
+        if path.name not in GENERATED and not {"vendor", "axe"} & set(path.parts)
         for number, line in enumerate(_text(path).splitlines(), 1)
         if marks.search(line)
     ]

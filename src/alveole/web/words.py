@@ -1,4 +1,5 @@
-"""French and English. English sentences are the keys, as with gettext; ``translations/fr.toml`` holds the French ones.
+"""French and English. English sentences are the keys, as with gettext; ``translations/fr.toml`` holds the French ones,
+with those of some pages in files beside it.
 
 ``t`` translates, ``N_`` only marks a sentence for the catalogue. A test reads every call of both in the code and the
 templates and compares them with the file, in both directions.
@@ -20,8 +21,6 @@ from alveole.views import TextView
 LANGUAGES = {"en": "English", "fr": "Français"}
 #: Stands where there is no value: an en dash.
 NONE = "\u2013"
-#: Catalogues that lie in several files.
-_PARTS = {"fr": ("fr", "fr-apps")}
 _UNITS = {"en": ("B", "KiB", "MiB", "GiB", "TiB"), "fr": ("o", "Kio", "Mio", "Gio", "Tio")}
 _MONTHS = {
     "en": ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"],
@@ -32,6 +31,10 @@ _MONTHS = {
 def N_(sentence: str) -> str:
     """Mark ``sentence`` for the catalogue; it is translated where it is shown."""
     return sentence
+
+
+#: The catalogue of one language: its own file, and those of pages with many sentences of their own.
+_PARTS = {"fr": ("fr", "fr-apps", "fr-files", "fr-outside")}
 
 
 @cache
