@@ -62,6 +62,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /v1/ldap": {"servers": ["ldaps://localhost"], "base": "dc=x"},
     "POST /v1/ldap/try": {"name": "x"},
     "PUT /v1/oidc": {"issuer": "https://id.test", "client_id": "x", "redirect": "https://panel.test/"},
+    "POST /v1/oidc/try": {"issuer": "not an address"},
     "PUT /v1/second-factor": {"roles": []},
     "POST /v1/session/code": {"code": "123456"},
     "POST /v1/session/passkey": {"credential": {}},

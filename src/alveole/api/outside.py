@@ -83,6 +83,16 @@ async def drop_oidc(request: Request, caller: Caller) -> Response:
     return Response(status_code=204)
 
 
+@router.post(
+    "/oidc/try",
+    **described("Try an OIDC provider", people_views.TrialView, body=OidcSettings, errors=(422,)),
+)
+@does(Right.SETTINGS_CHANGE)
+async def try_oidc(request: Request, caller: Caller, wanted: Annotated[dict[str, Any], Depends(document)]) -> Response:
+    """All of the settings. Says what came at each step; nothing is kept, and nobody is signed in."""
+    return json(await streams.in_waiting(services(request).try_oidc, caller, wanted))
+
+
 @router.get(
     "/oidc/start",
     **described("Go to the OIDC provider to sign in", status=303, errors=(404, 429), headers={"Location": "There."}),
