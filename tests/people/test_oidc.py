@@ -232,6 +232,19 @@ def test_a_provider_that_is_down_or_wrong(door: Door, issuer: str) -> None:
         assert door.http.put("/v1/oidc", json=settings(issuer, **wrong)).status_code == 422, wrong
 
 
+def test_trying_a_provider(door: Door, issuer: str) -> None:
+    """Each thing that a sign-in needs of it is asked for; nothing is kept."""
+    found = door.http.post("/v1/oidc/try", json=settings(issuer)).json()
+    assert found["ok"] and {"provider", "addresses", "keys"} <= {each["name"] for each in found["links"]}, found
+    found = door.http.post("/v1/oidc/try", json=settings(issuer, scopes=["openid", "no-such-scope"])).json()
+    assert [each["name"] for each in found["links"] if not each["ok"]] == ["scopes"]
+    found = door.http.post("/v1/oidc/try", json=settings(f"http://127.0.0.1:{free_port()}")).json()
+    assert not found["ok"] and found["links"][0]["cure"]
+    wrong = {"certificates": "-----BEGIN CERTIFICATE-----\né"}
+    assert door.http.post("/v1/oidc/try", json=settings(issuer, **wrong)).status_code == 422
+    assert door.http.get("/v1/oidc").status_code == 404
+
+
 def test_the_commands(door: Door, issuer: str, tmp_path: Path) -> None:
     file = tmp_path / "school.toml"
     file.write_text(
