@@ -106,6 +106,23 @@ def test_an_asgi_application(site: ModuleSites) -> None:
     assert "asgi:app" in application["why"]
 
 
+@pytest.mark.turn
+def test_a_package_that_is_linked_with_a_library(site: ModuleSites) -> None:
+    """Nobody says that psycopg2 needs libpq, and its headers: the content does."""
+    page = """
+import psycopg2
+
+def app(environ, start):
+    start("200 OK", [("Content-Type", "text/plain")])
+    return [f"libpq {psycopg2.extensions.libpq_version() // 10000}".encode()]
+"""
+    content = {"app.py": page, "requirements.txt": "psycopg2==2.9.10\n"}
+    it = site("python", content=content, options=["--build-network"])
+    assert it.get("/").text == "libpq 15"
+    assert it.alveole.site(it.name)["application"]["answers"]["python"]["libraries"] == ["postgresql"]
+    assert it.run("sh", "-c", "command -v cc pg_config; ls /usr/include/postgresql 2>/dev/null; true") == ""
+
+
 def test_a_command_of_its_own(site: ModuleSites) -> None:
     it = site("python", content={"x.txt": "it's"}, command="exec python3 -m http.server $PORT # it's")
     assert it.get("/x.txt").text == "it's"
