@@ -146,10 +146,11 @@ class Builders(Core):
         base: Base = newest_base(building.packages, self.store.bases) or self.agent.call(
             protocol.ResolveBase("debian", building.packages)
         )
+        # The site's own first: mostly it is a part of what builds run on, which then lies over it.
+        self._have(live, own)
         self._have(live, base)
         if not building.runtime:
             return base, {}
-        self._have(live, own)
         wanted = self._versions(own, building)
         if _differing(self._versions(base, building), wanted, ""):
             # A site that is on an older base, or goes back to one, is built on what was there at its time.
