@@ -8,6 +8,8 @@ each role is a unit of its own. Sites, and the proxy in front of them, outlive a
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import logging
 import os
 import pwd
@@ -28,6 +30,7 @@ from alveole.ssh.door import LISTENERS, has_keys, open_listeners
 
 Role = Literal["agent", "control", "ssh"]
 log = logging.getLogger("alveole.app")
+_M_ARENA_MAX = -8  # malloc.h
 #: A role that ends is started again after this long, doubled each time up to the second figure.
 _RESTART_SECONDS = (0.2, 10.0)
 #: A role that has run this long starts again without delay.
@@ -41,15 +44,17 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    # Each request has a thread of its own, and the C library would keep what is left over for each of many apart.
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     if role == "agent":
         _need_root("the agent")
         from alveole.agent.main import run_agent
 
-        run_agent(settings, ready=notify_ready)
+        run_agent(settings, ready=_ready)
     elif role == "control":
         from alveole.control import run_control
 
-        run_control(settings, ready=notify_ready)
+        run_control(settings, ready=_ready)
     elif role == "ssh":
         from alveole.ssh.door import run_door
 
@@ -57,6 +62,13 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
     else:
         _need_root("alveole serve")
         Supervisor(settings, config).run()
+
+
+def _ready() -> None:
+    notify_ready()
+    # What starting needed and nobody needs any more: the C library keeps it otherwise, some megabytes for good.
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def notify_ready() -> None:

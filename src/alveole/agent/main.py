@@ -30,7 +30,7 @@ from alveole.actuators.network import Instance, NetworkActuator
 from alveole.actuators.releases import Releases, room
 from alveole.actuators.routes import RoutesActuator
 from alveole.actuators.storage import Storage
-from alveole.agent import chain, protocol
+from alveole.agent import protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
 from alveole.agent.reach import Reaches
@@ -144,7 +144,6 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     backups = Backups(settings, sandbox, releases, lambda site, _slot: backend.frozen(site), backend.inside.saving)
     config = ConfigFiles(settings, sandbox, backend.inside)
     certificates = CertificatesActuator(settings)
-    inspector = chain.Inspector(settings, partial(_pid_of, settings), certificates.authority_pem)
 
     runner = BuildRunner(backend)
     builds = Builds(settings, releases, runner)
@@ -153,6 +152,17 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     routes = RoutesActuator(settings)
     anchors = Anchors(settings)
     reaches = Reaches(settings)
+
+    # What asks over HTTP and TLS is loaded when somebody wants to know: it is large.
+    def inspect(request: protocol.Inspect, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
+        from alveole.agent import chain
+
+        return chain.Inspector(settings, partial(_pid_of, settings), certificates.authority_pem).chain(request)
+
+    def doctor(_request: protocol.Doctor, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
+        from alveole.agent import chain
+
+        return chain.doctor(settings, backend.cgroups.mode)
 
     def import_release(request: protocol.ImportRelease, files: list[int], say: Say) -> Release:
         # A start follows an import; the namespace is made while the content is unpacked.
@@ -213,8 +223,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.DropBackup: lambda r, _f, _s: backups.drop(r.snapshot),
         protocol.ListBackups: lambda _r, _f, _s: backups.list(),
         protocol.GetAuthority: lambda _r, _f, _s: certificates.authority_pem(),
-        protocol.Inspect: lambda r, _f, _s: inspector.chain(r),
-        protocol.Doctor: lambda _r, _f, _s: chain.doctor(settings, backend.cgroups.mode),
+        protocol.Inspect: inspect,
+        protocol.Doctor: doctor,
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
         ListAnchors: lambda _r, _f, _s: anchors.all(),
         Reach: lambda r, f, _s: reaches.open(r, f),

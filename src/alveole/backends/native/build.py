@@ -33,7 +33,7 @@ from alveole.backends.native.run import NativeBackend
 from alveole.backends.native.watch import reap
 from alveole.errors import Refused, StepFailed
 from alveole.failpoints import hit
-from alveole.host import disk, instances, mounts, netlink, netns, paths, registries, syscalls
+from alveole.host import disk, instances, mounts, netlink, netns, paths, syscalls
 from alveole.host.builds import applies
 from alveole.model.resource import WorkloadSpec
 from alveole.model.site import MIB, SITE_CONTENT, BuildCommand, Limits, Process
@@ -268,6 +268,9 @@ class BuildRunner:
         if not (job.network and any(command.network for command in job.commands)):
             yield ""
             return
+        # Here and not above: only builds need it, and what it imports is large.
+        from alveole.host import registries
+
         space, listener = netns.in_thread(_listen)
         lifeline_r, lifeline_w = os.pipe2(os.O_CLOEXEC)
         said_r, said_w = os.pipe2(os.O_CLOEXEC)
@@ -367,6 +370,8 @@ class BuildRunner:
         settings = self._settings.build
         env = {**_CACHES, **settings.environment, **job.env}
         if network:
+            from alveole.host import registries
+
             proxy = "http://{}:{}".format(*registries.LISTEN)
             env |= dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), proxy)
             env |= dict.fromkeys(("NO_PROXY", "no_proxy"), "")
@@ -436,6 +441,8 @@ _PROXY_UID = 65_000
 
 def _listen() -> tuple[int, socket.socket]:
     """A new network namespace and, in it, a listening socket; the calling thread ends in it."""
+    from alveole.host import registries
+
     syscalls.unshare(syscalls.CLONE_NEWNET)
     with netlink.Socket() as inside:
         inside.send(netlink.change_link("lo", up=True))
