@@ -54,7 +54,8 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         app,
         http=_Http,
         ws=_WebSocket,
-        loop="uvloop",
+        # uvloop takes two megabytes for what is not felt here: control is waited for by few, and mostly waits itself.
+        loop="asyncio",
         lifespan="off",
         log_config=None,
         # Below this it writes every WebSocket's address, and with it the arguments of exec, which may be secrets.
@@ -148,7 +149,7 @@ def _peer(transport: asyncio.BaseTransport) -> tuple[str, int] | None:
     found = transport.get_extra_info("socket")
     if found is None or found.family != socket.AF_UNIX:
         return None
-    # uvloop gives a stand-in without getsockopt's buffer form; a duplicate is a real socket.
+    # The loop gives a stand-in; a duplicate is a real socket.
     with contextlib.closing(socket.socket(fileno=os.dup(found.fileno()))) as real:
         size = struct.calcsize("3i")
         pid, uid, _gid = struct.unpack("3i", real.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))

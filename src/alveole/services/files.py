@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from alveole import views
+from alveole import file_views
 from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Refused, Temporary
 from alveole.people.model import Actor
 from alveole.people.rights import Right
@@ -60,20 +60,20 @@ class FileVerbs(VisitVerbs):
     _orders_lock: threading.Lock
 
     # --- looking ------------------------------------------------------------------------------
-    def list_folder(self, caller: Actor, site: str, at: str) -> views.FolderView:
+    def list_folder(self, caller: Actor, site: str, at: str) -> file_views.FolderView:
         """``at``: a path relative to the working copy, or one of the container. Raises ``NotFound``, ``Refused``."""
         stored = self._workable(caller, site)
         found = self._order(stored, {"verb": "look", "at": clean(at)})
-        return msgspec.convert({**found, "at": clean(at)}, views.FolderView)
+        return msgspec.convert({**found, "at": clean(at)}, file_views.FolderView)
 
-    def read_text(self, caller: Actor, site: str, at: str) -> views.TextFileView:
+    def read_text(self, caller: Actor, site: str, at: str) -> file_views.TextFileView:
         """Raises ``Refused`` for what is no text or too large to be edited in a page."""
         stored = self._workable(caller, site)
         with self._run(stored, {"verb": "read", "at": clean(at)}) as (head, out):
             if not head["text"]:
                 raise Refused("this is no text, or too long to be edited here", field="at", hint="download it")
             text = out.read().decode("utf-8")
-        return views.TextFileView(at=clean(at), text=text, etag=head["etag"], bytes=head["bytes"])
+        return file_views.TextFileView(at=clean(at), text=text, etag=head["etag"], bytes=head["bytes"])
 
     def download(self, caller: Actor, site: str, at: str) -> Download:
         """A file as it is, a folder as a zip."""
@@ -91,13 +91,13 @@ class FileVerbs(VisitVerbs):
         return Download(f"{name}.zip" if head["folder"] else name, head["bytes"], pieces(), running.close)
 
     # --- changing -----------------------------------------------------------------------------
-    def write_text(self, caller: Actor, site: str, at: str, text: str, etag: str) -> views.TextFileView:
+    def write_text(self, caller: Actor, site: str, at: str, text: str, etag: str) -> file_views.TextFileView:
         """Store a text that is still the one with ``etag``; empty: a new one. Raises ``VersionConflict`` (412)."""
         stored = self._workable(caller, site, change=True)
         at, content = clean(at), text.encode()
         head = self._order(stored, {"verb": "write", "at": at, "etag": etag}, content)
         self._note(caller, "files", f"wrote {at}", stored.site)
-        return views.TextFileView(at=at, text=text, etag=head["etag"], bytes=len(content))
+        return file_views.TextFileView(at=at, text=text, etag=head["etag"], bytes=len(content))
 
     def make_folder(self, caller: Actor, site: str, at: str, name: str) -> None:
         stored = self._workable(caller, site, change=True)

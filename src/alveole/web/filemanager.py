@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
+from alveole import file_views, views
 from alveole import requests as ask
-from alveole import views
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput, NotFound
 from alveole.people.rights import Right
@@ -160,7 +160,7 @@ def editor(page: Asked, site: str, at: str = "", new: str = "") -> Response:
     """With ``new`` an empty one in the folder ``at``."""
     page.services.allow_site(page.actor, Right.SITE_FILES, site)
     if new:
-        return _editor(page, site, views.TextFileView(at=clean(at), text="", etag="", bytes=0))
+        return _editor(page, site, file_views.TextFileView(at=clean(at), text="", etag="", bytes=0))
     if not clean(at):
         return page.go(_address(site, "", ""))
     try:
@@ -172,12 +172,12 @@ def editor(page: Asked, site: str, at: str = "", new: str = "") -> Response:
 def _editor(
     page: Page,
     site: str,
-    file: views.TextFileView,
+    file: file_views.TextFileView,
     errors: Errors | None = None,
     status: int = 200,
     *,
     name: str = "",
-    theirs: views.TextFileView | None = None,
+    theirs: file_views.TextFileView | None = None,
 ) -> Response:
     page.services.allow_site(page.actor, Right.SITE_FILES, site)
     view = page.services.show_site(page.actor, site)
@@ -204,7 +204,7 @@ def save(page: Asked, site: str, form: Form) -> Response:
     at, etag, name = form("at"), form("etag"), form("name").strip()
     # A form's lines end in CRLF (HTML, 4.10.22.4); a file keeps the ends that it had.
     text = form("text").replace("\r\n", "\n")
-    typed = views.TextFileView(at=at, text=text, etag=etag, bytes=len(text))
+    typed = file_views.TextFileView(at=at, text=text, etag=etag, bytes=len(text))
     try:
         path = at if etag else posixpath.join(clean(at), name)
         if not etag and (not name or "/" in name):
@@ -218,7 +218,7 @@ def save(page: Asked, site: str, form: Form) -> Response:
         if error.http_status == 412:
             theirs = page.services.read_text(page.actor, site, at)
             # What is stored now, so that sending it again is a decision.
-            typed = views.TextFileView(at=at, text=text, etag=theirs.etag, bytes=len(text))
+            typed = file_views.TextFileView(at=at, text=text, etag=theirs.etag, bytes=len(text))
         return _editor(page, site, typed, errors, error.http_status, name=name, theirs=theirs)
     return page.go(_address(site, "/edit", done.at), page.t("It is stored in the working copy."))
 
