@@ -39,7 +39,7 @@ _LANES = 2
 _SIDE_BY_SIDE = {"modules": 2}
 #: Of these layers a whole run takes one test of each file and of the others every so many-th, the next run the next,
 #: and says which; named, they run whole. All tests of modules take ten minutes more.
-_TURNS = {"modules": 6}
+_TURNS = {"modules": 12}
 #: With fewer sets of packages than this in the tests' cache, all sites of modules get one base, that of all packages:
 #: some five minutes instead of a quarter of an hour. With ALVEOLE_TEST_SHARED_BASE=0 each gets its own all the same.
 _WARM = 10

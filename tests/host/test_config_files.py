@@ -120,6 +120,8 @@ def test_only_who_reads_a_changed_file_is_started_anew(machine: Cell, files: Con
     begin = time.monotonic()
     assert step(files, new, Action.REPLACE) == Outcome(True)
     print(f"one file changed, one process started anew: {time.monotonic() - begin:.3f} s")
+    # What says that it is ready is there from before: it may still be on its way to its own program.
+    assert wait_for(lambda: set(pids(machine, 2)) == set(before))
     after = pids(machine, 2)
     assert after["php"] != before["php"] and {**after, "php": 0} == {**before, "php": 0}
     assert wait_for(lambda: "php: two" in machine.log(spec)) and "change as 2001" in machine.log(spec)

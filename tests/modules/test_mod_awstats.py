@@ -33,6 +33,7 @@ def hits(it: ModuleSite) -> int:
     return int(row[1]) if page.status == 200 and row else 0
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("server", ["nginx", "apache"])
 def test_visits_are_counted_and_kept(site: ModuleSites, server: str) -> None:
     it = site(server, "awstats", stem="stats", content=CONTENT, password=PASSWORD, every=1)

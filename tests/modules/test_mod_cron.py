@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from modkit import ModuleSites, restarted
 
 from instancekit import until
@@ -49,6 +50,7 @@ def test_lines_of_a_crontab() -> None:
     ]
 
 
+@pytest.mark.turn
 def test_lines_run(site: ModuleSites) -> None:
     it = site(
         "cron",
@@ -65,6 +67,7 @@ def test_lines_run(site: ModuleSites) -> None:
     assert restarted(it, job2="") == {"cron"}
 
 
+@pytest.mark.turn
 def test_databases_are_saved_every_night(site: ModuleSites) -> None:
     it = site(
         "cron", "postgresql", "mariadb", "php", content={"index.php": PAGE}, save_keep=1, cron__timezone="Etc/UTC"

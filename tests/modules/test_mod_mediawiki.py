@@ -25,6 +25,7 @@ def log_in(site: ModuleSite, password: str = PASSWORD) -> tuple[Browser, str]:
     return browser, ask(browser, action="query", meta="tokens")["query"]["tokens"]["csrftoken"]  # type: ignore[index]
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("server", ["nginx", "apache"])
 def test_edit_and_find_again(site: ModuleSites, server: str) -> None:
     it = site("mediawiki", server, stem="mw", title=HOSTILE[0], mediawiki__password=PASSWORD)
