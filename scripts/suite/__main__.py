@@ -37,8 +37,8 @@ _ORDER = ("guest", "modules", "e2e", "ssh", "content", "fault", "web", "threat",
 _LANES = 2
 #: Layers long enough to be worth two processes.
 _SIDE_BY_SIDE = {"modules": 2}
-#: Of these layers a whole run takes one test of each file and of the others every so many-th, the next run the next,
-#: and says which; named, they run whole. All tests of modules take ten minutes more.
+#: Of these layers a whole run takes one test of every other file and of the others every so many-th, the next run the
+#: next, and says which; named, they run whole. All tests of modules take ten minutes more.
 _TURNS = {"modules": 12}
 #: With fewer sets of packages than this in the tests' cache, all sites of modules get one base, that of all packages:
 #: some five minutes instead of a quarter of an hour. With ALVEOLE_TEST_SHARED_BASE=0 each gets its own all the same.
@@ -153,7 +153,8 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
     if layer in _TURNS and layer not in options.layers:
         turn = _next_turn(layer)
         environment[f"ALVEOLE_TEST_{layer.upper()}"] = f"{turn}/{_TURNS[layer]}"
-        print(f"{layer}: a test of each, and part {turn} of {_TURNS[layer]} of the others; all: scripts/test {layer}")
+        part = f"part {turn} of {_TURNS[layer]} of the others"
+        print(f"{layer}: a test of every other one, and {part}; all of them: scripts/test {layer}")
     argv = [str(VENV / "bin/python"), "-m", "pytest", *map(str, places), f"--junitxml={report}", "--durations=10"]
     # A hang is ended; the first test that needs a base on an empty machine waits until it is built.
     argv += ["-p", "no:cacheprovider", "--color=no", f"--basetemp={work / layer}", "--timeout=900"]
@@ -179,7 +180,7 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
     if outcome.failed:
         outcome.why.append(_tail(log, 30 if counted else 40))
     if turned := _turned(report):
-        print(f"{layer}: beside one of each, in their turn: {', '.join(turned)}")
+        print(f"{layer}: in their turn: {', '.join(turned)}")
     outcome.seconds = time.monotonic() - began
     return outcome
 
