@@ -44,6 +44,7 @@ from instancekit import (
     descendants,
     free_octet,
     free_ports,
+    has_open,
     kill,
     make_users,
     mounted,
@@ -465,7 +466,10 @@ class Instance:
         found = {
             pid
             for pid in all_pids()
-            if marker in read_bytes(f"/proc/{pid}/cmdline") or marker in read_bytes(f"/proc/{pid}/environ")
+            if marker in read_bytes(f"/proc/{pid}/cmdline")
+            or marker in read_bytes(f"/proc/{pid}/environ")
+            # A worker forked while its master was killed names the instance by what it has open alone.
+            or (read_bytes(f"/proc/{pid}/comm") == b"nginx\n" and has_open(pid, str(self.root)))
         }
         return {pid for pid in descendants(found | self.site_pids()) if alive(pid)} - {os.getpid(), os.getppid()}
 

@@ -256,6 +256,12 @@ def command(pid: int) -> str:
     return read_bytes(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
 
 
+def has_open(pid: int, below: str) -> bool:
+    with contextlib.suppress(OSError):
+        return any(str(Path(entry.path).readlink()).startswith(below) for entry in os.scandir(f"/proc/{pid}/fd"))
+    return False
+
+
 def alive(pid: int) -> bool:
     stat = read_bytes(f"/proc/{pid}/stat")
     return bool(stat) and stat[stat.rfind(b")") + 2 : stat.rfind(b")") + 3] not in (b"Z", b"X")
