@@ -17,6 +17,8 @@ fraction as the shortest text that reads back as the same double (Python's ``jso
 dropped when it ends.
 """
 
+# ruff: noqa: S608  statements are made of constants of this file alone; every value is a parameter
+
 from __future__ import annotations
 
 import hashlib
@@ -129,7 +131,7 @@ def append(
 
 def chain_all(connection: sa.Connection) -> None:
     """Links for rows that were written before there was a chain, in their order. For the migration."""
-    for row in connection.exec_driver_sql(f"SELECT {_ROW} FROM changes ORDER BY seq").mappings().all():  # noqa: S608
+    for row in connection.exec_driver_sql(f"SELECT {_ROW} FROM changes ORDER BY seq").mappings().all():
         events = _events(connection, row["id"])
         if row["ended_at"] is not None:
             append(connection, row["id"], ENDED, ended(row, row["seq"], events), events=len(events))
@@ -140,7 +142,7 @@ def chain_all(connection: sa.Connection) -> None:
 
 
 def _events(connection: sa.Connection, change: str) -> list[Event]:
-    found = connection.exec_driver_sql(f"SELECT {_EVENT} FROM events WHERE change_id = ? ORDER BY seq", (change,))  # noqa: S608
+    found = connection.exec_driver_sql(f"SELECT {_EVENT} FROM events WHERE change_id = ? ORDER BY seq", (change,))
     return [Event(row[0], row[3], row[1], row[2], row[4]) for row in found]
 
 
@@ -230,7 +232,7 @@ class _Walk:
             text = "what it says of removed rows was changed"
             return Broken(link=link.seq, change="", row=f"links/{link.seq}", what="changed", text=text)
         row = (
-            self.connection.exec_driver_sql(f"SELECT {_ROW} FROM changes WHERE id = ?", (change,))  # noqa: S608
+            self.connection.exec_driver_sql(f"SELECT {_ROW} FROM changes WHERE id = ?", (change,))
             .mappings()
             .one_or_none()
         )
@@ -319,7 +321,7 @@ def prunable(connection: sa.Connection, before: float) -> int:
     # Of no change a part: one that went on for long may have begun among those that are removed.
     while (first := connection.exec_driver_sql(_FIRST_STRADDLING, (through, through)).scalar()) is not None:
         through = first - 1
-    found = connection.exec_driver_sql(f"SELECT 1 FROM links WHERE change_id IN {_OWN} LIMIT 1", (through,))  # noqa: S608
+    found = connection.exec_driver_sql(f"SELECT 1 FROM links WHERE change_id IN {_OWN} LIMIT 1", (through,))
     return through if found.fetchone() is not None else 0
 
 
@@ -329,7 +331,7 @@ def prune(connection: sa.Connection, before: float, change: str) -> Pruned | Non
     """
     through = prunable(connection, before)
     row = connection.exec_driver_sql("SELECT hash FROM links WHERE seq = ?", (through,)).fetchone()
-    found = connection.exec_driver_sql(f"SELECT count(*), max(ended_at) FROM changes WHERE id IN {_OWN}", (through,))  # noqa: S608
+    found = connection.exec_driver_sql(f"SELECT count(*), max(ended_at) FROM changes WHERE id IN {_OWN}", (through,))
     count, newest = found.one()
     if row is None or not count:
         return None
@@ -338,6 +340,6 @@ def prune(connection: sa.Connection, before: float, change: str) -> Pruned | Non
     # First, while the last link is there that it goes on from.
     append(connection, change, PRUNED, digest_of(PRUNED, note), note=note)
     for table, column in (("events", "change_id"), ("changes", "id")):
-        connection.exec_driver_sql(f"DELETE FROM {table} WHERE {column} IN {_OWN}", (through,))  # noqa: S608
+        connection.exec_driver_sql(f"DELETE FROM {table} WHERE {column} IN {_OWN}", (through,))
     connection.exec_driver_sql("DELETE FROM links WHERE seq <= ?", (through,))
     return pruned

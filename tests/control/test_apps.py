@@ -390,6 +390,7 @@ def test_an_application_is_given_with_its_sites(shop: Control) -> None:
 # --- two people, two programs ---------------------------------------------------------------------
 def test_the_second_sees_who_holds_it(shop: Control) -> None:
     gate = threading.Event()
+    # The type checker takes what is never used for a value: the hook gives nothing.
     shop.agent.hook = lambda call: isinstance(call, protocol.Apply) and gate.wait(10) and None  # type: ignore[func-returns-value]
     first = shop.services.deploy_version(ROOT, "shop", "alpha", ask.DeployVersion())
     try:

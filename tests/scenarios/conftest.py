@@ -13,9 +13,9 @@ import pytest
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("api", "people")]
 
 from doorkit import Door, directory  # noqa: E402  found by the line above
-from outsidekit import Shop, shop  # noqa: E402
+from outsidekit import Shop, shop  # noqa: E402  likewise
 
-from alveole.people.model import Role  # noqa: E402
+from alveole.people.model import Role  # noqa: E402  likewise
 
 
 @pytest.fixture(scope="module")
