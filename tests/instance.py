@@ -113,7 +113,7 @@ class Instance:
                 self.seed_bases()
                 if self.alone:
                     self.start_role("agent")
-                    until(self.agent_listens, 20, self.tail)
+                    until(self.agent_listens, 30, self.tail)
                     return self
                 self.start(ready=False)
                 # The bridge holds the octet from here on.
@@ -175,7 +175,7 @@ class Instance:
         if role == "control":
             user = pwd.getpwnam("alveole")
             more = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "umask": 0o077}
-            until(self.agent_listens, 20, "the agent does not listen")
+            until(self.agent_listens, 30, "the agent does not listen")
         self.roles[role] = self._popen(["--role", role], failpoint, **more)
 
     def _popen(self, words: list[str], failpoint: str = "", **more: Any) -> subprocess.Popen[bytes]:
@@ -257,7 +257,7 @@ class Instance:
         os.kill(pid, signal.SIGKILL)
         if role in self.roles:
             self.roles.pop(role).wait()
-        until(lambda: not alive(pid), 5, f"{role} does not die")
+        until(lambda: not alive(pid), 30, f"{role} does not die")
 
     def tail(self, lines: int = 25) -> str:
         if not self.log.exists():
@@ -314,7 +314,7 @@ class Instance:
     def _change(self, change: Any, wait: bool) -> Any:
         return self.ended(change["id"], good=True, seconds=300.0) if wait else change
 
-    def ended(self, id: str, *, good: bool = False, seconds: float = 60.0) -> Any:
+    def ended(self, id: str, *, good: bool = False, seconds: float = 120.0) -> Any:
         """The change when it has ended, whatever becomes of control meanwhile."""
         found: Any = None
 
@@ -331,7 +331,7 @@ class Instance:
     def site(self, name: str) -> Any:
         return self.api("GET", f"/v1/sites/{quote(name)}")
 
-    def until_kept(self, *names: str, seconds: float = 30.0) -> None:
+    def until_kept(self, *names: str, seconds: float = 60.0) -> None:
         """Wait until every promise of these sites (none named: of all) is kept."""
         last: Any = None
 
@@ -352,6 +352,16 @@ class Instance:
         query = "&".join(f"{key}={value}" for key, value in filters.items())
         found = self.api("GET", f"/v1/changes?limit=200&{query}")
         return list(found["changes"] if isinstance(found, dict) else found)
+
+    def until_repaired(self, *words: str, seconds: float = 30) -> None:
+        """Wait for a repair whose reason names all ``words``: its row comes a moment after its effect."""
+        seen: list[str] = []
+
+        def told() -> bool:
+            seen[:] = [f"{each['site_name']}: {each['reason']}" for each in self.journal() if each["verb"] == "repair"]
+            return any(all(word in line for word in words) for line in seen)
+
+        until(told, seconds, lambda: f"no repair names {words}: {seen[:5]}")
 
     def cli(self, *words: str, status: int | None = 0, input: str = "", seconds: float = 240.0) -> Done:
         """Run the command as a person would; ``status``: what it must end with (``None``: whatever)."""
@@ -411,7 +421,7 @@ class Instance:
             return False
         return answer.status == 200 and word in answer.body
 
-    def until_answers(self, name: str, word: str = "", seconds: float = 20.0, **how: Any) -> None:
+    def until_answers(self, name: str, word: str = "", seconds: float = 40.0, **how: Any) -> None:
         until(lambda: self.answers(name, word, **how), seconds, lambda: f"{name} does not answer\n{self.tail()}")
 
     def inside(self, name: str, script: str, *, status: int = 0, user: int | None = None) -> str:

@@ -45,6 +45,9 @@ _TURNS = {"modules": 12}
 _WARM = 10
 #: No layer may take longer, on a machine however busy. The whole is to take 30 minutes at the most.
 _LAYER_SECONDS = 2700
+#: So many failed tests at the most are asked once more, alone: on a machine that others use too, a moment without a
+#: processor can fail a good test. More of them are no accident.
+_ASKED_AGAIN = 3
 
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -58,6 +61,10 @@ class Outcome:
     skipped: int = 0
     seconds: float = 0.0
     why: list[str] = field(default_factory=list)
+    #: What pytest calls the tests that failed.
+    named: list[str] = field(default_factory=list)
+    #: Those that failed and passed when they were asked again.
+    unsteady: list[str] = field(default_factory=list)
 
 
 def main() -> int:
@@ -93,6 +100,7 @@ def main() -> int:
             lanes.shutdown(wait=False, cancel_futures=True)
             _end_all()
             raise
+        _ask_again(outcomes, Path(work))
     outcomes.append(_cleanliness(before))
     _tell(outcomes[-1])
     return _summary(outcomes, time.monotonic() - began)
@@ -185,6 +193,25 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
     return outcome
 
 
+def _ask_again(outcomes: list[Outcome], work: Path) -> None:
+    """Run the few tests that failed once more, one by one. What passes then is told as unsteady, never kept silent."""
+    broken = [outcome for outcome in outcomes if outcome.failed]
+    if not broken or sum(outcome.failed for outcome in broken) > _ASKED_AGAIN:
+        return
+    if any(outcome.failed != len(outcome.named) for outcome in broken):
+        return
+    for outcome in broken:
+        for number, test in enumerate(outcome.named):
+            log = ARTEFACTS / f"{outcome.layer}-again-{number}.log"
+            argv = [str(VENV / "bin/python"), "-m", "pytest", test, "-p", "no:cacheprovider", "--color=no"]
+            argv += [f"--basetemp={work / 'again'}", "--timeout=900"]
+            if _run(argv, log, {"HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis")}) == 0:
+                outcome.unsteady.append(test)
+                outcome.failed -= 1
+                outcome.passed += 1
+                print(f"{outcome.layer:12} UNSTEADY: {test} failed, and passed when it was asked again")
+
+
 def _count(report: Path, outcome: Outcome) -> bool:
     """Add up pytest's own JUnit file; says whether there was one."""
     try:
@@ -192,14 +219,23 @@ def _count(report: Path, outcome: Outcome) -> bool:
     except (FileNotFoundError, ElementTree.ParseError):
         return False
     for suite in suites:
-        outcome.why += [_told(case) for case in suite.iter("testcase") if case.find("failure") is not None]
-        outcome.why += [_told(case) for case in suite.iter("testcase") if case.find("error") is not None]
+        for kind in ("failure", "error"):
+            bad = [case for case in suite.iter("testcase") if case.find(kind) is not None]
+            outcome.why += [_told(case) for case in bad]
+            outcome.named += [_node(case) for case in bad]
         total, failed = int(suite.get("tests", 0)), int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         skipped = int(suite.get("skipped", 0))
         outcome.failed += failed
         outcome.skipped += skipped
         outcome.passed += max(total - failed - skipped, 0)
     return True
+
+
+def _node(case: ElementTree.Element) -> str:
+    """What pytest calls a test, for its command line."""
+    parts = str(case.get("classname")).split(".")
+    classes = [part for part in parts if part[:1].isupper()]
+    return "::".join([f"{'/'.join(parts[: len(parts) - len(classes)])}.py", *classes, str(case.get("name"))])
 
 
 def _is_cold() -> bool:
@@ -304,6 +340,8 @@ def _summary(outcomes: list[Outcome], seconds: float) -> int:
     (ARTEFACTS / "summary.txt").write_text(f"{text}\n", encoding="utf-8")
     print(f"\n{text}\n")
     for outcome in outcomes:
+        if outcome.unsteady:
+            print(f"{outcome.layer}: unsteady, see artefacts/{outcome.layer}.log:", *outcome.unsteady, sep="\n  ")
         if outcome.failed:
             print(f"{outcome.layer}:", *(each for each in outcome.why if each.startswith("  FAILED")), sep="\n")
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))

@@ -76,7 +76,7 @@ class Control:
         until(lambda: not self.services.journal.all_live())
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     """Ask until it is true; its value. Fails the test after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

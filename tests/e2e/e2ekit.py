@@ -31,10 +31,10 @@ def unchanged(alveole: Instance) -> Iterator[None]:
         time.sleep(0.3)
         return before[-1] == facts() and not any(".gone" in each for each in before[-1]["sites"])
 
-    until(at_rest, 20)
+    until(at_rest, 30)
     yield
     was = before[-1]
-    until(lambda: facts() == was, 20, lambda: str({k: (was[k], v) for k, v in facts().items() if v != was[k]}))
+    until(lambda: facts() == was, 30, lambda: str({k: (was[k], v) for k, v in facts().items() if v != was[k]}))
 
 
 class Sites:
@@ -59,5 +59,5 @@ class Sites:
         for name in self.made:
             if name in there:
                 with contextlib.suppress(ApiError):
-                    until(lambda name=name: self.alveole.site(name)["change"] is None, 20)  # type: ignore[misc]
+                    until(lambda name=name: self.alveole.site(name)["change"] is None, 30)  # type: ignore[misc]
                     self.alveole.destroy(name)

@@ -97,7 +97,7 @@ def test_a_damaged_backup_is_refused_and_named(alveole: Instance, sites: Sites) 
     alveole.cli("backup", "delete", saved, "--yes", status=None)
     for pack in packs:
         pack.unlink(missing_ok=True)
-    until(lambda: alveole.site(name)["change"] is None, 10)
+    until(lambda: alveole.site(name)["change"] is None, 30)
 
 
 def flip(file: Path) -> None:

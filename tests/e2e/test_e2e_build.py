@@ -132,7 +132,7 @@ def test_a_create_whose_build_fails_leaves_nothing(builder: Instance, tmp_path: 
     done = builder.cli("site", "create", "bad", "--from", _content(tmp_path, "x", "exit 3\n"), "--defaults", status=2)
     assert "the build failed" in done.err
     assert "bad" not in {each["name"] for each in builder.api("GET", "/v1/sites")}
-    until(lambda: set((builder.state / "sites").glob("s*")) == before, 10)
+    until(lambda: set((builder.state / "sites").glob("s*")) == before, 30)
 
 
 def test_a_build_reaches_nobody(builder: Instance, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_death_in_the_middle_of_a_build(builder: Instance, tmp_path: Path, rol
     builder.cli("site", "create", name, "--from", _content(tmp_path, "one"), "--defaults", seconds=300)
     upload = builder.upload(archive({"word": "two", "build.sh": "echo here; sleep 20\n" + GOOD}))
     change = builder.api("POST", f"/v1/sites/{name}/releases", {"upload": upload})
-    until(lambda: any((builder.run_dir / "build").glob("*/bundle/pid")), 20)
+    until(lambda: any((builder.run_dir / "build").glob("*/bundle/pid")), 30)
     time.sleep(0.5)
     builder.kill_role(role)
     assert _title(builder, name) == "one"

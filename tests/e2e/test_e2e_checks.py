@@ -59,5 +59,5 @@ def test_the_journal_is_anchored_with_root(alveole: Instance, sites: Sites) -> N
         assert found["ok"], found
         return file.exists() and bool(found["anchored"])
 
-    until(anchored, 20)
+    until(anchored, 30)
     assert file.stat().st_uid == 0 and file.stat().st_mode & 0o777 == 0o600

@@ -93,7 +93,7 @@ def test_dry_run_does_nothing(alveole: Instance, sites: Sites, tmp_path: Path) -
 def test_logs(alveole: Instance, sites: Sites) -> None:
     """What a site prints, by count and by time, as text and as documents; and followed."""
     name = sites.create(ask("logged"), **ON_PORT)
-    until(lambda: "up with logged" in alveole.cli("site", "logs", name).out, 5, "the line does not come")
+    until(lambda: "up with logged" in alveole.cli("site", "logs", name).out, 30, "the line does not come")
     lines = alveole.cli("site", "logs", name, "-n", "1", "--json").json
     assert len(lines) == 1 and lines[0].keys() >= {"at"}
     assert alveole.cli("site", "logs", name, "--until", "2020-01-01", "--json").json == []

@@ -200,7 +200,7 @@ def test_a_program_with_data_goes_forward_and_back(alveole: Instance, shops: lis
     with pytest.raises(ApiError) as refused:
         shop.roll_back("live", version="one", with_data=True)
     assert refused.value.status == 409
-    until(lambda: not alveole.site(site)["problem"], 10)
+    until(lambda: not alveole.site(site)["problem"], 30)
 
 
 def test_scenarios_are_asked_beside_the_old_copy_and_of_what_is_live(

@@ -196,7 +196,7 @@ def test_a_site_of_a_module_lives(alveole: Instance) -> None:
     configure(alveole, "tale", "--set", "secret=another secret")
     three = told(alveole, "tale")
     assert three["started"] == two["started"]
-    until(lambda: told(alveole, "tale")["secret"] == "14 tale", 10)
+    until(lambda: told(alveole, "tale")["secret"] == "14 tale", 30)
     assert "another secret" not in alveole.log.read_text() + json.dumps(alveole.journal())
     answers = alveole.cli("site", "answers", "tale", "--show-secrets", "--json").json
     assert answers["answers"]["teller"]["secret"] == "another secret"
@@ -213,17 +213,17 @@ def test_what_is_changed_by_hand_is_a_persons_to_settle(alveole: Instance) -> No
     make(alveole, "hand")
     script = 'open(\'/config/teller/page.json\', \'w\').write(\'{"word": "mine", "address": ""}\')'
     alveole.inside("hand", script, user=0)
-    until(lambda: "teller/page.json was changed by hand" in alveole.site("hand")["problem"], 20)
+    until(lambda: "teller/page.json was changed by hand" in alveole.site("hand")["problem"], 30)
     assert "teller/page.json" in alveole.cli("status").out
     assert "changed by hand" in alveole.cli("why", "hand", status=None).out
     refused = configure(alveole, "hand", "--set", "word=new", status=3)
     assert "teller/page.json" in refused.err
     assert told(alveole, "hand")["word"] == "hello", "it reads its file when it starts"
     configure(alveole, "hand", "--set", "word=new", "--keep", "teller/page.json")
-    until(lambda: told(alveole, "hand")["word"] == "mine", 15)
-    until(lambda: alveole.site("hand")["problem"] == "", 15)
+    until(lambda: told(alveole, "hand")["word"] == "mine", 30)
+    until(lambda: alveole.site("hand")["problem"] == "", 30)
     configure(alveole, "hand", "--take-back-all")
-    until(lambda: told(alveole, "hand")["word"] == "new", 15)
+    until(lambda: told(alveole, "hand")["word"] == "new", 30)
     destroy(alveole, "hand")
 
 

@@ -77,14 +77,14 @@ def test_several_processes(alveole: Instance, sites: Sites) -> None:
     )
     assert json.loads(alveole.fetch(name).body)["word"] == "two"
     starts = "print(len(open('/data/starts').read()))"
-    until(lambda: alveole.inside(name, starts).strip() == "1", 10)
+    until(lambda: alveole.inside(name, starts).strip() == "1", 30)
     find = (
         "import os,signal\nfor p in filter(str.isdigit, os.listdir('/proc')):\n"
         " if b'work.py' in open(f'/proc/{p}/cmdline','rb').read() and int(p) != os.getpid(): os.kill(int(p), 9)"
     )
     before = alveole.workload_pid(name)
     alveole.inside(name, find)
-    until(lambda: alveole.inside(name, starts).strip() == "2", 10, "it is not started again")
+    until(lambda: alveole.inside(name, starts).strip() == "2", 30, "it is not started again")
     assert alveole.workload_pid(name) == before and alveole.fetch(name).status == 200
 
 
@@ -251,8 +251,8 @@ def test_a_program_that_crashes_comes_back_and_the_reason_shows(alveole: Instanc
     name = sites.create(ask(), **ON_PORT)
     pid = alveole.workload_pid(name)
     os.kill(pid, 9)
-    until(lambda: alveole.answers(name) and alveole.workload_pid(name) != pid, 15, "it does not come back")
-    until(lambda: any(e["verb"] == "repair" and e["state"] == "done" for e in alveole.journal(site=name)), 5)
+    until(lambda: alveole.answers(name) and alveole.workload_pid(name) != pid, 30, "it does not come back")
+    until(lambda: any(e["verb"] == "repair" and e["state"] == "done" for e in alveole.journal(site=name)), 30)
     repair = next(each for each in alveole.journal(site=name) if each["verb"] == "repair")
     assert "workload" in repair["reason"] and ("SIGKILL" in repair["reason"] or "signal 9" in repair["reason"]), repair
 

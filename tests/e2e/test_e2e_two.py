@@ -32,4 +32,4 @@ def test_two_instances_side_by_side() -> None:
         one.destroy("blog")
         one.create("third", page("third"))
         assert one.site("third")["ipv4"] == f"10.{one.octet}.1.1", "a number that is free is given again"
-        until(lambda: one.answers("third", "third"), 5)
+        until(lambda: one.answers("third", "third"), 30)

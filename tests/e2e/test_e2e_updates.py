@@ -80,5 +80,5 @@ def test_a_site_restarts_and_its_name_waits(alveole: Instance, sites: Sites) -> 
     except ApiError as error:
         assert error.status == 409
     alveole.ended(first["id"], good=True)
-    until(lambda: alveole.site(name)["change"] is None, 10)
+    until(lambda: alveole.site(name)["change"] is None, 30)
     assert alveole.fetch(name).status == 200

@@ -105,7 +105,7 @@ def test_killed_on_the_way_to_live(shop: Shop, verb: str, role: str, point: str)
         outcome = machine.ended(acknowledged["id"]) if acknowledged is not None else None
         machine.until_kept("shop-live")
     load.check(5)
-    until(lambda: shop.now["held"] == "", 10)
+    until(lambda: shop.now["held"] == "", 30)
     live, body = shop.now["live"]["version"], machine.fetch("shop-live").body
     assert body == live, "what is said to be live is what is served"
     if outcome is not None and outcome["state"] == "done":
@@ -115,5 +115,5 @@ def test_killed_on_the_way_to_live(shop: Shop, verb: str, role: str, point: str)
     if role == "control" and acknowledged is not None:
         assert outcome["state"] == "done", "what control was killed in the middle of goes on to its end"
     site = machine.state / "sites" / machine.site("shop-live")["id"]
-    until(lambda: not list((site / "staging").iterdir()), 10, "something half done is left")
+    until(lambda: not list((site / "staging").iterdir()), 30, "something half done is left")
     assert not machine.api("GET", "/v1/changes?state=running")

@@ -23,17 +23,6 @@ def machine() -> Iterator[Instance]:
         yield made
 
 
-def journalled(machine: Instance, *words: str) -> None:
-    """A repair that began after the last look names all ``words``."""
-    seen: list[str] = []
-
-    def told() -> bool:
-        seen[:] = [f"{each['site_name']}: {each['reason']}" for each in machine.journal() if each["verb"] == "repair"]
-        return any(all(word in line for word in words) for line in seen)
-
-    until(told, 10, lambda: f"no repair names {words}: {seen[:5]}")
-
-
 def interface(machine: Instance, name: str) -> str:
     number = machine.site(name)["number"]
     slots = [each for each in machine.interfaces() if each[len(machine.prefix) : -1] == f"{number:x}"]
@@ -51,16 +40,16 @@ def test_a_process_is_killed(machine: Instance) -> None:
     for name in ("still", "app"):
         pid = machine.workload_pid(name)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: machine.answers(name) and machine.workload_pid(name) != pid, 15)  # noqa: B023
-        journalled(machine, f"{name}: workload/", "SIGKILL")
+        until(lambda: machine.answers(name) and machine.workload_pid(name) != pid, 30)  # noqa: B023
+        machine.until_repaired(f"{name}: workload/", "SIGKILL")
     all_answer(machine)
 
 
 def test_a_veth_is_deleted(machine: Instance) -> None:
     name = interface(machine, "app")
     run("ip", "link", "del", name)
-    until(lambda: name in machine.interfaces() or machine.answers("app"), 15)
-    journalled(machine, "app: workload/", "interface")
+    until(lambda: name in machine.interfaces() or machine.answers("app"), 30)
+    machine.until_repaired("app: workload/", "interface")
     all_answer(machine)
 
 
@@ -69,11 +58,11 @@ def test_a_route_is_deleted_or_changed(machine: Instance) -> None:
     target = str(link.readlink())
     link.unlink()
     machine.until_answers("app", "one")
-    journalled(machine, "app: route/app.localhost")
+    machine.until_repaired("app: route/app.localhost")
     other = (machine.run_dir / "edge" / "routes" / "still.localhost").readlink()
     link.unlink()
     link.symlink_to(other)
-    until(lambda: link.is_symlink() and str(link.readlink()).startswith(target.split(maxsplit=1)[0] + " "), 10)
+    until(lambda: link.is_symlink() and str(link.readlink()).startswith(target.split(maxsplit=1)[0] + " "), 30)
     machine.until_answers("app", "one")
     all_answer(machine)
 
@@ -83,7 +72,7 @@ def test_a_certificate_link_is_deleted(machine: Instance) -> None:
         link = machine.run_dir / "edge" / "certs" / f"{domain}.pem"
         link.unlink()
         machine.until_answers(domain, https=True)
-        journalled(machine, f"certificate/{domain}")
+        machine.until_repaired(f"certificate/{domain}")
 
 
 def test_the_rules_are_flushed(machine: Instance) -> None:
@@ -91,10 +80,10 @@ def test_the_rules_are_flushed(machine: Instance) -> None:
     before = machine.nft()
     for family in ("inet", "bridge"):
         run("nft", "delete", "table", family, machine.tag)
-    until(lambda: machine.nft() == before, 15, lambda: str(set(before) ^ set(machine.nft())))
-    journalled(machine, "firewall")
+    until(lambda: machine.nft() == before, 30, lambda: str(set(before) ^ set(machine.nft())))
+    machine.until_repaired("firewall")
     run("nft", "flush", "table", "inet", machine.tag)
-    until(lambda: machine.nft() == before, 15, lambda: str(set(before) ^ set(machine.nft())))
+    until(lambda: machine.nft() == before, 30, lambda: str(set(before) ^ set(machine.nft())))
     all_answer(machine)
 
 
@@ -103,16 +92,16 @@ def test_the_proxy_is_stopped(machine: Instance) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         pid = machine.pid_of("nginx")
         os.kill(pid, number)
-        until(lambda: (machine.run_dir / "edge" / "nginx.pid").exists() and machine.pid_of("nginx") != pid, 20)  # noqa: B023
+        until(lambda: (machine.run_dir / "edge" / "nginx.pid").exists() and machine.pid_of("nginx") != pid, 30)  # noqa: B023
         all_answer(machine)
-    journalled(machine, "edge")
+    machine.until_repaired("edge")
 
 
 def test_the_bridge_is_deleted(machine: Instance) -> None:
     """Fault 18."""
     run("ip", "link", "del", f"{machine.tag}br")
     machine.until_answers("app", "one", seconds=25)
-    journalled(machine, "network")
+    machine.until_repaired("network")
     all_answer(machine)
 
 
@@ -122,7 +111,7 @@ def test_the_agent_dies_and_sites_answer(machine: Instance) -> None:
         with Load(machine, "still", "app", "own", threads=2) as load:
             old = machine.pid_of(role)
             machine.kill_role(role)
-            until(lambda: machine.pid_is_new(role, old), 20)  # noqa: B023
+            until(lambda: machine.pid_is_new(role, old), 30)  # noqa: B023
             machine.until_ready()
         load.check()
     machine.until_kept()
@@ -136,7 +125,7 @@ def test_everything_of_alveole_is_dead_and_sites_answer(machine: Instance) -> No
     with Load(machine, "still", "own", threads=2) as load:
         machine.stop()
         os.kill(pid, signal.SIGKILL)
-        until(lambda: load.counts["200"] > 200, 20)
+        until(lambda: load.counts["200"] > 200, 30)
         machine.start()
         machine.until_answers("app", "one")
     load.check()

@@ -51,7 +51,7 @@ def machine() -> Iterator[Instance]:
         made.create("app", word("warm"), **APP)
         made.ended(made.api("POST", "/v1/backups", {"site": "app"})["id"], good=True)
         clean(made)
-        until(lambda: len(made.traces()["sites"]) == 1, 10, "the files of a destroyed site stay")
+        until(lambda: len(made.traces()["sites"]) == 1, 30, "the files of a destroyed site stay")
         yield made
 
 
@@ -156,7 +156,7 @@ def test_killed(machine: Instance, story: str, role: str, point: str) -> None:
         machine.start_role(role, point)
         machine.until_ready()
         acknowledged = begin(getattr(tale, story))
-        until(lambda: not machine.is_up(role), 20, lambda: f"{point} is never passed\n{machine.tail()}")
+        until(lambda: not machine.is_up(role), 30, lambda: f"{point} is never passed\n{machine.tail()}")
         assert machine.roles.pop(role).wait() == -9
         time.sleep(0.1)
         machine.start_role(role)
@@ -170,7 +170,7 @@ def test_killed(machine: Instance, story: str, role: str, point: str) -> None:
         # What was sent for a request that was never accepted stays for the client's next try, and goes after a while.
         for file in (machine.state / "control" / "uploads").iterdir():
             file.unlink()
-    until(lambda: settled(machine) == before, 15, lambda: f"left: {difference(before, settled(machine))}")
+    until(lambda: settled(machine) == before, 30, lambda: f"left: {difference(before, settled(machine))}")
 
 
 @pytest.mark.parametrize("point", ["visit-begin", "visit-mounted", "visit-running", "work-kept"])
@@ -194,7 +194,7 @@ def test_killed_while_somebody_works(machine: Instance, point: str) -> None:
     machine.until_ready()
     publish = begin(lambda: machine.api("POST", "/v1/sites/desk/work/publish", {})) if point == "work-kept" else None
     assert point == "work-kept" or write("new.txt") == 503
-    until(lambda: not machine.is_up("agent"), 20, lambda: f"{point} is never passed\n{machine.tail()}")
+    until(lambda: not machine.is_up("agent"), 30, lambda: f"{point} is never passed\n{machine.tail()}")
     assert machine.roles.pop("agent").wait() == -9
     machine.start_role("agent")
     machine.until_ready()
@@ -205,7 +205,7 @@ def test_killed_while_somebody_works(machine: Instance, point: str) -> None:
     for name in ("old.txt", "new.txt"):
         assert machine.fetch("desk", f"/{name}").body == "kept"
     machine.destroy("desk")
-    until(lambda: settled(machine) == before, 15, lambda: f"left: {difference(before, settled(machine))}")
+    until(lambda: settled(machine) == before, 30, lambda: f"left: {difference(before, settled(machine))}")
 
 
 def begin(what: Callable[[], Any]) -> Any:
@@ -264,14 +264,14 @@ def test_killed_while_the_network_is_made(point: str) -> None:
     with Instance(split=True) as alveole:
         alveole.create("one", page("one"))
         alveole.destroy("one")
-        until(lambda: not alveole.traces()["sites"], 10)
+        until(lambda: not alveole.traces()["sites"], 30)
         before = alveole.traces()
         alveole.create("one", page("one"))
         alveole.stop()
         alveole.cut()
         alveole.start_role("agent", point)
         alveole.start_role("control")
-        until(lambda: not alveole.is_up("agent"), 20, lambda: f"{point} is never passed\n{alveole.tail()}")
+        until(lambda: not alveole.is_up("agent"), 30, lambda: f"{point} is never passed\n{alveole.tail()}")
         alveole.roles.pop("agent").wait()
         alveole.start_role("agent")
         alveole.until_ready()
@@ -279,4 +279,4 @@ def test_killed_while_the_network_is_made(point: str) -> None:
         alveole.until_answers("one", "one")
         alveole.destroy("one")
         # The parent of all cgroups is made anew with the first site, as before.
-        until(lambda: alveole.traces() == before, 10, lambda: str(difference(before, alveole.traces())))
+        until(lambda: alveole.traces() == before, 30, lambda: str(difference(before, alveole.traces())))

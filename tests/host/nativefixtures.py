@@ -257,7 +257,7 @@ def finish(session: Session, stdin: bytes = b"") -> tuple[int, str]:
     return session.wait(), output.decode("utf-8", "replace")
 
 
-def wait_for(what: object, seconds: float = 5.0, pause: float = 0.01) -> bool:
+def wait_for(what: object, seconds: float = 30.0, pause: float = 0.01) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if what():  # type: ignore[operator]

@@ -261,7 +261,7 @@ def test_crashing_process_starts_again_with_a_growing_pause(machine: Cell) -> No
     spec = spec_of(machine, 9, (WEB, Process("crash", ("/bin/sh", "-c", "exit 7"))))
     machine.must_start(spec)
     said = "alveole: process crash ended with status 7 and starts again"
-    assert wait_for(lambda: f"{said} in 2 s" in printed(machine, spec), 10)
+    assert wait_for(lambda: f"{said} in 2 s" in printed(machine, spec))
     assert printed(machine, spec, said, f"{said} in 1 s", f"{said} in 2 s") == [
         said,
         f"{said} in 1 s",
@@ -279,10 +279,10 @@ def test_each_process_tells_how_it_is(machine: Cell) -> None:
     def states() -> dict[str, processes.ProcessState]:
         return {each.name: each for each in processes.look(machine.settings, spec.site, spec.slot)}
 
-    assert wait_for(lambda: (states()["crash"].restarts or 0) >= 2, 10)
+    assert wait_for(lambda: (states()["crash"].restarts or 0) >= 2)
     crash = states()["crash"]
     assert crash.wanted and (crash.exit_status, crash.exit_signal) == (7, None)
-    assert wait_for(lambda: states()["crash"].state == "waiting", 5), states()
+    assert wait_for(lambda: states()["crash"].state == "waiting"), states()
     assert crash.ended_at is not None and abs(time.time() - crash.ended_at) < 10
     now = states()
     assert list(now) == ["db", "web", "crash"], "in order of start"
@@ -292,7 +292,7 @@ def test_each_process_tells_how_it_is(machine: Cell) -> None:
     said = machine.run(spec, "/usr/bin/s6-svstat", "-o", "updownfor", "/run/services/db")
     assert said[0] == 0 and abs(float(said[1]) - (now["db"].seconds or 0)) < 3, said
     os.kill(pid_of(machine, spec, "db runs"), signal.SIGKILL)
-    assert wait_for(lambda: states()["db"].exit_signal == signal.SIGKILL and states()["db"].state == "up", 10)
+    assert wait_for(lambda: states()["db"].exit_signal == signal.SIGKILL and states()["db"].state == "up")
     assert states()["db"].restarts == 1
     # What runs inside may write what it likes there: it is told as not known, and nothing else of it is read.
     place = paths.instance(machine.settings, spec.site, spec.slot) / "services/db"

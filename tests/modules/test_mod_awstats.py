@@ -71,7 +71,7 @@ def test_addresses_are_written_as_asked(site: ModuleSites, server: str) -> None:
     def written() -> str:
         before = it.run("/usr/bin/wc", "-l", LOG)
         visit(it, 1)
-        until(lambda: it.run("/usr/bin/wc", "-l", LOG) != before, 5, "nothing is written")
+        until(lambda: it.run("/usr/bin/wc", "-l", LOG) != before, 30, "nothing is written")
         return it.run("/usr/bin/tail", "-n", "1", LOG).split()[0]
 
     assert written() == "127.0.0.0", "shortened unless something else is asked for"

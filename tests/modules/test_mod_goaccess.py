@@ -52,7 +52,7 @@ def test_requests_are_counted_and_kept(site: ModuleSites, server: str) -> None:
 def test_figures_that_move(site: ModuleSites, server: str) -> None:
     it = site(server, "goaccess", stem="live", content=CONTENT, password=PASSWORD, live=True)
     page = it.get("/goaccess/", headers=AUTH)
-    until(lambda: "connection" in it.get("/goaccess/", headers=AUTH).text, 20, it.logs)
+    until(lambda: "connection" in it.get("/goaccess/", headers=AUTH).text, 30, it.logs)
     page = it.get("/goaccess/", headers=AUTH)
     url = page.find(r'"url":\s*"([^"]+)"')
     assert re.fullmatch(rf"wss?://{it.name}\.localhost:\d+/goaccess/ws", url), url

@@ -91,4 +91,4 @@ def test_groups_and_what_everybody_reads(site: ModuleSites) -> None:
     assert it.get("/").json == {"ada": ["Ada", False]}
     it.run("ldapdelete", *who, person)
     # Done after the answer.
-    until(lambda: person not in it.run("ldapsearch", "-x", "-LLL", "(cn=poets)"), 15, "a group keeps who is gone")
+    until(lambda: person not in it.run("ldapsearch", "-x", "-LLL", "(cn=poets)"), 30, "a group keeps who is gone")

@@ -26,8 +26,8 @@ class Client:
     def __init__(self, alveole: Instance, place: Path) -> None:
         self.alveole = alveole
         self.place = place
-        until(lambda: (alveole.state / "ssh" / "ssh_host_rsa_key.pub").exists(), 20, alveole.tail)
-        until(self._listens, 20, alveole.tail)
+        until(lambda: (alveole.state / "ssh" / "ssh_host_rsa_key.pub").exists(), 30, alveole.tail)
+        until(self._listens, 30, alveole.tail)
         known = []
         for file in (alveole.state / "ssh").glob("*.pub"):
             known.append(f"[127.0.0.1]:{alveole.ssh_port} {file.read_text()}")

@@ -157,7 +157,7 @@ def test_ten_thousand_files_by_lftp(alveole: Instance, client: Client, sites: Si
     done = run_text(["lftp", "-c", script], timeout=200)
     assert done.returncode == 0, (done, alveole.tail())
     counted = client.ssh(name, "find many -type f | wc -l", key="ana")
-    until(lambda: client.journal(name)[0]["state"] != "running", 10)
+    until(lambda: client.journal(name)[0]["state"] != "running", 30)
     # A static site runs, so the shell is in it; what was put is in the working copy.
     assert counted.returncode == 0
     work = alveole.api("GET", f"/v1/sites/{name}/work")

@@ -59,7 +59,7 @@ def test_files_are_changed_as_the_sites_own_user(
     assert "'new.html'" in work["names"]
     publish = http.post(f"/site/{name}/work/publish")
     assert publish.status_code == 303 and publish.headers["location"].startswith("/change/")
-    until(lambda: alveole.fetch(name, "/new.html").body == "by the page", 20, alveole.tail)
+    until(lambda: alveole.fetch(name, "/new.html").body == "by the page", 30, alveole.tail)
 
 
 def test_volumes_of_a_stopped_site(alveole: Instance, sites: Sites, http: httpx.Client) -> None:

@@ -119,7 +119,7 @@ def test_who_is_shut_out_is_out(alveole: Instance, client: Client, sites: Sites)
     argv = ["ssh", *client.options("eve"), "-p", str(alveole.ssh_port), f"{name}@127.0.0.1", "sleep", "100"]
     open_ = subprocess.Popen(argv, stdin=subprocess.PIPE)
     try:
-        until(lambda: bool(client.journal(name)), 10)
+        until(lambda: bool(client.journal(name)), 30)
         alveole.api("PATCH", "/v1/accounts/eve", {"active": False})
         assert open_.wait(20) != 0
         assert client.ssh(name, "true", key="eve").returncode == 255

@@ -74,7 +74,7 @@ def test_a_cut_connection_leaves_nothing(alveole: Instance, client: Client, site
         process.stdout.close()
         client.told(name, number + 1)
     id = alveole.site(name)["id"]
-    until(lambda: not (alveole.run_dir / "visit" / id).exists(), 15, alveole.tail)
+    until(lambda: not (alveole.run_dir / "visit" / id).exists(), 30, alveole.tail)
     assert not [each for each in alveole.cgroups() if each.startswith("visit.")]
 
 
@@ -94,10 +94,10 @@ def test_no_session_outlives_a_process_of_ours(alveole: Instance, client: Client
         process.stdout.close()
         assert alveole.answers(name, "first")
         alveole.until_ready()
-        until(lambda: client.sftp(name, "ls\n").returncode == 0, 20, alveole.tail)
+        until(lambda: client.sftp(name, "ls\n").returncode == 0, 30, alveole.tail)
     id = alveole.site(name)["id"]
-    until(lambda: not (alveole.run_dir / "visit" / id).exists(), 15, alveole.tail)
-    until(lambda: not [each for each in alveole.journal(site=name) if each["state"] == "running"], 10)
+    until(lambda: not (alveole.run_dir / "visit" / id).exists(), 30, alveole.tail)
+    until(lambda: not [each for each in alveole.journal(site=name) if each["state"] == "running"], 30)
 
 
 def test_a_site_that_is_worked_on_can_be_destroyed(alveole: Instance, client: Client, sites: Sites) -> None:

@@ -95,7 +95,7 @@ def door(short: Path) -> Iterator[Door]:
         process.wait()
 
 
-def until(true: Callable[[], Any], seconds: float = 5.0) -> bool:
+def until(true: Callable[[], Any], seconds: float = 30.0) -> bool:
     end = time.monotonic() + seconds
     while not true():
         if time.monotonic() > end:
