@@ -47,7 +47,7 @@ def settings_in(directory: Path) -> Settings:
             "paths": {"state": f"{directory}/s", "run": f"{directory}/r"},
             "users": {"edge": "www-data", "control": "nobody"},
             "edge": {"http_port": HTTP_PORT, "https_port": 18443, "workers": 1},
-            "network": {"ipv4": "10.64.0.0/12", "first_ipv4": "10.64.1.1", "gateway_ipv4": "10.64.1.254"},
+            "network": {"ipv4": "10.64.0.0/16", "first_ipv4": "10.64.1.1", "gateway_ipv4": "10.64.1.254"},
         }
     )
 
@@ -255,7 +255,7 @@ def main() -> None:
     if libc.unshare(0x40000000) != 0:
         raise SystemExit("needs root")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(["ip", "route", "add", "local", "10.64.0.0/12", "dev", "lo"], check=True)
+    subprocess.run(["ip", "route", "add", "local", "10.64.0.0/16", "dev", "lo"], check=True)
     directory = Path(tempfile.mkdtemp(prefix="alv", dir="/tmp"))
     directory.chmod(0o755)
     try:

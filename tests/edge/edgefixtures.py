@@ -11,6 +11,7 @@ import socket
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from alveole.actuators.certificates import CertificatesActuator
 from alveole.actuators.edge import EdgeActuator
+from alveole.actuators.edge_logs import LOG_BYTES, EdgeLogs
 from alveole.actuators.routes import RoutesActuator
 from alveole.config import Settings, parse
 from alveole.host import paths
@@ -175,6 +177,7 @@ class World:
             }
         )
         self.edge = EdgeActuator(self.settings)
+        self.logs = EdgeLogs(self.settings, self.edge.master)
         self.routes = RoutesActuator(self.settings)
         self.certificates = CertificatesActuator(self.settings)
         self.instances = Instances()
@@ -271,6 +274,22 @@ class World:
                 while chunk := link.recv(65536):
                     found += chunk
             return found
+
+    def logged(self, file: Path, lines: int = 1, limit: int = LOG_BYTES) -> None:
+        """Hand out the lines that nginx wrote until ``file`` has so many."""
+        end = time.monotonic() + 30
+        while line_count(file) < lines:
+            assert time.monotonic() < end, f"{file} has {line_count(file)} lines, not {lines}"
+            time.sleep(0.05)
+            self.logs.collect(limit)
+
+    def gone(self, file: Path) -> None:
+        """Hand out lines until ``file`` is done with."""
+        end = time.monotonic() + 30
+        while file.exists():
+            assert time.monotonic() < end, f"{file} stays"
+            time.sleep(0.2)
+            self.logs.collect()
 
     def close(self) -> None:
         self.edge.apply(Step(EDGE, Action.DELETE))

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from alveole.actuators.edge_config import Machine, Rendered, render, state_dir, status_socket
+from alveole.actuators.edge_logs import make_stream
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, StepFailed, Temporary
@@ -43,8 +44,6 @@ log = logging.getLogger("alveole.edge")
 NGINX = "/usr/sbin/nginx"
 #: How long a configuration may take to be in force, and a stopped edge to be gone (seconds).
 PATIENCE = 10.0
-#: A log longer than this is rotated; one older one is kept (bytes).
-LOG_BYTES = 32 * 1024 * 1024
 
 
 class EdgeActuator:
@@ -257,8 +256,7 @@ class EdgeActuator:
         ):
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o755)
-        logs = self._settings.logs / "edge"
-        make_log_directory(logs, self._settings)
+        make_stream(self._settings)
         temporary = state_dir(self._settings) / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
         for directory in (state_dir(self._settings), temporary):
@@ -268,53 +266,6 @@ class EdgeActuator:
             own.mkdir(exist_ok=True)
             os.chown(own, user.pw_uid, user.pw_gid)
             own.chmod(0o700)
-
-    # Logs ------------------------------------------------------------------------------------
-
-    def rotate_logs(self, limit: int = LOG_BYTES) -> int:
-        """Rename every log longer than ``limit`` bytes to ``NAME.1``; gives how many. Workers follow in 5 s.
-
-        Their directories belong to root, so the names cannot be links of somebody else's making.
-        """
-        rotated = 0
-        top = self._settings.logs / "edge"
-        directories = [top, *(Path(entry.path) for entry in os.scandir(top) if entry.is_dir(follow_symlinks=False))]
-        for directory in directories:
-            for name in ("access.log", "error.log"):
-                file = directory / name
-                with contextlib.suppress(FileNotFoundError):
-                    if file.lstat().st_size > limit:
-                        file.replace(directory / f"{name}.1")
-                        _make_log(file, self._settings)
-                        rotated += 1
-        master = self.master()
-        if rotated and master is not None:
-            os.kill(master, signal.SIGUSR1)
-        return rotated
-
-
-def make_log_directory(directory: Path, settings: Settings) -> None:
-    """A directory of root's with the two logs in it that nginx's workers append to.
-
-    A worker can neither replace them nor make others there (nginx's CVE-2016-1247): it owns the
-    files, not the directory. Control's group may read.
-    """
-    if all((directory / name).is_file() for name in ("access.log", "error.log")):
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    os.chown(directory, 0, _group_id(settings.users.control))
-    directory.chmod(0o751)
-    for name in ("access.log", "error.log"):
-        _make_log(directory / name, settings)
-
-
-def _make_log(file: Path, settings: Settings) -> None:
-    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-    try:
-        os.fchown(fd, _user(settings.users.edge).pw_uid, _group_id(settings.users.control))
-        os.fchmod(fd, 0o640)
-    finally:
-        os.close(fd)
 
 
 def ask(status: Path, what: str) -> str | None:
@@ -375,13 +326,6 @@ def _user(name: str) -> pwd.struct_passwd:
         return pwd.getpwnam(name)
     except KeyError:
         raise Temporary(f"there is no user {name!r}", field="users.edge", hint="make it, or name another") from None
-
-
-def _group_id(user: str) -> int:
-    try:
-        return pwd.getpwnam(user).pw_gid
-    except KeyError:
-        return 0
 
 
 def _until(true: Callable[[], bool], seconds: float) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from alveole.actuators.edge_logs import STREAM
 from alveole.config import Settings
 from alveole.host import paths
 from alveole.proxyconf import Block, Comment, LuaBlock, Node, Template, block, directive, lua_string, nginx
@@ -64,9 +65,6 @@ CLEARED = (
     # https://httpoxy.org: CGI programs take it for their outgoing proxy.
     "Proxy",
 )
-
-# Written out and not "~^5": an expression for every line of every log has its price.
-FAILURES = ("500", "501", "502", "503", "504", "507", "508", "511")
 
 LOG_FIELDS = {
     "time": "$time_iso8601",
@@ -187,12 +185,9 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         directive("proxy_headers_hash_bucket_size", "128"),
         Comment("Limits and times"),
         *_limits(settings, machine),
-        Comment("Logs: one directory a site; what belongs to no site stays in the parent"),
-        directive("log_format", "site", "escape=json", Template(_log_format())),
-        directive("open_log_file_cache", "max=1024", "inactive=30s", "valid=5s", "min_uses=1"),
-        block("map", Template("$status"), Template("$alv_failed"), body=_map("0", dict.fromkeys(FAILURES, "1"))),
-        directive("access_log", Template(f"{logs}/$alv_site/access.log"), "site"),
-        directive("access_log", Template(f"{logs}/$alv_site/error.log"), "site", Template("if=$alv_failed")),
+        Comment("Logs: one stream of all requests, handed out by the agent"),
+        directive("log_format", "stream", "escape=json", Template(_log_format())),
+        directive("access_log", str(logs / STREAM), "stream", "buffer=64k", "flush=200ms"),
         Comment("TLS: the certificate of the name asked for, by its file; no file, no handshake"),
         block("map", Template("$ssl_server_name"), Template("$alv_certificate"), body=_names()),
         directive("ssl_protocols", "TLSv1.2", "TLSv1.3"),
@@ -250,7 +245,7 @@ def _limits(settings: Settings, machine: Machine) -> list[Node]:
 
 
 def _log_format() -> str:
-    return "{" + ",".join(f'"{name}":"{value}"' for name, value in LOG_FIELDS.items()) + "}"
+    return "$status $alv_site {" + ",".join(f'"{name}":"{value}"' for name, value in LOG_FIELDS.items()) + "}"
 
 
 def _map(default: str, values: dict[str, str]) -> list[Node]:

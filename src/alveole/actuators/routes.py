@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from alveole.actuators.edge import make_log_directory
+from alveole.actuators.edge_logs import make_log_directory
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, Temporary

@@ -11,7 +11,6 @@ import pwd
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from types import FrameType
@@ -25,6 +24,7 @@ from alveole.actuators.builds import Builds
 from alveole.actuators.certificates import CertificatesActuator
 from alveole.actuators.config import ConfigFiles
 from alveole.actuators.edge import EdgeActuator
+from alveole.actuators.edge_logs import EdgeLogs
 from alveole.actuators.images import Images
 from alveole.actuators.network import Instance, NetworkActuator
 from alveole.actuators.releases import Releases, room
@@ -53,7 +53,6 @@ from alveole.model.resource import PLATFORM
 from alveole.model.site import Release
 
 log = logging.getLogger("alveole.agent")
-_ROTATE_SECONDS = 30.0
 #: Package lists of the same request are taken for those of now.
 _LISTS_SECONDS = 600.0
 
@@ -251,6 +250,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     )
     stopped = threading.Event()
     threading.Thread(target=_look_after_edge, args=(edge, server, stopped), name="edge", daemon=True).start()
+    lines = EdgeLogs(settings, edge.master)
+    threading.Thread(target=lines.run, args=(stopped,), name="edge logs", daemon=True).start()
     releases.recover()
     bases.recover()
     images.recover()
@@ -273,13 +274,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
 
 
 def _look_after_edge(edge: EdgeActuator, server: Server, stopped: threading.Event) -> None:
-    """Have the proxy looked at the moment it ends, and its logs bounded."""
-    rotate_at = 0.0
+    """Have the proxy looked at the moment it ends."""
     while not stopped.wait(0.5):
-        if time.monotonic() >= rotate_at:
-            rotate_at = time.monotonic() + _ROTATE_SECONDS
-            with contextlib.suppress(OSError):
-                edge.rotate_logs()
         master = edge.master()
         if master is None:
             continue
@@ -287,7 +283,7 @@ def _look_after_edge(edge: EdgeActuator, server: Server, stopped: threading.Even
             pidfd = os.pidfd_open(master)
             try:
                 while not instances.wait_end(pidfd, 1.0):
-                    if stopped.is_set() or time.monotonic() >= rotate_at:
+                    if stopped.is_set():
                         break
                 else:
                     server.tell(PLATFORM)
