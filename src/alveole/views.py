@@ -526,9 +526,14 @@ class WorkView(View, frozen=True, kw_only=True):
 
 
 class WhyView(View, frozen=True, kw_only=True):
-    """The chain from a site's name to its application: what was asked and what came at each link."""
+    """The chain from a site's name to its application: what was asked and what came at each link.
+
+    ``broken`` is the name of the first link that does not hold, empty when all do: what comes after
+    it may fail because of it.
+    """
 
     site: SiteView
+    broken: str
     links: tuple[Link, ...]
     waiting: tuple[str, ...]
     last: Change | None

@@ -81,6 +81,7 @@ class Instances:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
+        self.status = 200
         self.servers: dict[str, asyncio.Server] = {}
         self.tasks: dict[str, set[asyncio.Task[None]]] = {}
 
@@ -132,6 +133,7 @@ class Instances:
                         await writer.drain()
                     break
                 extra, status = self._special(target, headers)
+                status = self.status if status == 200 else status
                 content = json.dumps(
                     {"site": name, "method": method, "target": target, "headers": headers, "body": len(body)}
                 ).encode()
@@ -291,8 +293,11 @@ class World:
             time.sleep(0.2)
             self.logs.collect()
 
-    def close(self) -> None:
+    def close_edge(self) -> None:
         self.edge.apply(Step(EDGE, Action.DELETE))
+
+    def close(self) -> None:
+        self.close_edge()
         self.instances.stop()
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from alveole.agent import walls
 from alveole.agent.protocol import Inspect, Link
 from alveole.config import Settings
+from alveole.errors import AlveoleError
 from alveole.host import paths
 from alveole.model.addressing import InstanceNet
 
@@ -82,6 +83,8 @@ def _link(name: str, asked: str, attempt: Callable[[], str]) -> Link:
         came, cure, ok = attempt(), "", True
     except _Broken as broken:
         came, cure, ok = broken.came, broken.cure, False
+    except AlveoleError as error:
+        came, cure, ok = error.problems[0].message, error.problems[0].hint, False
     except (OSError, ValueError, http.client.HTTPException) as error:
         came, cure, ok = str(error) or type(error).__name__, "", False
     return Link(name, ok, asked, came, cure, round((time.monotonic() - began) * 1000, 2))
@@ -114,7 +117,7 @@ class Inspector:
         path = f"{request.path}/" if request.path else "/"
         return (
             _link("name", f"resolve {name}", lambda: self._name(name)),
-            _link("address", f"connect to port {settings.edge.http_port} of this machine", self._address),
+            _link("address", f"ask port {settings.edge.http_port} of this machine", self._address),
             _link("certificate", f"TLS handshake for {name}", lambda: self._certificate(name)),
             _link("proxy", "the proxy's own status", self._proxy),
             _link("route", f"the route of {name}{request.path or ''}", lambda: self._route(request, where)),
@@ -138,15 +141,25 @@ class Inspector:
     def _address(self) -> str:
         reached = []
         for host in ("127.0.0.1", "::1"):
+            connection = _Plain((host, self._settings.edge.http_port), "localhost")
             try:
-                with socket.create_connection((host, self._settings.edge.http_port), PATIENCE):
-                    reached.append(host)
-            except OSError as error:
+                # No redirect and no site: what matters is that somebody reads what is sent there.
+                connection.request("GET", "/.well-known/acme-challenge/-")
+                connection.getresponse()
+                reached.append(host)
+            except TimeoutError:
                 raise _Broken(
-                    f"{host}: {error.strerror or error}",
+                    f"{host} takes the connection and does not answer within {PATIENCE:g} s",
+                    "the proxy hangs: it is started again by itself; see 'alveole doctor'",
+                ) from None
+            except (OSError, http.client.HTTPException) as error:
+                raise _Broken(
+                    f"{host}: {getattr(error, 'strerror', None) or error}",
                     "the proxy is not listening: it is started again by itself; see 'alveole doctor'",
                 ) from None
-        return f"accepted by {' and '.join(reached)}"
+            finally:
+                connection.close()
+        return f"answered by {' and '.join(reached)}"
 
     def _context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cadata=self._authority_pem())
@@ -158,6 +171,10 @@ class Inspector:
                 self._context().wrap_socket(plain, server_hostname=name) as tls,
             ):
                 certificate = tls.getpeercert() or {}
+        except TimeoutError:
+            raise _Broken(
+                f"no answer within {PATIENCE:g} s", "the proxy hangs: it is started again by itself"
+            ) from None
         except ssl.SSLError as error:
             raise _Broken(
                 error.reason or str(error), f"it is issued again by itself; see 'alveole journal' for {name}"

@@ -30,6 +30,8 @@ def why(here: Here, name: str) -> int:
     if site["problem"]:
         say(f"  {paint(clean(site['problem']), 'red')}")
     _links(found["links"])
+    if found["broken"]:
+        say(f"The first broken link is {paint(clean(found['broken']), 'bold')}: begin there.")
     for reason in found["waiting"]:
         say(f"{paint('…', 'yellow')} waiting: {clean(reason)}")
     last = found["last"]

@@ -84,9 +84,11 @@ class InsideVerbs(SiteVerbs):
             links = (protocol.Link("agent", False, "ask the agent", str(error), "see: alveole doctor"),)
         look = self.loop.looks.get(found.id)
         last = self.journal.list(site=found.id, limit=1)
+        links = (*links, *self.check_links(found), *self.base_links(found), *self._scenario_links(found))
         return views.WhyView(
             site=self.show_site(caller, found.id),
-            links=(*links, *self.check_links(found), *self.base_links(found), *self._scenario_links(found)),
+            broken=next((link.name for link in links if not link.ok), ""),
+            links=links,
             waiting=tuple(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in look.waiting) if look else (),
             last=self.journal.get(last[0].id) if last else None,
         )
