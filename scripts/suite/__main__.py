@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -37,9 +38,10 @@ _ORDER = ("guest", "modules", "e2e", "ssh", "content", "fault", "web", "threat",
 _LANES = 2
 #: Layers long enough to be worth two processes.
 _SIDE_BY_SIDE = {"modules": 2}
-#: Of these layers a whole run takes one test of every other file and of the others every so many-th, the next run the
-#: next, and says which; named, they run whole. All tests of modules take ten minutes more.
-_TURNS = {"modules": 12}
+#: Of the modules a whole run takes one test of every other file and of the others every so many-th, the next run the
+#: next, and says which; of the other layers' tests marked "turn" (long, and close to others that are not) every so
+#: many-th. Layers that are named run whole. All tests of modules take ten minutes more, the others' five.
+_TURNS = {"modules": 12, "others": 3}
 #: With fewer sets of packages than this in the tests' cache, all sites of modules get one base, that of all packages:
 #: some five minutes instead of a quarter of an hour. With ALVEOLE_TEST_SHARED_BASE=0 each gets its own all the same.
 _WARM = 10
@@ -158,11 +160,10 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
     report.unlink(missing_ok=True)
     places = sorted((ROOT / "tests").glob("test_*.py")) if layer == RULES else [ROOT / "tests" / layer]
     environment = {"HYPOTHESIS_STORAGE_DIRECTORY": str(work / "hypothesis")}
-    if layer in _TURNS and layer not in options.layers:
-        turn = _next_turn(layer)
-        environment[f"ALVEOLE_TEST_{layer.upper()}"] = f"{turn}/{_TURNS[layer]}"
-        part = f"part {turn} of {_TURNS[layer]} of the others"
-        print(f"{layer}: a test of every other one, and {part}; all of them: scripts/test {layer}")
+    if layer not in options.layers:
+        turns = "modules" if layer == "modules" else "others"
+        variable = "ALVEOLE_TEST_MODULES" if layer == "modules" else "ALVEOLE_TEST_PART"
+        environment[variable] = f"{_turn(turns)}/{_TURNS[turns]}"
     argv = [str(VENV / "bin/python"), "-m", "pytest", *map(str, places), f"--junitxml={report}", "--durations=10"]
     # A hang is ended; the first test that needs a base on an empty machine waits until it is built.
     argv += ["-p", "no:cacheprovider", "--color=no", f"--basetemp={work / layer}", "--timeout=900"]
@@ -188,7 +189,8 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
     if outcome.failed:
         outcome.why.append(_tail(log, 30 if counted else 40))
     if turned := _turned(report):
-        print(f"{layer}: in their turn: {', '.join(turned)}")
+        all_of_them = f"all of them: scripts/test {layer}"
+        print(f"{layer}: of the long ones, in their turn ({all_of_them}): {', '.join(turned)}")
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -242,16 +244,17 @@ def _is_cold() -> bool:
     return len(list((CACHE / "bases").glob("debian-*"))) < _WARM
 
 
-def _next_turn(layer: str) -> int:
-    """Which part of a layer this run takes, 1 and up; kept beside the tests' other things, so that the next differs."""
-    kept = CACHE / f"{layer}.turn"
+@functools.cache
+def _turn(what: str) -> int:
+    """Which part this run takes, 1 and up; kept beside the tests' other things, so that the next differs."""
+    kept = CACHE / f"{what}.turn"
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         # A machine that keeps nothing takes another one each hour.
         last = int(kept.read_text()) if kept.exists() else int(time.time() // 3600)
         kept.write_text(f"{last + 1}\n")
-        return last % _TURNS[layer] + 1
-    return int(time.time() // 3600) % _TURNS[layer] + 1
+        return last % _TURNS[what] + 1
+    return int(time.time() // 3600) % _TURNS[what] + 1
 
 
 def _turned(report: Path) -> list[str]:

@@ -191,6 +191,7 @@ def test_what_breaks_a_site_stays_away_from_it(machine: Instance, repository: Re
     settled(machine)
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(
     ("role", "failpoint"),
     [

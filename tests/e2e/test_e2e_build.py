@@ -154,6 +154,7 @@ touch reached
     builder.destroy("spy")
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("role", ["agent", "control"])
 def test_a_death_in_the_middle_of_a_build(builder: Instance, tmp_path: Path, role: str) -> None:
     """Fault 3: whoever dies, what ran goes on, nothing is left, and the next update is built."""

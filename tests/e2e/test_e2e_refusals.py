@@ -177,6 +177,7 @@ def test_unknown_fields_and_wrong_types_are_named(alveole: Instance, same: Any) 
         assert caught.value.status == 422 and caught.value.document["problems"]
 
 
+@pytest.mark.turn
 def test_no_free_address(tmp_path: Path) -> None:
     """A network that holds few sites: the next one is refused, and fits when one has gone."""
     with Instance(drift=5.0) as alveole:
