@@ -138,6 +138,7 @@ def stocked() -> Iterator[tuple[Place, Repository]]:
 
 
 @pytest.mark.slow
+@pytest.mark.turn
 def test_a_renewed_base_stands_beside_the_old_one(stocked: tuple[Place, Repository]) -> None:
     place, repository = stocked
     care, _ = care_of(place)
@@ -164,6 +165,7 @@ def test_a_renewed_base_stands_beside_the_old_one(stocked: tuple[Place, Reposito
 
 
 @pytest.mark.slow
+@pytest.mark.turn
 def test_a_damaged_set_is_made_anew_with_what_it_had(stocked: tuple[Place, Repository]) -> None:
     """Fault 14: the same versions where they can be had; what cannot is said."""
     place, repository = stocked
@@ -199,6 +201,7 @@ def lower_of(place: Place, base: Base) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.turn
 def test_a_set_lies_over_the_nearest_there_is(stocked: tuple[Place, Repository], monkeypatch: Any) -> None:
     """Issue 3: what is there is built upon, and what comes out is what would have come without it."""
     place, repository = stocked

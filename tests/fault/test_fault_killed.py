@@ -141,6 +141,7 @@ ALL = [
 ]
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize(("story", "role", "point"), ALL, ids=lambda value: str(value))
 def test_killed(machine: Instance, story: str, role: str, point: str) -> None:
     """Faults 1-4, 6, 8, 11, 16, 20."""

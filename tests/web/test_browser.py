@@ -61,7 +61,7 @@ class Person:
             color_scheme="dark" if dark else "light",
         )
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
         self.width, self.language, self.axe = width, language, axe
         self.complaints: list[str] = []
         self.hosts: set[str] = set()

@@ -7,6 +7,7 @@ rename, after everything below it is on the disk, out of a staging directory tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -48,6 +49,11 @@ log = logging.getLogger("alveole.agent")
 _NAMES = 100
 #: Name of the one release resource of a site.
 CURRENT = "current"
+
+
+#: How often and how long (seconds) what was being written is tried to be removed.
+_TRIES = 50
+_TRY_SECONDS = 0.1
 
 
 def room(settings: Settings, where: Path) -> tuple[int, int]:
@@ -134,13 +140,22 @@ class Releases:
             if isinstance(job, threading.Event):
                 job.set()
                 continue
+            self._remove_left(job)
+
+    def _remove_left(self, tree: Path) -> None:
+        for again in range(_TRIES, -1, -1):
             try:
-                self._remove_tree(job)
+                self._remove_tree(tree)
             except FileNotFoundError:
                 # The whole site was removed meanwhile, and this with it.
-                continue
+                pass
             except (OSError, AlveoleError) as error:
-                log.error("could not remove %s: %s", job, error)
+                if again and isinstance(error, OSError) and error.errno == errno.ENOTEMPTY:
+                    # Who was killed while writing there is dying still.
+                    time.sleep(_TRY_SECONDS)
+                    continue
+                log.error("could not remove %s: %s", tree, error)
+            return
 
     def prepare_site(self, site: str) -> None:
         """Make the directories of ``site`` that belong to root; again is nothing new."""
