@@ -25,6 +25,7 @@ _TEST_PACKAGES = {
     "ldap-utils": "reads back LDIF",
     "mariadb-client-core": "reads back SQL",
     "mariadb-server-core": "reads back SQL and option files",
+    "openssh-server": "a machine that is driven over SSH",
     "openssl": "TLS from the outside",
     "php8.2-cli": "reads back PHP and php.ini",
     "qemu-system-x86": "the guest",

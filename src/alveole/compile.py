@@ -20,6 +20,7 @@ from alveole.model.resource import (
     FirewallSpec,
     Kind,
     NetworkSpec,
+    NodeRouteSpec,
     PanelSpec,
     ReleaseSpec,
     ResourceId,
@@ -103,9 +104,12 @@ def compile_site(site: Site, settings: Settings, plans: Mapping[str, Limits]) ->
     """The resources of one site.
 
     Raises ``KeyError`` when its plan is not among ``plans``: the services never let that happen.
-    A stopped site keeps its base, content, storage, certificates and names; its names say so.
+    A stopped site keeps its base, content, storage, certificates and names; its names say so. Of a site on another
+    machine there are the names alone, and what a stopped one keeps as long as it is kept here too.
     """
-    running = site.wanted is Wanted.RUNNING
+    if site.node and "" not in site.kept_at:
+        return tuple(_names(site, settings, running=False))
+    running = site.wanted is Wanted.RUNNING and not site.node
     limits = plans[site.plan]
     resources: list[Desired] = []
     parts: list[ResourceId] = [base_id(site.base)]
@@ -189,6 +193,10 @@ def _names(site: Site, settings: Settings, running: bool) -> list[Desired]:
     main = ResourceId(Kind.CERTIFICATE, PLATFORM, settings.domain)
 
     def route(name: str, domain: str, path: str | None, certificate: ResourceId) -> None:
+        if site.node:
+            there = NodeRouteSpec(site.id, site.node, domain, site.https_only)
+            resources.append(_desired(ResourceId(Kind.ROUTE, site.id, name), there, (certificate,)))
+            return
         spec = RouteSpec(
             site=site.id,
             number=site.number,

@@ -23,6 +23,7 @@ from alveole.agent.protocol import ArchiveFormat
 from alveole.errors import AlveoleError, Problem
 from alveole.model.app import App, Delivery
 from alveole.model.change import Change, ChangeState, Event
+from alveole.model.moving import Forward, Moving
 from alveole.model.site import Base, Site
 from alveole.people.model import Actor
 from alveole.requests import AddSource
@@ -69,6 +70,14 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which base each site goes back to, by the id of the site."""
     signature: str = ""
     """What was sent with an archive."""
+    key: str = ""
+    """The platform that a passport is sealed to; empty: this one."""
+    claims: bool = False
+    """Who asked may take domains."""
+    moving: Moving | None = None
+    """Where a site goes, and how far that has come."""
+    forward: Forward | None = None
+    """What is asked of the machine that the site lives on."""
     delivery: Delivery | None = None
     """Which version goes to which environment, and how far that has come."""
 
@@ -166,7 +175,14 @@ class Journal:
     def _enter(self, live: Live) -> None:
         with self.news:
             self._live[live.id] = live
-            if live.change.site_id is not None and live.change.verb not in (REPAIR, "exec", "ssh", "backup", "check"):
+            if live.change.site_id is not None and live.change.verb not in (
+                REPAIR,
+                "exec",
+                "ssh",
+                "backup",
+                "check",
+                "export",
+            ):
                 self._by_site[live.change.site_id] = live
             self.news.notify_all()
 

@@ -553,7 +553,7 @@ class Reconciler(Workers):
 
 
 def _runs(stored: Stored) -> bool:
-    return stored.site.wanted is Wanted.RUNNING and not stored.pending
+    return stored.site.wanted is Wanted.RUNNING and not stored.pending and not stored.site.node
 
 
 def _reached(planned: Plan) -> bool:

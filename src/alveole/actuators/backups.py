@@ -28,7 +28,15 @@ import msgspec
 
 from alveole import failpoints
 from alveole.actuators.releases import Releases, room, sync_directory
-from alveole.agent.protocol import ArchiveFormat, BackupMade, CreateBackup, RestoreBackup
+from alveole.agent.protocol import (
+    ArchiveFormat,
+    BackupMade,
+    CreateBackup,
+    Packed,
+    PackSite,
+    RestoreBackup,
+    UnpackSite,
+)
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import NoRoom, NotFound, Refused, Temporary
@@ -199,8 +207,21 @@ class Backups:
         only to be taken cold are left out then, and the archive says so.
         """
         self.prepare()
+        with self._spool(request.site) as spool:
+            self._write(request, spool, say, copies=1 if self._settings.backups.repository else 2)
+            failpoints.hit("backup-spooled")
+            return self._store(request.id, request.site, spool, say)
+
+    def pack(self, request: PackSite, file: int, say: Say = quiet) -> Packed:
+        """The archive of :meth:`create` into the empty ``file``, for another machine. Raises as that."""
+        wanted = CreateBackup(**{name: getattr(request, name) for name in CreateBackup.__struct_fields__})
+        self._write(wanted, file, say, copies=1)
+        return Packed(os.lseek(file, 0, os.SEEK_END), _digest(file))
+
+    def _write(self, request: CreateBackup, spool: int, say: Say, *, copies: int) -> None:
+        """Content and volumes into ``spool``; room for as many ``copies`` of them is asked for first."""
         self._releases.prepare_site(request.site)
-        with self._spool(request.site) as spool, contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             running = stack.enter_context(self._saver(request.site, say))
             try:
                 data = stack.enter_context(disk.borrowed(self._settings, request.site))
@@ -210,7 +231,7 @@ class Backups:
             found = sorted(path.name for path in volumes.iterdir()) if volumes is not None and volumes.is_dir() else []
             never, cold = _left_out(request, running)
             names = [name for name in found if name not in never | cold]
-            expected = self._measure(request, volumes, names)
+            expected = self._measure(request, volumes, names, copies)
             left_out = tuple(sorted(cold.intersection(found)))
             manifest = Manifest(1, request.id, request.release, tuple(names), request.manifest, left_out)
             text = msgspec.json.encode(manifest)
@@ -229,13 +250,10 @@ class Backups:
                 # The instance that starts over the restored data finds it: see data/init/init.
                 mark = f"volumes/{STATE_VOLUME}/hot.{request.id}".encode()
                 write_all(spool, tar_header(mark, b"0", mode=0o644))
-            # Unmounted, where it was mounted for this, before the slow part.
-            stack.close()
-            write_all(spool, TAR_END)
-            failpoints.hit("backup-spooled")
-            return self._store(request.id, request.site, spool, say)
+        # Unmounted, where it was mounted for this, before the slow part.
+        write_all(spool, TAR_END)
 
-    def _measure(self, request: CreateBackup, volumes: Path | None, names: Sequence[str]) -> int:
+    def _measure(self, request: CreateBackup, volumes: Path | None, names: Sequence[str], copies: int) -> int:
         expected = 0
         found: list[tuple[Path, As, Sequence[str]]] = []
         if request.release is not None:
@@ -249,8 +267,7 @@ class Backups:
             size = self._sandbox.run("measure", path, ids, {"paths": [*inside]})
             # A header and the padding of each member.
             expected += int(size["bytes"]) + 1024 * int(size["files"])
-        local = not self._settings.backups.repository
-        self._need(expected * (2 if local else 1), paths.site(self._settings, request.site))
+        self._need(expected * copies, paths.site(self._settings, request.site))
         return expected
 
     def _need(self, size: int, where: Path) -> None:
@@ -374,30 +391,39 @@ class Backups:
             say(f"reading the backup, {size_text(known.bytes)}", 0.1)
             with self._dump(known.snapshot) as stream, open(spool, "wb", closefd=False) as file:
                 shutil.copyfileobj(stream, file, CHUNK)
-            self._compare(request.snapshot, _digest(spool), request.digest)
-            manifest = _manifest(request.snapshot, spool)
-            failpoints.hit("restore-read")
-            release = None
-            if manifest.release is not None:
-                say("unpacking the content", 0.5)
-                release = self._releases.import_release(
-                    request.site,
-                    request.number,
-                    spool,
-                    ArchiveFormat.TAR,
-                    say,
-                    prefix="release/",
-                    may_be_empty=True,
-                    any_links=True,
-                )
-                if release.digest != manifest.release:
-                    raise _damaged(request.snapshot, "its content is not the release that it says it holds")
-            if manifest.volumes:
-                say("unpacking the volumes", 0.7)
-                self._restore_volumes(request, spool, say)
+            return self._unpack(request.snapshot, request, spool, say)
+
+    def unpack(self, request: UnpackSite, file: int, say: Say = quiet) -> Release | None:
+        """As :meth:`restore`, from an archive that came from another machine."""
+        self._releases.prepare_site(request.site)
+        self._need(os.fstat(file).st_size, paths.site(self._settings, request.site))
+        return self._unpack("carried", request, file, say)
+
+    def _unpack(self, name: str, request: RestoreBackup | UnpackSite, spool: int, say: Say) -> Release | None:
+        self._compare(name, _digest(spool), request.digest)
+        manifest = _manifest(name, spool)
+        failpoints.hit("restore-read")
+        release = None
+        if manifest.release is not None:
+            say("unpacking the content", 0.5)
+            release = self._releases.import_release(
+                request.site,
+                request.number,
+                spool,
+                ArchiveFormat.TAR,
+                say,
+                prefix="release/",
+                may_be_empty=True,
+                any_links=True,
+            )
+            if release.digest != manifest.release:
+                raise _damaged(name, "its content is not the release that it says it holds")
+        if manifest.volumes:
+            say("unpacking the volumes", 0.7)
+            self._restore_volumes(request, spool, say)
         return release
 
-    def _restore_volumes(self, request: RestoreBackup, spool: int, say: Say) -> None:
+    def _restore_volumes(self, request: RestoreBackup | UnpackSite, spool: int, say: Say) -> None:
         with self._data(request) as data:
             top = paths.volumes(data, request.generation).parent
             top.mkdir(mode=0o711, exist_ok=True)
@@ -432,7 +458,7 @@ class Backups:
                 self._clear_leftovers(top)
 
     @contextlib.contextmanager
-    def _data(self, request: RestoreBackup) -> Iterator[Path]:
+    def _data(self, request: RestoreBackup | UnpackSite) -> Iterator[Path]:
         """The writable part, made if the site is new."""
         image = paths.disk_image(self._settings, request.site)
         plain = paths.data_dir(self._settings, request.site, False)

@@ -186,14 +186,14 @@ class EdgeActuator:
             return
         if master is None:
             self._end_orphans()
-            self._status.unlink(missing_ok=True)
+            self._unlink_sockets()
             say("starting the proxy", None)
             run([NGINX, "-c", str(self._conf)])
         elif not self._status.is_socket():
             # Somebody removed the socket's file; a reload keeps the listener without a file. Make
             # way for a new nginx: its ports are free as soon as the old one begins to quit.
             self._quit(master, 0.0)
-            self._status.unlink(missing_ok=True)
+            self._unlink_sockets()
             run([NGINX, "-c", str(self._conf)])
         else:
             _write(self._pid_file, f"{master}\n")
@@ -213,7 +213,12 @@ class EdgeActuator:
         self._end_orphans()
         for name in ("nginx.conf", "nginx.conf.new", "nginx.pid", "status.sock"):
             (self._run / name).unlink(missing_ok=True)
+        self._unlink_sockets()
         shutil.rmtree(state_dir(self._settings), ignore_errors=True)
+
+    def _unlink_sockets(self) -> None:
+        for socket in (self._status, paths.front_socket(self._settings)):
+            socket.unlink(missing_ok=True)
 
     def _quit(self, master: int, grace: float) -> None:
         """Ask it to finish what it has begun; after ``grace`` seconds (at least one) end it."""
@@ -257,6 +262,9 @@ class EdgeActuator:
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o755)
         make_stream(self._settings)
+        front = paths.front_socket(self._settings).parent
+        front.mkdir(exist_ok=True)
+        front.chmod(0o700)
         temporary = state_dir(self._settings) / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
         for directory in (state_dir(self._settings), temporary):

@@ -31,6 +31,8 @@ IDLE_CONNECTIONS = 2048
 IDLE_SECONDS = 4
 LUA = "alveole_edge.lua"
 PAGES = {403: "403.html", 404: "404.html", 502: "502.html", 503: "503.html"}
+#: Instead of what an instance on another machine would have said, when the way there is cut.
+AWAY = "away.html"
 
 # Mozilla's "intermediate" of guideline 5.7, https://ssl-config.mozilla.org, without its DHE suites:
 # they need an RSA key and parameters of their own, and every client since 2014 knows the others.
@@ -114,7 +116,7 @@ def status_socket(settings: Settings) -> Path:
 
 
 def render(settings: Settings, machine: Machine) -> Rendered:
-    texts = {f"lua/{LUA}": _data(LUA), **{f"pages/.alveole/{name}": _data(name) for name in PAGES.values()}}
+    texts = {f"lua/{LUA}": _data(LUA), **{f"pages/.alveole/{name}": _data(name) for name in (*PAGES.values(), AWAY)}}
     body = nginx(_configuration(settings, machine, "@digest@"))
     covered = hashlib.sha256(body.encode())
     for name in sorted(texts):
@@ -259,15 +261,19 @@ def _names() -> list[Node]:
 
 def _front(settings: Settings) -> list[Node]:
     """Who the client is, and by which scheme it came: as seen here, or as told by a trusted proxy."""
-    if not settings.edge.trusted_proxies:
-        return [block("map", Template("$https"), Template("$alv_proto"), body=_map("http", {"on": "https"}))]
     trusted = [directive(network, "1") for network in settings.edge.trusted_proxies]
     return [
+        # The front socket, which only root reaches: an Alvéole that drives this one. To geo a socket is
+        # 255.255.255.255, which no client has.
+        directive("set_real_ip_from", "unix:"),
         *(directive("set_real_ip_from", network) for network in settings.edge.trusted_proxies),
         directive("real_ip_header", "X-Forwarded-For"),
         directive("real_ip_recursive", "on"),
         block(
-            "geo", Template("$realip_remote_addr"), Template("$alv_trusted"), body=[directive("default", "0"), *trusted]
+            "geo",
+            Template("$realip_remote_addr"),
+            Template("$alv_trusted"),
+            body=[directive("default", "0"), directive("255.255.255.255", "1"), *trusted],
         ),
         block(
             "map",
@@ -316,6 +322,7 @@ def _listens(settings: Settings, machine: Machine) -> list[Node]:
             found.append(
                 directive("listen", f"[{edge.ipv6}]:{port}", "default_server", "ipv6only=on", "backlog=4096", *extra)
             )
+    found.append(directive("listen", f"unix:{paths.front_socket(settings)}", "default_server", "backlog=4096"))
     return found
 
 
@@ -352,11 +359,25 @@ def _server(settings: Settings, machine: Machine) -> list[Node]:
                 directive("set", Template("$alv_rest"), ""),
                 directive("set", Template("$alv_location"), ""),
                 directive("set", Template("$alv_pool"), ""),
+                directive("set", Template("$alv_node"), ""),
                 LuaBlock(("set_by_lua_block", Template("$alv_to")), "return alveole_edge.route()"),
                 *(_answer(code) for code in (400, 403, 404, 502, 503)),
                 _answer(308, Template("$alv_location")),
                 block("if", Template("($alv_prefix)"), body=[directive("rewrite", "^", "/.alveole/prefix", "last")]),
+                block("if", Template("($alv_node)"), body=[directive("rewrite", "^", "/.alveole/node", "last")]),
                 directive("proxy_pass", Template("http://$alv_pool")),
+            ],
+        ),
+        block(
+            "location",
+            "=",
+            "/.alveole/node",
+            body=[
+                directive("internal"),
+                # What the other machine answers is passed on; only a way that is cut is told of here.
+                directive("error_page", "500", "502", "504", "=503", f"/.alveole/{AWAY}"),
+                directive("proxy_pass", Template("http://$alv_pool$request_uri")),
+                directive("proxy_redirect", "off"),
             ],
         ),
         block(
@@ -382,7 +403,7 @@ def _server(settings: Settings, machine: Machine) -> list[Node]:
                     *([directive("add_header", "Retry-After", "60", "always")] if code == 503 else []),
                 ],
             )
-            for code, name in PAGES.items()
+            for code, name in (*PAGES.items(), (503, AWAY))
         ),
         # An authority's challenge (RFC 8555 section 8.3) is answered over plain HTTP, for every name and before
         # the site is asked.

@@ -3,6 +3,7 @@
 ::
 
     R/edge/routes/blog.example.org -> "unix:/run/alveole/sockets/sabc….0/web.sock site=sabc… stamp=… sum=…"
+    R/edge/routes/far.example.org  -> "node:/run/alveole/lines/paris/web site=… stamp=… sum=…"
     R/edge/routes/@|my-app         -> "tcp:10.1.65.1:8000 site=… https=1 allow=10.0.0.0/8 stamp=… sum=…"
 
 Tokens are separated by single spaces. The edge reads the link for every request; it refuses a text
@@ -34,6 +35,7 @@ from alveole.model.resource import (
     Action,
     Defect,
     Kind,
+    NodeRouteSpec,
     Observation,
     Observed,
     Outcome,
@@ -51,12 +53,13 @@ MAX_NAME = 255
 STOPPED = "stopped"
 
 _UNIX = re.compile(r"unix:(?:/[A-Za-z0-9._-]+)+\Z")
+_NODE = re.compile(r"node:(?:/[A-Za-z0-9._-]+)+\Z")
 _TCP = re.compile(r"tcp:(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9:./_,-]*\Z")
 
 
 class RouteText(msgspec.Struct, frozen=True):
-    """What the text of a link says. ``target`` is ``unix:/path``, ``tcp:address:port`` or ``stopped``."""
+    """What the text of a link says. ``target``: ``unix:/path``, ``tcp:address:port``, ``node:/path`` or ``stopped``."""
 
     target: str
     site: str
@@ -81,7 +84,7 @@ def write_text(route: RouteText, name: str) -> str:
 
     Raises ``InvalidInput`` for what the grammar cannot hold, so that no value can add a token.
     """
-    if not (route.target == STOPPED or _UNIX.match(route.target) or _TCP.match(route.target)):
+    if route.target != STOPPED and not any(each.match(route.target) for each in (_UNIX, _TCP, _NODE)):
         raise InvalidInput(f"{route.target!r} is not a target of a route")
     problems = [
         problem
@@ -145,10 +148,13 @@ def _sum(body: str, name: str) -> str:
     return f"{zlib.crc32(f'{name} {body}'.encode('utf-8', 'surrogateescape')):08x}"
 
 
-def text_for(settings: Settings, spec: RouteSpec | PanelSpec, digest: str, name: str) -> str:
+def text_for(settings: Settings, spec: RouteSpec | NodeRouteSpec | PanelSpec, digest: str, name: str) -> str:
     """The text of the link that makes ``spec`` real."""
     if isinstance(spec, PanelSpec):
         return write_text(RouteText(f"unix:{settings.panel_socket}", PLATFORM, digest, https=True), name)
+    if isinstance(spec, NodeRouteSpec):
+        target = f"node:{paths.lines(settings) / spec.node / 'web'}"
+        return write_text(RouteText(target, spec.site, digest, spec.https_only), name)
     if spec.target is RouteTarget.STOPPED:
         target = STOPPED
     elif spec.port is None:
@@ -225,7 +231,7 @@ class RoutesActuator:
         try:
             if step.action is Action.DELETE:
                 self._delete(step.id)
-            elif not isinstance(step.spec, RouteSpec | PanelSpec):
+            elif not isinstance(step.spec, RouteSpec | NodeRouteSpec | PanelSpec):
                 raise InvalidInput(f"{step.action} {step.id} needs its specification", field="step.spec")
             else:
                 self._write(step.id, step.spec, step.digest)
@@ -235,7 +241,7 @@ class RoutesActuator:
             return Outcome(False, str(error), True, time.monotonic() - begun)
         return Outcome(True, seconds=time.monotonic() - begun)
 
-    def _write(self, route: ResourceId, spec: RouteSpec | PanelSpec, digest: str) -> None:
+    def _write(self, route: ResourceId, spec: RouteSpec | NodeRouteSpec | PanelSpec, digest: str) -> None:
         text = text_for(self._settings, spec, digest, route.name)
         link = self._link(route.name)
         holder = self._holder(link, route.name)

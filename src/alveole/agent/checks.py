@@ -23,6 +23,7 @@ from alveole.model.resource import (
     FirewallSpec,
     Kind,
     NetworkSpec,
+    NodeRouteSpec,
     PanelSpec,
     ReleaseSpec,
     RouteSpec,
@@ -36,7 +37,7 @@ _DIGEST = re.compile(r"[0-9a-f]{0,64}")
 _HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 #: A request line's target (RFC 9112 §3.2.1): printable, no space, so that it can add no header.
 _HEALTH = re.compile(r"/[!-~]{0,2000}")
-_SPECS: dict[Kind, type] = {
+_SPECS: dict[Kind, type | tuple[type, ...]] = {
     Kind.NETWORK: NetworkSpec,
     Kind.FIREWALL: FirewallSpec,
     Kind.EDGE: EdgeSpec,
@@ -47,7 +48,7 @@ _SPECS: dict[Kind, type] = {
     Kind.WORKLOAD: WorkloadSpec,
     Kind.ADDRESS: AddressSpec,
     Kind.CERTIFICATE: CertificateSpec,
-    Kind.ROUTE: RouteSpec,
+    Kind.ROUTE: (RouteSpec, NodeRouteSpec),
     Kind.PANEL: PanelSpec,
 }
 _NAMES: dict[Kind, re.Pattern[str]] = {
@@ -103,7 +104,7 @@ def _name_of(spec: object) -> str | None:
             return str(spec.generation)
         case WorkloadSpec():
             return str(spec.slot)
-        case CertificateSpec() | PanelSpec():
+        case CertificateSpec() | PanelSpec() | NodeRouteSpec():
             return spec.domain
         case RouteSpec():
             return spec.domain if spec.path is None else f"@{spec.path}"

@@ -117,6 +117,10 @@ def _prepare(settings: Settings, control: pwd.struct_passwd) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         os.chown(directory, 0, gid)
         directory.chmod(mode)
+    lines = paths.lines(settings)
+    lines.mkdir(exist_ok=True)
+    os.chown(lines, control.pw_uid, edge_group)
+    lines.chmod(0o710)
 
 
 def _exists(user: str) -> bool:
@@ -219,6 +223,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.CreateBackup: lambda r, _f, s: backups.create(r, s),
         protocol.ReadBackup: lambda r, _f, _s: backups.read_manifest(r.snapshot, r.digest),
         protocol.RestoreBackup: lambda r, _f, s: backups.restore(r, s),
+        protocol.PackSite: lambda r, f, s: backups.pack(r, _one(f), s),
+        protocol.UnpackSite: lambda r, f, s: backups.unpack(r, _one(f), s),
         protocol.DropBackup: lambda r, _f, _s: backups.drop(r.snapshot),
         protocol.ListBackups: lambda _r, _f, _s: backups.list(),
         protocol.GetAuthority: lambda _r, _f, _s: certificates.authority_pem(),

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.carrying import Packed, PackSite, UnpackSite
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
     Changes,
@@ -60,6 +61,9 @@ __all__ = [
     "EndVisits",
     "KeepWork",
     "LookAtWork",
+    "PackSite",
+    "Packed",
+    "UnpackSite",
     "Visit",
     "Visited",
     "WorkKept",
@@ -396,6 +400,8 @@ Request = (
     | RestoreBackup
     | DropBackup
     | ListBackups
+    | PackSite
+    | UnpackSite
     | GetAuthority
     | Inspect
     | Doctor
@@ -542,6 +548,8 @@ RESULTS: dict[type, Any] = {
     RestoreBackup: Release | None,
     DropBackup: None,
     ListBackups: tuple[BackupMade, ...],
+    PackSite: Packed,
+    UnpackSite: Release | None,
     GetAuthority: str,
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],

@@ -17,6 +17,7 @@ from alveole.api import (
     entrance,
     exec,
     factors,
+    fleet,
     modules,
     notify,
     objects,
@@ -74,6 +75,7 @@ def build(
         factors,
         visits,
         apps,
+        fleet,
     ):
         app.include_router(module.router)
     if pages is not None:

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alveole import __version__, app_views, views
+from alveole import __version__, app_views, fleet, views
 from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
@@ -81,6 +81,11 @@ TYPES: tuple[Any, ...] = (
     app_views.VersionView,
     app_views.DeploymentView,
     app_views.DeployPlan,
+    fleet.ExportSite,
+    fleet.ImportSite,
+    fleet.TrustSigner,
+    fleet.IdentityView,
+    fleet.SignerView,
     ask.CheckText,
     ask.RunChecks,
     ask.CheckSecret,

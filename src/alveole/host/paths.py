@@ -233,6 +233,17 @@ def edge(settings: Settings) -> Path:
     return settings.run / "edge"
 
 
+def front_socket(settings: Settings) -> Path:
+    """Where the edge believes what it is told of the client: only root comes into the directory, as sshd of the
+    machine that drives this one does."""
+    return edge(settings) / "front" / "http.sock"
+
+
+def lines(settings: Settings) -> Path:
+    """Where control's lines to other machines end, a directory each; the edge may pass through and nobody else."""
+    return settings.run / "lines"
+
+
 def routes(settings: Settings) -> Path:
     """The routing table: one symbolic link a name."""
     return edge(settings) / "routes"

@@ -34,8 +34,12 @@ TAG = r"^(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|sha256:[0-9a-f]{64})\Z"
 MOUNT_PATH = r"^(?:/[A-Za-z0-9._-]{1,64}){1,8}\Z"
 DIGEST = r"^sha256:[0-9a-f]{64}\Z"
 
+NODE_NAME = r"^[a-z](?:[a-z0-9-]{0,14}[a-z0-9])?\Z"
+
 SiteId = Annotated[str, msgspec.Meta(pattern=r"^s[a-z2-7]{12}\Z")]
 SiteName = Annotated[str, msgspec.Meta(pattern=SITE_NAME)]
+NodeName = Annotated[str, msgspec.Meta(pattern=NODE_NAME)]
+"""Short: the path of a socket holds it, and unix(7) leaves 107 bytes."""
 Domain = Annotated[str, msgspec.Meta(pattern=DOMAIN, max_length=253)]
 EnvKey = Annotated[str, msgspec.Meta(pattern=ENV_KEY)]
 Package = Annotated[str, msgspec.Meta(pattern=PACKAGE)]

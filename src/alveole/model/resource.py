@@ -28,6 +28,7 @@ from alveole.model.names import (
     Domain,
     EnvKey,
     Generation,
+    NodeName,
     Number,
     PathPrefix,
     Port,
@@ -202,6 +203,18 @@ class RouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ro
     https_only: bool = False
 
 
+class NodeRouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="node-route"):
+    """One name whose site lives on another machine: the end of the line to ``node`` is where it leads.
+
+    Who may come in is for the edge there to decide, which is told the client's own address.
+    """
+
+    site: SiteId
+    node: NodeName
+    domain: Domain
+    https_only: bool = False
+
+
 class PanelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="panel"):
     """The name at which the edge hands requests to control's pages, over HTTPS only."""
 
@@ -220,6 +233,7 @@ Spec = (
     | AddressSpec
     | CertificateSpec
     | RouteSpec
+    | NodeRouteSpec
     | PanelSpec
 )
 

@@ -356,6 +356,10 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_generation: int = 1
     earlier: Earlier | None = None
     """What it can go back to. An upgrade of its base sets it; any other change of its base takes it away."""
+    node: str = ""
+    """The machine that it lives on; empty: this one. Of a site elsewhere only its names are kept here."""
+    kept_at: dict[str, float] = {}
+    """Machines (empty: this one) that hold it stopped since it was moved, and until when (seconds since the epoch)."""
     owner: str = "root"
     """Id of a person (``p…``) or a team (``g…``); anything else belongs to nobody."""
     created_at: float = 0.0

@@ -44,6 +44,8 @@ class Right(StrEnum):
     """Accounts, teams and quotas; listing them too."""
     FIRST_TOKEN = "account.first-token"  # noqa: S105  the word of an action, no secret
     """Make an administrator of whoever holds a token: only for root on the machine itself (threat 32)."""
+    NODE_CHANGE = "node.change"
+    """Which other machines are driven from here, and whose passports are taken."""
     SETTINGS_CHANGE = "settings.change"
     """Where people come from: LDAP, OIDC, second factors."""
     # About one object.
@@ -66,6 +68,9 @@ class Right(StrEnum):
     SITE_DESTROY = "site.destroy"
     SITE_SHARE = "site.share"
     SITE_GIVE = "site.give"
+    SITE_EXPORT = "site.export"
+    """Everything of the site in one file, secrets included, sealed to a platform that the caller names."""
+    SITE_MOVE = "site.move"
     # About an application, or about one environment of it: its object is the application's owner and the shares of
     # the environment's site.
     APP_CREATE = "app.create"
@@ -123,6 +128,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.ACCOUNT_CHANGE: (ANY, NO, NO, NO),
     R.FIRST_TOKEN: (ANY, NO, NO, NO),
     R.SETTINGS_CHANGE: (ANY, NO, NO, NO),
+    R.NODE_CHANGE: (ANY, NO, NO, NO),
     R.SITE_CREATE: (ANY, ANY, OWN, NO),
     R.SITE_LOOK: (ANY, ANY, LOOK, ANY),
     R.SITE_LOGS: (ANY, ANY, WORK, NO),
@@ -138,6 +144,8 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SITE_DESTROY: (ANY, ANY, OWN, NO),
     R.SITE_SHARE: (ANY, ANY, OWN, NO),
     R.SITE_GIVE: (ANY, ANY, OWN, NO),
+    R.SITE_EXPORT: (ANY, ANY, OWN, NO),
+    R.SITE_MOVE: (ANY, ANY, NO, NO),
     R.APP_CREATE: (ANY, ANY, OWN, NO),
     R.APP_LOOK: (ANY, ANY, LOOK, ANY),
     R.APP_CHANGE: (ANY, ANY, OWN, NO),

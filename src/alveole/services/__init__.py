@@ -59,6 +59,7 @@ from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.ledger import LedgerVerbs
 from alveole.services.notify import NotifyVerbs
+from alveole.services.passports import PassportVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
@@ -73,6 +74,7 @@ __all__ = ["Services", "VersionConflict"]
 
 
 class Services(
+    PassportVerbs,
     SwitchingVerbs,
     SourceVerbs,
     FindVerbs,

@@ -131,6 +131,10 @@ local function parse(text)
         target.to = "=503"
     elseif match(first, "^unix:/[%w/._-]+$") then
         target.to = first
+    elseif match(first, "^node:/[%w/._-]+$") then
+        -- The end of a line to another machine, whose own edge answers for the name.
+        target.to = "unix:" .. sub(first, 6)
+        target.node = true
     else
         local address, port = match(first, "^tcp:([%d.]+):(%d+)$")
         if not address or tonumber(port) > 65535 or C.inet_pton(2, address, packed) ~= 1 then
@@ -283,6 +287,12 @@ local function finish(target, entry)
         end
     end
     var.alv_pool = target.pool
+    if target.node then
+        if byte(var.request_uri) ~= 47 then
+            return "=400"
+        end
+        var.alv_node = "1"
+    end
     return target.to
 end
 

@@ -1,0 +1,155 @@
+"""What is asked and told about other machines: requests, documents, and what is stored about a node."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from alveole.model.names import NodeName
+from alveole.model.resource import PLATFORM as PLATFORM  # noqa: PLC0414  the scope of this machine, for callers
+from alveole.passport import PublicKey
+from alveole.requests import Body
+from alveole.views import SiteView, StatusView, View
+
+#: An address or a name, as ssh takes it; nothing that it could take for an option.
+HOST = r"^[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?\Z"
+USER = r"^[a-z_][a-z0-9_-]{0,31}\Z"
+FINGERPRINT = r"^SHA256:[A-Za-z0-9+/]{43}\Z"
+CONFIG_FILE = r"^(?:/[A-Za-z0-9._-]+)+\Z"
+
+
+# --- passports ------------------------------------------------------------------------------------
+class ExportSite(Body, frozen=True, kw_only=True):
+    """``to``: the key of the platform that may open it; ``None``: this one."""
+
+    to: str | None = None
+
+
+class ImportSite(Body, frozen=True, kw_only=True):
+    """``upload``: a passport. ``trust``: the fingerprint of a signer that is not known here."""
+
+    upload: str
+    name: str | None = None
+    owner: str | None = None
+    trust: str | None = None
+    stopped: bool = False
+
+
+class TrustSigner(Body, frozen=True, kw_only=True):
+    key: str
+
+
+class IdentityView(View, frozen=True, kw_only=True):
+    """What another machine must know of this one."""
+
+    key: PublicKey
+    fingerprint: str
+    version: str
+    domain: str
+
+
+class SignerView(View, frozen=True, kw_only=True):
+    name: str
+    key: PublicKey
+    fingerprint: str
+
+
+class Signers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose passports are taken, by name: a setting."""
+
+    known: dict[str, PublicKey] = {}
+
+
+# --- nodes ----------------------------------------------------------------------------------------
+class ScanNode(Body, frozen=True, kw_only=True):
+    host: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 22
+
+
+class AddNode(Body, frozen=True, kw_only=True):
+    """``fingerprint``: that of the host key, as somebody has compared it. ``install``: bring this version there."""
+
+    name: str
+    host: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 22
+    user: str = "root"
+    fingerprint: str
+    install: bool = True
+    config: str = "/etc/alveole/alveole.toml"
+
+
+class MoveSite(Body, frozen=True, kw_only=True):
+    """``to``: a node, or ``here``. ``keep_seconds``: how long the copy that is left stays, stopped."""
+
+    to: str
+    keep_seconds: Annotated[float, msgspec.Meta(ge=0, le=90 * 86_400)] = 86_400.0
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A machine that is driven from here, as it is stored."""
+
+    name: NodeName
+    host: Annotated[str, msgspec.Meta(pattern=HOST)]
+    port: int
+    user: Annotated[str, msgspec.Meta(pattern=USER)]
+    host_key: str
+    """``ssh-ed25519 AAAA…``: the only one that is accepted."""
+    config: Annotated[str, msgspec.Meta(pattern=CONFIG_FILE)]
+    run: str
+    """Its run directory, where its sockets are."""
+    domain: str
+    key: PublicKey
+    """Of its platform: what is sealed to it, and signs what comes from it."""
+    version: str
+    added_at: float
+    draining: bool = False
+    """Nothing new is placed on it."""
+
+
+class Nodes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A setting."""
+
+    all: dict[str, Node] = {}
+
+
+class ScannedView(View, frozen=True, kw_only=True):
+    fingerprint: str
+    host_key: str
+    ssh_key: str
+    """The line that lets this machine in there (``authorized_keys``)."""
+
+
+class NodeView(View, frozen=True, kw_only=True):
+    name: str
+    where: str
+    """``user@host:port``; of this machine, nothing."""
+    state: str
+    """``here``, ``reached``, ``unreachable`` or ``not asked yet``."""
+    problem: str
+    seen_at: float | None
+    version: str
+    same_version: bool
+    domain: str
+    fingerprint: str
+    """Of its host key."""
+    draining: bool
+    sites: tuple[str, ...]
+    memory_left_bytes: int | None
+    """What the plans of its sites leave of its memory."""
+    disk_left_bytes: int | None
+    addresses_left: int | None
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What a node said of itself when it was last asked."""
+
+    at: float
+    status: StatusView
+    sites: dict[str, SiteView]
+    promised_bytes: int
+
+
+# Worked out here and not at the first request: see the end of :mod:`alveole.agent.protocol`.
+for _type in (ExportSite, ImportSite, TrustSigner, ScanNode, AddNode, MoveSite, Signers, Nodes, StatusView):
+    msgspec.json.Decoder(_type)

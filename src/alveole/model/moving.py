@@ -1,0 +1,30 @@
+"""What is stored about a change that has to do with another machine, so that it can go on after a kill."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Moving(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``to`` and ``origin``: names of nodes; empty: this machine. Each phase is stored before its work begins.
+
+    ``copying``: the site serves where it was. ``switched``: it is wanted where it goes. ``back``: it did not hold there.
+    """
+
+    to: str
+    origin: str
+    keep_seconds: float
+    phase: str = "copying"
+    was_running: bool = True
+    stopped_at: float = 0.0
+    """Since when nothing answers, where the data needed that."""
+
+
+class Forward(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A request to the API of the node ``node``, made once however often it is sent: the key is the change's id."""
+
+    node: str
+    method: str
+    path: str
+    body: str = ""
+    """JSON; an upload of this machine that it names is sent first."""

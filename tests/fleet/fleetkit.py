@@ -1,0 +1,103 @@
+"""The two instances, and Debian's sshd with keys and a configuration of its own on a port of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from instance import Instance
+from instancekit import ApiError, alive, descendants, free_ports, kill, run, until
+
+SSHD = "/usr/sbin/sshd"
+_CONFIG = """\
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {place}/host_key
+PidFile none
+AuthorizedKeysFile {place}/authorized_keys
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+StrictModes no
+LogLevel ERROR
+AllowAgentForwarding no
+AllowTcpForwarding yes
+AllowStreamLocalForwarding yes
+"""
+
+
+class Pair:
+    """``main`` drives ``far`` as the node ``far``; ``site(name)`` is asked of the main one."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self.sshd: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Pair:
+        with self._stack:
+            self.main = self._stack.enter_context(Instance(split=True))
+            self.far = self._stack.enter_context(Instance(split=True))
+            self._stack.callback(self.down)
+            self.place = self.far.root / "sshd"
+            self.place.mkdir(0o755)
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.place / "host_key")
+            (self.port,) = free_ports(1)
+            (self.place / "sshd_config").write_text(_CONFIG.format(port=self.port, place=self.place))
+            self._kept = self._stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kept.__exit__(kind, error, trace)
+
+    # --- the way there ----------------------------------------------------------------------------
+    def up(self) -> None:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        self.sshd = subprocess.Popen(
+            [SSHD, "-D", "-e", "-f", str(self.place / "sshd_config")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=(self.place / "log").open("ab"),
+        )
+        until(self._listens, 20, self._log)
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    def _log(self) -> str:
+        return (self.place / "log").read_text(errors="replace")[-2000:]
+
+    def down(self) -> None:
+        """As if the machine were cut off: sshd and every connection of it end at once."""
+        if self.sshd is None:
+            return
+        kill(descendants([self.sshd.pid]))
+        self.sshd.wait()
+        self.sshd = None
+
+    def let_in(self) -> None:
+        """What an administrator does on the other machine: the line of ``alveole node key``."""
+        line = self.main.cli("node", "key", "--json").json["ssh_key"]
+        (self.place / "authorized_keys").write_text(line + "\n")
+
+    @property
+    def fingerprint(self) -> str:
+        return run("ssh-keygen", "-l", "-f", self.place / "host_key.pub").stdout.split()[1]
+
+    def add(self) -> None:
+        self.main.cli(
+            *("node", "add", f"root@127.0.0.1:{self.port}", "--name", "far", "--no-install"),
+            *("--config", str(self.far.config), "--fingerprint", self.fingerprint),
+        )
