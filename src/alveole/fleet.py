@@ -68,15 +68,20 @@ class ScanNode(Body, frozen=True, kw_only=True):
 
 
 class AddNode(Body, frozen=True, kw_only=True):
-    """``fingerprint``: that of the host key, as somebody has compared it. ``install``: bring this version there."""
+    """``fingerprint``: that of the host key, as somebody has compared it. ``config``: of the Alvéole there."""
 
     name: str
     host: str
     port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 22
     user: str = "root"
     fingerprint: str
-    install: bool = True
     config: str = "/etc/alveole/alveole.toml"
+
+
+class DrainNode(Body, frozen=True, kw_only=True):
+    """``drain``: bring its sites elsewhere and place nothing more on it; ``false``: use it again."""
+
+    drain: bool = True
 
 
 class MoveSite(Body, frozen=True, kw_only=True):
@@ -151,5 +156,5 @@ class Look(msgspec.Struct, frozen=True):
 
 
 # Worked out here and not at the first request: see the end of :mod:`alveole.agent.protocol`.
-for _type in (ExportSite, ImportSite, TrustSigner, ScanNode, AddNode, MoveSite, Signers, Nodes, StatusView):
+for _type in (ExportSite, ImportSite, TrustSigner, ScanNode, AddNode, MoveSite, DrainNode, Signers, Nodes, StatusView):
     msgspec.json.Decoder(_type)

@@ -38,6 +38,8 @@ _SIGNATURE = 64
 _HEAD_MAX = 64 * 1024
 _STATEMENT_MAX = 8 * 1024 * 1024
 _WORD = "alv1."
+#: Stands for the key of a platform that was not asked yet.
+EMPTY_KEY = _WORD + "A" * 86
 _SIGNED = b"alveole passport head 1\0"
 _HINT = "export the site again"
 

@@ -92,6 +92,8 @@ class CreateSite(Body, frozen=True, kw_only=True):
     """Whether the build of its content may ask the package registries; ``None``: as the settings say."""
     why: str = ""
     """Why these modules, when they were picked from the content."""
+    node: str | None = None
+    """The machine that it shall live on: a node, or ``any`` for the one with the most room; ``None``: this one."""
 
 
 class UpdateSite(Body, frozen=True, kw_only=True):

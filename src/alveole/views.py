@@ -27,6 +27,8 @@ class State(StrEnum):
     UPDATING = "updating"
     FAILED = "failed"
     UNKNOWN = "unknown"
+    UNREACHABLE = "unreachable"
+    """It lives on another machine, which does not answer."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +162,10 @@ class SiteView(View, frozen=True, kw_only=True):
     """In order of start; empty in lists, and while no instance is there."""
     checks: tuple[CheckState, ...] = ()
     """The site's scenarios."""
+    node: str = ""
+    """The machine that it lives on; empty: this one."""
+    seen_at: float | None = None
+    """Of a site on another machine: when that last said how it is. Seconds since the epoch."""
 
 
 class StepView(View, frozen=True, kw_only=True):

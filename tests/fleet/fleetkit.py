@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from instance import Instance
-from instancekit import ApiError, alive, descendants, free_ports, kill, run, until
+from instancekit import descendants, free_ports, kill, run, until
 
 SSHD = "/usr/sbin/sshd"
 _CONFIG = """\
@@ -35,6 +30,23 @@ AllowStreamLocalForwarding yes
 """
 
 
+#: Serves what is in a volume.
+COMMAND = [
+    "/usr/bin/python3",
+    "-c",
+    "import http.server,os;os.chdir('/data');http.server.HTTPServer(('',8000),http.server.SimpleHTTPRequestHandler)"
+    ".serve_forever()",
+]
+
+
+class Far(Instance):
+    """With a main domain of its own, so that the names which visitors use are not its sites' first names."""
+
+    def settle_settings(self, **changed: str) -> None:
+        super().settle_settings(**changed)
+        self.config.write_text(self.config.read_text().replace('"localhost"', '"far.localhost"', 1))
+
+
 class Pair:
     """``main`` drives ``far`` as the node ``far``; ``site(name)`` is asked of the main one."""
 
@@ -45,7 +57,7 @@ class Pair:
     def __enter__(self) -> Pair:
         with self._stack:
             self.main = self._stack.enter_context(Instance(split=True))
-            self.far = self._stack.enter_context(Instance(split=True))
+            self.far = self._stack.enter_context(Far(split=True))
             self._stack.callback(self.down)
             self.place = self.far.root / "sshd"
             self.place.mkdir(0o755)

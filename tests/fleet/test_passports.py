@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleetkit import Pair
+from fleetkit import COMMAND, Pair
 
 from instance import Instance
 from instancekit import page, until
-
-COMMAND = [
-    "/usr/bin/python3",
-    "-c",
-    "import http.server,os;os.chdir('/data');http.server.HTTPServer(('',8000),http.server.SimpleHTTPRequestHandler)"
-    ".serve_forever()",
-]
 
 
 def key_of(instance: Instance) -> str:
@@ -22,7 +15,7 @@ def key_of(instance: Instance) -> str:
 
 
 def test_a_site_is_carried_by_hand(pair: Pair, tmp_path: Path) -> None:
-    """Threats 8 and 10: what is not signed by somebody known, or not as it was signed, is not taken; rights stay here."""
+    """Threats 8 and 10: what is not signed by somebody known, or not as it was signed, is not taken."""
     main, far = pair.main, pair.far
     main.create(
         "diary", None, command=COMMAND, port=8000, volumes=[{"name": "data", "path": "/data"}], env={"A": "s3cret"}
@@ -48,7 +41,7 @@ def test_a_site_is_carried_by_hand(pair: Pair, tmp_path: Path) -> None:
     assert far.api("GET", "/v1/sites") == []
     made = far.cli("site", "import", str(file), "--trust", signer, "--json").json
     assert made["state"] == "running" and made["volumes"][0]["name"] == "data"
-    until(lambda: "kept" in far.fetch("diary", "/page.txt").body, 20)
+    until(lambda: "kept" in far.fetch("diary.far.localhost", "/page.txt").body, 20)
     assert far.api("GET", "/v1/sites/diary?show_env=true")["env"] == {"A": "s3cret"}
     main.destroy("diary")
     far.destroy("diary")

@@ -217,8 +217,8 @@ class EdgeActuator:
         shutil.rmtree(state_dir(self._settings), ignore_errors=True)
 
     def _unlink_sockets(self) -> None:
-        for socket in (self._status, paths.front_socket(self._settings)):
-            socket.unlink(missing_ok=True)
+        for path in (self._status, paths.front_socket(self._settings)):
+            path.unlink(missing_ok=True)
 
     def _quit(self, master: int, grace: float) -> None:
         """Ask it to finish what it has begun; after ``grace`` seconds (at least one) end it."""

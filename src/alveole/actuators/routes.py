@@ -281,7 +281,12 @@ class RoutesActuator:
         return parsed[0].site if parsed else None
 
     def forget(self, site: str) -> None:
-        """Remove the edge's logs of a site that is destroyed; its routes go one by one before."""
+        """Remove the edge's logs of a site that is destroyed; its routes go one by one before.
+
+        One that lives on another machine now is only not kept here any more: its names still lead through this edge.
+        """
+        if self.observe((site,)).found:
+            return
         import shutil
 
         directory = paths.edge_log(self._settings, site)

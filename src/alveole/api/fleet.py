@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from alveole import fleet
+from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
 from alveole.api.schema import accepted, described
+from alveole.model.change import Change
+from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.services import Services
 
 router = APIRouter(prefix="/v1", tags=["fleet"])
 PASSPORT = "application/x-alveole-passport"
@@ -83,3 +88,87 @@ async def trust_signer(
 async def distrust_signer(request: Request, caller: Caller, signer: str) -> Response:
     await run_in_threadpool(services(request).distrust_signer, caller, signer)
     return Response(status_code=204)
+
+
+# --- nodes --------------------------------------------------------------------------------------
+@router.get("/nodes", **described("List the machines, this one first", list[fleet.NodeView]))
+@does(Right.PLATFORM_LOOK)
+async def list_nodes(request: Request, caller: Caller) -> Response:
+    """What is told of the others is what they last said."""
+    return json(await run_in_threadpool(services(request).list_nodes, caller))
+
+
+@router.get("/node-key", **described("The line that lets this machine in elsewhere", media="text/plain"))
+@does(Right.NODE_CHANGE)
+async def node_key(request: Request, caller: Caller) -> Response:
+    return PlainTextResponse(await run_in_threadpool(services(request).node_key, caller) + "\n")
+
+
+@router.post("/nodes/scan", **described("Show the host key of a machine", fleet.ScannedView, body=fleet.ScanNode))
+@does(Right.NODE_CHANGE)
+async def scan_node(
+    request: Request, caller: Caller, wanted: Annotated[fleet.ScanNode, Depends(body(fleet.ScanNode))]
+) -> Response:
+    return json(await streams.in_waiting(services(request).scan_node, caller, wanted))
+
+
+@router.post(
+    "/nodes",
+    **described("Drive another machine from here", fleet.NodeView, status=201, body=fleet.AddNode, errors=(409, 422)),
+)
+@does(Right.NODE_CHANGE)
+async def add_node(
+    request: Request, caller: Caller, wanted: Annotated[fleet.AddNode, Depends(body(fleet.AddNode))]
+) -> Response:
+    """Refused when it shows another host key than the one of this fingerprint."""
+    made = await streams.in_waiting(services(request).add_node, caller, wanted)
+    return json(made, 201, {"Location": f"/v1/nodes/{made.name}"})
+
+
+@router.get("/nodes/{node}", **described("Ask a machine how it is", fleet.NodeView, errors=(404,)))
+@does(Right.PLATFORM_LOOK)
+async def show_node(request: Request, caller: Caller, node: str) -> Response:
+    return json(await streams.in_waiting(services(request).show_node, caller, node))
+
+
+@router.delete("/nodes/{node}", **described("Drive a machine no more", status=204, errors=(404, 409)))
+@does(Right.NODE_CHANGE)
+async def remove_node(request: Request, caller: Caller, node: str) -> Response:
+    """What runs there goes on by itself."""
+    await streams.in_waiting(services(request).remove_node, caller, node)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/nodes/{node}/drain",
+    **described("Bring the sites of a machine elsewhere", list[Change], body=fleet.DrainNode, errors=(404, 409)),
+)
+@does(Right.NODE_CHANGE)
+async def drain_node(
+    request: Request, caller: Caller, node: str, wanted: Annotated[fleet.DrainNode, Depends(body(fleet.DrainNode))]
+) -> Response:
+    """The changes that move them, one a site."""
+    return json(await streams.in_waiting(drain(services(request), caller, node, wanted)))
+
+
+def drain(services: Services, caller: Actor, node: str, wanted: fleet.DrainNode) -> Callable[[], tuple[Change, ...]]:
+    return lambda: services.drain_node(caller, node, drain=wanted.drain)
+
+
+@router.post("/sites/{site}/move", **accepted("Bring a site to another machine", body=fleet.MoveSite, errors=(507,)))
+@does(Right.SITE_MOVE)
+async def move_site(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    site: str,
+    wanted: Annotated[fleet.MoveSite, Depends(body(fleet.MoveSite))],
+) -> Response:
+    """With its data. Killed at any step it ends wholly here or wholly there."""
+    return change_accepted(await run_in_threadpool(lambda: services(request).move_site(caller, site, wanted, key=key)))
+
+
+@router.post("/sites/{site}/confirm-move", **accepted("Remove the copies that moves have left"))
+@does(Right.SITE_MOVE)
+async def confirm_move(request: Request, caller: Caller, key: Key, site: str) -> Response:
+    return change_accepted(await run_in_threadpool(services(request).confirm_move, caller, site, key=key))

@@ -216,6 +216,10 @@ async def logs(
     until: Annotated[str | None, Query(description="Likewise; not together with follow.")] = None,
     n: Annotated[int | None, Query(description=f"Only the last so many lines, 0 to {LAST_MAX}.")] = None,
 ) -> Response:
+    asked = {"follow": follow or None, "since": since, "until": until, "n": n}
+    there = await run_in_threadpool(services(request).logs_there, caller, site, asked)
+    if there is not None:
+        return StreamingResponse(there, headers=streams.UNBUFFERED, media_type=NDJSON)
     where = await run_in_threadpool(services(request).site_logs, caller, site)
     problems: list[Problem] = []
     bounds: dict[str, float | None] = {}

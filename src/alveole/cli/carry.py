@@ -12,7 +12,8 @@ import click
 from alveole.cli import follow
 from alveole.cli.client import segment
 from alveole.cli.output import emit, say, size
-from alveole.cli.states import named, path, reached
+from alveole.cli.show import path
+from alveole.cli.states import named, reached
 from alveole.cli.verbs import Here, site_name, verb
 from alveole.errors import InvalidInput
 from alveole.text import clean

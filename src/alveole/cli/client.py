@@ -163,8 +163,9 @@ class Answer:
 class Client:
     """Calls to the API. Every method raises the errors of :mod:`alveole.errors` that the API answers."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._path = settings.api_socket
+    def __init__(self, socket: Settings | Path) -> None:
+        """``socket``: where the API is; of this machine, as the settings say."""
+        self._path = socket if isinstance(socket, Path) else socket.api_socket
 
     def get(self, path: str, query: Query | None = None) -> Any:
         with self.open("GET", path, query=query) as answer:
@@ -184,9 +185,10 @@ class Client:
         query: Query | None = None,
         version: int | None = None,
         patience: float | None = _PATIENCE,
+        key: str = "",
     ) -> Any:
         """An unsafe request, with an idempotency key so that it can be repeated when the answer is lost."""
-        headers = {"Idempotency-Key": os.urandom(16).hex()}
+        headers = {"Idempotency-Key": key or os.urandom(16).hex()}
         if version is not None:
             headers["If-Match"] = f'"{version}"'
         content = msgspec.json.encode(body) if body is not None else b""

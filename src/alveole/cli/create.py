@@ -128,6 +128,9 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
 @shared
 @click.option("--owner", metavar="PERSON|team:NAME", help="Whose it is; default: nobody's but root's.")
 @click.option("--stopped", is_flag=True, help="Do not start it.")
+@click.option(
+    "--node", metavar="NODE", help="The machine it lives on; `any`: where there is most room. Default: this one."
+)
 @click.option("--note", "remark", metavar="TEXT", help="Kept with the first release.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done, but do nothing.")
 def create(here: Here, name: str, source: str | None, **options: Any) -> None:
@@ -161,6 +164,8 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
         body["answers"] = answers.given(options["sets"], options["set_file"], problems)
     if options["build_network"] is not None:
         body["build_network"] = options["build_network"]
+    if options["node"]:
+        body["node"] = options["node"]
     _check_source(source, problems)
     image = _image(body.get("base"))
     if image is not None:

@@ -27,6 +27,7 @@ def list_(here: Here) -> None:
     if not sites:
         note("There is no site yet. Make one: alveole site create NAME --from DIR")
         return
+    elsewhere = any(site["node"] for site in sites)
     rows = [
         (
             clean(site["name"]),
@@ -37,10 +38,12 @@ def list_(here: Here) -> None:
             seconds(site["cpu_seconds"]),
             size(site["disk_bytes"]),
             clean(site["urls"][0]) if site["urls"] else "-",
+            *([clean(site["node"]) or "here"] if elsewhere else []),
         )
         for site in sites
     ]
-    table(("NAME", "STATE", "PLAN", "MODULES", "MEMORY", "CPU", "DISK", "URL"), rows, right="MEMORY CPU DISK")
+    heads = ("NAME", "STATE", "PLAN", "MODULES", "MEMORY", "CPU", "DISK", "URL", *(("NODE",) if elsewhere else ()))
+    table(heads, rows, right="MEMORY CPU DISK")
 
 
 @verb(None, "show", examples=["alveole site show blog", "alveole site show blog --json"])
@@ -78,6 +81,7 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("name", paint(clean(site["name"]), "bold")),
         ("state", state(site["state"]) + stays),
         ("problem", paint(clean(site["problem"]), "red")),
+        ("lives on", clean(site["node"]) + (f", as of {when(site['seen_at'])}" if site["seen_at"] else "")),
         ("urls", _lines(site["urls"])),
         ("ipv4", clean(site["ipv4"])),
         ("ipv6", clean(site["ipv6"])),

@@ -26,6 +26,8 @@ from alveole.cli.verbs import Tree
         "rename": ("alveole.cli.states:rename", "Give a site another name."),
         "share": ("alveole.cli.team:share", "Let a person or a team look at a site, or work on it."),
         "give": ("alveole.cli.team:give", "Give a site to another person or team."),
+        "move": ("alveole.cli.node:move", "Bring a site with its data to another machine."),
+        "confirm": ("alveole.cli.node:confirm", "Remove the copies that moves have left."),
         "export": ("alveole.cli.carry:export", "Write a site into one signed file."),
         "import": ("alveole.cli.carry:import_", "Make a site of such a file."),
         "destroy": ("alveole.cli.states:destroy", "Destroy a stopped site for good."),

@@ -29,6 +29,7 @@ COMMANDS = {
     "status": ("alveole.cli.look:status", "The state of the platform in a few lines."),
     "journal": ("alveole.cli.change:journal", "What was done: who, when, what, how it ended."),
     "change": ("alveole.cli.change:group", "Look at one change, or follow it to its end."),
+    "node": ("alveole.cli.node:group", "Other machines that are driven from this one."),
     "base": ("alveole.cli.base:group", "Shared root file systems."),
     "image": ("alveole.cli.base:image", "Local OCI images."),
     "account": ("alveole.cli.account:group", "People: who they are, and how they come in."),

@@ -8,7 +8,7 @@ import msgspec
 class Moving(msgspec.Struct, frozen=True, omit_defaults=True):
     """``to`` and ``origin``: names of nodes; empty: this machine. Each phase is stored before its work begins.
 
-    ``copying``: the site serves where it was. ``switched``: it is wanted where it goes. ``back``: it did not hold there.
+    ``copying``: it is wanted where it was. ``switched``: where it goes. ``back``: where it was, for it did not hold.
     """
 
     to: str

@@ -28,6 +28,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
+| ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``show`` | stored and seen → documents |
 """
 
@@ -58,8 +59,9 @@ from alveole.services.core import VersionConflict
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.ledger import LedgerVerbs
+from alveole.services.moving import SWEEP_SECONDS, MovingVerbs
+from alveole.services.nodes import WATCH_SECONDS
 from alveole.services.notify import NotifyVerbs
-from alveole.services.passports import PassportVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
@@ -74,7 +76,7 @@ __all__ = ["Services", "VersionConflict"]
 
 
 class Services(
-    PassportVerbs,
+    MovingVerbs,
     SwitchingVerbs,
     SourceVerbs,
     FindVerbs,
@@ -124,6 +126,11 @@ class Services(
         self.started_at = time.time()
         self.loads = Loads()
         self.traffic = Traffic(settings.logs / "edge")
+        self._lines = {}
+        self._lines_lock = threading.Lock()
+        self._node_looks, self._node_problems = {}, {}
+        self._nodes_known = None
+        self._asking = set()
         self._usage = {}
         self._usage_at = float("-inf")
 
@@ -143,6 +150,13 @@ class Services(
             services._keep_journal()
             services.checks.watch(services.ticker)
             services.telling.start()
+            services.ticker.add("nodes", WATCH_SECONDS, services._watch_nodes)
+            services.ticker.add(
+                "copies",
+                SWEEP_SECONDS,
+                lambda: services.loop.submit(services._sweep_copies),
+                first=SWEEP_SECONDS,
+            )
             services.ticker.start()
         return services
 

@@ -33,6 +33,17 @@ from alveole.ticker import Ticker
 
 #: What nobody does to an environment by itself: no stage is skipped by accident.
 _THROUGH_ITS_APPLICATION = frozenset({Right.SITE_RELEASE, Right.SITE_DESTROY, Right.SITE_GIVE})
+#: What is kept here of a site on another machine.
+_OF_ELSEWHERE = frozenset(
+    {
+        Right.SITE_LOOK,
+        Right.SITE_CHECKS,
+        Right.SITE_DESTROY,
+        Right.SITE_SHARE,
+        Right.SITE_GIVE,
+        Right.SITE_MOVE,
+    }
+)
 #: The owner of a site that belongs to no person and no team.
 NOBODY = "nobody"
 
@@ -138,21 +149,38 @@ class Core(ABC):
             raise NoRoom(problems=problems)
 
     # --- finding ------------------------------------------------------------------------------
-    def _stored(self, caller: Actor, right: Right, name: str) -> Stored:
-        """The site of this name or id. ``NotFound`` for one that ``caller`` may not even look at; ``Denied``."""
+    def _stored(self, caller: Actor, right: Right, name: str, *, elsewhere: bool = False) -> Stored:
+        """The site of this name or id. ``NotFound`` for one that ``caller`` may not even look at; ``Denied``.
+
+        ``Refused`` for one on another machine, unless the caller knows what to do about that (``elsewhere``).
+        """
         stored = self.store.site(name)
         if stored is None and name in self.store.damaged and may(caller, Right.PLATFORM_LOOK):
             raise Refused(f"site {name} was set aside: {self.store.damaged[name]}", field="site")
         if stored is None or not (caller.entering or self._sees(caller, stored.site)):
             raise NotFound(f"there is no site {name!r}", field="site", hint="see: alveole site list")
         self._allow(caller, right, self.people.held(stored.site))
+        if stored.site.node and right not in _OF_ELSEWHERE and not elsewhere:
+            node = stored.site.node
+            raise Refused(
+                f"site {stored.site.name} lives on {node}",
+                field="site",
+                hint=f"ask for this there, or bring it here: alveole site move {stored.site.name} --to here",
+            )
         return stored
 
     def _free_to_change(
-        self, caller: Actor, right: Right, name: str, version: int | None, *, superseding: bool = False
+        self,
+        caller: Actor,
+        right: Right,
+        name: str,
+        version: int | None,
+        *,
+        superseding: bool = False,
+        elsewhere: bool = False,
     ) -> Site:
         """The site, when ``caller`` may, nothing else is at work on it and it is as the caller saw it."""
-        stored = self._stored(caller, right, name)
+        stored = self._stored(caller, right, name, elsewhere=elsewhere)
         site = stored.site
         if version is not None and version != site.version:
             raise VersionConflict(

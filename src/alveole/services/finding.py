@@ -13,8 +13,7 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.checks import Draft
 from alveole.services.inside import InsideVerbs
-from alveole.services.show import state_of
-from alveole.services.sites import USAGE_SECONDS
+from alveole.services.looking import USAGE_SECONDS
 from alveole.store import Stored
 
 PAGE_MAX = 500
@@ -31,7 +30,6 @@ class FindVerbs(InsideVerbs):
             raise InvalidInput(f"a page has 1 to {PAGE_MAX} sites, and the first is 1", field="page")
         self._renew_usage()
         visible = self._visible(caller)
-        known = self.loop.agent_answers
         states: dict[str, int] = dict.fromkeys(map(str, views.State), 0)
         owners: set[str] = set()
         modules: set[str] = set()
@@ -39,7 +37,7 @@ class FindVerbs(InsideVerbs):
         text = request.text.lower().split()
         for stored in visible:
             site = stored.site
-            state = state_of(stored, self.loop.looks.get(site.id), self.journal.of_site(site.id), known)
+            state = self._state(stored)
             owner = self.people.shown(site.owner)
             states[state] += 1
             owners.add(owner)

@@ -44,6 +44,8 @@ class Flows(Builders):
     def _carry_out(self, live: Live) -> None:
         # A verb without a flow of its own has stored what is wanted: start, stop, restart, set, rename and their like.
         flow = getattr(self, f"_flow_{live.change.verb.replace('-', '_')}", self._flow_settle)
+        if live.work.forward is not None:
+            flow = self._flow_forward
         try:
             flow(live)
         except AlveoleError as error:
@@ -70,7 +72,9 @@ class Flows(Builders):
     def _resume_one(self, live: Live) -> None:
         verb, work = live.change.verb, live.work
         stored = self.store.sites.get(live.change.site_id or "")
-        if verb in ("exec", "ssh", "console"):
+        if work.forward is not None:
+            self._go(live)
+        elif verb in ("exec", "ssh", "console"):
             self.journal.end(live, (Problem("", "control ended meanwhile"),))
         elif stored is not None and stored.pending == "create":
             self.loop.submit(lambda: self._take_back_create(live, stored.site, (_CUT,)))
@@ -355,12 +359,22 @@ class Flows(Builders):
             self._fail(live, settled.problems)
             return
         hit("services.before-remove")
+        for node in sorted({site.node, *site.kept_at} - {""}):
+            self._destroy_there(live, node, site.name)
         self.agent.call(protocol.RemoveSite(site.id, site.number), say=live.show)
         hit("services.removed")
         live.say("every file of the site is gone")
         self.journal.end(live, (), also=lambda transaction: transaction.delete_site(site.id))
         self.loop.forget(site.id)
         self.checks.forget_site(site.id)
+
+    @abstractmethod
+    def _flow_forward(self, live: Live) -> None:
+        """Supplied by the class that joins the parts: what is asked of the machine that the site lives on."""
+
+    @abstractmethod
+    def _destroy_there(self, live: Live, node: str, name: str) -> None:
+        """Likewise: take a site off another machine, if it is there."""
 
     @abstractmethod
     def base_links(self, site: Site) -> tuple[protocol.Link, ...]:

@@ -66,6 +66,8 @@ class InsideVerbs(SiteVerbs):
         )
 
     def why(self, caller: Actor, site: str) -> views.WhyView:
+        if told := self._asked_there(caller, Right.SITE_LOOK, site, "/why", views.WhyView):
+            return told
         stored = self._stored(caller, Right.SITE_LOOK, site)
         found = stored.site
         links: tuple[protocol.Link, ...] = ()

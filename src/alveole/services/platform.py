@@ -24,7 +24,7 @@ from alveole.people.rights import Right, may
 from alveole.plan import BY_HAND
 from alveole.services.checks import check_limits
 from alveole.services.rollback import RollbackVerbs
-from alveole.services.show import count_states, promise_views, state_of
+from alveole.services.show import count_states, promise_views
 from alveole.store import Transaction
 
 _UPLOAD_SECONDS = 86_400.0
@@ -194,11 +194,7 @@ class PlatformVerbs(RollbackVerbs):
         with contextlib.suppress(AlveoleError):
             machine = self.agent.call(protocol.Facts())
         look = self.loop.looks.get(PLATFORM)
-        known = self.loop.agent_answers
-        states = {
-            id: state_of(stored, self.loop.looks.get(id), self.journal.of_site(id), known)
-            for id, stored in self.store.sites.items()
-        }
+        states = {id: self._state(stored) for id, stored in self.store.sites.items()}
         return views.StatusView(
             version=__version__,
             domain=self.settings.domain,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Collection
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -12,12 +13,9 @@ from msgspec import UNSET
 from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
-from alveole.backends.base import Usage
-from alveole.catalogue.sources import Catalogue
 from alveole.compile import compile_site, has_storage, is_static, site_domain
-from alveole.errors import AlveoleError, InvalidInput, Refused
+from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.journal import Live, Work
-from alveole.load import Loads
 from alveole.model.change import Change
 from alveole.model.names import ENV_FORBIDDEN
 from alveole.model.resource import Action, Kind
@@ -26,26 +24,21 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right, may
 from alveole.services.checks import Draft, find_base, newest_base
 from alveole.services.flows import work_for
-from alveole.services.modules import DEFAULT_PLAN, Composed, Compositions
-from alveole.services.show import site_view
+from alveole.services.looking import LookVerbs
+from alveole.services.modules import DEFAULT_PLAN, Composed
 from alveole.store import KnownBase, Stored, Transaction, new_id
-from alveole.traffic import Counted, Traffic
 
-USAGE_SECONDS = 5.0
 #: Stands for content that is not unpacked yet, in a dry run.
 _NO_DIGEST = "sha256:" + "0" * 64
 #: Serves static content in a base that has nothing else to serve it.
 _WEB_SERVER = "nginx"
 
 
-class SiteVerbs(Compositions):
-    loads: Loads
-    traffic: Traffic
-    _usage: dict[str, Usage]
-    _usage_at: float
-
+class SiteVerbs(LookVerbs):
     # --- create -------------------------------------------------------------------------------
     def create_site(self, caller: Actor, request: ask.CreateSite, *, key: str | None = None) -> Change:
+        if request.node:
+            return self._create_there(caller, request, key)
         owner = self._owner_for(caller, request.owner)
         base: Base | None = None
         composed: Composed | None = None
@@ -218,92 +211,16 @@ class SiteVerbs(Compositions):
             raise InvalidInput(f"there is no base {base!r}", field="base")
         return known.base
 
-    # --- looking ------------------------------------------------------------------------------
-    def list_sites(self, caller: Actor) -> tuple[views.SiteView, ...]:
-        self._allow(caller, Right.SITE_LIST)
-        usage = self._usage_of_all()
-        stored = self._visible(caller)
-        made = any(each.site.application is not None for each in stored)
-        catalogue = self.catalogue() if made else None
-        return tuple(self._view(each, usage.get(each.site.id), catalogue) for each in stored)
+    # --- on another machine; supplied by the class that joins the parts ------------------------
+    @abstractmethod
+    def _there(
+        self, caller: Actor, right: Right, verb: str, site: str, method: str, path: str, body: Any, key: str | None
+    ) -> Change | None:
+        """The same verb where the site lives; ``None`` for one of this machine."""
 
-    def show_site(self, caller: Actor, site: str, *, show_env: bool = False) -> views.SiteView:
-        stored = self._stored(caller, Right.SITE_SECRETS if show_env else Right.SITE_LOOK, site)
-        id = stored.site.id
-        usage: Usage | None = None
-        try:
-            usage = self.agent.call(protocol.GetUsage((id,))).get(id)
-        except AlveoleError:
-            usage = self._usage.get(id)
-        releases = self.store.releases(id)
-        return site_view(
-            stored,
-            self.settings,
-            self.addressing,
-            look=self.loop.looks.get(id),
-            live=self.journal.of_site(id),
-            known=self.loop.agent_answers,
-            usage=usage,
-            releases=releases,
-            show_env=show_env,
-            application=self._application_view(stored.site, show_env, look=True),
-            process_states=self._process_views(stored.site),
-            owner=self.people.shown(stored.site.owner),
-            load=self.loads.saw(id, usage.cpu_seconds) if usage is not None else 0.0,
-            traffic=self.traffic.look((id,))[id],
-            checks=self.checks.states(id),
-        )
-
-    def _process_views(self, site: Site) -> tuple[views.ProcessView, ...]:
-        """Of the live instance; of the other one while an update has not switched yet."""
-        with contextlib.suppress(AlveoleError):
-            for slot in (site.slot, 1 - site.slot):
-                states: tuple[protocol.ProcessState, ...] = self.agent.call(protocol.ListProcesses(site.id, slot))
-                if states:
-                    return tuple(views.ProcessView(**msgspec.structs.asdict(each)) for each in states)
-        return ()
-
-    def _view(
-        self,
-        stored: Stored,
-        usage: Usage | None,
-        catalogue: Catalogue | None = None,
-        traffic: Counted | None = None,
-    ) -> views.SiteView:
-        return site_view(
-            stored,
-            self.settings,
-            self.addressing,
-            look=self.loop.looks.get(stored.site.id),
-            live=self.journal.of_site(stored.site.id),
-            known=self.loop.agent_answers,
-            usage=usage,
-            application=self._application_view(stored.site, catalogue=catalogue),
-            owner=self.people.shown(stored.site.owner),
-            load=self.loads.of((stored.site.id,)).get(stored.site.id, 0.0),
-            traffic=traffic,
-            checks=self.checks.states(stored.site.id),
-        )
-
-    def _usage_of_all(self) -> dict[str, Usage]:
-        """At most five seconds old while somebody looks; a list never waits for a second reading."""
-        now = time.monotonic()
-        age = now - self._usage_at
-        if age > USAGE_SECONDS:
-            self._usage_at = now
-            if age > 60:
-                self._read_usage()
-            else:
-                self.loop.submit(self._read_usage)
-        return self._usage
-
-    def _read_usage(self) -> None:
-        try:
-            self._usage = self.agent.call(protocol.GetUsage(None))
-            self.loads.saw_all(self._usage)
-            self.traffic.forget(self.store.sites)
-        except AlveoleError:
-            self._usage = {}
+    @abstractmethod
+    def _create_there(self, caller: Actor, request: ask.CreateSite, key: str | None) -> Change:
+        """Make the site on the node that the request names."""
 
     # --- start, stop, restart, destroy --------------------------------------------------------
     def start_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
@@ -312,7 +229,8 @@ class SiteVerbs(Compositions):
                 raise Refused(f"site {old.name} is already running", field="site", hint="see: alveole why")
             return msgspec.structs.replace(old, wanted=Wanted.RUNNING)
 
-        return self._change(caller, Right.SITE_RUN, "start", site, "", key, version, to)
+        there = self._there(caller, Right.SITE_RUN, "start", site, "POST", "/start", None, key)
+        return there or self._change(caller, Right.SITE_RUN, "start", site, "", key, version, to)
 
     def stop_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
         def to(old: Site) -> Site:
@@ -320,7 +238,8 @@ class SiteVerbs(Compositions):
                 raise Refused(f"site {old.name} is not running", field="site", hint="see: alveole site start")
             return msgspec.structs.replace(old, wanted=Wanted.STOPPED)
 
-        return self._change(caller, Right.SITE_RUN, "stop", site, "", key, version, to, superseding=True)
+        there = self._there(caller, Right.SITE_RUN, "stop", site, "POST", "/stop", None, key)
+        return there or self._change(caller, Right.SITE_RUN, "stop", site, "", key, version, to, superseding=True)
 
     def restart_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
         def to(old: Site) -> Site:
@@ -328,7 +247,8 @@ class SiteVerbs(Compositions):
                 raise Refused(f"site {old.name} is not running", field="site", hint="see: alveole site start")
             return msgspec.structs.replace(old, incarnation=old.incarnation + 1)
 
-        return self._change(caller, Right.SITE_RUN, "restart", site, "", key, version, to)
+        there = self._there(caller, Right.SITE_RUN, "restart", site, "POST", "/restart", None, key)
+        return there or self._change(caller, Right.SITE_RUN, "restart", site, "", key, version, to)
 
     def _change(
         self,
@@ -400,6 +320,9 @@ class SiteVerbs(Compositions):
     def update_site(
         self, caller: Actor, site: str, request: ask.UpdateSite, *, key: str | None = None, version: int | None = None
     ) -> Change:
+        if there := self._there(caller, Right.SITE_RELEASE, "update", site, "POST", "/releases", request, key):
+            return there
+
         def build(transaction: Transaction) -> Live:
             old = self._free_to_change(caller, Right.SITE_RELEASE, site, version)
             wanted = self._kept_release(old, request)
@@ -447,6 +370,9 @@ class SiteVerbs(Compositions):
     ) -> Change:
         if request == ask.SetSite():
             raise InvalidInput("nothing to change", hint="give at least one option")
+        self._names_stay(site, request)
+        if there := self._there(caller, Right.SITE_CHANGE, "set", site, "PATCH", "", request, key):
+            return there
         base: Base | None = None
 
         def before() -> None:
@@ -549,6 +475,21 @@ class SiteVerbs(Compositions):
             old.run.ready_seconds if request.ready_seconds is UNSET else request.ready_seconds,
             old.run.stop_seconds if request.stop_seconds is UNSET else request.stop_seconds,
         )
+
+    def _names_stay(self, site: str, request: ask.SetSite) -> None:
+        found = self.store.site(site)
+        if found is None or not found.site.node:
+            return
+        changed = [each for each in ("domains", "add_domains", "remove_domains", "path") if getattr(request, each)]
+        problems = [
+            Problem(
+                each, "names of a site on another machine are not changed", "bring it here first: alveole site move"
+            )
+            for each in changed
+            if getattr(request, each) is not UNSET
+        ]
+        if problems:
+            raise Refused(problems=problems)
 
     def rename_site(
         self, caller: Actor, site: str, request: ask.RenameSite, *, key: str | None = None, version: int | None = None

@@ -1,0 +1,258 @@
+"""``alveole node``, and ``site move`` and ``confirm``: several machines driven from one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from alveole.cli import follow
+from alveole.cli.client import segment
+from alveole.cli.output import emit, fields, note, say, size, table, when
+from alveole.cli.show import path
+from alveole.cli.states import named, reached
+from alveole.cli.verbs import Here, Tree, complete, interactive, site_name, verb
+from alveole.errors import InvalidInput
+from alveole.text import clean
+
+
+@click.group("node", cls=Tree)
+def group() -> None:
+    """Other machines that are driven from this one."""
+
+
+node_name = click.argument("node", metavar="NODE", shell_complete=complete("/v1/nodes"))
+
+
+def _where(text: str) -> tuple[str, str, int]:
+    """``user@host:port`` taken apart; the user is root and the port 22 where nothing is said."""
+    user, _, rest = text.rpartition("@")
+    found = re.match(r"^(\[[^\]]+\]|[^:]+|[^\[\]]*:[^\[\]]*:[^\[\]]*)(?::(\d+))?\Z", rest)
+    if found is None or int(found[2] or 22) > 65_535:
+        raise InvalidInput(f"{text!r} is not USER@HOST or USER@HOST:PORT", field="where")
+    return user or "root", found[1].strip("[]"), int(found[2] or 22)
+
+
+@verb(group, "key", examples=["alveole node key", "alveole node key --json"])
+def key(here: Here) -> None:
+    """Print what other machines must know of this one.
+
+    The first line lets this machine in there: add it to /root/.ssh/authorized_keys. The second is the key of this
+    platform, for `site export --for`; the third its fingerprint, for `site import --trust`.
+    """
+    identity = here.client.get("/v1/identity")
+    with here.client.open("GET", "/v1/node-key") as answer:
+        line = answer.body().decode().strip()
+    if here.json:
+        emit({**identity, "ssh_key": line})
+        return
+    for each in (line, identity["key"], identity["fingerprint"]):
+        say(clean(str(each)))
+
+
+@verb(
+    group,
+    "add",
+    examples=[
+        "alveole node add root@paris.example.org",
+        "alveole node add root@192.0.2.7:2222 --name paris --fingerprint SHA256:…",
+    ],
+)
+@click.argument("where", metavar="USER@HOST[:PORT]")
+@click.option("--name", metavar="NAME", help="What it is called here. Default: the first part of its name.")
+@click.option(
+    "--config", metavar="PATH", default="/etc/alveole/alveole.toml", show_default=True, help="Settings there."
+)
+@click.option("--fingerprint", metavar="SHA256:…", help="Of its host key, compared before; else it is shown and asked.")
+@click.option("--no-install", is_flag=True, help="Alvéole runs there already.")
+def add(here: Here, where: str, name: str | None, config: str, fingerprint: str | None, no_install: bool) -> None:
+    """Drive another machine from here, by SSH.
+
+    This machine's key must be in root's authorized_keys there: see alveole node key.
+    """
+    user, host, port = _where(where)
+    if not no_install:
+        raise InvalidInput(
+            "Alvéole is not brought to another machine by itself yet",
+            field="no_install",
+            hint="there: scripts/quickstart of this version; then add --no-install",
+        )
+    if fingerprint is None:
+        shown = here.client.send("POST", "/v1/nodes/scan", {"host": host, "port": port})
+        if here.json or not interactive():
+            raise InvalidInput(
+                f"is needed where nobody can be asked; it shows {shown['fingerprint']}",
+                field="fingerprint",
+                hint="compare it there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+            )
+        note(f"{clean(host)} shows the host key {clean(shown['fingerprint'])}")
+        note("Compare it there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+        click.confirm("Is it that one?", abort=True, err=True)
+        fingerprint = str(shown["fingerprint"])
+    called = name or re.sub(r"[^a-z0-9-]", "-", host.partition(".")[0].lower())[:16].strip("-")
+    body = {"name": called, "host": host, "port": port, "user": user, "fingerprint": fingerprint, "config": config}
+    made = here.client.send("POST", "/v1/nodes", body)
+    if here.json:
+        emit(made)
+    else:
+        say(f"{clean(made['name'])} is driven from here")
+        _tell_version(made)
+
+
+def _tell_version(node: dict[str, Any]) -> None:
+    if not node["same_version"]:
+        note(f"{clean(node['name'])} runs version {clean(node['version'])}, another one than this machine")
+
+
+@verb(group, "list", examples=["alveole node list", "alveole node list --json"])
+def list_(here: Here) -> None:
+    """List the machines: how they are, what room they have left, how many sites of yours live there."""
+    found = here.client.get("/v1/nodes")
+    if here.json:
+        emit(found)
+        return
+    rows = [
+        (
+            clean(item["name"]),
+            item["state"] + (", draining" if item["draining"] else ""),
+            clean(item["version"]),
+            str(len(item["sites"])),
+            *("-" if item[key] is None else size(item[key]) for key in ("memory_left_bytes", "disk_left_bytes")),
+            "-" if item["seen_at"] is None or item["state"] == "here" else when(item["seen_at"], short=True),
+        )
+        for item in found
+    ]
+    table(("NAME", "STATE", "VERSION", "SITES", "MEMORY LEFT", "DISK LEFT", "AS OF"), rows)
+
+
+def _show(here: Here, node: str) -> dict[str, Any]:
+    found: dict[str, Any] = here.client.get(f"/v1/nodes/{segment(node)}")
+    if here.json:
+        emit(found)
+        return found
+    left = [found[key] for key in ("memory_left_bytes", "disk_left_bytes")]
+    fields(
+        [
+            ("Name", clean(found["name"])),
+            ("Where", clean(found["where"])),
+            ("State", found["state"] + (f": {clean(found['problem'])}" if found["problem"] else "")),
+            ("As of", when(found["seen_at"]) if found["seen_at"] else "-"),
+            ("Version", clean(found["version"])),
+            ("Host key", clean(found["fingerprint"])),
+            ("Left", "-" if None in left else f"{size(left[0])} of memory, {size(left[1])} of disk"),
+            ("Sites", ", ".join(map(clean, found["sites"])) or "-"),
+        ]
+    )
+    _tell_version(found)
+    return found
+
+
+@verb(group, "show", examples=["alveole node show paris", "alveole node show paris --json"])
+@node_name
+def show(here: Here, node: str) -> None:
+    """Ask a machine how it is, and show it."""
+    _show(here, node)
+
+
+@verb(group, "check", examples=["alveole node check paris"], statuses="0 it is well, 5 it cannot be reached")
+@node_name
+@click.pass_context
+def check(ctx: click.Context, here: Here, node: str) -> None:
+    """As show; the exit status says whether the machine is reached and has this version."""
+    found = _show(here, node)
+    if found["state"] != "reached" or not found["same_version"]:
+        ctx.exit(5)
+
+
+@verb(group, "drain", examples=["alveole node drain paris", "alveole node drain paris --undo"])
+@node_name
+@click.option("--undo", is_flag=True, help="Place sites on it again.")
+def drain(here: Here, node: str, undo: bool) -> None:
+    """Bring the sites of a machine to where there is room, and place nothing more on it."""
+    changes = here.client.send("POST", f"/v1/nodes/{segment(node)}/drain", {"drain": not undo})
+    ended = [follow.follow(here, change, str(change["site_name"])) for change in changes]
+    if here.json:
+        emit(ended)
+    else:
+        say(f"{clean(node)} is used again" if undo else f"{len(ended)} sites have left {clean(node)}")
+    for change in ended:
+        follow.check(change)
+
+
+@verb(group, "remove", examples=["alveole node remove paris"])
+@node_name
+def remove(here: Here, node: str) -> None:
+    """Drive a machine no more. What runs there goes on by itself; refused while sites of this one live there."""
+    here.client.send("DELETE", f"/v1/nodes/{segment(node)}")
+    if here.json:
+        emit({"removed": node})
+    else:
+        say(f"{clean(node)} is not driven from here any more")
+
+
+@verb(group, "signers", examples=["alveole node signers", "alveole node signers --json"])
+def signers(here: Here) -> None:
+    """List the platforms whose passports are taken without --trust."""
+    found = here.client.get("/v1/signers")
+    if here.json:
+        emit(found)
+        return
+    table(("NAME", "FINGERPRINT"), [(clean(item["name"]), clean(item["fingerprint"])) for item in found])
+
+
+@verb(group, "trust", examples=["alveole node trust lyon alv1.…"])
+@click.argument("name", metavar="NAME")
+@click.argument("signer", metavar="KEY")
+def trust(here: Here, name: str, signer: str) -> None:
+    """Take the passports of a platform from now on."""
+    here.client.send("PUT", f"/v1/signers/{segment(name)}", {"key": signer})
+    if here.json:
+        emit({"trusted": name})
+    else:
+        say(f"passports of {clean(name)} are taken")
+
+
+@verb(group, "distrust", examples=["alveole node distrust lyon"])
+@click.argument("name", metavar="NAME")
+def distrust(here: Here, name: str) -> None:
+    """Take them no more."""
+    here.client.send("DELETE", f"/v1/signers/{segment(name)}")
+    if here.json:
+        emit({"distrusted": name})
+    else:
+        say(f"passports of {clean(name)} are not taken any more")
+
+
+@verb(
+    None,
+    "move",
+    waits=True,
+    examples=[
+        "alveole site move blog --to paris",
+        "alveole site move blog --to here",
+        "alveole site move blog --to any",
+    ],
+)
+@site_name
+@click.option("--to", "node", metavar="NODE", required=True, help="A node, `here`, or `any` for the most room.")
+@click.option(
+    "--keep-hours", type=click.FloatRange(0, 2160), default=24.0, show_default=True, help="The copy left behind."
+)
+def move(here: Here, name: str, node: str, keep_hours: float) -> None:
+    """Bring a site with its data to another machine.
+
+    One with volumes is stopped while they are carried, and the change says for how long; any other goes on answering.
+    The copy that is left stays stopped for a day, or until `site confirm`.
+    """
+    body = {"to": node, "keep_seconds": keep_hours * 3600}
+    change = here.client.send("POST", path(name, "move"), body)
+    follow.finish(here, change, lambda ended: reached(here, ended, "is moved"), lambda ended: named(here, ended))
+
+
+@verb(None, "confirm", waits=True, examples=["alveole site confirm blog"])
+@site_name
+def confirm(here: Here, name: str) -> None:
+    """Remove the copies that moves of a site have left on other machines."""
+    change = here.client.send("POST", path(name, "confirm-move"))
+    follow.finish(here, change, lambda _: say("the copies are gone"), lambda ended: named(here, ended))
