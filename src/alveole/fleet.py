@@ -78,6 +78,21 @@ class AddNode(Body, frozen=True, kw_only=True):
     config: str = "/etc/alveole/alveole.toml"
 
 
+class InstallNode(Body, frozen=True, kw_only=True):
+    """Bring a checkout of Alvéole (``upload``, a ``.tar.gz``) to a machine and run its ``scripts/quickstart`` there.
+
+    ``fingerprint`` as of :class:`AddNode`. ``place``: where the checkout stays, for the next run and for ``--undo``.
+    """
+
+    host: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 22
+    user: str = "root"
+    fingerprint: str
+    upload: str
+    config: str = "/etc/alveole/alveole.toml"
+    place: str = "/opt/alveole-source"
+
+
 class DrainNode(Body, frozen=True, kw_only=True):
     """``drain``: bring its sites elsewhere and place nothing more on it; ``false``: use it again."""
 
@@ -156,5 +171,17 @@ class Look(msgspec.Struct, frozen=True):
 
 
 # Worked out here and not at the first request: see the end of :mod:`alveole.agent.protocol`.
-for _type in (ExportSite, ImportSite, TrustSigner, ScanNode, AddNode, MoveSite, DrainNode, Signers, Nodes, StatusView):
+for _type in (
+    ExportSite,
+    ImportSite,
+    TrustSigner,
+    ScanNode,
+    AddNode,
+    MoveSite,
+    DrainNode,
+    InstallNode,
+    Signers,
+    Nodes,
+    StatusView,
+):
     msgspec.json.Decoder(_type)

@@ -23,7 +23,7 @@ from alveole.agent.protocol import ArchiveFormat
 from alveole.errors import AlveoleError, Problem
 from alveole.model.app import App, Delivery
 from alveole.model.change import Change, ChangeState, Event
-from alveole.model.moving import Forward, Moving
+from alveole.model.moving import Forward, Installing, Moving
 from alveole.model.site import Base, Site
 from alveole.people.model import Actor
 from alveole.requests import AddSource
@@ -76,6 +76,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who asked may take domains."""
     moving: Moving | None = None
     """Where a site goes, and how far that has come."""
+    installing: Installing | None = None
     forward: Forward | None = None
     """What is asked of the machine that the site lives on."""
     delivery: Delivery | None = None

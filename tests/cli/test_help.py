@@ -43,6 +43,8 @@ account first-token, account token, account sessions, account factors, account s
 team list, team show, team add, team set, team remove, site share, site give
 quota list, quota show, quota set, quota remove
 ldap show, ldap set, ldap remove, ldap try, oidc show, oidc set, oidc remove
+node key, node add, node list, node show, node check, node upgrade, node drain, node remove
+node signers, node trust, node distrust, site move, site confirm, site export, site import
 """
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fleetkit import COMMAND, Pair
 
-from instancekit import ApiError, page, until
+from alveole import __version__
+from instancekit import ApiError, directory, page, until
 from loadkit import Load
 
 
@@ -37,6 +41,31 @@ def test_another_host_key_is_refused(pair: Pair) -> None:
     assert "does not let this machine in" in stranger.out, "its key is in no authorized_keys yet"
     assert [each["name"] for each in pair.main.api("GET", "/v1/nodes")] == ["here"]
     pair.down()
+
+
+def test_alveole_is_brought_there(fleet: Pair, tmp_path: Path) -> None:
+    """The installer of the checkout is run there with these words; here it is one that only says how it was called."""
+    checkout, place = tmp_path / "alveole", fleet.far.root / "source"
+    directory(
+        checkout, {"src/alveole/__init__.py": f'__version__ = "{__version__}"\n', "requirements.txt": "", "x": ""}
+    )
+    script = checkout / "scripts" / "quickstart"
+    script.parent.mkdir()
+    script.write_text('#!/bin/sh\necho "called: $*"\n')
+    script.chmod(0o755)
+    with io.BytesIO() as file:
+        with tarfile.open(fileobj=file, mode="w:gz") as tar:
+            tar.add(checkout, ".")
+        upload = fleet.main.upload(file.getvalue())
+    wanted = {"host": "127.0.0.1", "port": fleet.port, "fingerprint": fleet.fingerprint, "upload": upload}
+    more = {"config": str(fleet.far.config), "place": str(place)}
+    ended = fleet.main._change(fleet.main.api("POST", "/v1/nodes/install", {**wanted, **more}), True)
+    assert f"called: --yes --no-demo --config {fleet.far.config}" in [each["text"] for each in ended["events"]]
+    assert (place / "scripts/quickstart").exists()
+    old = tmp_path / "old"
+    directory(old, {"src/alveole/__init__.py": '__version__ = "0.0.1"\n', "scripts/quickstart": ""})
+    words = ("node", "upgrade", "far", "--from", str(old), "--json")
+    assert fleet.main.cli(*words, status=2).fields == {"from"}, "another version than runs here"
 
 
 def test_a_site_on_a_node(fleet: Pair) -> None:
@@ -119,22 +148,20 @@ def test_data_go_along(fleet: Pair) -> None:
     assert far.api("GET", "/v1/sites") == [], "the copy goes with the site"
 
 
-def test_control_dies_at_every_step(fleet: Pair) -> None:
-    """Faults 3 and 8: one move, cut at each of its steps, goes on at the next start; one live copy, nothing lost."""
+def test_control_dies_again_and_again(fleet: Pair) -> None:
+    """Faults 3 and 8: one move, cut at three of its steps, goes on at the next start; one live copy, nothing lost."""
     main, far = fleet.main, fleet.far
     main.create("delta", None, command=COMMAND, port=8000, volumes=[{"name": "data", "path": "/data"}])
     main.cli("site", "exec", "delta", "--", "/bin/sh", "-c", "echo kept > /data/page.txt")
     main.kill_role("control")
     begun = ""
-    for where in ("move-stopped", "packed", "move-sent", "move-made", "move-switched"):
+    for where in ("packed", "move-made", "move-switched"):
         main.start_role("control", f"services.{where}")
         if not begun:
             main.until_ready()
             begun = main.api("POST", "/v1/sites/delta/move", {"to": "far"})["id"]
         until(lambda: not main.is_up("control"), 120, lambda: f"not yet at {where}: {main.tail()}")  # noqa: B023
         main.roles.pop("control").wait()
-        both = {far.site("delta")["wanted"]} if far.api("GET", "/v1/sites") else {"stopped"}
-        assert both == {"stopped"} or where in ("move-sent", "move-made", "move-switched")
     main.start()
     ended = main.ended(begun, good=True, seconds=120)
     assert ended["result"]["node"] == "far"

@@ -70,6 +70,14 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/keys": {"key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIiyuBLDGW4uhJ3HQYx36mFc0y8hOgOrLaP4UEcrPSGv"},
     "POST /v1/sites/{site}/work/publish": {},
     "POST /v1/factors/passkey": {"credential": {}},
+    "POST /v1/sites/{site}/passports": {},
+    "POST /v1/sites/{site}/move": {"to": "here"},
+    "POST /v1/passports": {"upload": "0"},
+    "PUT /v1/signers/{signer}": {"key": "none"},
+    "POST /v1/nodes/scan": {"host": "-"},
+    "POST /v1/nodes": {"name": "-", "host": "-", "fingerprint": "-"},
+    "POST /v1/nodes/install": {"host": "-", "fingerprint": "-", "upload": "0"},
+    "POST /v1/nodes/{node}/drain": {},
     "POST /v1/apps": {"name": "fresh", "environments": ["alpha"], "command": ["serve"], "port": 8000},
     "PATCH /v1/apps/{app}": {"accept": "wait"},
     "PUT /v1/apps/{app}/owner": {"owner": "{me}"},
@@ -103,6 +111,9 @@ CONSTANT = {
     "secret": "password",
     "channel": "none",
     "feed": "none",
+    "passport": "none",
+    "signer": "far",
+    "node": "far",
 }
 
 
@@ -342,7 +353,8 @@ def test_every_route_as(world: World, person: str) -> None:
             got = answer.status_code if answer.status_code in (401, 403, 404) else 0
             # A source and settings that are not there, and a wrong password, are refused whoever asks.
             absent = path.startswith("/v1/module-sources/")
-            absent = absent or any(each in path for each in ("/{check}", "/{secret}", "/{channel}"))
+            absent = absent or any(each in path for each in ("/{check}", "/{secret}", "/{channel}", "/{passport}"))
+            absent = absent or any(each in path for each in ("/{signer}", "/{node}"))
             absent = absent or (path in ("/v1/ldap", "/v1/oidc", "/v1/mail") and method != "PUT")
             if want == 0 and (absent or right is Right.OPEN):
                 continue

@@ -54,6 +54,7 @@ OWNS = {
     Right.SITE_DESTROY,
     Right.SITE_SHARE,
     Right.SITE_GIVE,
+    Right.SITE_EXPORT,
     Right.BACKUP_RESTORE,
     Right.BACKUP_DELETE,
     Right.APP_CREATE,
@@ -61,6 +62,8 @@ OWNS = {
     Right.APP_DESTROY,
     Right.APP_GIVE,
 }
+#: Which machine a site lives on is for those who look after the machines.
+MOVES = {Right.SITE_MOVE}
 #: Past the life cycle only an administrator goes.
 NOBODYS = {Right.APP_PASS}
 SELVES = {Right.ACCOUNT_LOOK, Right.ACCOUNT_KEYS, Right.TEAM_LOOK, Right.QUOTA_LOOK}
@@ -68,7 +71,7 @@ SELVES = {Right.ACCOUNT_LOOK, Right.ACCOUNT_KEYS, Right.TEAM_LOOK, Right.QUOTA_L
 
 def test_every_right_stands_in_the_table() -> None:
     assert set(TABLE) == set(Right)
-    assert LOOKS | WORKS | OWNS | SELVES | NOBODYS == OBJECTS
+    assert LOOKS | WORKS | OWNS | SELVES | NOBODYS | MOVES == OBJECTS
 
 
 def test_administrators() -> None:
@@ -88,13 +91,13 @@ def test_operators() -> None:
         Right.IMAGE_PULL,
         Right.BASE_CHANGE,
     }
-    assert allowed(Role.OPERATOR, FOREIGN) == LOOKS | WORKS | OWNS
+    assert allowed(Role.OPERATOR, FOREIGN) == LOOKS | WORKS | OWNS | MOVES
     assert allowed(Role.OPERATOR, MINE) == OBJECTS - NOBODYS
 
 
 def test_owners() -> None:
     assert allowed(Role.OWNER, None) == SELF | {Right.UPLOAD, Right.IMAGE_PULL}
-    assert allowed(Role.OWNER, MINE) == allowed(Role.OWNER, TEAMS) == OBJECTS - NOBODYS
+    assert allowed(Role.OWNER, MINE) == allowed(Role.OWNER, TEAMS) == OBJECTS - NOBODYS - MOVES
     assert allowed(Role.OWNER, WORK) == LOOKS | WORKS
     assert allowed(Role.OWNER, LOOK) == LOOKS
     assert allowed(Role.OWNER, FOREIGN) == set()

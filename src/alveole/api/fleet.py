@@ -125,6 +125,15 @@ async def add_node(
     return json(made, 201, {"Location": f"/v1/nodes/{made.name}"})
 
 
+@router.post("/nodes/install", **accepted("Bring Alvéole to a machine, or another version", body=fleet.InstallNode))
+@does(Right.NODE_CHANGE)
+async def install_node(
+    request: Request, caller: Caller, key: Key, wanted: Annotated[fleet.InstallNode, Depends(body(fleet.InstallNode))]
+) -> Response:
+    """By the installer of the checkout that was uploaded; again at any time."""
+    return change_accepted(await streams.in_waiting(lambda: services(request).install_node(caller, wanted, key=key)))
+
+
 @router.get("/nodes/{node}", **described("Ask a machine how it is", fleet.NodeView, errors=(404,)))
 @does(Right.PLATFORM_LOOK)
 async def show_node(request: Request, caller: Caller, node: str) -> Response:

@@ -88,6 +88,7 @@ TYPES: tuple[Any, ...] = (
     fleet.SignerView,
     fleet.ScanNode,
     fleet.AddNode,
+    fleet.InstallNode,
     fleet.DrainNode,
     fleet.MoveSite,
     fleet.ScannedView,

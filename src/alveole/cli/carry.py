@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -76,24 +75,24 @@ def export(here: Here, name: str, file: Path, key: str | None) -> None:
         "alveole site import blog.passport --trust SHA256:…",
     ],
 )
-@click.argument("file", metavar="FILE", type=click.File("rb"))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--as", "name", metavar="NAME", help="Another name than it had.")
 @click.option("--owner", metavar="WHO", help="A person, or team:NAME. Default: you.")
 @click.option("--trust", metavar="FINGERPRINT", help="Take it though this signer is not known here.")
 @click.option("--stopped", is_flag=True, help="Do not start it.")
-def import_(here: Here, file: IO[bytes], name: str | None, owner: str | None, trust: str | None, stopped: bool) -> None:
+def import_(here: Here, file: Path, name: str | None, owner: str | None, trust: str | None, stopped: bool) -> None:
     """Make a site of a passport.
 
     All of the file is read and compared before anything is made of it. Addresses, number and owner are of this
     machine; what the passport claims about them counts for nothing.
     """
 
-    def blocks() -> Iterator[bytes]:
-        while data := file.read(256 * 1024):
-            yield data
-
-    length = os.fstat(file.fileno()).st_size
-    upload = here.client.upload(blocks(), length)["id"]
+    try:
+        with file.open("rb") as opened:
+            length = os.fstat(opened.fileno()).st_size
+            upload = here.client.upload(iter(lambda: opened.read(1 << 18), b""), length)["id"]
+    except OSError as error:
+        raise InvalidInput(f"cannot read {file}: {error.strerror}", field="file") from error
     body = {"upload": upload, "name": name, "owner": owner, "trust": trust, "stopped": stopped}
     change = here.client.send("POST", "/v1/passports", body)
     follow.finish(here, change, lambda ended: reached(here, ended, "is here"), lambda ended: named(here, ended))

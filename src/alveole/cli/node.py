@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import tarfile
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import click
 
+from alveole import __version__
 from alveole.cli import follow
 from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, note, say, size, table, when
@@ -65,18 +69,26 @@ def key(here: Here) -> None:
     "--config", metavar="PATH", default="/etc/alveole/alveole.toml", show_default=True, help="Settings there."
 )
 @click.option("--fingerprint", metavar="SHA256:…", help="Of its host key, compared before; else it is shown and asked.")
+@click.option("--from", "source", metavar="DIR", type=click.Path(path_type=Path), help="A checkout of this version.")
 @click.option("--no-install", is_flag=True, help="Alvéole runs there already.")
-def add(here: Here, where: str, name: str | None, config: str, fingerprint: str | None, no_install: bool) -> None:
-    """Drive another machine from here, by SSH.
+def add(
+    here: Here,
+    where: str,
+    name: str | None,
+    config: str,
+    fingerprint: str | None,
+    source: Path | None,
+    no_install: bool,
+) -> None:
+    """Drive another machine from here, by SSH, and install Alvéole on it.
 
-    This machine's key must be in root's authorized_keys there: see alveole node key.
+    This machine's key must be in root's authorized_keys there: see alveole node key. What is installed is a checkout
+    of the version that runs here, by its scripts/quickstart.
     """
     user, host, port = _where(where)
-    if not no_install:
+    if source is None and not no_install:
         raise InvalidInput(
-            "Alvéole is not brought to another machine by itself yet",
-            field="no_install",
-            hint="there: scripts/quickstart of this version; then add --no-install",
+            "is needed to install from", field="from", hint="--from DIR, or --no-install if it runs there"
         )
     if fingerprint is None:
         shown = here.client.send("POST", "/v1/nodes/scan", {"host": host, "port": port})
@@ -90,6 +102,8 @@ def add(here: Here, where: str, name: str | None, config: str, fingerprint: str 
         note("Compare it there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
         click.confirm("Is it that one?", abort=True, err=True)
         fingerprint = str(shown["fingerprint"])
+    if source is not None and not no_install:
+        _install(here, source, {"host": host, "port": port, "user": user, "fingerprint": fingerprint, "config": config})
     called = name or re.sub(r"[^a-z0-9-]", "-", host.partition(".")[0].lower())[:16].strip("-")
     body = {"name": called, "host": host, "port": port, "user": user, "fingerprint": fingerprint, "config": config}
     made = here.client.send("POST", "/v1/nodes", body)
@@ -98,6 +112,50 @@ def add(here: Here, where: str, name: str | None, config: str, fingerprint: str 
     else:
         say(f"{clean(made['name'])} is driven from here")
         _tell_version(made)
+
+
+#: What the installer needs of a checkout.
+_NEEDED = ("scripts", "src", "packaging", "examples", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
+
+
+def _install(here: Here, source: Path, body: dict[str, Any]) -> None:
+    """Send the checkout and run its installer there; raises what came of it."""
+    about = source / "src/alveole/__init__.py"
+    text = about.read_text(encoding="utf-8") if about.is_file() else ""
+    found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if found is None or not (source / "scripts/quickstart").is_file():
+        raise InvalidInput(f"{source} is no checkout of Alvéole", field="from")
+    if found[1] != __version__:
+        raise InvalidInput(f"{source} is version {found[1]}, and here runs {__version__}", field="from")
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        return None if member.name.endswith(("__pycache__", ".pyc")) else member
+
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w:gz", compresslevel=6) as tar:
+            for each in _NEEDED:
+                if (source / each).exists():
+                    tar.add(source / each, each, filter=plain)
+        length = file.tell()
+        file.seek(0)
+        upload = here.client.upload(iter(lambda: file.read(1 << 18), b""), length)["id"]
+    change = here.client.send("POST", "/v1/nodes/install", {**body, "upload": upload})
+    follow.check(follow.follow(here, change, str(body["host"])))
+
+
+@verb(
+    group,
+    "upgrade",
+    examples=["alveole node upgrade paris --from ./alveole"],
+)
+@node_name
+@click.option("--from", "source", metavar="DIR", required=True, type=click.Path(path_type=Path), help="A checkout.")
+def upgrade(here: Here, node: str, source: Path) -> None:
+    """Bring a machine to the version that runs here. Its sites go on."""
+    found = here.client.get(f"/v1/nodes/{segment(node)}")
+    user, host, port = _where(str(found["where"]))
+    _install(here, source, {"host": host, "port": port, "user": user, "fingerprint": found["fingerprint"]})
+    _show(here, node)
 
 
 def _tell_version(node: dict[str, Any]) -> None:

@@ -20,6 +20,17 @@ class Moving(msgspec.Struct, frozen=True, omit_defaults=True):
     """Since when nothing answers, where the data needed that."""
 
 
+class Installing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which machine a checkout of Alvéole is brought to, and where on it."""
+
+    host: str
+    port: int
+    user: str
+    host_key: str
+    config: str
+    place: str
+
+
 class Forward(msgspec.Struct, frozen=True, omit_defaults=True):
     """A request to the API of the node ``node``, made once however often it is sent: the key is the change's id."""
 

@@ -29,6 +29,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
+| ``installing`` | Alvéole itself on another machine |
 | ``show`` | stored and seen → documents |
 """
 
@@ -58,8 +59,9 @@ from alveole.services.accounts import AccountVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
+from alveole.services.installing import InstallVerbs
 from alveole.services.ledger import LedgerVerbs
-from alveole.services.moving import SWEEP_SECONDS, MovingVerbs
+from alveole.services.moving import SWEEP_SECONDS
 from alveole.services.nodes import WATCH_SECONDS
 from alveole.services.notify import NotifyVerbs
 from alveole.services.platform import PlatformVerbs
@@ -76,7 +78,7 @@ __all__ = ["Services", "VersionConflict"]
 
 
 class Services(
-    MovingVerbs,
+    InstallVerbs,
     SwitchingVerbs,
     SourceVerbs,
     FindVerbs,

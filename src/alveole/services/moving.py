@@ -106,6 +106,19 @@ class MovingVerbs(NodeVerbs):
 
         return self._accept(caller, self._digest("confirm-move", site), key, build)
 
+    def targets(self, caller: Actor, site: str) -> tuple[str, ...]:
+        """Where a site could go, for a list to choose from."""
+        found = self._stored(caller, Right.SITE_MOVE, site).site
+        names = (HERE, *sorted(self._nodes()), ANY)
+        return tuple(name for name in names if name != (found.node or HERE)) if self.has_nodes() else ()
+
+    def copies(self, caller: Actor, site: str) -> tuple[str, ...]:
+        """Machines (empty: this one) that keep a copy since a move."""
+        return tuple(self._stored(caller, Right.SITE_MOVE, site).site.kept_at)
+
+    def has_nodes(self) -> bool:
+        return bool(self._nodes())
+
     def drain_node(self, caller: Actor, node: str, *, drain: bool = True) -> tuple[Change, ...]:
         """Place nothing more on a node, and bring its sites to where there is room. Not ``drain``: use it again."""
         self._allow(caller, Right.NODE_CHANGE)

@@ -113,14 +113,7 @@ class NodeVerbs(PassportVerbs, PlatformVerbs):
         self._check_node(request)
         from alveole import lines
 
-        key = lines.scan(request.host, request.port)
-        shown = lines.fingerprint(key)
-        if shown != request.fingerprint:
-            raise Refused(
-                f"{request.host} shows the host key {shown}, not {request.fingerprint}",
-                field="fingerprint",
-                hint="compare it there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
-            )
+        key = self._confirmed_key(request.host, request.port, request.fingerprint)
         empty = passport.EMPTY_KEY
         node = Node(
             request.name, request.host, request.port, request.user, key, request.config, "", "", empty, "", time.time()
@@ -139,9 +132,24 @@ class NodeVerbs(PassportVerbs, PlatformVerbs):
             self._put_setting("signers", fleet.Signers({**self._signers(), node.name: there.key}))
         finally:
             line.close()
-        self._note(caller, "add-node", f"{node.name} {node.user}@{node.host}:{node.port} {shown}")
+        self._note(caller, "add-node", f"{node.name} {node.user}@{node.host}:{node.port} {request.fingerprint}")
         self._ask_node(node.name)
         return self._node_view(node)
+
+    @staticmethod
+    def _confirmed_key(host: str, port: int, confirmed: str) -> str:
+        """The host key that a machine shows. Raises ``Refused`` unless it is the one that somebody has compared."""
+        from alveole import lines
+
+        key = lines.scan(host, port)
+        shown = lines.fingerprint(key)
+        if shown != confirmed:
+            raise Refused(
+                f"{host} shows the host key {shown}, not {confirmed}",
+                field="fingerprint",
+                hint="compare it there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+            )
+        return key
 
     def _check_node(self, request: fleet.AddNode) -> None:
         import re
@@ -193,6 +201,8 @@ class NodeVerbs(PassportVerbs, PlatformVerbs):
                 hint=f"alveole node drain {node}, then alveole site confirm NAME",
             )
         with contextlib.suppress(AlveoleError):
+            self._api_of(node).send("DELETE", f"/v1/signers/{_signer_name(self.settings.domain)}")
+        with contextlib.suppress(AlveoleError):
             self._line(node).close()
         nodes = dict(self._nodes())
         nodes.pop(node, None)
@@ -201,7 +211,7 @@ class NodeVerbs(PassportVerbs, PlatformVerbs):
         signers.pop(node, None)
         self._put_setting("signers", fleet.Signers(signers))
         for known in (self._lines, self._node_looks, self._node_problems):
-            known.pop(node, None)  # type: ignore[attr-defined]
+            known.pop(node, None)
         self._note(caller, "remove-node", f"{found.name} {found.user}@{found.host}:{found.port}")
 
     # --- looking at them ----------------------------------------------------------------------

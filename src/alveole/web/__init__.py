@@ -12,6 +12,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
 | ``apps`` | applications: environments, versions, history |
+| ``fleet`` | other machines, and moving a site to one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
 
@@ -30,6 +31,7 @@ from alveole.web import (
     entrance,
     factors,
     filemanager,
+    fleet,
     new,
     oidc,
     outside,
@@ -42,7 +44,7 @@ from alveole.web import (
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, apps),
-    *(new, changes, admin, people, outside, oidc),
+    *(new, changes, admin, people, outside, oidc, fleet),
 )
 
 

@@ -31,6 +31,7 @@ EXPORT_MAX = 50_000
 def admin_tabs(page: Page) -> list[tuple[str, str]]:
     every = [
         ("machine", N_("Machine"), Right.PLATFORM_LOOK),
+        ("servers", N_("Servers"), Right.PLATFORM_LOOK),
         ("plans", N_("Plans"), Right.PLATFORM_LOOK),
         ("bases", N_("Bases"), Right.PLATFORM_LOOK),
         ("modules", N_("Modules"), Right.PLATFORM_LOOK),

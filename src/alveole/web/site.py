@@ -61,7 +61,7 @@ def overview(page: Asked, site: str, seen: str = "") -> Response:
     if page.partial and seen == digest:
         return Response(status_code=204, headers=HEADERS)
     template = "part/overview.html" if page.partial and seen else "site/overview.html"
-    return show(page, template, view, "", digest=digest)
+    return show(page, template, view, "", digest=digest, has_nodes=page.services.has_nodes())
 
 
 @router.get("/site/{site}/why")
