@@ -207,6 +207,7 @@ class Backups:
         only to be taken cold are left out then, and the archive says so.
         """
         self.prepare()
+        self._releases.prepare_site(request.site)
         with self._spool(request.site) as spool:
             self._write(request, spool, say, copies=1 if self._settings.backups.repository else 2)
             failpoints.hit("backup-spooled")
@@ -214,13 +215,13 @@ class Backups:
 
     def pack(self, request: PackSite, file: int, say: Say = quiet) -> Packed:
         """The archive of :meth:`create` into the empty ``file``, for another machine. Raises as that."""
+        self._releases.prepare_site(request.site)
         wanted = CreateBackup(**{name: getattr(request, name) for name in CreateBackup.__struct_fields__})
         self._write(wanted, file, say, copies=1)
         return Packed(os.lseek(file, 0, os.SEEK_END), _digest(file))
 
     def _write(self, request: CreateBackup, spool: int, say: Say, *, copies: int) -> None:
         """Content and volumes into ``spool``; room for as many ``copies`` of them is asked for first."""
-        self._releases.prepare_site(request.site)
         with contextlib.ExitStack() as stack:
             running = stack.enter_context(self._saver(request.site, say))
             try:

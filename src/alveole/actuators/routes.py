@@ -285,7 +285,7 @@ class RoutesActuator:
 
         One that lives on another machine now is only not kept here any more: its names still lead through this edge.
         """
-        if self.observe((site,)).found:
+        if any(str(each.detail.get("target")).startswith("node:") for each in self.observe((site,)).found):
             return
         import shutil
 
