@@ -12,6 +12,7 @@ from instance import Instance
 from instancekit import descendants, free_ports, kill, run, until
 
 SSHD = "/usr/sbin/sshd"
+_RUN = Path("/run/sshd")
 _CONFIG = """\
 Port {port}
 ListenAddress 127.0.0.1
@@ -64,17 +65,20 @@ class Pair:
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.place / "host_key")
             (self.port,) = free_ports(1)
             (self.place / "sshd_config").write_text(_CONFIG.format(port=self.port, place=self.place))
-            self._kept = self._stack.pop_all()
+            self._stack_of_ends = self._stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._kept.__exit__(kind, error, trace)
+        self._stack_of_ends.__exit__(kind, error, trace)
 
     # --- the way there ----------------------------------------------------------------------------
     def up(self) -> None:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        # sshd does not start without it; Debian's unit makes it, and here there is none.
+        if not _RUN.exists():
+            _RUN.mkdir(0o755)
+            self._stack_of_ends.callback(_RUN.rmdir)
         self.sshd = subprocess.Popen(
             [SSHD, "-D", "-e", "-f", str(self.place / "sshd_config")],
             stdin=subprocess.DEVNULL,

@@ -73,7 +73,8 @@ def test_a_site_on_a_node(fleet: Pair) -> None:
     main, far = fleet.main, fleet.far
     assert main.cli("node", "check", "far", "--json").json["same_version"]
     main.create("alpha", page("far away"), node="far")
-    assert far.site("alpha")["state"] == "running" and main.site("alpha")["node"] == "far"
+    until(lambda: far.site("alpha")["state"] == "running", 20)
+    assert main.site("alpha")["node"] == "far"
     until(lambda: "far away" in main.fetch("alpha").body, 20)
     assert "far away" in main.fetch("alpha", https=True).body
     assert main.fetch("alpha", headers={"X-Forwarded-For": "203.0.113.9"}).status == 200
@@ -143,7 +144,8 @@ def test_data_go_along(fleet: Pair) -> None:
     kept = main.state / "sites" / str(moved["site_id"])
     assert kept.is_dir(), "the copy that is left, stopped"
     main.cli("site", "confirm", "gamma")
-    assert not kept.exists() and "one" in main.fetch("gamma", "/page.txt").body
+    until(lambda: not kept.exists(), 20)
+    assert "one" in main.fetch("gamma", "/page.txt").body
     far.cli("site", "exec", "gamma", "--", "/bin/sh", "-c", "echo two > /data/page.txt")
     main._change(main.api("POST", "/v1/sites/gamma/move", {"to": "here"}), True)
     until(lambda: "two" in main.fetch("gamma", "/page.txt").body, 20)
