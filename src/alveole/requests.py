@@ -459,6 +459,8 @@ class SetEnvironment(Body, frozen=True, kw_only=True):
 class SetApp(Body, frozen=True, kw_only=True):
     accept: Accept | UnsetType = UNSET
     signers: tuple[str, ...] | UnsetType = UNSET
+    masks: tuple[str, ...] | UnsetType = UNSET
+    """Rules for personal data, all of them: ``customers.email=email``, ``uploads/*.pdf=removed``."""
 
 
 class GiveApp(Body, frozen=True, kw_only=True):
@@ -516,6 +518,17 @@ class RollBack(Body, frozen=True, kw_only=True):
     with_data: bool = False
     """Bring back too what was saved of the data before the present version was deployed."""
     reason: str = ""
+
+
+class Synchronise(Body, frozen=True, kw_only=True):
+    """Give an environment what another has; ``confirm``, where data are replaced: its name once more."""
+
+    source: str
+    content: bool = False
+    data: bool = False
+    confirm: str = ""
+    reason: str = ""
+    """An administrator passes the life cycle with it."""
 
 
 # Worked out here and not at the first request: see the end of :mod:`alveole.agent.protocol`.

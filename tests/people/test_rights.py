@@ -60,6 +60,7 @@ OWNS = {
     Right.APP_CHANGE,
     Right.APP_DESTROY,
     Right.APP_GIVE,
+    Right.APP_SYNC,
 }
 #: Past the life cycle only an administrator goes.
 NOBODYS = {Right.APP_PASS}

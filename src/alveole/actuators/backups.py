@@ -28,7 +28,7 @@ import msgspec
 
 from alveole import failpoints
 from alveole.actuators.releases import Releases, room, sync_directory
-from alveole.agent.protocol import ArchiveFormat, BackupMade, CreateBackup, RestoreBackup
+from alveole.agent.protocol import ArchiveFormat, BackupMade, CreateBackup, LookAtData, RestoreBackup, VolumeState
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import NoRoom, NotFound, Refused, Temporary
@@ -291,6 +291,22 @@ class Backups:
 
     # Reading
 
+    def look(self, request: LookAtData) -> tuple[VolumeState, ...]:
+        """What each volume holds, by name; none for a site without data."""
+        try:
+            with disk.borrowed(self._settings, request.site) as data:
+                volumes = paths.volumes(data, request.generation)
+                names = sorted(path.name for path in volumes.iterdir()) if volumes.is_dir() else []
+                ids = as_root(self._settings, request.number)
+                found = [self._sandbox.run("measure", volumes, ids, {"paths": [name]}) for name in names]
+        except FileNotFoundError:
+            return ()
+        return tuple(
+            VolumeState(name, int(each["bytes"]), int(each["files"]), float(each["newest"]))
+            for name, each in zip(names, found, strict=True)
+            if name != STATE_VOLUME
+        )
+
     def _known(self, snapshot: str) -> BackupMade:
         if not _SNAPSHOT.match(snapshot):
             raise NotFound("that is no name of a backup")
@@ -416,7 +432,7 @@ class Backups:
                     "restore",
                     fresh,
                     as_root(self._settings, request.number),
-                    {"prefix": "volumes/", "room_bytes": free},
+                    {"prefix": "volumes/", "room_bytes": free, "without": ["/".join(each) for each in request.without]},
                     fds=(spool,),
                     say=say,
                 )

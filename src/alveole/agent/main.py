@@ -219,6 +219,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.CreateBackup: lambda r, _f, s: backups.create(r, s),
         protocol.ReadBackup: lambda r, _f, _s: backups.read_manifest(r.snapshot, r.digest),
         protocol.RestoreBackup: lambda r, _f, s: backups.restore(r, s),
+        protocol.LookAtData: lambda r, _f, _s: backups.look(r),
         protocol.DropBackup: lambda r, _f, _s: backups.drop(r.snapshot),
         protocol.ListBackups: lambda _r, _f, _s: backups.list(),
         protocol.GetAuthority: lambda _r, _f, _s: certificates.authority_pem(),

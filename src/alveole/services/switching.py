@@ -74,10 +74,16 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
         problems = self._verify(live, app, environment)
         if self.loop.stopping:
             return
-        if problems and live.change.verb == "deploy":
+        if problems and _goes_back(live):
             self._give_up(live, problems)
             return
-        self._end_live(live, app, environment)
+        if delivery.deployment:
+            self._end_live(live, app, environment)
+        else:
+            warning = "; ".join(each.message for each in problems)
+            self.journal.end(
+                live, (), {"backup": delivery.snapshot or None, **({"warning": warning} if warning else {})}
+            )
 
     # --- verifying ----------------------------------------------------------------------------
     def _verify(self, live: Live, app: App, environment: Environment) -> tuple[Problem, ...]:
@@ -87,7 +93,7 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
         site = self._site_at(environment)
         if delivery is None or site.wanted is not Wanted.RUNNING:
             return ()
-        if policy.after and live.change.verb == "deploy":
+        if policy.after and _goes_back(live):
             problem = self._hook(live, site, "after", policy.after, policy.hook_seconds)
             if problem is not None:
                 return (problem,)
@@ -102,7 +108,7 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
             for problem in problems:
                 live.say(str(problem), level="warning")
             left = until - time.time()
-            if problems or left <= 0 or self.loop.stopping or live.change.verb != "deploy":
+            if problems or left <= 0 or self.loop.stopping or not _goes_back(live):
                 return problems
             live.show("verifying", 1 - left / policy.verify_seconds)
             self.loop.pause(min(pause, left))
@@ -252,7 +258,7 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
                 with_data=request.with_data,
                 snapshot=snapshot,
             )
-            return self._begin("rollback", caller, site, target, delivery, request.reason, transaction)
+            return self._begin("rollback", caller, site, target.name, delivery, request.reason, transaction)
 
         return self._accept(caller, self._digest("rollback", app, environment, request.digest()), key, build)
 
@@ -377,3 +383,9 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
             with self.store.write() as transaction:
                 transaction.put_release(site.id, msgspec.structs.replace(release, note=f"backup {backup.id}"))
         live.say(f"its data are there again as of backup {backup.id}")
+
+
+def _goes_back(live: Live) -> bool:
+    """Whether a check that fails takes the switch back: not a roll back, and not once other data are in their place."""
+    delivery = live.work.delivery
+    return live.change.verb == "deploy" or (bool(delivery and delivery.source) and not (delivery and delivery.data))
