@@ -78,7 +78,11 @@ def against(rules: Sequence[str], source: Site, target: Site) -> list[Problem]:
         problems.append(Problem("from", told, "bring both to the same first"))
     names = {each.name for each in target.volumes}
     problems += [
-        Problem("masks", f"there is no volume {volume!r} for the rule {volume}/{pattern}", f"it has {sorted(names)}")
+        Problem(
+            "masks",
+            f"there is no volume {volume!r} for the rule {volume}/{pattern}",
+            f"it has {', '.join(sorted(names)) or 'none'}",
+        )
         for volume, pattern in masks.patterns(rules)
         if volume not in names
     ]
@@ -115,13 +119,13 @@ class WashingVerbs(Trials):
             copy = _servers_only(made)
             limits = msgspec.structs.replace(self._limits(target.plan), internet=False)
             needed = compile_site(copy, self.settings, {copy.plan: limits})
+            # First, and then the volumes that no backup of a running site holds are made beside these.
+            self._unpack(live, taken, copy, 1, masks.patterns(rules))
+            hit("syncing.copied")
             for kind in _STAGES:
                 for item in (each for each in needed if each.id.kind is kind):
                     live.show(f"a copy for masking: {kind}")
                     self._make(Step(item.id, Action.CREATE, item.digest, item.spec, "data are masked in it"))
-                if kind is Kind.STORAGE:
-                    self._unpack(live, taken, copy, 1, masks.patterns(rules))
-                    hit("syncing.copied")
             for server in servers_of(target):
                 self._mask(live, server, rules, source, copy)
             hit("syncing.masked")
