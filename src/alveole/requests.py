@@ -416,7 +416,7 @@ class CreateApp(Body, frozen=True, kw_only=True):
     from_site: str | None = None
     accept: Accept = Accept.WAIT
     signers: tuple[str, ...] = ()
-    """Public keys of minisign, of which one must have signed a version."""
+    """Public keys of minisign or OpenPGP (armored), of which one must have signed a version."""
     base: str = "host"
     packages: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
@@ -485,7 +485,7 @@ class SendVersion(Body, frozen=True, kw_only=True):
     format: ArchiveFormat | None = None
     note: str = ""
     signature: str | None = None
-    """The text of minisign's file beside the archive."""
+    """The text of minisign's file beside the archive, or of an armored one of OpenPGP."""
 
 
 class DecideVersion(Body, frozen=True, kw_only=True):

@@ -46,7 +46,10 @@ def group() -> None:
 app_name = click.argument("name", metavar="APP", shell_complete=complete("/v1/apps"))
 environment_name = click.argument("environment", metavar="ENV")
 signer = click.option(
-    "--signer", metavar="KEY|FILE", help="A public key of minisign; versions must be signed with one of them.", **MANY
+    "--signer",
+    metavar="KEY|FILE",
+    help="A public key of minisign or OpenPGP (armored); versions must be signed with one.",
+    **MANY,
 )
 accepting = click.option(
     "--accept", type=click.Choice(["wait", "at-once"]), help="Whether versions wait to be accepted (the default)."

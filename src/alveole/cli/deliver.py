@@ -35,7 +35,9 @@ reason_option = click.option("--pass", "reason", metavar="REASON", help="Pass th
 @click.option("--work", metavar="ENV", help="Of the working copy of this environment, as SFTP and git have filled it.")
 @click.option("--version", required=True, metavar="VERSION", help="How it is called from now on: 2.6.")
 @click.option("--note", "remark", metavar="TEXT", help="What is new; kept with it.")
-@click.option("--signature", metavar="FILE", help="Made with: minisign -S -m ARCHIVE.")
+@click.option(
+    "--signature", metavar="FILE", help="Made with: minisign -S -m ARCHIVE, or gpg --armor --detach-sign ARCHIVE."
+)
 def send(
     here: Here,
     name: str,

@@ -124,7 +124,7 @@ class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     sender_key: str = ""
     note: str = ""
     signer: str = ""
-    """The key that signed it; empty: nobody's was asked for."""
+    """The key that signed it, or ``openpgp:FINGERPRINT``; empty: nobody's was asked for."""
     decided_by: str = ""
     decided_at: float | None = None
     reason: str = ""

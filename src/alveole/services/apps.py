@@ -512,7 +512,7 @@ def _check_signers(signers: tuple[str, ...]) -> list[Problem]:
     problems: list[Problem] = []
     for each in signers:
         try:
-            signatures.key_of(each)
+            signatures.line_of(each)
         except InvalidInput as error:
             problems += error.problems
     return problems
