@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from controlkit import ROOT, Control, until
-from test_apps import bring, live, make, send, set_env
+from test_apps import bring, deliver, deploy, live, make, send, set_env
 
 from alveole import requests as ask
 from alveole.agent import protocol
@@ -146,3 +146,32 @@ def test_what_does_not_start_goes_back_to_its_own_data(shop: Control) -> None:
     until(lambda: shop.show("shop-prod").state == "running")
     until(lambda: generation(shop, "shop-prod") == 1)
     sync(shop)
+
+
+# --- data and roll back ---------------------------------------------------------------------------
+def test_what_became_of_the_data_is_told(shop: Control) -> None:
+    """A deploy that is taken back by itself says how the data are now, and how the ones of before come back."""
+    send(shop, "3.0")
+    deliver(shop, "alpha", "3.0")
+    set_env(shop, "alpha", before=("migrate",), after=("warm",))
+    shop.agent.unhealthy["after"] = "status 1"
+    failed = deploy(shop, "alpha", ChangeState.FAILED)
+    backup = failed.problems[0].hint.rpartition(" ")[2]
+    assert "as the program before the switch has left them" in failed.events[-1].text and backup in backups(shop)
+    set_env(shop, "alpha", before=())
+    deliver(shop, "alpha", "3.0")
+    failed = deploy(shop, "alpha", ChangeState.FAILED)
+    assert "its data stay as they are now" in failed.events[-1].text
+    shop.agent.unhealthy = {"before": "status 2"}
+    set_env(shop, "alpha", before=("migrate",))
+    deliver(shop, "alpha", "3.0")
+    failed = deploy(shop, "alpha", ChangeState.FAILED)
+    assert "alveole backup restore b" in failed.problems[0].hint
+
+
+def test_data_are_offered_where_one_rolls_back(shop: Control) -> None:
+    environment = next(each for each in shop.services.show_app(ROOT, "shop").environments if each.name == "alpha")
+    assert environment.saved is not None and environment.live is not None
+    assert environment.saved.id == environment.live.backup and environment.saved.bytes == 1000
+    plan = shop.services.preview_roll_back(ROOT, "shop", "alpha", ask.RollBack())
+    assert f"--with-data brings back backup {environment.saved.id} of 20" in plan.steps[0]

@@ -238,9 +238,21 @@ def rollback(
             != environment
         ):
             raise Refused("that is not its name; nothing was done")
+    if not with_data and not here.json:
+        _offer_data(here, name, environment)
     change = here.client.send("POST", where, body)
     live = clean(str(change["result"]["version"]))
     _finish(here, change, name, f"{clean(environment).upper()} of {clean(name)} serves {live} again")
+
+
+def _offer_data(here: Here, name: str, environment: str) -> None:
+    """Say, where the live version had its data saved, that they can come back too."""
+    found = here.client.get(path(name))["environments"]
+    own = next((each for each in found if each["name"] == environment.lower()), None)
+    if own is not None and own["saved"] and own["live"]:
+        saved = f"{size(own['saved']['bytes'])}, {when(own['saved']['created_at'], short=True)}"
+        before = clean(own["live"]["version"])
+        note(f"The data stay as they are. Those from before {before} ({saved}) come back with --with-data.")
 
 
 def _plan(here: Here, plan: dict[str, Any]) -> None:

@@ -323,7 +323,8 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             place = f"/site/releases/{deployment.release.removeprefix('sha256:')}"
             argv = tuple(word.replace("{release}", place) for word in policy.before)
             if problem := self._hook(live, site, "before", argv, policy.hook_seconds):
-                raise Refused(problems=(problem,))
+                saved = f"; its data as before: alveole backup restore {delivery.snapshot}" if delivery.snapshot else ""
+                raise Refused(problems=(msgspec.structs.replace(problem, hint=problem.hint + saved),))
             hit("delivery.hook-ran")
         new = self._with_version(site, deployment)
         with self._tried_beside(live, app, site, new):
