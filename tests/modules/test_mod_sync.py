@@ -163,3 +163,41 @@ def test_personal_data_never_arrive(shop: Shop) -> None:
     assert saved == {ended["result"]["backup"]}, "of PROD's data no backup is left"
     shop.alveole.cli("backup", "restore", ended["result"]["backup"])
     assert [each["town"] for each in page(shop, "preprod")["customers"]] == ["Rome"], "what it had is offered back"
+
+
+PAGE = """<?php
+$db = new PDO('pgsql:host=' . getenv('PGHOST') . ';dbname=' . getenv('PGDATABASE'), getenv('PGUSER'),
+    json_decode(file_get_contents(getenv('POSTGRESQL_CONNECTION')))->password);
+$db->setAttribute(PDO::ATTR_ERRMODE, PDO::ERRMODE_EXCEPTION);
+$db->exec('CREATE TABLE IF NOT EXISTS people (id int PRIMARY KEY, mail text, phone varchar(14), tax varchar(64))');
+if ($_SERVER['REQUEST_METHOD'] === 'POST') {
+    foreach (json_decode(file_get_contents('php://input'), true) as $sql) { $db->exec($sql); }
+}
+$rows = $db->query('SELECT *, current_database() AS base FROM people ORDER BY id');
+echo json_encode($rows->fetchAll(PDO::FETCH_ASSOC));
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.turn
+def test_postgresql_keeps_its_own_names_and_password(alveole: Instance) -> None:
+    """The database and its owner are called by the site: those of PROD become those of PREPROD, masked."""
+    made = Shop(alveole, "syncpg", "nginx", "php", "postgresql", content={"index.php": PAGE})
+    try:
+        ana = "(1, 'ana.kovac@mail.test', '+33612345678', 'TAX-ana.kovac')"
+        page(made, "prod", [f"INSERT INTO people VALUES {ana}, (2, NULL, NULL, NULL)"])
+        made.rules("people.mail=email", "public.people.phone=phone", "people.tax=hash")
+        made.sync()
+        ana, bo = page(made, "preprod")
+        assert ana["base"] == "syncpg_preprod" and ana["mail"].endswith("@example.invalid") and bo["mail"] is None
+        assert ana["phone"].startswith("+999") and len(ana["tax"]) == 32 and bo["phone"] is None
+        roles = "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname LIKE 'syncpg%'"
+        words = ("/usr/bin/env", "-u", "PGPASSFILE", "psql", "-X", "-A", "-t", "-U", "postgres", "-d", "postgres", "-c")
+        found = made.alveole.cli("site", "exec", "--user", "2002", "--no-tty", "syncpg-preprod", "--", *words, roles)
+        assert found.out.strip() == "syncpg_preprod", "PROD's role, and its password, did not come along"
+        assert not holds(made.files("preprod"))
+        assert page(made, "prod")[0]["mail"] == "ana.kovac@mail.test"
+        made.sync()
+        assert page(made, "preprod")[0]["mail"] != ana["mail"], "each time with another salt"
+    finally:
+        made.end()
