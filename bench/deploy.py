@@ -14,13 +14,16 @@ from typing import Any
 
 from common import ROOT, Api, Instance, page
 from load import Target, Watchers
-from machine import fetch
+from machine import BenchError, fetch
 from modules import seed
 from report import Row, Session, against, interleave, main, median, ms, say
 
 FILES, EACH = 5_000, 10_000
 #: Between two questions of the one who visits.
 _PAUSE = 0.05
+_LOST_SECONDS = 60.0
+#: Where WordPress is on a site that has content of its own.
+_FRONT = "/wordpress/"
 _DOCKERFILE = "FROM alveole-bench\nCOPY content /site/current\n"
 
 
@@ -39,6 +42,15 @@ def _content(word: str, payload: list[bytes], below: str = "") -> bytes:
         add(f"{below}index.html", f"<!doctype html><h1>{word}</h1>".encode())
         for number, data in enumerate(payload):
             add(f"{below}assets/{number % 50}/{number}.bin", data)
+    return out.getvalue()
+
+
+def _named(word: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        member = tarfile.TarInfo("version.txt")
+        member.size = len(word)
+        tar.addfile(member, io.BytesIO(word.encode()))
     return out.getvalue()
 
 
@@ -197,11 +209,12 @@ class _Visitor(threading.Thread):
         self.last = time.perf_counter()
         self.gaps: list[float] = []
         self.answers = self.others = 0
+        self.other = ""
 
     def run(self) -> None:
         while not self.ended.wait(_PAUSE):
             try:
-                status, body = fetch(self.alveole.edge, self.host)[:2]
+                status, body = fetch(self.alveole.edge, self.host, _FRONT, 30.0)
             except OSError:
                 status, body = 0, b""
             if status == 200 and b"wp-includes" in body:
@@ -211,11 +224,16 @@ class _Visitor(threading.Thread):
                 self.answers += 1
             else:
                 self.others += 1
+                self.other = f"{status}: {body[:200]!r}"
 
     def turn(self) -> float:
         """The longest gap since the last turn, once an answer has come after it."""
-        seen = self.answers
-        while self.answers < seen + 2 and self.is_alive():
+        seen, until = self.answers, time.perf_counter() + _LOST_SECONDS
+        while self.answers < seen + 2:
+            if time.perf_counter() > until:
+                raise BenchError(
+                    f"WordPress does not answer any more; {self.others} other answers, the last {self.other}"
+                )
             time.sleep(_PAUSE)
         longest, self.gaps = max(self.gaps, default=0.0), []
         return longest
@@ -232,7 +250,8 @@ def wordpress(session: Session) -> list[Row]:
         api.wait(str(api.call("POST", "/v1/apps", body)["id"]), 900)
         shop = _Shop(alveole, api, "wp")
         for word in ("one", "two"):
-            shop.send(word, page(word))
+            # Not index.html, which would stand before WordPress.
+            shop.send(word, _named(word))
             shop.step("deliver", version=word)
             shop.step("deploy")
         visitor = _Visitor(alveole, shop.host)
