@@ -89,6 +89,8 @@ def test_content_alone_is_a_deploy(shop: Control) -> None:
 def test_what_is_refused(shop: Control) -> None:
     with pytest.raises(InvalidInput, match="cannot be given what it has"):
         sync(shop, source="prod")
+    with pytest.raises(InvalidInput, match="there is no environment 'demo'"):
+        sync(shop, source="demo")
     with pytest.raises(InvalidInput, match="neither content nor data"):
         sync(shop, data=False)
     with pytest.raises(InvalidInput, match="is not the environment whose data are replaced"):

@@ -75,9 +75,12 @@ class SyncVerbs(SwitchingVerbs, WashingVerbs):
         self, caller: Actor, app: str, environment: str, request: ask.Synchronise
     ) -> tuple[App, Environment, Environment, Version | None]:
         found, own = self._environment(caller, Right.APP_SYNC, app, environment)
+        if found.environment(request.source) is None:
+            names = ", ".join(each.name for each in found.environments)
+            raise InvalidInput(f"there is no environment {request.source!r}", field="source", hint=f"it has {names}")
         _app, source = self._environment(caller, Right.APP_SYNC, app, request.source)
         if source.name == own.name:
-            raise InvalidInput(f"{own.name} cannot be given what it has itself", field="from", hint="name another")
+            raise InvalidInput(f"{own.name} cannot be given what it has itself", field="source", hint="name another")
         if not request.content and not request.data:
             raise InvalidInput("names neither content nor data", field="content", hint="one of them, or both")
         if not request.content:
@@ -86,7 +89,7 @@ class SyncVerbs(SwitchingVerbs, WashingVerbs):
         there = self.apps.at(found.id, source.name, Stage.LIVE)
         here = self.apps.at(found.id, own.name, Stage.LIVE)
         if there is None:
-            raise Refused(f"no version is live in {source.name}", field="from", hint=f"see: alveole app show {app}")
+            raise Refused(f"no version is live in {source.name}", field="source", hint=f"see: alveole app show {app}")
         if here is not None and here.version == there.version:
             if not request.data:
                 raise Refused(f"version {there.name} is live in {own.name} already", field="content")
@@ -171,7 +174,7 @@ class SyncVerbs(SwitchingVerbs, WashingVerbs):
         if delivery.data:
             found = app.environment(delivery.source)
             if found is None:
-                raise Refused(f"{delivery.source} is gone", field="from")
+                raise Refused(f"{delivery.source} is gone", field="source")
             self._bring_data(live, app, self._site_at(found), site, delivery)
         if brought is not None:
             with self.store.write() as transaction:

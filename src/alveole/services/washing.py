@@ -75,7 +75,7 @@ def against(rules: Sequence[str], source: Site, target: Site) -> list[Problem]:
     differing = sorted(one ^ other) or sorted({each.name for each in source.volumes} ^ {v.name for v in target.volumes})
     if differing:
         told = f"{source.name} and {target.name} are made of other modules or volumes: {', '.join(differing)}"
-        problems.append(Problem("from", told, "bring both to the same first"))
+        problems.append(Problem("source", told, "bring both to the same first"))
     names = {each.name for each in target.volumes}
     problems += [
         Problem(
@@ -91,12 +91,12 @@ def against(rules: Sequence[str], source: Site, target: Site) -> list[Problem]:
         many = ", ".join(each.module for each in found) or "none"
         problems.append(Problem("masks", f"rules for columns need one database server, and it has {many}"))
     if needs_washing(rules, source, target) and source.wanted is not Wanted.RUNNING and not problems:
-        problems.append(Problem("from", f"{source.name} does not run, so its databases cannot be read", "start it"))
+        problems.append(Problem("source", f"{source.name} does not run, so its databases cannot be read", "start it"))
     for server in found if not differing else ():
         before, after = (_answer(site, server, "database") for site in (source, target))
         if server is MARIADB and before != after:
             told = f"MariaDB's database is called {before!r} there and {after!r} here"
-            problems.append(Problem("from", told, "alveole site configure: give both one name"))
+            problems.append(Problem("source", told, "alveole site configure: give both one name"))
     return problems
 
 
