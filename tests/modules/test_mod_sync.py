@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -135,7 +136,12 @@ def test_personal_data_never_arrive(shop: Shop) -> None:
     plan = shop.ask("POST", "/environments/preprod/synchronise?dry_run=true", {"source": "prod", "data": True})
     assert not plan["refused"] and plan["saved"] and {each["name"] for each in plan["volumes"]} > {"mariadb"}
     before = {each["id"] for each in shop.alveole.api("GET", "/v1/backups")}
-    ended = shop.sync()
+    words = ("app", "sync", "syncshop", "--from", "prod", "--to", "preprod", "--data")
+    shown = shop.alveole.cli(*words, "--dry-run").out
+    assert "PROD → PREPROD" in shown and "masked: customers.mail=email" in shown and "Nothing was done." in shown
+    assert "yes" in shop.alveole.cli(*words, status=2).err, "nothing is lost where nobody can be asked"
+    offered = re.search(r"alveole backup restore (b\w+)", shop.alveole.cli(*words, "--yes").out)
+    assert offered is not None
     found = page(shop, "preprod")
     assert [each["town"] for each in found["customers"]] == ["Lyon", "Oslo"]
     ana, bo = found["customers"]
@@ -160,8 +166,8 @@ def test_personal_data_never_arrive(shop: Shop) -> None:
     assert b"example.invalid" in dump and not holds([dump])
     assert "ana.kovac@mail.test" in json.dumps(page(shop, "prod"))
     saved = {each["id"] for each in shop.alveole.api("GET", "/v1/backups")} - before
-    assert saved == {ended["result"]["backup"]}, "of PROD's data no backup is left"
-    shop.alveole.cli("backup", "restore", ended["result"]["backup"])
+    assert saved == {offered[1]}, "of PROD's data no backup is left"
+    shop.alveole.cli("backup", "restore", offered[1])
     assert [each["town"] for each in page(shop, "preprod")["customers"]] == ["Rome"], "what it had is offered back"
 
 
