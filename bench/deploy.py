@@ -5,17 +5,25 @@ import contextlib
 import io
 import json
 import os
+import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from common import Api, Instance, page
+from common import ROOT, Api, Instance, page
 from load import Target, Watchers
-from machine import fetch
+from machine import BenchError, fetch
+from modules import seed
 from report import Row, Session, against, interleave, main, median, ms, say
 
 FILES, EACH = 5_000, 10_000
+#: Between two questions of the one who visits.
+_PAUSE = 0.05
+_LOST_SECONDS = 60.0
+#: Where WordPress is on a site that has content of its own.
+_FRONT = "/wordpress/"
 _DOCKERFILE = "FROM alveole-bench\nCOPY content /site/current\n"
 
 
@@ -34,6 +42,15 @@ def _content(word: str, payload: list[bytes], below: str = "") -> bytes:
         add(f"{below}index.html", f"<!doctype html><h1>{word}</h1>".encode())
         for number, data in enumerate(payload):
             add(f"{below}assets/{number % 50}/{number}.bin", data)
+    return out.getvalue()
+
+
+def _named(word: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        member = tarfile.TarInfo("version.txt")
+        member.size = len(word)
+        tar.addfile(member, io.BytesIO(word.encode()))
     return out.getvalue()
 
 
@@ -182,5 +199,95 @@ def _many(session: Session) -> list[Row]:
     ]
 
 
+class _Visitor(threading.Thread):
+    """Asks for the front page again and again; the longest time between two whole answers."""
+
+    def __init__(self, alveole: Instance, host: str) -> None:
+        super().__init__(daemon=True)
+        self.alveole, self.host = alveole, host
+        self.ended = threading.Event()
+        self.last = time.perf_counter()
+        self.gaps: list[float] = []
+        self.answers = self.others = 0
+        self.other = ""
+
+    def run(self) -> None:
+        while not self.ended.wait(_PAUSE):
+            try:
+                status, body = fetch(self.alveole.edge, self.host, _FRONT, 30.0)
+            except OSError:
+                status, body = 0, b""
+            if status == 200 and b"wp-includes" in body:
+                now = time.perf_counter()
+                self.gaps.append(now - self.last)
+                self.last = now
+                self.answers += 1
+            else:
+                self.others += 1
+                self.other = f"{status}: {body[:200]!r}"
+
+    def turn(self) -> float:
+        """The longest gap since the last turn, once an answer has come after it."""
+        seen, until = self.answers, time.perf_counter() + _LOST_SECONDS
+        while self.answers < seen + 2:
+            if time.perf_counter() > until:
+                raise BenchError(
+                    f"WordPress does not answer any more; {self.others} other answers, the last {self.other}"
+                )
+            time.sleep(_PAUSE)
+        longest, self.gaps = max(self.gaps, default=0.0), []
+        return longest
+
+
+def wordpress(session: Session) -> list[Row]:
+    """Deploys and roll backs in turn of a WordPress with its database while it is visited: the longest time without an
+    answer, data saved before each deploy. ``--quick``: ten of them."""
+    count = session.runs(100, 10)
+    body = {"name": "wp", "environments": ["live"], "accept": "at-once", "plan": "medium"}
+    body |= {"modules": ["wordpress"], "answers": {"admin_mail": "bench@example.org"}}
+    with Instance(keep_log=ROOT / "artefacts" / "bench-wordpress-deploys.log") as alveole, alveole.api() as api:
+        seed(alveole)
+        api.wait(str(api.call("POST", "/v1/apps", body)["id"]), 900)
+        shop = _Shop(alveole, api, "wp")
+        for word in ("one", "two"):
+            # Not index.html, which would stand before WordPress.
+            shop.send(word, _named(word))
+            shop.step("deliver", version=word)
+            shop.step("deploy")
+        visitor = _Visitor(alveole, shop.host)
+        visitor.start()
+        longest: dict[str, list[float]] = {"deploy": [], "rollback": []}
+        try:
+            for turn in range(count):
+                visitor.turn()
+                word, verb = ("one", "two")[turn % 2], "deploy" if turn % 4 == 1 else "rollback"
+                if verb == "deploy":
+                    shop.step("deliver", version=word)
+                shop.step(verb, **({"version": word} if verb == "rollback" else {}))
+                longest[verb].append(visitor.turn())
+        finally:
+            visitor.ended.set()
+            visitor.join()
+    every = [*longest["deploy"], *longest["rollback"]]
+    told = ", ".join(
+        f"{verb} {ms(median(times))}, longest {ms(max(times))}" for verb, times in longest.items() if times
+    )
+    return [
+        Row(
+            f"WordPress with its database deployed and rolled back {count} times: longest time without an answer",
+            ms(max(every)),
+            bar="< 3 s",
+            met=max(every) < 3.0,
+            runs=count,
+            note=f"median {told}; {visitor.answers:,} answers, {visitor.others:,} others meanwhile",
+            samples=longest,
+        )
+    ]
+
+
 if __name__ == "__main__":
-    main("deploy", figure)
+    if "--wordpress" in sys.argv:
+        sys.argv.remove("--wordpress")
+        main("deploy WordPress", wordpress)
+    else:
+        main("deploy", figure)

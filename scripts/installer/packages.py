@@ -18,6 +18,7 @@ NEEDED = {
     "e2fsprogs": "makes the disks of sites",
     "git": "brings modules from elsewhere, and takes what is pushed to sites",
     "golang-github-containers-common": "the list of system calls a container may make",
+    "gpgv": "checks who signed versions with OpenPGP",
     "iproute2": "shows the network",
     "libnginx-mod-http-lua": "lets the proxy find a site by its name",
     "mmdebstrap": "builds root file systems",

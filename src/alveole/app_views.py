@@ -51,6 +51,15 @@ class DeploymentView(View, frozen=True, kw_only=True):
     backup: str | None
 
 
+class SavedView(View, frozen=True):
+    """Data that were saved, and can be brought back."""
+
+    id: str
+    """Of the backup."""
+    bytes: int
+    created_at: float
+
+
 class EnvironmentView(View, frozen=True, kw_only=True):
     name: str
     site: str
@@ -60,6 +69,8 @@ class EnvironmentView(View, frozen=True, kw_only=True):
     policy: Policy
     live: DeploymentView | None
     delivered: DeploymentView | None
+    saved: SavedView | None
+    """Its data as they were before the live version was deployed; a roll back brings them back when asked to."""
     back_to: tuple[str, ...]
     """Versions that it can be rolled back to, the newest first."""
     interruption: str
@@ -74,6 +85,7 @@ class AppView(View, frozen=True, kw_only=True):
     owner: str
     accept: Accept
     signers: tuple[str, ...]
+    masks: tuple[str, ...]
     created_at: float
     version: int
     environments: tuple[EnvironmentView, ...]
@@ -97,3 +109,35 @@ class DeployPlan(View, frozen=True, kw_only=True):
     """Configuration files that would be other ones."""
     answers: dict[str, str]
     """By question: what would change, secrets not shown."""
+
+
+class SyncVolume(View, frozen=True):
+    """One volume of the environment that is overwritten, and what comes in its place."""
+
+    name: str
+    bytes: int
+    files: int
+    changed_at: float
+    """When something in it was last written, in seconds since the epoch; 0: there is none."""
+    new_bytes: int
+    new_files: int
+    new_changed_at: float
+
+
+class SyncPlan(View, frozen=True, kw_only=True):
+    """What synchronising would replace, before anything is done."""
+
+    source: str
+    environment: str
+    before: str
+    """The version that is live here; empty: none."""
+    version: str
+    """The one that would be; empty: it stays."""
+    volumes: tuple[SyncVolume, ...]
+    masks: tuple[str, ...]
+    """The rules that personal data go through."""
+    interruption: str
+    saved: bool
+    """Whether the data here are saved first."""
+    refused: tuple[str, ...]
+    """What speaks against it."""

@@ -418,7 +418,7 @@ class CreateApp(Body, frozen=True, kw_only=True):
     from_site: str | None = None
     accept: Accept = Accept.WAIT
     signers: tuple[str, ...] = ()
-    """Public keys of minisign, of which one must have signed a version."""
+    """Public keys of minisign or OpenPGP (armored), of which one must have signed a version."""
     base: str = "host"
     packages: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
@@ -461,6 +461,8 @@ class SetEnvironment(Body, frozen=True, kw_only=True):
 class SetApp(Body, frozen=True, kw_only=True):
     accept: Accept | UnsetType = UNSET
     signers: tuple[str, ...] | UnsetType = UNSET
+    masks: tuple[str, ...] | UnsetType = UNSET
+    """Rules for personal data, all of them: ``customers.email=email``, ``uploads/*.pdf=removed``."""
 
 
 class GiveApp(Body, frozen=True, kw_only=True):
@@ -485,7 +487,7 @@ class SendVersion(Body, frozen=True, kw_only=True):
     format: ArchiveFormat | None = None
     note: str = ""
     signature: str | None = None
-    """The text of minisign's file beside the archive."""
+    """The text of minisign's file beside the archive, or of an armored one of OpenPGP."""
 
 
 class DecideVersion(Body, frozen=True, kw_only=True):
@@ -518,6 +520,17 @@ class RollBack(Body, frozen=True, kw_only=True):
     with_data: bool = False
     """Bring back too what was saved of the data before the present version was deployed."""
     reason: str = ""
+
+
+class Synchronise(Body, frozen=True, kw_only=True):
+    """Give an environment what another has; ``confirm``, where data are replaced: its name once more."""
+
+    source: str
+    content: bool = False
+    data: bool = False
+    confirm: str = ""
+    reason: str = ""
+    """An administrator passes the life cycle with it."""
 
 
 # Worked out here and not at the first request: see the end of :mod:`alveole.agent.protocol`.

@@ -1,4 +1,5 @@
 """Signatures of minisign over what was sent. The format: https://jedisct1.github.io/minisign/#signature-format.
+Keys and signatures of OpenPGP are told apart here and go to :mod:`alveole.openpgp`.
 
 Ed25519 itself is that of ``cryptography``; here is only the little that is around it. Signatures of the old kind,
 over the whole file instead of its BLAKE2b digest, are refused: they would need all of it in memory.
@@ -11,6 +12,7 @@ import binascii
 import hashlib
 from typing import BinaryIO, NamedTuple
 
+from alveole import openpgp
 from alveole.errors import InvalidInput, Problem, Refused
 
 _CHUNK = 1 << 20
@@ -36,13 +38,17 @@ def key_of(text: str) -> Key:
 
 
 def line_of(text: str) -> str:
-    """The one line that says a key. Raises ``InvalidInput``."""
+    """What is kept of a key: one line, or the armor of OpenPGP. Raises ``InvalidInput``."""
+    if openpgp.is_key(text):
+        return openpgp.key_of(text)
     key = key_of(text)
     return base64.b64encode(b"Ed" + key.id + key.public).decode()
 
 
 def check(signature: str) -> tuple[Problem, ...]:
     """What is wrong with the text of a signature, before anything is compared with it."""
+    if openpgp.is_signature(signature):
+        return openpgp.check(signature)
     try:
         _parts(signature)
     except InvalidInput as error:
@@ -51,12 +57,17 @@ def check(signature: str) -> tuple[Problem, ...]:
 
 
 def verify(file: BinaryIO, signature: str, keys: tuple[str, ...]) -> str:
-    """The line of ``keys`` that signed ``file``, which is read to its end. Raises ``InvalidInput``, ``Refused``."""
+    """The line of ``keys`` that signed ``file``, or ``openpgp:FINGERPRINT``; it is read to its end.
+
+    Raises ``InvalidInput``, ``Refused``.
+    """
+    if openpgp.is_signature(signature):
+        return openpgp.verify(file, signature, [each for each in keys if openpgp.is_key(each)])
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     id, own, comment, whole = _parts(signature)
-    known = {key_of(line).id: line for line in keys}
+    known = {key_of(line).id: line for line in keys if not openpgp.is_key(line)}
     if id not in known:
         raise Refused("is signed with a key that is not set for this application", field="signature")
     line = known[id]

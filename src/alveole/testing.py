@@ -338,6 +338,9 @@ class FakeAgent:
                 if release is not None:
                     self.releases.setdefault(request.site, {})[release.digest] = release
                 return release
+            case protocol.LookAtData(site, _number, generation):
+                there = ResourceId(Kind.STORAGE, site, str(generation)) in self.things
+                return (protocol.VolumeState("data", 1000, 2, 1.0),) if there else ()
             case protocol.DropBackup(snapshot):
                 self.backups.pop(snapshot, None)
                 return None

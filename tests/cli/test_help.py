@@ -33,7 +33,7 @@ change show, change follow
 site configure, site answers
 site work, site publish
 app create, app list, app show, app send, app accept, app refuse, app forget, app deliver, app approve, app deploy
-app rollback, app history, app add-env, app set-env, app set, app give, app destroy
+app rollback, app sync, app history, app add-env, app set-env, app set, app give, app destroy
 check add, check list, check show, check run, check remove, check lint, check record, check secret
 notify add, notify list, notify remove, notify test, notify mail set, notify mail show, notify mail remove
 account key list, account key add, account key remove

@@ -15,7 +15,7 @@ import pytest
 from contentkit import OTHER, SITE, Place, opened, tar
 
 from alveole.actuators.backups import Backups
-from alveole.agent.protocol import BackupMade, CreateBackup, RestoreBackup
+from alveole.agent.protocol import BackupMade, CreateBackup, LookAtData, RestoreBackup
 from alveole.backends.base import Say
 from alveole.errors import AlveoleError, NoRoom, NotFound, Refused
 from alveole.host import disk, paths
@@ -404,3 +404,22 @@ def test_a_hostile_archive_in_the_repository(place: Place, name: str) -> None:
     assert place.canary_intact()
     data = paths.data_dir(place.settings, OTHER, False)
     assert not data.exists() or not list((data / "volumes").glob("*"))
+
+
+def test_what_is_left_out_never_reaches_the_disk(place: Place) -> None:
+    """Whole directories and other names of the same file included; what a site holds is told beforehand."""
+    volume = place.volume()
+    (volume / "scans").mkdir()
+    (volume / "scans" / "passport.pdf").write_text("personal")
+    (volume / "scans" / "deep").mkdir()
+    (volume / "scans" / "deep" / "more").write_text("personal")
+    os.link(volume / "scans" / "passport.pdf", volume / "zz-the-same")
+    (volume / "logo.pdf").write_text("logo")
+    (look,) = place.backups.look(LookAtData(SITE, 1, 1))
+    assert look.name == "data" and look.files >= 5 and look.bytes >= 20 and look.changed_at > 1.0e9
+    made = place.backups.create(CreateBackup(ID, SITE, 1, 0, 1, None, "{}"))
+    request = RestoreBackup(made.snapshot, made.digest, OTHER, 2, 1, None, (("data", "scans*"), ("other", "logo.pdf")))
+    place.backups.restore(request)
+    back = paths.volume(paths.data_dir(place.settings, OTHER, False), 1, "data")
+    assert sorted(path.name for path in back.rglob("*")) == ["logo.pdf"]
+    assert place.backups.look(LookAtData(OTHER, 2, 9)) == ()

@@ -73,7 +73,11 @@ def main() -> None:
     def rollback() -> None:
         go(services.roll_back(ROOT, "shop", "alpha", ask.RollBack(with_data=True)))
 
-    scripts = (create, update, destroy, backup, change, modules, send, deliver, deploy, rollback)
+    def sync() -> None:
+        wanted = ask.Synchronise(source="alpha", content=True, data=True, confirm="prod", reason="try")
+        go(services.synchronise(ROOT, "shop", "prod", wanted))
+
+    scripts = (create, update, destroy, backup, change, modules, send, deliver, deploy, rollback, sync)
     {each.__name__: each for each in scripts}[sys.argv[2]]()
     services.close()
 

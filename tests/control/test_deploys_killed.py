@@ -36,6 +36,7 @@ CASES = {
     ),
     ("deploy", False): ("delivery.back",),
     ("rollback", True): ("delivery.restored", "delivery.wanted", "delivery.switched"),
+    ("sync", True): ("syncing.taken", "syncing.unpacked", "delivery.saved", "delivery.wanted", "delivery.switched"),
 }
 
 
@@ -72,6 +73,11 @@ def shop(directory: Path) -> Iterator[Control]:
 def test_killed_on_the_way(shop: Control, script: str, holds: bool, point: str) -> None:
     if script == "rollback":
         bring(shop, "alpha", "2.0")
+    if script == "sync":
+        bring(shop, "prod", "1.0")
+        bring(shop, "alpha", "2.0")
+        set_env(shop, "alpha", before=(), after=())
+    kept = set(shop.agent.backups)
     if not holds:
         shop.agent.unhealthy["after"] = "status 1"
     with behind_a_socket(shop):
@@ -84,6 +90,10 @@ def test_killed_on_the_way(shop: Control, script: str, holds: bool, point: str) 
         assert not shop.agent.violations
         check_nothing_is_left(shop)
         check_whole(shop, script, holds, tuple(each.verb for each in ended))
+        if script == "sync":
+            fresh = {made.id for made, _manifest, _release in shop.agent.backups.values()}
+            known = {each.id for each in shop.services.list_backups(ROOT)}
+            assert fresh == known, f"what was taken of the source is gone: {fresh - known}, {kept}"
 
 
 def check_whole(shop: Control, script: str, holds: bool, acknowledged: tuple[str, ...]) -> None:
@@ -100,6 +110,11 @@ def check_whole(shop: Control, script: str, holds: bool, acknowledged: tuple[str
         assert live(shop, "alpha") in (("2.0",) if holds and "deploy" in acknowledged else ("1.0", "2.0"))
         if not holds:
             assert [each.stage for each in history if each.name == "2.0"] == [Stage.FAILED]
+    elif script == "sync":
+        prod = shop.show("shop-prod")
+        assert live(shop, "prod") == ("2.0" if acknowledged else live(shop, "prod"))
+        storage = [each for each in shop.agent.of(prod.id) if each.startswith("storage")]
+        assert storage == (["storage/2"] if live(shop, "prod") == "2.0" else ["storage/1"]), "both, or none of both"
     elif script == "rollback":
         assert live(shop, "alpha") == ("1.0" if acknowledged else "2.0")
         storage = "storage/2" if acknowledged else "storage/1"

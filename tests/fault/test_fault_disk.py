@@ -13,9 +13,10 @@ import pytest
 from test_fault_killed import APP, word
 
 from instance import Instance
-from instancekit import ApiError, page, run, until
+from instancekit import ApiError, archive, page, run, until
 
 INODES = 1500
+MIB = 1 << 20
 
 
 def small_disk(place: Path) -> None:
@@ -101,6 +102,74 @@ def test_control_and_agent_start_on_a_full_disk(machine: Instance) -> None:
         os.kill(machine.workload_pid("still"), 9)
         machine.until_answers("still", seconds=20)
     machine.until_kept()
+
+
+def free(machine: Instance) -> int:
+    found = os.statvfs(machine.state)
+    return found.f_bavail * found.f_frsize
+
+
+@contextlib.contextmanager
+def only(machine: Instance, left: int) -> Iterator[None]:
+    """So many bytes are left, enough to begin with; what the body takes of them is given back when it ends."""
+    place = machine.state / "filler"
+    with place.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free(machine) - left)
+    try:
+        yield
+        until(lambda: free(machine) > left - MIB, 30, lambda: f"{left - free(machine)} bytes are not given back")
+    finally:
+        place.unlink()
+
+
+def test_versions_meet_a_full_disk(machine: Instance) -> None:
+    """Fault 12: sending, delivering, deploying and synchronising end by themselves and say that there is no room and
+    what helps; the old version serves, nothing half done is left, and with room each works."""
+    body = {"name": "shop", "environments": ["alpha", "prod"], "accept": "at-once", "plan": "open", **APP}
+    machine.ended(machine.api("POST", "/v1/apps", body)["id"], good=True)
+
+    def ask(path: str, room: int = 0, **wanted: Any) -> Any:
+        if not room:
+            return machine.ended(machine.api("POST", f"/v1/apps/shop/{path}", wanted)["id"], good=True)
+        with only(machine, room):
+            ended = machine.ended(machine.api("POST", f"/v1/apps/shop/{path}", wanted)["id"])
+            assert ended["state"] == "failed" and ended["result"]["code"] == "no-room", ended
+            assert ended["problems"][0]["hint"], "it names what to do"
+            assert machine.fetch("shop-alpha").body == "one"
+        machine.until_kept()
+        left = [file for file in machine.state.glob("sites/*/staging/*") if file.name != "lost+found"]
+        assert not left, "nothing half done"
+        return None
+
+    def there() -> Any:
+        return machine.api("GET", "/v1/apps/shop")["environments"][0]
+
+    ask("versions", version="one", upload=machine.upload(word("one")))
+    for environment in ("alpha", "prod"):
+        ask(f"environments/{environment}/deliver", version="one")
+        ask(f"environments/{environment}/deploy")
+        fill = ("dd", "if=/dev/urandom", "of=/data/rows", "bs=1M", "count=12")
+        machine.cli("site", "exec", f"shop-{environment}", "--no-tty", "--", *fill)
+    # Under the ceiling of what an archive may grow.
+    second = archive({"word": "two", "pad": os.urandom(16_384) * 1536})
+    ask("versions", 12 * MIB, version="two", upload=machine.upload(second))
+    assert [each["name"] for each in machine.api("GET", "/v1/apps/shop/versions")] == ["one"]
+    ask("versions", version="two", upload=machine.upload(second))
+    ask("environments/alpha/deliver", 12 * MIB, version="two")
+    assert there()["delivered"] is None
+    ask("environments/alpha/deliver", version="two")
+    ask("environments/alpha/deploy", 10 * MIB)
+    assert there()["live"]["version"] == "one" and there()["delivered"]["version"] == "two"
+    sync = {"source": "prod", "data": True, "confirm": "alpha"}
+    ask("environments/alpha/synchronise", 10 * MIB, **sync)
+    assert {each["site"] for each in machine.api("GET", "/v1/backups")} <= {"app"}
+    ask("environments/alpha/deploy")
+    assert machine.fetch("shop-alpha").body == "two"
+    for each in machine.api("GET", "/v1/backups"):
+        machine.cli("backup", "delete", each["id"], "--yes")
+    machine.ended(machine.api("DELETE", "/v1/apps/shop?confirm=shop")["id"], good=True)
+    for environment in ("alpha", "prod"):
+        machine.destroy(f"shop-{environment}")
 
 
 def source(machine: Instance) -> Path:

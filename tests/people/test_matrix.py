@@ -87,6 +87,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/apps/{app}/environments/{environment}/approve": {"version": "1.0"},
     "POST /v1/apps/{app}/environments/{environment}/deploy": {},
     "POST /v1/apps/{app}/environments/{environment}/rollback": {},
+    "POST /v1/apps/{app}/environments/{environment}/synchronise": {"source": "prod", "content": True},
     "POST /v1/apps/{app}/versions": {"version": "2.0", "upload": "0"},
     "POST /v1/apps/{app}/versions/{version}/decision": {"accept": True},
     "POST /v1/channels": {"name": "fresh", "kind": "feed"},

@@ -61,6 +61,7 @@ OWNS = {
     Right.APP_CHANGE,
     Right.APP_DESTROY,
     Right.APP_GIVE,
+    Right.APP_SYNC,
 }
 #: Which machine a site lives on is for those who look after the machines.
 MOVES = {Right.SITE_MOVE}

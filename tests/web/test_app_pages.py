@@ -104,3 +104,34 @@ def test_the_pages_are_whole_and_show_what_one_may(door: Door, language: str) ->
         bob.sign_in("bob")
         assert "shop" not in bob.get("/apps").text
         assert bob.ask("GET", "/app/shop").status_code == 404
+
+
+def test_data_come_over_by_buttons(door: Door) -> None:
+    """A preview first; the name of what is replaced has to be typed; rules for personal data are kept."""
+    add(door, "ana")
+    make(door, volumes=[{"name": "data", "path": "/data"}])
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        send(ana, "1.0")
+        ana.get("/app/shop")
+        ana.submit("/app/shop/version/1.0", ("do", "accept"))
+        for environment in ("alpha", "prod"):
+            for step in ("deliver", "deploy"):
+                ana.get("/app/shop")
+                ana.submit(f"/app/shop/{environment}/{step}")
+                ended(ana)
+        ana.get("/app/shop")
+        page = ana.submit("/app/shop/masks", masks="data/*.pdf=removed\nnonsense")
+        assert "is no rule for masking" in page.text
+        page = ana.submit("/app/shop/masks", masks="data/*.pdf=removed")
+        assert "The rules are kept." in page.text
+        page = ana.get("/app/shop/prod/synchronise?source=alpha&data=yes")
+        assert "data/*.pdf=removed" in page.text and "is saved first" in page.text
+        check(page, ana)
+        page = ana.submit("/app/shop/prod/synchronise", confirm="alpha")
+        assert "is not the environment whose data are replaced" in page.text
+        ana.get("/app/shop/prod/synchronise?source=alpha&data=yes")
+        ana.submit("/app/shop/prod/synchronise", confirm="prod")
+        ended(ana)
+        page = ana.get("/app/shop/prod/synchronise?source=prod&data=yes")
+        assert "cannot be given what it has itself" in page.text

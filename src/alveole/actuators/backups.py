@@ -32,10 +32,12 @@ from alveole.agent.protocol import (
     ArchiveFormat,
     BackupMade,
     CreateBackup,
+    LookAtData,
     Packed,
     PackSite,
     RestoreBackup,
     UnpackSite,
+    VolumeState,
 )
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
@@ -309,6 +311,22 @@ class Backups:
 
     # Reading
 
+    def look(self, request: LookAtData) -> tuple[VolumeState, ...]:
+        """What each volume holds, by name; none for a site without data."""
+        try:
+            with disk.borrowed(self._settings, request.site) as data:
+                volumes = paths.volumes(data, request.generation)
+                names = sorted(path.name for path in volumes.iterdir()) if volumes.is_dir() else []
+                ids = as_root(self._settings, request.number)
+                found = [self._sandbox.run("measure", volumes, ids, {"paths": [name]}) for name in names]
+        except FileNotFoundError:
+            return ()
+        return tuple(
+            VolumeState(name, int(each["bytes"]), int(each["files"]), float(each["newest"]))
+            for name, each in zip(names, found, strict=True)
+            if name != STATE_VOLUME
+        )
+
     def _known(self, snapshot: str) -> BackupMade:
         if not _SNAPSHOT.match(snapshot):
             raise NotFound("that is no name of a backup")
@@ -443,7 +461,7 @@ class Backups:
                     "restore",
                     fresh,
                     as_root(self._settings, request.number),
-                    {"prefix": "volumes/", "room_bytes": free},
+                    {"prefix": "volumes/", "room_bytes": free, "without": ["/".join(each) for each in request.without]},
                     fds=(spool,),
                     say=say,
                 )

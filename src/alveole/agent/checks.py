@@ -115,7 +115,7 @@ def _problems(spec: WorkloadSpec) -> list[Problem]:
     found = [problem for each in spec.volumes for problem in check_mount_path(each.path, "step.spec.volumes")]
     if not _HOSTNAME.fullmatch(spec.hostname):
         found.append(Problem("step.spec.hostname", "is not a host name"))
-    if not _HEALTH.fullmatch(spec.health):
+    if spec.health and not _HEALTH.fullmatch(spec.health):
         found.append(Problem("step.spec.health", "is not a path that can stand in a request"))
     if not spec.base.startswith(f"{spec.base_kind}-"):
         found.append(Problem("step.spec.base", f"is not of the kind {spec.base_kind}"))

@@ -225,6 +225,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.RestoreBackup: lambda r, _f, s: backups.restore(r, s),
         protocol.PackSite: lambda r, f, s: backups.pack(r, _one(f), s),
         protocol.UnpackSite: lambda r, f, s: backups.unpack(r, _one(f), s),
+        protocol.LookAtData: lambda r, _f, _s: backups.look(r),
         protocol.DropBackup: lambda r, _f, _s: backups.drop(r.snapshot),
         protocol.ListBackups: lambda _r, _f, _s: backups.list(),
         protocol.GetAuthority: lambda _r, _f, _s: certificates.authority_pem(),

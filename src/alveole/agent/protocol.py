@@ -50,6 +50,7 @@ from alveole.model.names import (
     Port,
     SiteId,
     Slot,
+    VolumeName,
 )
 from alveole.model.resource import Observation, Outcome, Step
 from alveole.model.site import Base, BuildCommand, HealthCheck, Release, VolumeMount
@@ -272,7 +273,7 @@ class CheckHealth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     site: SiteId
     slot: Slot
     checks: tuple[HealthCheck, ...]
-    seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 30.0
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
 
 
 class ListProcesses(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list-processes"):
@@ -330,6 +331,16 @@ class RestoreBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     number: Number
     generation: Generation
     disk_bytes: Annotated[int, msgspec.Meta(ge=1)] | None
+    without: tuple[tuple[VolumeName, str], ...] = ()
+    """Volume and pattern of files that are left out; ``*`` stands for slashes too."""
+
+
+class LookAtData(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="look-at-data"):
+    """→ ``tuple[VolumeState, ...]``: what each volume of a site holds, by name. Nothing is changed."""
+
+    site: SiteId
+    number: Number
+    generation: Generation
 
 
 class DropBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-backup"):
@@ -398,6 +409,7 @@ Request = (
     | CreateBackup
     | ReadBackup
     | RestoreBackup
+    | LookAtData
     | DropBackup
     | ListBackups
     | PackSite
@@ -500,6 +512,14 @@ class BackupMade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created_at: float = 0.0
 
 
+class VolumeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    bytes: int
+    files: int
+    changed_at: float
+    """When something in it was last written."""
+
+
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One link of the chain that ``why`` and ``doctor`` walk."""
 
@@ -546,6 +566,7 @@ RESULTS: dict[type, Any] = {
     CreateBackup: BackupMade,
     ReadBackup: str,
     RestoreBackup: Release | None,
+    LookAtData: tuple[VolumeState, ...],
     DropBackup: None,
     ListBackups: tuple[BackupMade, ...],
     PackSite: Packed,

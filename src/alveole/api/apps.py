@@ -193,6 +193,28 @@ async def roll_back(
     return change_accepted(await run_in_threadpool(verb, caller, app, environment, wanted, key=key))
 
 
+@router.post(
+    "/{app}/environments/{environment}/synchronise",
+    **accepted("Give an environment what another has", body=ask.Synchronise, errors=(507,)),
+)
+@does(Right.APP_SYNC)
+async def synchronise(
+    request: Request,
+    caller: Caller,
+    key: Key,
+    app: str,
+    environment: str,
+    wanted: Annotated[ask.Synchronise, Depends(body(ask.Synchronise))],
+    dry_run: Annotated[bool, Query(description="Only say what would be replaced (200, SyncPlan).")] = False,
+) -> Response:
+    """Content, data, or both. The data are masked by the application's rules before anybody can reach them; what they
+    replace is saved first."""
+    if dry_run:
+        return json(await run_in_threadpool(services(request).preview_synchronise, caller, app, environment, wanted))
+    verb = services(request).synchronise
+    return change_accepted(await run_in_threadpool(verb, caller, app, environment, wanted, key=key))
+
+
 # --- versions -----------------------------------------------------------------------------------
 @router.get("/{app}/versions", **described("List versions, newest first", list[views.VersionView], errors=(404,)))
 @does(Right.APP_LOOK)

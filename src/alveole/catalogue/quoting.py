@@ -248,3 +248,11 @@ def distinguished(text: str) -> str:
         edge = (at == 0 and char in " #") or (at == len(text) - 1 and char == " ")
         out.append(f"\\{char}" if edge or char in '"+,;<>\\=' else char)
     return "".join(out)
+
+
+def identifier(format: Format, name: str) -> str:
+    """The name of a table or a column as ``format`` (``sql``, ``pgsql``) quotes it; raises :class:`Unwritable`."""
+    if not name or "\0" in name or _SURROGATE.search(name):
+        raise Unwritable("it is no name")
+    mark = {Format.SQL: "`", Format.PGSQL: '"'}[format]
+    return mark + name.replace(mark, mark * 2) + mark

@@ -29,6 +29,7 @@ from alveole.text import clean
         "approve": ("alveole.cli.deliver:approve", "Approve what is delivered."),
         "deploy": ("alveole.cli.deliver:deploy", "Make live what is delivered."),
         "rollback": ("alveole.cli.deliver:rollback", "Make a version live again that was."),
+        "sync": ("alveole.cli.sync:sync", "Give an environment what another has."),
         "history": ("alveole.cli.deliver:history", "Every version that came into an environment."),
         "forget": ("alveole.cli.deliver:forget", "Forget a version that is nowhere."),
         "add-env": ("alveole.cli.app:add_env", "Add an environment."),
@@ -45,7 +46,10 @@ def group() -> None:
 app_name = click.argument("name", metavar="APP", shell_complete=complete("/v1/apps"))
 environment_name = click.argument("environment", metavar="ENV")
 signer = click.option(
-    "--signer", metavar="KEY|FILE", help="A public key of minisign; versions must be signed with one of them.", **MANY
+    "--signer",
+    metavar="KEY|FILE",
+    help="A public key of minisign or OpenPGP (armored); versions must be signed with one.",
+    **MANY,
 )
 accepting = click.option(
     "--accept", type=click.Choice(["wait", "at-once"]), help="Whether versions wait to be accepted (the default)."
@@ -163,6 +167,7 @@ def show(here: Here, name: str) -> None:
             ("owner", clean(found["owner"])),
             ("versions", {"wait": "wait to be accepted", "at-once": "accepted at once"}[found["accept"]]),
             ("", signed),
+            ("masked by app sync", clean(", ".join(found["masks"]))),
         )
     )
     say()
@@ -280,25 +285,50 @@ def _shown(value: Any) -> str:
     return clean(" ".join(value)) if isinstance(value, list) else clean(str(value))
 
 
-@verb(None, "set", examples=["alveole app set shop --accept at-once", "alveole app set shop --signer minisign.pub"])
+@verb(
+    None,
+    "set",
+    examples=[
+        "alveole app set shop --accept at-once",
+        "alveole app set shop --signer minisign.pub",
+        "alveole app set shop --mask customers.email=email --mask customers.note=text:removed",
+    ],
+)
 @app_name
 @accepting
 @signer
 @click.option("--no-signer", is_flag=True, help="Take versions that nobody signed.")
-def set_(here: Here, name: str, accept: str | None, signer: tuple[str, ...], no_signer: bool) -> None:
-    """Set how versions come in: whether they wait, and who must have signed them."""
+@click.option("--mask", metavar="RULE", help="For personal data that app sync brings; all rules at once.", **MANY)
+@click.option("--no-mask", is_flag=True, help="Let personal data come as they are.")
+def set_(
+    here: Here,
+    name: str,
+    accept: str | None,
+    signer: tuple[str, ...],
+    no_signer: bool,
+    mask: tuple[str, ...],
+    no_mask: bool,
+) -> None:
+    """Set how versions come in: whether they wait, and who must have signed them; and what app sync masks.
+
+    A rule is TABLE.COLUMN=KIND with email, name, phone, text:WORDS, null or hash, or VOLUME/PATTERN=removed.
+    """
     problems = parse.Problems()
     body: dict[str, Any] = {"accept": accept} if accept else {}
     if signer or no_signer:
         body["signers"] = [parse.text_of(each, "signer", problems) for each in signer]
     if signer and no_signer:
         problems.add("signer", "is given together with --no-signer", "one of the two")
+    if mask or no_mask:
+        body["masks"] = list(mask)
+    if mask and no_mask:
+        problems.add("mask", "is given together with --no-mask", "one of the two")
     problems.stop()
     found = here.client.send("PATCH", path(name), body)
     if here.json:
         emit(found)
     else:
-        say(f"{clean(name)}: versions {found['accept']}, {len(found['signers'])} signers")
+        say(f"{clean(name)}: versions {found['accept']}, {len(found['signers'])} signers, {len(found['masks'])} masks")
 
 
 @verb(None, "give", examples=["alveole app give shop team:club"])

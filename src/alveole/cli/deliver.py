@@ -35,7 +35,9 @@ reason_option = click.option("--pass", "reason", metavar="REASON", help="Pass th
 @click.option("--work", metavar="ENV", help="Of the working copy of this environment, as SFTP and git have filled it.")
 @click.option("--version", required=True, metavar="VERSION", help="How it is called from now on: 2.6.")
 @click.option("--note", "remark", metavar="TEXT", help="What is new; kept with it.")
-@click.option("--signature", metavar="FILE", help="Made with: minisign -S -m ARCHIVE.")
+@click.option(
+    "--signature", metavar="FILE", help="Made with: minisign -S -m ARCHIVE, or gpg --armor --detach-sign ARCHIVE."
+)
 def send(
     here: Here,
     name: str,
@@ -236,9 +238,21 @@ def rollback(
             != environment
         ):
             raise Refused("that is not its name; nothing was done")
+    if not with_data and not here.json:
+        _offer_data(here, name, environment)
     change = here.client.send("POST", where, body)
     live = clean(str(change["result"]["version"]))
     _finish(here, change, name, f"{clean(environment).upper()} of {clean(name)} serves {live} again")
+
+
+def _offer_data(here: Here, name: str, environment: str) -> None:
+    """Say, where the live version had its data saved, that they can come back too."""
+    found = here.client.get(path(name))["environments"]
+    own = next((each for each in found if each["name"] == environment.lower()), None)
+    if own is not None and own["saved"] and own["live"]:
+        saved = f"{size(own['saved']['bytes'])}, {when(own['saved']['created_at'], short=True)}"
+        before = clean(own["live"]["version"])
+        note(f"The data stay as they are. Those from before {before} ({saved}) come back with --with-data.")
 
 
 def _plan(here: Here, plan: dict[str, Any]) -> None:

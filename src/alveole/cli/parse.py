@@ -118,7 +118,7 @@ def text_of(source: str, field: str, problems: Problems) -> str:
     try:
         if place.is_file():
             with place.open(encoding="utf-8") as file:
-                return file.read(4096)
+                return file.read(131_072)
     except (OSError, UnicodeDecodeError) as error:
         problems.add(field, f"cannot read {source}: {getattr(error, 'strerror', None) or error}")
         return ""

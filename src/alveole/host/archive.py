@@ -11,9 +11,11 @@ is wrong, and to keep what lies in a release simple: files of mode 0644 or 0755,
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import importlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable
@@ -409,10 +411,13 @@ def restore(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
 
     For volumes out of a backup of ours, by the root of the site's user namespace: ids are those
     inside it. Links may lead anywhere, they are only ever followed inside the container. Holes
-    are made again where a file is zero. Setuid and setgid bits of files do not come back.
+    are made again where a file is zero. Setuid and setgid bits of files do not come back. What fits one of the
+    patterns ``without`` never reaches the disk, whatever is in it or linked to it.
     """
     os.umask(0)
     fd, prefix = fds[0], os.fsencode(args["prefix"])
+    without = [re.compile(fnmatch.translate(each)) for each in args.get("without", ())]
+    gone: set[bytes] = set()
     os.lseek(fd, 0, os.SEEK_SET)
     length = max(1, os.fstat(fd).st_size)
     stream = Stream(fd, "")
@@ -427,10 +432,19 @@ def restore(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
             continue
         path = member.name[len(prefix) :].rstrip(b"/")
         parent = path.rpartition(b"/")[0]
+        if parent in gone:
+            gone.add(path)
+            stream.skip(member.size, member.shown)
+            continue
         if {b"..", b".", b""} & set(path.split(b"/")) or (parent and kinds.get(parent) != "d") or path in kinds:
             raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
         if max(member.uid, member.gid) >= RANGE:
             raise Rejected(f"{member.shown} belongs to nobody in the container", field="backup", code="refused")
+        linked = member.link[len(prefix) :] if member.kind == "h" else b""
+        if linked in gone or any(each.match(os.fsdecode(path)) for each in without):
+            gone.add(path)
+            stream.skip(member.size, member.shown)
+            continue
         kinds[path] = member.kind
         files += 1
         try:

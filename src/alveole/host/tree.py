@@ -164,9 +164,11 @@ def _names(where: int | str) -> Iterator[str]:
 def measure(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     """Job: what the trees ``paths`` take on disk, and how much would be packed.
 
-    ``{"disk": bytes in blocks, "bytes": length of the files, "files": entries}``; absent ones count nothing.
+    ``{"disk": bytes in blocks, "bytes": length of the files, "files": entries, "newest": the last time something was
+    written, in seconds since the epoch}``; absent ones count nothing.
     """
     disk = length = files = 0
+    newest = 0.0
     seen = set()
     for start in args["paths"]:
         try:
@@ -174,6 +176,7 @@ def measure(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
             for found in walk(start):
                 info = found.info
                 files += 1
+                newest = max(newest, info.st_mtime)
                 if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
                     if (info.st_dev, info.st_ino) in seen:
                         continue
@@ -182,7 +185,7 @@ def measure(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
                 length += info.st_size if stat.S_ISREG(info.st_mode) else 0
         except (FileNotFoundError, NotADirectoryError):
             continue
-    return {"disk": disk, "bytes": length, "files": files}
+    return {"disk": disk, "bytes": length, "files": files, "newest": newest}
 
 
 def remove(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:

@@ -75,7 +75,9 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environments: tuple[Environment, ...]
     accept: Accept = Accept.WAIT
     signers: tuple[str, ...] = ()
-    """Public keys of minisign, of which one must have signed a version. Empty: none needs a signature."""
+    """Public keys of minisign or OpenPGP, of which one must have signed a version. Empty: none needs a signature."""
+    masks: tuple[str, ...] = ()
+    """What becomes of personal data when an environment gets the data of another: see :mod:`alveole.masks`."""
     created_at: float = 0.0
     version: int = 1
 
@@ -122,7 +124,7 @@ class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     sender_key: str = ""
     note: str = ""
     signer: str = ""
-    """The key that signed it; empty: nobody's was asked for."""
+    """The key that signed it, or ``openpgp:FINGERPRINT``; empty: nobody's was asked for."""
     decided_by: str = ""
     decided_at: float | None = None
     reason: str = ""
@@ -215,6 +217,13 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     switched_at: float = 0.0
     why: tuple[Problem, ...] = ()
     """What led back."""
+    source: str = ""
+    """Synchronise: the environment that content or data come from."""
+    data: bool = False
+    taken: str = ""
+    """Synchronise: id of the backup of the source's data, which goes when they have come over."""
+    masked: str = ""
+    """Synchronise: id of the backup of what was made of them where they are masked; it goes too."""
 
 
 def check_window(text: str, field: str = "windows") -> tuple[Problem, ...]:

@@ -157,6 +157,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     data_generation: Generation
     limits: Limits
     health: str
+    """Path that is asked for until it is answered; empty: it takes no requests, and is ready when its processes are."""
     ready_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)]
     stop_seconds: Annotated[int, msgspec.Meta(ge=1, le=600)]
     incarnation: int

@@ -87,6 +87,8 @@ class Right(StrEnum):
     APP_DEPLOY = "app.deploy"
     APP_APPROVE = "app.approve"
     APP_ROLLBACK = "app.rollback"
+    APP_SYNC = "app.synchronise"
+    """Take the data of an environment, and replace those of another."""
     APP_PASS = "app.pass"  # noqa: S105  the word of an action, no secret
     """Deploy past the life cycle, with a reason."""
     BACKUP_LOOK = "backup.look"
@@ -157,6 +159,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.APP_DEPLOY: (ANY, ANY, WORK, NO),
     R.APP_APPROVE: (ANY, ANY, WORK, NO),
     R.APP_ROLLBACK: (ANY, ANY, WORK, NO),
+    R.APP_SYNC: (ANY, ANY, OWN, NO),
     R.APP_PASS: (ANY, NO, NO, NO),
     R.BACKUP_LOOK: (ANY, ANY, LOOK, ANY),
     R.BACKUP_CREATE: (ANY, ANY, WORK, NO),

@@ -23,6 +23,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``accounts`` | persons, teams, shares, quotas |
 | ``apps``, ``versions`` | applications, their environments and what was sent to them |
 | ``delivery``, ``gating``, ``switching`` | deliver, approve, deploy; checks around it; after it, and roll back |
+| ``syncing``, ``washing`` | an environment gets what another has; its personal data are masked on the way |
 | ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
@@ -67,7 +68,7 @@ from alveole.services.notify import NotifyVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
-from alveole.services.switching import SwitchingVerbs
+from alveole.services.syncing import SyncVerbs
 from alveole.services.telling import Telling
 from alveole.services.watching import Checks
 from alveole.store import Store
@@ -79,7 +80,7 @@ __all__ = ["Services", "VersionConflict"]
 
 class Services(
     InstallVerbs,
-    SwitchingVerbs,
+    SyncVerbs,
     SourceVerbs,
     FindVerbs,
     FileVerbs,

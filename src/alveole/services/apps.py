@@ -10,11 +10,12 @@ from msgspec import UNSET
 from alveole import requests as ask
 from alveole import signatures
 from alveole.agent import protocol
-from alveole.app_views import AppView, DeploymentView, EnvironmentView, VersionView
+from alveole.app_views import AppView, DeploymentView, EnvironmentView
 from alveole.compile import is_static
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live
+from alveole.masks import check_masks
 from alveole.model.app import (
     DEFAULT_ENVIRONMENTS,
     ENVIRONMENT_NAME,
@@ -33,6 +34,7 @@ from alveole.model.names import check_pattern, check_site_name
 from alveole.model.site import Base, Site, UpdateMode, Wanted
 from alveole.people.model import Actor, Near
 from alveole.people.rights import Right, may
+from alveole.services.appshow import deployment_view, saved_view, version_view
 from alveole.services.flows import work_for
 from alveole.services.modules import Composed, is_secret, recomposed
 from alveole.services.show import problem_of, state_of, urls
@@ -274,6 +276,7 @@ class AppVerbs(SiteVerbs):
             owner=self.people.shown(app.owner),
             accept=app.accept,
             signers=app.signers,
+            masks=app.masks,
             created_at=app.created_at,
             version=app.version,
             environments=tuple(self._environment_view(each, history) for each in app.environments),
@@ -296,6 +299,7 @@ class AppVerbs(SiteVerbs):
             policy=environment.policy,
             live=deployment_view(live) if live else None,
             delivered=next((deployment_view(each) for each in own if each.stage is Stage.DELIVERED), None),
+            saved=saved_view(self.store.backup(live.backup) if live is not None and live.backup else None),
             back_to=tuple(dict.fromkeys(name for name in left if live is None or name != live.name)),
             interruption=interruption(site),
             held=f"{working.change.actor}: {working.change.verb}, change {working.id}" if working else "",
@@ -423,7 +427,8 @@ class AppVerbs(SiteVerbs):
         found = self._app(caller, Right.APP_CHANGE, app)
         if request == ask.SetApp():
             raise InvalidInput("nothing to change", hint="give at least one option")
-        if request.signers is not UNSET and (problems := _check_signers(request.signers)):
+        problems = check_masks(request.masks or ()) + _check_signers(request.signers or ())
+        if problems:
             raise InvalidInput(problems=problems)
         with self.store.write() as transaction:
             found = self._app(caller, Right.APP_CHANGE, app)
@@ -433,10 +438,13 @@ class AppVerbs(SiteVerbs):
                 signers=found.signers
                 if request.signers is UNSET
                 else tuple(signatures.line_of(each) for each in request.signers),
+                masks=found.masks if request.masks is UNSET else tuple(each.strip() for each in request.masks),
                 version=found.version + 1,
             )
             self.apps.put_app(transaction, found)
-        self._note_app(caller, "set-app", found, f"accept={found.accept}, {len(found.signers)} signers")
+        self._note_app(
+            caller, "set-app", found, f"accept={found.accept}, {len(found.signers)} signers, {len(found.masks)} masks"
+        )
         return self._app_view(found)
 
     def give_app(self, caller: Actor, app: str, request: ask.GiveApp) -> AppView:
@@ -504,7 +512,7 @@ def _check_signers(signers: tuple[str, ...]) -> list[Problem]:
     problems: list[Problem] = []
     for each in signers:
         try:
-            signatures.key_of(each)
+            signatures.line_of(each)
         except InvalidInput as error:
             problems += error.problems
     return problems
@@ -555,35 +563,3 @@ def interruption(site: Site) -> str:
     if site.run.update is not UpdateMode.STOP_START or is_static(site):
         return ""
     return "a module of it has a single writer: it is stopped, then started with the new version"
-
-
-def deployment_view(each: Deployment) -> DeploymentView:
-    return DeploymentView(
-        id=each.id,
-        environment=each.environment,
-        version=each.name,
-        stage=each.stage,
-        created_at=each.created_at,
-        by=each.by,
-        change=each.change,
-        approvals=each.approvals,
-        live_at=each.live_at,
-        left_at=each.left_at,
-        went_back=each.went_back,
-        backup=each.backup,
-    )
-
-
-def version_view(each: Version, history: tuple[Deployment, ...]) -> VersionView:
-    def at(stage: Stage) -> tuple[str, ...]:
-        return tuple(
-            dict.fromkeys(found.environment for found in history if found.version == each.id and found.stage is stage)
-        )
-
-    names = {field.name for field in msgspec.structs.fields(VersionView)} - {"built", "live", "delivered"}
-    return VersionView(
-        **{name: getattr(each, name) for name in names},
-        built=each.built is not None and each.built != each.release,
-        live=at(Stage.LIVE),
-        delivered=at(Stage.DELIVERED),
-    )

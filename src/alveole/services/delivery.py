@@ -72,7 +72,7 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             problems = self._against(found, own, version)
             self._pass(caller, found, own, problems, request.reason)
             delivery = Delivery(found.id, own.name, version.id, new_id("d"))
-            return self._begin("deliver", caller, site, version, delivery, request.reason, transaction)
+            return self._begin("deliver", caller, site, version.name, delivery, request.reason, transaction)
 
         return self._accept(
             caller, self._digest("deliver", app, environment, request.digest()), key, build, self._need_room
@@ -101,17 +101,17 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
         verb: str,
         caller: Actor,
         site: Site,
-        version: Version | Deployment,
+        version: str,
         delivery: Delivery,
         reason: str,
         transaction: Transaction,
     ) -> Live:
-        words = f"{version.name}: {reason}" if reason else version.name
+        words = f"{version}: {reason}" if reason else version
         result: dict[str, str | int | float | None] = {
             "site": site.id,
             "app": delivery.app,
             "environment": delivery.environment,
-            "version": version.name,
+            "version": version,
         }
         return self.journal.begin(
             verb,
@@ -138,8 +138,14 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
         return stored.site
 
     def _flow_deliver(self, live: Live) -> None:
+        deployment, kept = self._brought_in(live, *self._delivered_to(live))
+        result: dict[str, str | int | float | None] = {"deployment": deployment.id, "release": deployment.release}
+        self.journal.end(live, (), result, also=lambda transaction: self._put_delivered(transaction, deployment, kept))
+
+    def _brought_in(
+        self, live: Live, app: App, environment: Environment, delivery: Delivery
+    ) -> tuple[Deployment, Release]:
         """Build it, copy it, prove the copy, try its configuration: all that needs no traffic."""
-        app, environment, delivery = self._delivered_to(live)
         site = self._site_at(environment)
         version = self._version(app, delivery.version)
         self._have(live, site.base)
@@ -165,16 +171,15 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             change=live.id,
             made_for=version.made_for,
         )
-        kept = Release(release, version.bytes, version.files, now, version.sender, version.name)
-        other = self.apps.at(app.id, environment.name, Stage.DELIVERED)
+        return deployment, Release(release, version.bytes, version.files, now, version.sender, version.name)
 
-        def store(transaction: Transaction) -> None:
-            if other is not None and other.id != deployment.id:
-                self.apps.put_deployment(transaction, msgspec.structs.replace(other, stage=Stage.WITHDRAWN))
-            self.apps.put_deployment(transaction, deployment)
-            transaction.put_release(site.id, kept)
-
-        self.journal.end(live, (), {"deployment": deployment.id, "release": release}, also=store)
+    def _put_delivered(self, transaction: Transaction, deployment: Deployment, kept: Release) -> None:
+        """It lies ready; what did so before is withdrawn."""
+        other = self.apps.at(deployment.app, deployment.environment, Stage.DELIVERED)
+        if other is not None and other.id != deployment.id:
+            self.apps.put_deployment(transaction, msgspec.structs.replace(other, stage=Stage.WITHDRAWN))
+        self.apps.put_deployment(transaction, deployment)
+        transaction.put_release(deployment.site, kept)
 
     def _delivered_to(self, live: Live) -> tuple[App, Environment, Delivery]:
         delivery = live.work.delivery
@@ -232,7 +237,7 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             delivery = Delivery(
                 found.id, own.name, version.id, delivered.id, snapshot=new_id("b") if self._saves(own, site) else ""
             )
-            return self._begin("deploy", caller, site, delivered, delivery, request.reason, transaction)
+            return self._begin("deploy", caller, site, delivered.name, delivery, request.reason, transaction)
 
         return self._accept(
             caller, self._digest("deploy", app, environment, request.digest()), key, build, self._need_room
@@ -318,22 +323,27 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             place = f"/site/releases/{deployment.release.removeprefix('sha256:')}"
             argv = tuple(word.replace("{release}", place) for word in policy.before)
             if problem := self._hook(live, site, "before", argv, policy.hook_seconds):
-                raise Refused(problems=(problem,))
+                saved = f"; its data as before: alveole backup restore {delivery.snapshot}" if delivery.snapshot else ""
+                raise Refused(problems=(msgspec.structs.replace(problem, hint=problem.hint + saved),))
             hit("delivery.hook-ran")
+        new = self._with_version(site, deployment)
+        with self._tried_beside(live, app, site, new):
+            self._want(live, site, new, deployment)
+
+    @staticmethod
+    def _with_version(site: Site, deployment: Deployment) -> Site:
         application = site.application
         if application is not None and application.building is not None:
             building = msgspec.structs.replace(application.building, made_for=deployment.made_for)
             application = msgspec.structs.replace(application, building=building)
-        new = msgspec.structs.replace(site, release=deployment.release, application=application, wanted=Wanted.RUNNING)
-        with self._tried_beside(live, app, site, new):
-            self._want(live, site, new, deployment)
+        return msgspec.structs.replace(site, release=deployment.release, application=application, wanted=Wanted.RUNNING)
 
     @abstractmethod
     def _tried_beside(self, live: Live, app: App, old: Site, new: Site) -> AbstractContextManager[None]:
         """Supplied by the class that joins the parts."""
 
-    def _want(self, live: Live, old: Site, new: Site, deployment: Deployment) -> None:
-        """The one commit after which the new state is what is wanted."""
+    def _want(self, live: Live, old: Site, new: Site, deployment: Deployment | None) -> None:
+        """The one commit after which the new state is what is wanted; ``deployment``: with the content of that."""
         new = self._flipped(old, msgspec.structs.replace(new, version=old.version + 1))
         self._tell_plan(live, new)
         delivery = live.work.delivery
@@ -346,10 +356,11 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             stored = self.store.sites.get(old.id)
             if stored is None or stored.site.version != old.version:
                 raise Refused("another change took its place meanwhile")
-            kept = next((each for each in self.store.releases(old.id) if each.digest == deployment.release), None)
-            # The newest of the site's, so that it is not the first to be dropped.
-            fresh = kept or Release(deployment.release, 0, 0, 0.0, deployment.by, deployment.name)
-            transaction.put_release(new.id, msgspec.structs.replace(fresh, created_at=time.time()))
+            if deployment is not None:
+                kept = next((each for each in self.store.releases(old.id) if each.digest == deployment.release), None)
+                # The newest of the site's, so that it is not the first to be dropped.
+                fresh = kept or Release(deployment.release, 0, 0, 0.0, deployment.by, deployment.name)
+                transaction.put_release(new.id, msgspec.structs.replace(fresh, created_at=time.time()))
             transaction.save_site(new, self._names(new))
             self.journal.save(live, transaction, work)
         hit("delivery.wanted")

@@ -74,10 +74,16 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
         problems = self._verify(live, app, environment)
         if self.loop.stopping:
             return
-        if problems and live.change.verb == "deploy":
+        if problems and _goes_back(live):
             self._give_up(live, problems)
             return
-        self._end_live(live, app, environment)
+        if delivery.deployment:
+            self._end_live(live, app, environment)
+        else:
+            warning = "; ".join(each.message for each in problems)
+            self.journal.end(
+                live, (), {"backup": delivery.snapshot or None, **({"warning": warning} if warning else {})}
+            )
 
     # --- verifying ----------------------------------------------------------------------------
     def _verify(self, live: Live, app: App, environment: Environment) -> tuple[Problem, ...]:
@@ -87,7 +93,7 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
         site = self._site_at(environment)
         if delivery is None or site.wanted is not Wanted.RUNNING:
             return ()
-        if policy.after and live.change.verb == "deploy":
+        if policy.after and _goes_back(live):
             problem = self._hook(live, site, "after", policy.after, policy.hook_seconds)
             if problem is not None:
                 return (problem,)
@@ -102,7 +108,7 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
             for problem in problems:
                 live.say(str(problem), level="warning")
             left = until - time.time()
-            if problems or left <= 0 or self.loop.stopping or live.change.verb != "deploy":
+            if problems or left <= 0 or self.loop.stopping or not _goes_back(live):
                 return problems
             live.show("verifying", 1 - left / policy.verify_seconds)
             self.loop.pause(min(pause, left))
@@ -223,9 +229,24 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
                 )
                 self.apps.put_deployment(transaction, failed)
 
-        saved = f"its data were saved before: backup {delivery.snapshot}" if delivery.snapshot else ""
-        why = tuple(msgspec.structs.replace(each, hint=each.hint or saved) for each in delivery.why)
+        saved = self._data_after(live, delivery)
+        if saved and not settled.problems:
+            live.say(saved, level="warning")
+        hints = ("; ".join(filter(None, (each.hint, saved))) for each in delivery.why)
+        why = tuple(msgspec.structs.replace(each, hint=hint) for each, hint in zip(delivery.why, hints, strict=True))
         self.journal.end(live, (*why, *settled.problems), also=store)
+
+    def _data_after(self, live: Live, delivery: Delivery) -> str:
+        """What has become of the data of an environment that went back by itself, in words for people."""
+        if not delivery.snapshot:
+            return ""
+        backup = f"alveole backup restore {delivery.snapshot}"
+        if delivery.data:
+            return f"its own data are in their place again; they are saved too: {backup}"
+        app, environment, _delivery = self._delivered_to(live)
+        ran = environment.policy.before and self.apps.at(app.id, environment.name, Stage.LIVE) is not None
+        left = "as the program before the switch has left them" if ran else "as they are now"
+        return f"its data stay {left}; as they were before: {backup}"
 
     # --- roll back ----------------------------------------------------------------------------
     def roll_back(
@@ -252,7 +273,7 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
                 with_data=request.with_data,
                 snapshot=snapshot,
             )
-            return self._begin("rollback", caller, site, target, delivery, request.reason, transaction)
+            return self._begin("rollback", caller, site, target.name, delivery, request.reason, transaction)
 
         return self._accept(caller, self._digest("rollback", app, environment, request.digest()), key, build)
 
@@ -294,9 +315,9 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
         offered = ""
         if request.with_data:
             of = live.name if live is not None else "it"
-            offered = f"bring the data back as they were before {of}: backup {self._snapshot(found, own)}"
+            offered = f"bring the data back as they were before {of}: {self._told(self._snapshot(found, own))}"
         elif snapshot:
-            offered = f"leave the data as they are (they were saved before: --with-data brings backup {snapshot} back)"
+            offered = f"leave the data as they are (--with-data brings back {self._told(snapshot)})"
         steps = [
             offered,
             "switch the content" if is_static(site) else interruption(site) or "start it beside the present one",
@@ -312,6 +333,14 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
             configuration=plan.files,
             answers=self._changed_answers(site, new),
         )
+
+    def _told(self, id: str) -> str:
+        """A backup with its size and its date, in the machine's own time."""
+        backup = self.store.backup(id)
+        if backup is None:
+            return f"backup {id}, which is gone"
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(backup.created_at))
+        return f"backup {id} of {when}, {backup.bytes:,} bytes"
 
     def _changed_answers(self, old: Site, new: Site) -> dict[str, str]:
         catalogue = self.catalogue()
@@ -377,3 +406,9 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
             with self.store.write() as transaction:
                 transaction.put_release(site.id, msgspec.structs.replace(release, note=f"backup {backup.id}"))
         live.say(f"its data are there again as of backup {backup.id}")
+
+
+def _goes_back(live: Live) -> bool:
+    """Whether a check that fails takes the switch back: not a roll back, and not once other data are in their place."""
+    delivery = live.work.delivery
+    return live.change.verb == "deploy" or (bool(delivery and delivery.source) and not (delivery and delivery.data))

@@ -22,7 +22,8 @@ from alveole.model.site import Release, Site
 from alveole.people.model import Actor
 from alveole.people.names import check_text
 from alveole.people.rights import Right
-from alveole.services.apps import AppVerbs, version_view
+from alveole.services.apps import AppVerbs
+from alveole.services.appshow import version_view
 from alveole.store import Transaction, new_id
 
 _NOTE_MAX = 4000
@@ -67,7 +68,7 @@ class VersionVerbs(AppVerbs):
                 hint = "sign an archive, and send that"
                 problems.append(Problem("work", f"{found.name} takes signed versions only", hint))
             elif found.signers and request.signature is None:
-                hint = "minisign -S -m ARCHIVE, and send ARCHIVE.minisig with it"
+                hint = "minisign -S -m ARCHIVE, or gpg --armor --detach-sign ARCHIVE, and send what it made with it"
                 problems.append(Problem("signature", f"{found.name} takes signed versions only", hint))
             elif request.signature is not None and not found.signers:
                 hint = f"alveole app set {found.name} --signer KEY"

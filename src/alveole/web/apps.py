@@ -71,6 +71,8 @@ def _show(page: Page, found: AppView, *, errors: Errors | None = None, status: i
         errors=errors or Errors(page.words),
         sends=may(page.actor, Right.VERSION_SEND, own),
         decides=may(page.actor, Right.VERSION_DECIDE, own),
+        changes=may(page.actor, Right.APP_CHANGE, own),
+        syncs=[each.name for each in known.environments if may(page.actor, Right.APP_SYNC, held[each.name])],
         may_here=lambda right, environment: may(page.actor, right, held[environment]),
     )
 
@@ -154,3 +156,38 @@ def deploy(page: Asked, app: str, environment: str, form: Form) -> Response:
 def roll_back(page: Asked, app: str, environment: str, form: Form) -> Response:
     wanted = ask.RollBack(version=form("version") or None, with_data=form("with_data") == "yes")
     return _step(page, app, lambda: page.services.roll_back(page.actor, app, environment, wanted))
+
+
+# --- synchronise --------------------------------------------------------------------------------
+@router.get("/app/{app}/{environment}/synchronise")
+@does(Right.APP_SYNC)
+def preview(page: Asked, app: str, environment: str, source: str = "", content: str = "", data: str = "") -> Response:
+    """What would be replaced by what, and the button that does it."""
+    wanted = ask.Synchronise(source=source, content=content == "yes", data=data == "yes")
+    try:
+        plan = page.services.preview_synchronise(page.actor, app, environment, wanted)
+    except AlveoleError as error:
+        if error.http_status in (403, 404):
+            raise
+        return page.go(f"/app/{quote(app)}", page.refused(error), "danger")
+    return page.show("app-sync.html", app=app, plan=plan, content=wanted.content, data=wanted.data)
+
+
+@router.post("/app/{app}/{environment}/synchronise")
+@does(Right.APP_SYNC)
+def synchronise(page: Asked, app: str, environment: str, form: Form) -> Response:
+    wanted = ask.Synchronise(
+        source=form("source"),
+        content=form("content") == "yes",
+        data=form("data") == "yes",
+        confirm=form("confirm").strip(),
+        reason=form("reason").strip(),
+    )
+    return _step(page, app, lambda: page.services.synchronise(page.actor, app, environment, wanted))
+
+
+@router.post("/app/{app}/masks")
+@does(Right.APP_CHANGE)
+def masks(page: Asked, app: str, form: Form) -> Response:
+    wanted = ask.SetApp(masks=tuple(filter(None, map(str.strip, form("masks").splitlines()))))
+    return _step(page, app, lambda: page.services.set_app(page.actor, app, wanted), page.words.t("The rules are kept."))

@@ -280,7 +280,8 @@ class NativeBackend:
             if supervise.is_supervised(state.spec):
                 place = paths.instance(self.settings, state.spec.site, state.spec.slot)
                 ready.wait_until(lambda: services.is_up(place), pidfd, supervise.start_seconds(state.spec))
-            ready.wait(self.settings, state.spec, pidfd)
+            if state.spec.health:
+                ready.wait(self.settings, state.spec, pidfd)
             mounts.open_to_group(paths.web_socket(self.settings, state.spec.site, state.spec.slot))
         except ready.NotReady as error:
             message = str(error)

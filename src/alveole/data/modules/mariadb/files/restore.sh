@@ -10,6 +10,7 @@ fi
 sql() {
     mariadb --no-defaults --socket=/run/mariadb/mysqld.sock --default-character-set=utf8mb4 "$@"
 }
-# Those of ours are there already, made anew with today's answers.
 sql --force mysql <"$from/users.sql"
 sql <"$from/all.sql"
+# Ours are as today's answers say: a dump that comes from another site brings the password that it has there.
+sql </config/mariadb/init.sql
