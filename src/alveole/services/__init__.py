@@ -16,7 +16,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | module | holds |
 |---|---|
 | ``core`` | asking for rights, finding a site, idempotency, accepting a change |
-| ``checks`` | every check of a request about a site |
+| ``draft`` | what a request about a site asks for, examined: all that is wrong with it at once |
 | ``flows`` | what happens after a change was accepted |
 | ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
