@@ -82,6 +82,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/apps/{app}/versions": {"version": "2.0", "upload": "0"},
     "POST /v1/apps/{app}/versions/{version}/decision": {"accept": True},
     "POST /v1/channels": {"name": "fresh", "kind": "feed"},
+    "PATCH /v1/channels/{channel}": {"name": "fresh"},
     "PUT /v1/mail": {"host": "localhost", "sender": "a@b.example"},
     "POST /v1/checks/lint": {"text": "steps: [{request: GET /}]"},
     "PUT /v1/sites/{site}/checks/{check}": {"text": "steps: [{request: GET /}]"},

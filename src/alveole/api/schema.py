@@ -17,7 +17,7 @@ from alveole.api.uploads import Uploaded
 from alveole.ledger import JournalView
 from alveole.logs import Line
 from alveole.model.change import Change, Event
-from alveole.notices import ChannelView, MailServer, ToldView
+from alveole.notices import ChannelView, MailServer, MessageView, ToldView
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
@@ -78,6 +78,7 @@ TYPES: tuple[Any, ...] = (
     ask.DeployVersion,
     ask.RollBack,
     app_views.AppView,
+    app_views.AppPreview,
     app_views.VersionView,
     app_views.DeploymentView,
     app_views.DeployPlan,
@@ -85,9 +86,11 @@ TYPES: tuple[Any, ...] = (
     ask.RunChecks,
     ask.CheckSecret,
     ask.AddChannel,
+    ask.SetChannel,
     ChannelView,
     MailServer,
     ToldView,
+    MessageView,
     views.CheckState,
     CheckView,
     Report,

@@ -107,6 +107,8 @@ class Services(
         self._begun = {}
         self._confirmed = {}
         self._begun_lock = threading.Lock()
+        self._going = {}
+        self._going_lock = threading.Lock()
         self._challenges_lock = threading.Lock()
         self.ticker = Ticker()
         self._anchored = 0

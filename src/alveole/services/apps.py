@@ -10,7 +10,7 @@ from msgspec import UNSET
 from alveole import requests as ask
 from alveole import signatures
 from alveole.agent import protocol
-from alveole.app_views import AppView, DeploymentView, EnvironmentView, VersionView
+from alveole.app_views import AppPreview, AppView, DeploymentView, EnvironmentView
 from alveole.compile import is_static
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
@@ -35,7 +35,7 @@ from alveole.people.model import Actor, Near
 from alveole.people.rights import Right, may
 from alveole.services.flows import work_for
 from alveole.services.modules import Composed, is_secret, recomposed
-from alveole.services.show import problem_of, state_of, urls
+from alveole.services.show import deployment_view, problem_of, state_of, urls, version_view
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction, new_id
 
@@ -120,6 +120,23 @@ class AppVerbs(SiteVerbs):
 
         return self._accept(caller, request.digest(), key, build, before)
 
+    def preview_app(self, caller: Actor, request: ask.CreateApp) -> tuple[AppPreview, ...]:
+        """What :meth:`create_app` would make, by environment; nothing is stored. Raises all that is wrong."""
+        owner = self._owner_for(caller, request.owner)
+        self._allow(caller, Right.APP_CREATE, self.people.held_by_id(None, owner))
+        if problems := self._check_app(request):
+            raise InvalidInput(problems=problems)
+        found = []
+        for name in request.environments:
+            try:
+                would = self.preview_create(caller, _site_request(request, name), content=True)
+                found.append(AppPreview(name=name, site=would.site, files=would.files))
+            except AlveoleError as error:
+                problems += [each for each in error.problems if each not in problems]
+        if problems:
+            raise InvalidInput(problems=problems)
+        return tuple(found)
+
     def _new_environment(self, transaction: Transaction, owner: str, draft: Site) -> Site:
         id = new_id("s")
         number = transaction.lease(id, self.addressing.capacity())
@@ -164,6 +181,8 @@ class AppVerbs(SiteVerbs):
             problems.append(Problem("environments", "name one twice", "name each once"))
         for name in request.environments:
             problems += _check_environment_name(name)
+        for name in request.plans.keys() - set(request.environments):
+            problems.append(Problem("plans", f"there is no environment {name[:40]!r} among those named"))
         problems += _check_signers(request.signers)
         return problems
 
@@ -518,7 +537,7 @@ def _site_request(request: ask.CreateApp, environment: str) -> ask.CreateSite:
         command=request.command,
         processes=request.processes,
         port=request.port,
-        plan=request.plan,
+        plan=request.plans.get(environment, request.plan),
         env=request.env,
         volumes=request.volumes,
         health=request.health,
@@ -528,6 +547,7 @@ def _site_request(request: ask.CreateApp, environment: str) -> ask.CreateSite:
         modules=request.modules,
         answers=request.answers,
         build_network=request.build_network,
+        owner=request.owner,
     )
 
 
@@ -555,35 +575,3 @@ def interruption(site: Site) -> str:
     if site.run.update is not UpdateMode.STOP_START or is_static(site):
         return ""
     return "a module of it has a single writer: it is stopped, then started with the new version"
-
-
-def deployment_view(each: Deployment) -> DeploymentView:
-    return DeploymentView(
-        id=each.id,
-        environment=each.environment,
-        version=each.name,
-        stage=each.stage,
-        created_at=each.created_at,
-        by=each.by,
-        change=each.change,
-        approvals=each.approvals,
-        live_at=each.live_at,
-        left_at=each.left_at,
-        went_back=each.went_back,
-        backup=each.backup,
-    )
-
-
-def version_view(each: Version, history: tuple[Deployment, ...]) -> VersionView:
-    def at(stage: Stage) -> tuple[str, ...]:
-        return tuple(
-            dict.fromkeys(found.environment for found in history if found.version == each.id and found.stage is stage)
-        )
-
-    names = {field.name for field in msgspec.structs.fields(VersionView)} - {"built", "live", "delivered"}
-    return VersionView(
-        **{name: getattr(each, name) for name in names},
-        built=each.built is not None and each.built != each.release,
-        live=at(Stage.LIVE),
-        delivered=at(Stage.DELIVERED),
-    )

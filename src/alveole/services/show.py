@@ -7,12 +7,14 @@ from functools import lru_cache
 
 from msgspec import structs
 
+from alveole.app_views import DeploymentView, VersionView
 from alveole.backends.base import Usage
 from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.journal import Live
 from alveole.masking import HIDDEN
 from alveole.model.addressing import Addressing
+from alveole.model.app import Deployment, Stage, Version
 from alveole.model.resource import Kind, Promise, PromiseState
 from alveole.model.site import Process, Release, Site, Wanted
 from alveole.reconcile import Look
@@ -173,3 +175,35 @@ def count_states(states: Mapping[str, State]) -> dict[str, int]:
     for state in states.values():
         counts[state] += 1
     return counts
+
+
+def deployment_view(each: Deployment) -> DeploymentView:
+    return DeploymentView(
+        id=each.id,
+        environment=each.environment,
+        version=each.name,
+        stage=each.stage,
+        created_at=each.created_at,
+        by=each.by,
+        change=each.change,
+        approvals=each.approvals,
+        live_at=each.live_at,
+        left_at=each.left_at,
+        went_back=each.went_back,
+        backup=each.backup,
+    )
+
+
+def version_view(each: Version, history: tuple[Deployment, ...]) -> VersionView:
+    def at(stage: Stage) -> tuple[str, ...]:
+        return tuple(
+            dict.fromkeys(found.environment for found in history if found.version == each.id and found.stage is stage)
+        )
+
+    names = {field.name for field in structs.fields(VersionView)} - {"built", "live", "delivered"}
+    return VersionView(
+        **{name: getattr(each, name) for name in names},
+        built=each.built is not None and each.built != each.release,
+        live=at(Stage.LIVE),
+        delivered=at(Stage.DELIVERED),
+    )

@@ -22,7 +22,8 @@ from alveole.model.site import Release, Site
 from alveole.people.model import Actor
 from alveole.people.names import check_text
 from alveole.people.rights import Right
-from alveole.services.apps import AppVerbs, version_view
+from alveole.services.apps import AppVerbs
+from alveole.services.show import version_view
 from alveole.store import Transaction, new_id
 
 _NOTE_MAX = 4000

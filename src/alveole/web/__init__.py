@@ -11,7 +11,9 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
-| ``apps`` | applications: environments, versions, history |
+| ``checks`` | a site's checks: text, running, evidence, secrets |
+| ``channels`` | who is told by mail, webhook and feed, and what came of it |
+| ``apps``, ``newapp`` | applications: environments, versions, history; making one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
 
@@ -25,12 +27,15 @@ from alveole.web import (
     apps,
     assets,
     changes,
+    channels,
+    checks,
     console,
     content,
     entrance,
     factors,
     filemanager,
     new,
+    newapp,
     oidc,
     outside,
     pages,
@@ -41,8 +46,8 @@ from alveole.web import (
 
 __all__ = ["install"]
 _PAGES = (
-    *(assets, entrance, factors, account, sites, site, content, filemanager, console, apps),
-    *(new, changes, admin, people, outside, oidc),
+    *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, apps),
+    *(newapp, new, changes, admin, people, outside, oidc, channels),
 )
 
 

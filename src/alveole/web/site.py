@@ -37,6 +37,7 @@ def tabs(page: Page, site: views.SiteView) -> list[tuple[str, str]]:
         ("settings", N_("Settings"), Right.SITE_CHANGE),
         ("logs", N_("Logs"), Right.SITE_LOGS),
         ("console", N_("Console"), Right.SITE_CONSOLE),
+        ("checks", N_("Checks"), Right.SITE_LOOK),
         ("backups", N_("Backups"), Right.BACKUP_LOOK),
         ("journal", N_("Journal"), Right.CHANGE_LOOK),
         ("why", N_("Why"), Right.SITE_LOOK),
