@@ -35,6 +35,7 @@ OF_SITE = (
     "/backups",
     "/journal",
     "/checks",
+    "/operations",
     "/checks/new",
     "/application",
     "/why",

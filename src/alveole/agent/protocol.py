@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
     Changes,
@@ -384,6 +385,9 @@ Request = (
     | CloneSite
     | CheckHealth
     | ListProcesses
+    | ListPrograms
+    | SignalProgram
+    | RestartProcess
     | Exec
     | Visit
     | LookAtWork
@@ -530,6 +534,9 @@ RESULTS: dict[type, Any] = {
     CloneSite: None,
     CheckHealth: tuple[Link, ...],
     ListProcesses: tuple[ProcessState, ...],
+    ListPrograms: tuple[ProgramState, ...],
+    SignalProgram: None,
+    RestartProcess: None,
     Exec: int,
     Visit: Visited,
     LookAtWork: WorkState,

@@ -20,6 +20,7 @@ from alveole.api import (
     modules,
     notify,
     objects,
+    operations,
     outside,
     platform,
     problems,
@@ -74,6 +75,7 @@ def build(
         factors,
         visits,
         apps,
+        operations,
     ):
         app.include_router(module.router)
     if pages is not None:

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alveole import __version__, app_views, views
+from alveole import __version__, app_views, operation_requests, operation_views, views
 from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
@@ -79,6 +79,12 @@ TYPES: tuple[Any, ...] = (
     ask.RollBack,
     app_views.AppView,
     app_views.AppPreview,
+    operation_views.OperationView,
+    operation_views.RunView,
+    operation_views.ProgramsView,
+    operation_requests.AddOperation,
+    operation_requests.RunOperation,
+    operation_requests.SignalProgram,
     app_views.VersionView,
     app_views.DeploymentView,
     app_views.DeployPlan,

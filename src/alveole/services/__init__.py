@@ -27,6 +27,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
+| ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``show`` | stored and seen → documents |
 """
@@ -59,6 +60,7 @@ from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.ledger import LedgerVerbs
 from alveole.services.notify import NotifyVerbs
+from alveole.services.operations import OperationVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
@@ -77,6 +79,7 @@ class Services(
     SourceVerbs,
     FindVerbs,
     FileVerbs,
+    OperationVerbs,
     PlatformVerbs,
     LedgerVerbs,
     ScenarioVerbs,
@@ -108,6 +111,8 @@ class Services(
         self._confirmed = {}
         self._begun_lock = threading.Lock()
         self._going = {}
+        self._operations_running = {}
+        self._operations_running_lock = threading.Lock()
         self._going_lock = threading.Lock()
         self._challenges_lock = threading.Lock()
         self.ticker = Ticker()
@@ -149,6 +154,7 @@ class Services(
     def close(self) -> None:
         """Stop the reconciler and close the database. Sites keep running."""
         self.failures.close()
+        self.close_operations()
         self.ticker.stop()
         self.checks.close()
         self.telling.close()

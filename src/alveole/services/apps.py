@@ -14,7 +14,7 @@ from alveole.app_views import AppPreview, AppView, DeploymentView, EnvironmentVi
 from alveole.compile import is_static
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
-from alveole.journal import Live
+from alveole.journal import BESIDE, Live
 from alveole.model.app import (
     DEFAULT_ENVIRONMENTS,
     ENVIRONMENT_NAME,
@@ -491,7 +491,7 @@ class AppVerbs(SiteVerbs):
             if request.confirm != found.name:
                 raise InvalidInput(f"{request.confirm!r} is not the application's name", field="confirm")
             for site in (found.id, *(each.site for each in found.environments)):
-                busy = [live for live in self.journal.all_of_site(site) if live.change.verb not in ("exec", "ssh")]
+                busy = [live for live in self.journal.all_of_site(site) if live.change.verb not in BESIDE]
                 if busy:
                     raise Refused(
                         f"{found.name} is busy: {busy[0].change.verb}", field="app", hint="wait for it to end"

@@ -70,7 +70,7 @@ class Flows(Builders):
     def _resume_one(self, live: Live) -> None:
         verb, work = live.change.verb, live.work
         stored = self.store.sites.get(live.change.site_id or "")
-        if verb in ("exec", "ssh", "console"):
+        if verb in ("exec", "ssh", "console", "operation"):
             self.journal.end(live, (Problem("", "control ended meanwhile"),))
         elif stored is not None and stored.pending == "create":
             self.loop.submit(lambda: self._take_back_create(live, stored.site, (_CUT,)))

@@ -12,6 +12,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
 | ``checks`` | a site's checks: text, running, evidence, secrets |
+| ``operations`` | a site's programs, and named commands by button |
 | ``channels`` | who is told by mail, webhook and feed, and what came of it |
 | ``apps``, ``newapp`` | applications: environments, versions, history; making one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
@@ -37,6 +38,7 @@ from alveole.web import (
     new,
     newapp,
     oidc,
+    operations,
     outside,
     pages,
     people,
@@ -46,7 +48,7 @@ from alveole.web import (
 
 __all__ = ["install"]
 _PAGES = (
-    *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, apps),
+    *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
     *(newapp, new, changes, admin, people, outside, oidc, channels),
 )
 
