@@ -41,6 +41,7 @@ class Least(StrEnum):
     OPERATOR = "operator"
     """Who looks after the machine."""
     ADMINISTRATOR = "administrator"
+    """And nobody else."""
 
 
 class ArgumentType(StrEnum):
