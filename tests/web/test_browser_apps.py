@@ -140,7 +140,7 @@ def test_checks_channels_operations_and_a_new_application(
     someone.go("/new/app")
     page.fill("#f-name", f"new-{width}")
     page.click("button[value=drop-1]")
-    page.wait_for_selector("input[name=env][value=demo]")
+    page.wait_for_function("document.querySelectorAll('input[name=env]').length === 3")
     page.click("button[value=preview]:not(.visually-hidden)")
     page.wait_for_selector("#would")
     someone.look("new-app")
