@@ -58,7 +58,7 @@ def test_a_version_from_a_drop_to_live(
     someone.close()
 
 
-@pytest.mark.parametrize(("language", "width"), [("en-US", 1600), ("fr-FR", 375)])
+@pytest.mark.parametrize(("language", "width"), [pytest.param("en-US", 1600, marks=pytest.mark.turn), ("fr-FR", 375)])
 def test_checks_channels_operations_and_a_new_application(
     alveole: Instance, browser: Any, axe: str, language: str, width: int
 ) -> None:

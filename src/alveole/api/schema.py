@@ -142,8 +142,8 @@ TYPES: tuple[Any, ...] = (
     Uploaded,
     ProblemDocument,
 )
-_schemas, _components = msgspec.json.schema_components(TYPES, ref_template="#/components/schemas/{name}")
-_BY_TYPE = dict(zip(TYPES, _schemas, strict=True))
+_KNOWN = frozenset(TYPES)
+_REFERENCE = "#/components/schemas/{name}"
 
 _ERRORS = {
     401: "Nobody is signed in: no token or session, or one that is not known.",
@@ -163,8 +163,10 @@ def reference(kind: Any) -> dict[str, Any]:
     """The schema of ``kind``; ``list[X]`` for an array of X."""
     if getattr(kind, "__origin__", None) is list:
         return {"type": "array", "items": reference(kind.__args__[0])}
-    found: dict[str, Any] = _BY_TYPE[kind]
-    return found
+    if kind not in _KNOWN:
+        raise KeyError(kind)
+    # What it leads to is worked out when somebody asks for the document: it takes a megabyte.
+    return {"$ref": _REFERENCE.format(name=kind.__name__)}
 
 
 def described(
@@ -248,6 +250,7 @@ def install(app: FastAPI) -> None:
                     {"name": "modules", "description": "The catalogue: what sites are composed of, and its questions."},
                     {"name": "changes", "description": "The journal: who did what, each step, how it ended."},
                     {"name": "checks", "description": "Scenarios: gate, verification and monitoring of a site."},
+                    {"name": "operations", "description": "Named commands of a site, and the programs in it."},
                     {"name": "notifications", "description": "Being told by mail, webhook or feed."},
                     {"name": "backups", "description": "Saved sites, and giving them back."},
                     {"name": "plans", "description": "Named sets of limits."},
@@ -264,7 +267,8 @@ def install(app: FastAPI) -> None:
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
-            schemas.update({name: _tidy(schema) for name, schema in _components.items()})
+            _, components = msgspec.json.schema_components(TYPES, ref_template=_REFERENCE)
+            schemas.update({name: _tidy(schema) for name, schema in components.items()})
             document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"token": []}]
             for path in document["paths"].values():
