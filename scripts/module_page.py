@@ -141,6 +141,8 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("[[file]]", shape.FileEntry),
     ("[[link]]", shape.LinkEntry),
     ("[[check]]", shape.CheckEntry),
+    ("[[operation]]", shape.OperationEntry),
+    ("operation.argument", shape.ArgumentEntry),
     ("[[log]]", shape.LogEntry),
     ("[build]", shape.Build),
     ("build.steps", shape.BuildStep),
@@ -151,6 +153,8 @@ ENUMS = (
     shape.UpdateMode,
     shape.When,
     shape.Kept,
+    shape.ArgumentType,
+    shape.Least,
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alveole.model.app import Accept, Approval, Difference, Policy, Stage, VersionState
-from alveole.views import FileChange, State, View
+from alveole.views import FileChange, SiteView, State, View
 
 
 class VersionView(View, frozen=True, kw_only=True):
@@ -92,6 +92,15 @@ class AppView(View, frozen=True, kw_only=True):
     """In order."""
     versions: tuple[VersionView, ...]
     """Newest first."""
+
+
+class AppPreview(View, frozen=True, kw_only=True):
+    """One environment of an application that somebody is about to make."""
+
+    name: str
+    site: SiteView
+    files: tuple[FileChange, ...] = ()
+    """Configuration files that would be written."""
 
 
 class DeployPlan(View, frozen=True, kw_only=True):

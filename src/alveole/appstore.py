@@ -111,6 +111,7 @@ class AppStore:
         """Its row, its versions and its history. The lease ends when its files are gone; its sites go on."""
         for table in (tables.versions, tables.deployments):
             transaction.connection.execute(sa.delete(table).where(table.c.app_id == app.id))
+        transaction.connection.execute(sa.delete(tables.operations).where(tables.operations.c.whom == app.id))
         transaction.connection.execute(sa.delete(tables.apps).where(tables.apps.c.id == app.id))
         transaction.effects.append(self.load)
 

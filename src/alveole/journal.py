@@ -32,6 +32,8 @@ from alveole.tables import changes, events
 
 REPAIR = "repair"
 RECONCILER = "reconciler"
+#: What goes on at a site without holding it.
+BESIDE = frozenset({REPAIR, "exec", "ssh", "console", "operation", "backup", "check", "export"})
 #: Level of an event that is shown while it is new and never stored: ``seconds`` carries the share.
 PROGRESS = "progress"
 _ENDED = frozenset({ChangeState.DONE, ChangeState.FAILED})
@@ -176,14 +178,7 @@ class Journal:
     def _enter(self, live: Live) -> None:
         with self.news:
             self._live[live.id] = live
-            if live.change.site_id is not None and live.change.verb not in (
-                REPAIR,
-                "exec",
-                "ssh",
-                "backup",
-                "check",
-                "export",
-            ):
+            if live.change.site_id is not None and live.change.verb not in BESIDE:
                 self._by_site[live.change.site_id] = live
             self.news.notify_all()
 

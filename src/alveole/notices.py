@@ -101,6 +101,26 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     result: dict[str, str | int | float | None] = {}
 
 
+class MessageView(View, frozen=True, kw_only=True):
+    """One message of a channel, and whether its receiver has taken it."""
+
+    id: str
+    at: float
+    verb: str
+    """What was done."""
+    state: str
+    """How that ended: ``done`` or ``failed``."""
+    site: str
+    change: str
+    told: str
+    """``waiting``, ``told``, or ``failed`` when it was given up."""
+    attempts: int
+    next_at: float | None = None
+    """When it is tried again."""
+    problem: str = ""
+    """Of the last attempt."""
+
+
 class ChannelView(View, frozen=True, kw_only=True):
     id: str
     name: str

@@ -425,6 +425,8 @@ class CreateApp(Body, frozen=True, kw_only=True):
     processes: tuple[ProcessBody, ...] = ()
     port: int | None = None
     plan: str | None = None
+    plans: dict[str, str] = {}
+    """Of environments whose plan is another than ``plan``, by name."""
     env: dict[str, str] = {}
     volumes: tuple[VolumeBody, ...] = ()
     health: str = "/"
@@ -559,6 +561,8 @@ class CheckText(Body, frozen=True, kw_only=True):
     """``text``: a scenario in YAML."""
 
     text: str
+    fresh: bool = False
+    """Refuse where there is one of that name already."""
 
 
 class RunChecks(Body, frozen=True, kw_only=True):
@@ -584,3 +588,11 @@ class AddChannel(Body, frozen=True, kw_only=True):
     whom: str | None = None
     events: tuple[str, ...] = ()
     """Kinds of news; none: deploy, rollback, check and failed."""
+
+
+class SetChannel(Body, frozen=True, kw_only=True):
+    """Absent fields stay as they are."""
+
+    name: str | UnsetType = UNSET
+    to: str | UnsetType = UNSET
+    events: tuple[str, ...] | UnsetType = UNSET

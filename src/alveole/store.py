@@ -37,7 +37,7 @@ from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePl
 from alveole.reserve import Reserve
 
 #: The newest migration; a test keeps it equal to the newest script.
-HEAD = "0007"
+HEAD = "0009"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -332,7 +332,8 @@ class Transaction:
         """The row and what is about it alone: names, releases, shares, checks, its lease. Its backups stay."""
         for table in _OF_A_SITE:
             self.connection.execute(sa.delete(table).where(table.c.site_id == site_id))
-        self.connection.execute(sa.delete(tables.channels).where(tables.channels.c.whom == site_id))
+        for table in (tables.channels, tables.operations):
+            self.connection.execute(sa.delete(table).where(table.c.whom == site_id))
         self.connection.execute(sa.delete(tables.sites).where(tables.sites.c.id == site_id))
 
         def forget() -> None:
@@ -420,6 +421,7 @@ _OF_A_SITE = (
     tables.scenarios,
     tables.check_runs,
     tables.check_secrets,
+    tables.operation_runs,
 )
 _CONNECT = {"check_same_thread": False, "timeout": 10.0, "isolation_level": None}
 

@@ -314,6 +314,34 @@ deployments = sa.Table(
     sa.Column("document", sa.Text, nullable=False),
     sa.Column("checksum", sa.String(64), nullable=False),
 )
+#: ``whom``: the id of a site or of an application.
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("whom", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("created_by", sa.String(200), nullable=False),
+    sa.UniqueConstraint("whom", "name"),
+)
+operation_runs = sa.Table(
+    "operation_runs",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("site_id", sa.String(16), nullable=False, index=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("least", sa.String(16), nullable=False),
+    sa.Column("arguments", sa.Text, nullable=False),
+    sa.Column("by", sa.String(200), nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("exit_status", sa.Integer),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.Column("cut", sa.Boolean, nullable=False),
+    sa.Column("output", sa.Text, nullable=False),
+)
 idempotency = sa.Table(
     "idempotency",
     metadata,

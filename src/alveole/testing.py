@@ -18,6 +18,7 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.backends.base import Say, Usage
 from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
@@ -93,6 +94,8 @@ class FakeAgent:
         """By base: its packages and their versions."""
         self.unhealthy: dict[str, str] = {}
         """By check: how it fails."""
+        self.ended: dict[str, set[int]] = {}
+        """By site: programs that were sent a signal."""
         self._watchers: list[Callable[[str], None]] = []
         self._lock = threading.RLock()
 
@@ -207,6 +210,8 @@ class FakeAgent:
                 return tuple(self._check(each) for each in checks)
             case protocol.ListProcesses(site, slot):
                 return self._processes(site, slot)
+            case ListPrograms() | SignalProgram() | RestartProcess():
+                return self._programs_of(request)
             case protocol.LookAtWork(site):
                 return self.work.get(site, protocol.WorkState())
             case protocol.KeepWork(site):
@@ -292,6 +297,20 @@ class FakeAgent:
         names = [each.name for each in thing.spec.processes] or ["web"]
         restarts = 0 if len(names) > 1 or thing.spec.config else None
         return tuple(protocol.ProcessState(name, word, True, time.time() - thing.since, restarts) for name in names)
+
+    def _programs_of(self, request: ListPrograms | SignalProgram | RestartProcess) -> Any:
+        names = [each.name for each in self._processes(request.site, request.slot)]
+        if isinstance(request, ListPrograms):
+            gone = self.ended.get(request.site, set())
+            numbered = ((pid, name) for pid, name in enumerate(names, 2) if pid not in gone)
+            return tuple(ProgramState(pid, 1, name, name, 1000, "S", 0.5, 1 << 20, 60.0, 7) for pid, name in numbered)
+        if isinstance(request, SignalProgram):
+            if not 2 <= request.pid < 2 + len(names) or request.started != 7:
+                raise NotFound("there is no program any more")
+            self.ended.setdefault(request.site, set()).add(request.pid)
+        elif request.name not in names:
+            raise NotFound(f"there is no process {request.name!r}", field="process")
+        return None
 
     def _base_verbs(
         self, request: protocol.ListBases | protocol.VerifyBase | protocol.CheckBase | protocol.RenewBase

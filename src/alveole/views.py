@@ -106,6 +106,8 @@ class CheckState(View, frozen=True, kw_only=True):
     problem: str = ""
     every: float = 0.0
     """Seconds between two runs that watch the site; 0: it is not run by itself."""
+    next_at: float | None = None
+    """When it is run next by itself; told where checks are listed."""
 
 
 class SiteView(View, frozen=True, kw_only=True):

@@ -35,7 +35,9 @@ site work, site publish
 app create, app list, app show, app send, app accept, app refuse, app forget, app deliver, app approve, app deploy
 app rollback, app sync, app history, app add-env, app set-env, app set, app give, app destroy
 check add, check list, check show, check run, check remove, check lint, check record, check secret
-notify add, notify list, notify remove, notify test, notify mail set, notify mail show, notify mail remove
+notify add, notify list, notify set, notify remove, notify test, notify log
+notify mail set, notify mail show, notify mail remove
+op list, op run, op log, op add, op remove, op ps, op kill, op restart
 account key list, account key add, account key remove
 module list, module show, module new, module lint, module add, module remove, module sources
 account list, account show, account add, account set, account disable, account remove, account password

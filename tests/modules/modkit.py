@@ -240,6 +240,12 @@ class ModuleSite:
     def restore(self, saved: str) -> None:
         self.alveole.cli("backup", "restore", saved)
 
+    def operate(self) -> None:
+        """Run every operation that asks for nothing; each succeeds."""
+        for each in self.alveole.api("GET", f"/v1/sites/{self.name}/operations"):
+            if all(argument["default"] or not argument["required"] for argument in each["arguments"]):
+                self.alveole.cli("op", "run", self.name, each["name"])
+
     def pids(self) -> dict[str, int]:
         """The main process of each service, by name: what the supervisor started, whichever program it became."""
         script = 'for d in /run/services/[!_.]*; do echo "${d##*/} $(s6-svstat -o pid "$d")"; done'
@@ -425,6 +431,7 @@ def round_trip(site: ModuleSite, check: Callable[[], None]) -> None:
     check()
     site.restart()
     check()
+    site.operate()
     saved = site.backup()
     site.destroy()
     assert site.name not in {each["name"] for each in site.alveole.api("GET", "/v1/sites")}

@@ -33,6 +33,7 @@ LOOKS = {Right.SITE_LOOK, Right.BACKUP_LOOK, Right.CHANGE_LOOK, Right.APP_LOOK}
 WORKS = {
     Right.SITE_LOGS,
     Right.SITE_CHECKS,
+    Right.SITE_OPERATE,
     Right.SITE_SECRETS,
     Right.SITE_EXEC,
     Right.SITE_CONSOLE,
@@ -51,6 +52,7 @@ WORKS = {
 OWNS = {
     Right.SITE_CREATE,
     Right.SITE_RENAME,
+    Right.SITE_OPERATE_OWN,
     Right.SITE_DESTROY,
     Right.SITE_SHARE,
     Right.SITE_GIVE,
@@ -65,14 +67,16 @@ OWNS = {
 }
 #: Which machine a site lives on is for those who look after the machines.
 MOVES = {Right.SITE_MOVE}
-#: Past the life cycle only an administrator goes.
-NOBODYS = {Right.APP_PASS}
+#: Past the life cycle only an administrator goes, and what was declared for administrators alone only they run.
+NOBODYS = {Right.APP_PASS, Right.SITE_OPERATE_ADMINISTRATOR}
+#: For whoever looks after the machine.
+STAFFS = {Right.SITE_OPERATE_OPERATOR}
 SELVES = {Right.ACCOUNT_LOOK, Right.ACCOUNT_KEYS, Right.TEAM_LOOK, Right.QUOTA_LOOK}
 
 
 def test_every_right_stands_in_the_table() -> None:
     assert set(TABLE) == set(Right)
-    assert LOOKS | WORKS | OWNS | SELVES | NOBODYS | MOVES == OBJECTS
+    assert LOOKS | WORKS | OWNS | SELVES | NOBODYS | MOVES | STAFFS == OBJECTS
 
 
 def test_administrators() -> None:
@@ -92,13 +96,13 @@ def test_operators() -> None:
         Right.IMAGE_PULL,
         Right.BASE_CHANGE,
     }
-    assert allowed(Role.OPERATOR, FOREIGN) == LOOKS | WORKS | OWNS | MOVES
+    assert allowed(Role.OPERATOR, FOREIGN) == LOOKS | WORKS | OWNS | MOVES | STAFFS
     assert allowed(Role.OPERATOR, MINE) == OBJECTS - NOBODYS
 
 
 def test_owners() -> None:
     assert allowed(Role.OWNER, None) == SELF | {Right.UPLOAD, Right.IMAGE_PULL}
-    assert allowed(Role.OWNER, MINE) == allowed(Role.OWNER, TEAMS) == OBJECTS - NOBODYS - MOVES
+    assert allowed(Role.OWNER, MINE) == allowed(Role.OWNER, TEAMS) == OBJECTS - NOBODYS - MOVES - STAFFS
     assert allowed(Role.OWNER, WORK) == LOOKS | WORKS
     assert allowed(Role.OWNER, LOOK) == LOOKS
     assert allowed(Role.OWNER, FOREIGN) == set()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("api", "people")]
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("api", "people", "web")]
 
 from doorkit import Door, directory  # noqa: E402  found by the line above
 from outsidekit import Shop, shop  # noqa: E402  likewise

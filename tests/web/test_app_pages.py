@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import httpx
 import pytest
 from doorkit import Door, until
 from peoplekit import add
@@ -135,3 +136,67 @@ def test_data_come_over_by_buttons(door: Door) -> None:
         ended(ana)
         page = ana.get("/app/shop/prod/synchronise?source=prod&data=yes")
         assert "cannot be given what it has itself" in page.text
+
+
+def test_an_application_is_made_in_the_pages(door: Door) -> None:
+    """Environments in the order and with the plans that were asked for, after what would be made was shown."""
+    add(door, "ana")
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+
+        def form() -> list[tuple[str, str]]:
+            fields: list[tuple[str, str]] = next(each for each in ana.page.forms if each["action"] == "/new/app")[
+                "fields"
+            ]
+            return fields
+
+        def names() -> list[str]:
+            return [value for key, value in form() if key == "env"]
+
+        def send(act: str, plans: tuple[str, ...] = (), **more: str) -> Found:
+            left = list(plans)
+            pairs = [
+                (key, more.get(key, left.pop(0) if key == "env_plan" and left else value)) for key, value in form()
+            ]
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            ana.ask("POST", "/new/app", content=str(httpx.QueryParams([*pairs, ("do", act)])), headers=headers)
+            return ana.page
+
+        ana.get("/new/app")
+        assert names() == ["alpha", "preprod", "demo", "prod"]
+        send("drop-2")
+        send("down-1")
+        send("ask", more="static")
+        assert names() == ["alpha", "prod", "preprod"] and ("m", "static") in form()
+        page = send("preview", name="Not A Name")
+        assert ana.answer.status_code == 422 and "Not A Name" in ana.answer.text
+        send("up-2", name="shop")
+        page = send("preview", ("", "", "medium"))
+        assert "This would be made" in page.text and "shop-preprod" in page.text and "medium" in page.text
+        assert door.http.get("/v1/apps").json() == [], "nothing is done yet"
+        send("create")
+        ended(ana)
+        found = door.http.get("/v1/apps/shop").json()["environments"]
+        assert [each["name"] for each in found] == ["alpha", "preprod", "prod"]
+        plans = {each["name"]: door.http.get(f"/v1/sites/{each['site']}").json()["plan"] for each in found}
+        assert plans == {"alpha": "small", "preprod": "small", "prod": "medium"}
+        ana.get("/app/shop")
+        ana.submit("/app/shop/environments", environment="demo", before="prod", like="alpha")
+        ended(ana)
+        found = door.http.get("/v1/apps/shop").json()["environments"]
+        assert [each["name"] for each in found] == ["alpha", "preprod", "demo", "prod"]
+
+
+def test_a_site_becomes_an_application(door: Door) -> None:
+    add(door, "ana")
+    door.site("blog", owner="ana")
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        ana.get("/site/blog/application")
+        ana.submit("/site/blog/application", expect=422, name="blog", environment="Not One")
+        assert "Not One" in ana.answer.text, "what was typed is kept"
+        ana.submit("/site/blog/application", name="blog", environment="prod")
+        ended(ana)
+        page = ana.get("/app/blog")
+        assert "initial" in page.text and "PROD" in page.text
+        assert "It is an environment already" in ana.get("/site/blog/application").text

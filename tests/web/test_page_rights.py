@@ -29,6 +29,14 @@ FORMS = {
     "/site/{site}/destroy": {"confirm": "{site}"},
     "/account/tokens": {"token_name": "fresh", "days": "7"},
     "/account/password": {"old": "correct horse battery", "password": "another good one", "again": "another good one"},
+    "/site/{site}/checks/new": {"name": "front", "text": "steps: [{request: GET /}]", "do": "keep"},
+    "/site/{site}/check/{check}": {"text": "steps: [{request: GET /}]", "do": "keep"},
+    "/site/{site}/checks/secrets": {"secret": "password", "value": "something"},
+    "/site/{site}/application": {"name": "fresh", "environment": "prod"},
+    "/new/app": {"name": "fresh", "do": "create", "env": "alpha", "env_plan": "", "command": "serve", "port": "8000"},
+    "/app/{app}/environments": {"environment": "demo"},
+    "/channels": {"name": "fresh", "kind": "feed"},
+    "/mail": {"host": "localhost", "sender": "a@b.example", "tls": "none", "port": "25"},
     "/admin/plans": {"name": "tiny", "memory": "64", "pids": "32"},
     "/admin/bases/import": {"upload": "0"},
     "/admin/accounts": {"name": "fresh"},
@@ -38,7 +46,16 @@ FORMS = {
 }
 #: One's own in every case: no name of somebody in the address.
 OWN = ("/account", "/second-factor")
-MORE = {"way": "image", "part": "", "verb": "verify", "digest": "0", "name": "x", "factor": "none"}
+MORE = {
+    "way": "image",
+    "part": "",
+    "verb": "verify",
+    "digest": "0",
+    "name": "x",
+    "factor": "none",
+    "run": "none",
+    "operation": "none",
+}
 
 
 @pytest.mark.parametrize("person", PEOPLE)
@@ -75,7 +92,8 @@ def test_every_page_as(world: World, person: str) -> None:
             got = answer.status_code if answer.status_code in (401, 403, 404) else 0
             if want == 0 and "/{node}" in path:
                 continue
-            if got != want:
+            absent = any(each in path for each in ("/{check}", "/{secret}", "/{channel}", "/{run}", "/{operation}"))
+            if got != want and not (absent and want == 0):
                 text = " ".join(re.sub(r"<[^>]*>", " ", answer.text.partition("<main")[2]).split())
                 wrong.append(f"{method} {url} ({right}) {near}: {answer.status_code} instead of {want}: {text[:120]}")
     assert not wrong, "\n".join(wrong)

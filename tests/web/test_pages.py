@@ -12,7 +12,18 @@ from webkit import Visitor
 
 from alveole.people.model import Role
 
-PAGES = ("/sites", "/account", "/new", "/new/files", "/new/image", "/new/module?m=wordpress", "/admin/journal")
+PAGES = (
+    "/sites",
+    "/account",
+    "/channels",
+    "/apps",
+    "/new",
+    "/new/app?m=wordpress",
+    "/new/files",
+    "/new/image",
+    "/new/module?m=wordpress",
+    "/admin/journal",
+)
 OF_SITE = (
     "",
     "/content",
@@ -23,6 +34,10 @@ OF_SITE = (
     "/logs",
     "/backups",
     "/journal",
+    "/checks",
+    "/operations",
+    "/checks/new",
+    "/application",
     "/why",
     "/destroy",
 )

@@ -33,6 +33,7 @@ from alveole.actuators.storage import Storage
 from alveole.agent import protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
+from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
 from alveole.agent.reach import Reaches
 from alveole.agent.reaching import Reach
 from alveole.agent.server import Server
@@ -167,6 +168,14 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
 
         return chain.doctor(settings, backend.cgroups.mode)
 
+    # Likewise: nobody needs it until somebody looks at the programs of a site.
+    def programs(request: ListPrograms | SignalProgram | RestartProcess, _files: list[int], _say: Any) -> Any:
+        from alveole.backends.native import programs as found
+
+        if isinstance(request, ListPrograms):
+            return found.look(backend, request.site, request.slot)
+        return found.send(backend, request) if isinstance(request, SignalProgram) else found.restart(backend, request)
+
     def import_release(request: protocol.ImportRelease, files: list[int], say: Say) -> Release:
         # A start follows an import; the namespace is made while the content is unpacked.
         threading.Thread(target=backend.prepare, args=(request.number,), daemon=True).start()
@@ -218,6 +227,9 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.CloneSite: lambda r, _f, s: trials.clone(r, s),
         protocol.CheckHealth: lambda r, _f, _s: trials.check(r),
         protocol.ListProcesses: lambda r, _f, _s: processes.look(settings, r.site, r.slot),
+        ListPrograms: programs,
+        SignalProgram: programs,
+        RestartProcess: programs,
         protocol.ImportImage: lambda _r, f, s: images.import_image(_one(f), s),
         protocol.PullImage: lambda r, _f, s: images.pull(r, s),
         protocol.CreateBackup: lambda r, _f, s: backups.create(r, s),

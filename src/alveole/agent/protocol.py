@@ -15,6 +15,7 @@ import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
+from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
     Changes,
@@ -399,6 +400,9 @@ Request = (
     | CloneSite
     | CheckHealth
     | ListProcesses
+    | ListPrograms
+    | SignalProgram
+    | RestartProcess
     | Exec
     | Visit
     | LookAtWork
@@ -556,6 +560,9 @@ RESULTS: dict[type, Any] = {
     CloneSite: None,
     CheckHealth: tuple[Link, ...],
     ListProcesses: tuple[ProcessState, ...],
+    ListPrograms: tuple[ProgramState, ...],
+    SignalProgram: None,
+    RestartProcess: None,
     Exec: int,
     Visit: Visited,
     LookAtWork: WorkState,

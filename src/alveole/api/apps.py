@@ -26,12 +26,26 @@ async def list_apps(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_apps, caller))
 
 
-@router.post("", **accepted("Create an application with its environments", body=ask.CreateApp, errors=(507,)))
+@router.post(
+    "",
+    **accepted(
+        "Create an application with its environments",
+        body=ask.CreateApp,
+        errors=(507,),
+        instead=list[views.AppPreview],
+    ),
+)
 @does(Right.APP_CREATE)
 async def create_app(
-    request: Request, caller: Caller, key: Key, wanted: Annotated[ask.CreateApp, Depends(body(ask.CreateApp))]
+    request: Request,
+    caller: Caller,
+    key: Key,
+    wanted: Annotated[ask.CreateApp, Depends(body(ask.CreateApp))],
+    dry_run: Annotated[bool, Query(description="Check everything and say what would be made (200).")] = False,
 ) -> Response:
     """Each environment becomes a site that stands still until a version is deployed there."""
+    if dry_run:
+        return json(await run_in_threadpool(services(request).preview_app, caller, wanted))
     return change_accepted(await run_in_threadpool(services(request).create_app, caller, wanted, key=key))
 
 

@@ -21,6 +21,7 @@ from alveole.api import (
     modules,
     notify,
     objects,
+    operations,
     outside,
     platform,
     problems,
@@ -76,6 +77,7 @@ def build(
         visits,
         apps,
         fleet,
+        operations,
     ):
         app.include_router(module.router)
     if pages is not None:

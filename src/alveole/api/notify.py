@@ -14,7 +14,7 @@ from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body, document
 from alveole.api.gate import does
 from alveole.api.schema import described
-from alveole.notices import ChannelView, MailServer, ToldView
+from alveole.notices import ChannelView, MailServer, MessageView, ToldView
 from alveole.people.rights import Right
 
 ATOM = "application/atom+xml"
@@ -46,6 +46,26 @@ async def add_channel(
 async def drop_channel(request: Request, caller: Caller, channel: str) -> Response:
     await run_in_threadpool(services(request).drop_channel, caller, channel)
     return Response(status_code=204)
+
+
+@router.patch(
+    "/channels/{channel}",
+    **described("Change a channel", ChannelView, body=ask.SetChannel, errors=(404, 409, 422)),
+)
+@does(Right.SELF_NOTIFY)
+async def set_channel(
+    request: Request, caller: Caller, channel: str, wanted: Annotated[ask.SetChannel, Depends(body(ask.SetChannel))]
+) -> Response:
+    return json(await run_in_threadpool(services(request).set_channel, caller, channel, wanted))
+
+
+@router.get(
+    "/channels/{channel}/messages",
+    **described("List what was last to be told by a channel", list[MessageView], errors=(404, 409)),
+)
+@does(Right.SELF_NOTIFY)
+async def list_messages(request: Request, caller: Caller, channel: str) -> Response:
+    return json(await run_in_threadpool(services(request).list_messages, caller, channel))
 
 
 @router.post("/channels/{channel}/test", **described("Tell a channel something made up", ToldView, errors=(404, 409)))

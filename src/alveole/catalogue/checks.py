@@ -22,6 +22,7 @@ from alveole.catalogue.manifest import (
     Format,
     Manifest,
     Module,
+    OperationEntry,
     Question,
     QuestionType,
 )
@@ -30,6 +31,7 @@ from alveole.catalogue.quoting import Unwritable, quote
 from alveole.catalogue.reading import MANIFEST, Finding, line_of
 from alveole.catalogue.render import RenderError, parse, parse_expression
 from alveole.model.names import ENV_FORBIDDEN, check_mount_path
+from alveole.model.operation import check as check_operation
 from alveole.model.site import CONFIG_PATH
 
 OWN_ORIGIN = "alveole"
@@ -69,6 +71,8 @@ def check(module: Module, source: str = "") -> list[Finding]:
     _accounts(checker)
     _places(checker)
     _web(checker)
+    for at, operation in enumerate(module.manifest.operations):
+        _operation(checker, operation, f"operation[{at}]")
     for at, entry in enumerate(module.manifest.files):
         _file(checker, entry, f"file[{at}]")
     for key, text in expressions(module.manifest):
@@ -95,9 +99,10 @@ def expressions(manifest: Manifest) -> Iterator[tuple[str, str]]:
         ("file", manifest.files),
         ("link", manifest.links),
         ("check", manifest.checks),
+        ("operation", manifest.operations),
     ):
         for at, entry in enumerate(entries):
-            yield f"{kind}[{at}].when", getattr(entry, "when")  # noqa: B009  five types with one field
+            yield f"{kind}[{at}].when", getattr(entry, "when")  # noqa: B009  six types with one field
     for at, task in enumerate(manifest.tasks):
         yield f"task[{at}].only", task.only
 
@@ -111,6 +116,8 @@ def vectors(manifest: Manifest) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield f"task[{at}].argv", task.argv
     for at, check_entry in enumerate(manifest.checks):
         yield f"check[{at}].argv", check_entry.argv
+    for at, operation in enumerate(manifest.operations):
+        yield f"operation[{at}].argv", operation.argv
 
 
 def texts(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -146,6 +153,7 @@ def _names(checker: Checker) -> None:
     _twice(checker, "process", (each.name for each in manifest.processes), "processes")
     _twice(checker, "task", (each.name for each in manifest.tasks), "tasks")
     _twice(checker, "check", (each.name for each in manifest.checks), "checks")
+    _twice(checker, "operation", (each.name for each in manifest.operations), "operations")
     _twice(checker, "volume", (each.name for each in manifest.volumes), "volumes")
     _twice(checker, "account", (each.uid for each in manifest.accounts), "accounts with the id")
     _twice(checker, "account", (each.name for each in manifest.accounts), "accounts")
@@ -241,6 +249,11 @@ def _web(checker: Checker) -> None:
             checker.add(f"check[{at}]", "needs either argv or path", _SEE)
         if entry.path and not entry.path.startswith(("/", "{")):
             checker.add(f"check[{at}].path", f"{entry.path!r} is not a path", "write it like /login")
+
+
+def _operation(checker: Checker, entry: OperationEntry, key: str) -> None:
+    for problem in check_operation(entry.made(entry.argv, 0, checker.module.name)):
+        checker.add(f"{key}.{problem.field}", problem.message, problem.hint)
 
 
 def _file(checker: Checker, entry: FileEntry, key: str) -> None:

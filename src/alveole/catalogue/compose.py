@@ -26,6 +26,7 @@ from alveole.catalogue.solve import Solution, solve
 from alveole.catalogue.sources import Catalogue
 from alveole.errors import InvalidInput, Problem
 from alveole.model.names import check_env, check_mount_path
+from alveole.model.operation import Operation
 from alveole.model.site import (
     CONFIG_PATH,
     SITE_UID,
@@ -116,6 +117,7 @@ def compose(
         accounts=tuple(sorted(build.accounts.values(), key=lambda each: each.uid)),
         links=tuple(build.links.values()),
         checks=tuple(build.checks.values()),
+        operations=tuple(build.operations.values()),
         logs=tuple(dict.fromkeys(build.logs)),
         update=update,
     )
@@ -225,6 +227,7 @@ class _Build:
     files: dict[str, ConfigFile] = field(default_factory=dict)
     links: dict[str, FileLink] = field(default_factory=dict)
     checks: dict[str, HealthCheck] = field(default_factory=dict)
+    operations: dict[str, Operation] = field(default_factory=dict)
     logs: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     kept_files: dict[str, str] = field(default_factory=dict)
@@ -262,6 +265,7 @@ class _Build:
                     for problem in check_env(name, value)
                 ]
         self._programs()
+        self._operations()
         self._storage()
         for at, entry in enumerate(manifest.files):
             self._file(entry, f"file[{at}]")
@@ -356,6 +360,14 @@ class _Build:
                 status=check.status,
                 contains=self._text(check.contains, f"{key}.contains"),
             )
+
+    def _operations(self) -> None:
+        for at, entry in enumerate(self.module.manifest.operations):
+            key = f"operation[{at}]"
+            if not self._holds(entry.when, f"{key}.when") or not self._new("operation", entry.name):
+                continue
+            argv = self._argv(entry.argv, f"{key}.argv")
+            self.operations[entry.name] = entry.made(argv, self._uid(entry.user, f"{key}.user"), self.module.name)
 
     def _storage(self) -> None:
         for at, volume in enumerate(self.module.manifest.volumes):

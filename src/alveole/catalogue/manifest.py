@@ -28,6 +28,7 @@ from typing import Annotated, Any
 import msgspec
 
 from alveole.model.names import EnvKey, MountPath, Package, Port, ProcessName, VolumeName
+from alveole.model.operation import OUTPUT_MAX, Argument, ArgumentType, Least, Operation
 from alveole.model.site import Argv, Kept, UpdateMode, When
 
 MODULE_NAME = r"^[a-z][a-z0-9-]{0,30}\Z"
@@ -322,6 +323,103 @@ class CheckEntry(_Strict, frozen=True, kw_only=True):
     """Made when true."""
 
 
+class ArgumentEntry(_Strict, frozen=True, kw_only=True):
+    """A value that an operation asks for; ``${NAME}`` in its ``argv``."""
+
+    name: Annotated[str, msgspec.Meta(pattern=QUESTION_NAME)]
+    """Lower-case letters, digits and underscores."""
+    type: ArgumentType
+    """What is taken."""
+    title: Text
+    """What a person is asked, in a few words."""
+    default: str | int | bool | None = None
+    """Its value when nobody gives one."""
+    required: bool = True
+    """``false``: it may stay without a value; the elements of ``argv`` that name it are left out then."""
+    pattern: str = ""
+    """Of a string: all of it must match (RE2)."""
+    min: int | None = None
+    """Of an integer."""
+    max: int | None = None
+    """Of an integer."""
+    choices: tuple[str, ...] = ()
+    """Of a choice."""
+    flag: str = ""
+    """Of a boolean: what stands in ``argv`` when it is yes."""
+    below: str = "/"
+    """Of a path: where it lies."""
+
+
+class OperationEntry(_Strict, frozen=True, kw_only=True):
+    """A named command that people run by a button or by ``alveole op run``: a program, never a shell line.
+
+    Elements of ``argv`` are templates, rendered when the site is composed; ``${NAME}`` is the value of an argument, put
+    in when somebody runs it. An element with a value holds no blanks. Secrets come on standard input, one a line.
+    """
+
+    name: ProcessName
+    """Unique among all modules of a site: begin it with the module's."""
+    title: Text
+    """What it does, in a few words."""
+    description: Text | None = None
+    """More about it, where the title is not enough."""
+    argv: Argv
+    """The program and its arguments."""
+    user: str = "site"
+    """As whom it runs."""
+    least: Least = Least.CHANGE
+    """Who may run it: ``change``, ``own``, ``operator`` or ``administrator``."""
+    arguments: tuple[ArgumentEntry, ...] = msgspec.field(name="argument", default=())
+    """What it asks for."""
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 60
+    """How long it may take; then it is killed."""
+    output_bytes: Annotated[int, msgspec.Meta(ge=1024, le=OUTPUT_MAX)] = 262_144
+    """What it may print; then it is killed."""
+    confirm: bool = False
+    """``true``: what it changes cannot be taken back, so people are asked first."""
+    when: Expression = ""
+    """There when true."""
+
+    def made(self, argv: tuple[str, ...], uid: int, module: str) -> Operation:
+        """As it is stored with a site."""
+        arguments = tuple(
+            Argument(
+                name=each.name,
+                type=each.type,
+                title=each.title.en,
+                title_fr=each.title.fr,
+                default=_word(each.default),
+                required=each.required,
+                pattern=each.pattern,
+                min=each.min,
+                max=each.max,
+                choices=each.choices,
+                flag=each.flag,
+                below=each.below,
+            )
+            for each in self.arguments
+        )
+        return Operation(
+            name=self.name,
+            argv=argv,
+            uid=uid,
+            title=self.title.en,
+            title_fr=self.title.fr,
+            description=self.description.en if self.description else "",
+            description_fr=self.description.fr if self.description else "",
+            arguments=arguments,
+            least=self.least,
+            seconds=self.seconds,
+            output_bytes=self.output_bytes,
+            confirm=self.confirm,
+            module=module,
+        )
+
+
+def _word(value: str | int | bool | None) -> str:
+    return "" if value is None else ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
 class LogEntry(_Strict, frozen=True, kw_only=True):
     """A file that a program writes by itself. Better: let it print, ``site logs`` shows that."""
 
@@ -420,6 +518,8 @@ class Manifest(_Strict, frozen=True, kw_only=True):
     """Programs that end by themselves."""
     checks: tuple[CheckEntry, ...] = msgspec.field(name="check", default=())
     """Questions whose answers say that the site works."""
+    operations: tuple[OperationEntry, ...] = msgspec.field(name="operation", default=())
+    """Named commands that people run."""
     logs: tuple[LogEntry, ...] = msgspec.field(name="log", default=())
     """Files that programs write instead of printing."""
     env: dict[EnvKey, str] = {}

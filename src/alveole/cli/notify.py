@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from alveole.cli.client import segment
-from alveole.cli.output import emit, fields, mark, note, say, table
+from alveole.cli.output import emit, fields, mark, note, say, table, when
 from alveole.cli.outside import read_settings
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
@@ -95,6 +95,52 @@ def list_(here: Here) -> None:
             for each in found
         ]
         table(("CHANNEL", "FOR", "BY", "TO", "OF", "WAITING", "LAST PROBLEM"), rows, right="WAITING", flexible=6)
+
+
+@verb(
+    group,
+    "set",
+    examples=[
+        "alveole notify set mails --event check --event failed",
+        "alveole notify set chat --to https://chat.example/x",
+    ],
+)
+@channel_name
+@click.option("--name", "fresh", metavar="NAME", help="Another name.")
+@click.option("--to", metavar="ADDRESS|URL", help="Another receiver; the secret that webhooks are signed with stays.")
+@click.option("--event", "events", multiple=True, metavar="KIND", help="Kinds of news, instead of those so far.")
+def set_(here: Here, channel: str, fresh: str | None, to: str | None, events: tuple[str, ...]) -> None:
+    """Change a channel."""
+    given = {"name": fresh, "to": to, "events": list(events) or None}
+    body = {key: value for key, value in given.items() if value is not None}
+    found = here.client.send("PATCH", f"/v1/channels/{segment(channel)}", body)
+    if here.json:
+        emit(found)
+    else:
+        say(f"{clean(found['whom'])} is told by {clean(found['name'])} of {', '.join(found['events'])}")
+
+
+@verb(group, "log", examples=["alveole notify log mails", "alveole notify log mails --json"])
+@channel_name
+def log(here: Here, channel: str) -> None:
+    """List what a channel was last to tell, and what came of it."""
+    found = here.client.get(f"/v1/channels/{segment(channel)}/messages")
+    if here.json:
+        emit(found)
+    elif not found:
+        note("Nothing was told in the last days.")
+    else:
+        rows = [
+            (
+                when(each["at"], short=True),
+                f"{each['verb']} {clean(each['site'])}".rstrip(),
+                each["told"],
+                str(each["attempts"]),
+                clean(each["problem"]),
+            )
+            for each in found
+        ]
+        table(("WHEN", "OF", "STATE", "ATTEMPTS", "LAST PROBLEM"), rows, right="ATTEMPTS", flexible=4)
 
 
 @verb(group, "remove", examples=["alveole notify remove mails"])

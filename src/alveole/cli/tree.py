@@ -22,6 +22,7 @@ COMMANDS = {
     "backup": ("alveole.cli.backup:group", "Save sites and give them back."),
     "module": ("alveole.cli.module:group", "The catalogue: what sites can be composed of."),
     "check": ("alveole.cli.check:group", "Scenarios: gate, verification and monitoring of a site."),
+    "op": ("alveole.cli.operation:group", "Operations: named commands of a site, and its programs."),
     "notify": ("alveole.cli.notify:group", "Be told by mail, webhook or feed."),
     "plan": ("alveole.cli.plan:group", "Named sets of limits."),
     "why": ("alveole.cli.look:why", "Say why a site answers, or does not."),

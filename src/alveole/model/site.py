@@ -26,6 +26,7 @@ from alveole.model.names import (
     SiteName,
     VolumeName,
 )
+from alveole.model.operation import Operation
 
 Argv = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=256)]
 InnerId = Annotated[int, msgspec.Meta(ge=0, le=65_533)]
@@ -287,6 +288,8 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     accounts: tuple[Account, ...] = ()
     links: tuple[FileLink, ...] = ()
     checks: tuple[HealthCheck, ...] = ()
+    operations: tuple[Operation, ...] = ()
+    """That its modules declare."""
     logs: tuple[str, ...] = ()
     """Files inside the container that programs write by themselves instead of printing."""
     update: UpdateMode = UpdateMode.BLUE_GREEN

@@ -55,6 +55,12 @@ class Right(StrEnum):
     SITE_LOGS = "site.logs"
     SITE_CHECKS = "site.checks"
     """Run its scenarios, and see their text and what came."""
+    SITE_OPERATE = "site.operate"
+    """See its programs, end one or start a process anew, and run the operations of whoever may change it."""
+    SITE_OPERATE_OWN = "site.operate-own"
+    """Run those of its owner."""
+    SITE_OPERATE_OPERATOR = "site.operate-operator"
+    SITE_OPERATE_ADMINISTRATOR = "site.operate-administrator"
     SITE_SECRETS = "site.secrets"
     SITE_EXEC = "site.exec"
     SITE_CONSOLE = "site.console"
@@ -135,6 +141,10 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SITE_LOOK: (ANY, ANY, LOOK, ANY),
     R.SITE_LOGS: (ANY, ANY, WORK, NO),
     R.SITE_CHECKS: (ANY, ANY, WORK, NO),
+    R.SITE_OPERATE: (ANY, ANY, WORK, NO),
+    R.SITE_OPERATE_OWN: (ANY, ANY, OWN, NO),
+    R.SITE_OPERATE_OPERATOR: (ANY, ANY, NO, NO),
+    R.SITE_OPERATE_ADMINISTRATOR: (ANY, NO, NO, NO),
     R.SITE_SECRETS: (ANY, ANY, WORK, NO),
     R.SITE_EXEC: (ANY, ANY, WORK, NO),
     R.SITE_CONSOLE: (ANY, ANY, WORK, NO),

@@ -167,6 +167,29 @@ class CheckRun(View, frozen=True, kw_only=True):
     """``None``: of a run that passed while watching only this is kept."""
 
 
+class Going(View, frozen=True, kw_only=True):
+    """A run that was begun by hand, as far as it has come."""
+
+    id: str
+    site: str
+    at: float
+    steps: dict[str, tuple[StepReport, ...]]
+    """Those that have ended, by scenario; all of them are there from the beginning."""
+    reports: tuple[Report, ...] = ()
+    """Once all have ended."""
+    ended: bool = False
+    problem: str = ""
+    """Why it ended without reports."""
+
+
+class CheckDraft(View, frozen=True, kw_only=True):
+    """A scenario made of what a browser has recorded; nothing is kept of it."""
+
+    text: str
+    secrets: tuple[str, ...]
+    """Those that it names."""
+
+
 class CheckView(View, frozen=True, kw_only=True):
     """A scenario of a site."""
 

@@ -11,7 +11,7 @@ import asyncio
 import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin
@@ -71,11 +71,20 @@ class Came(msgspec.Struct, frozen=True, dict=True):
         return self.body.decode(named[1] if named else "utf-8", "replace")
 
 
-async def run(name: str, scenario: Scenario, door: Door, *, site: str, use: str, secrets: Mapping[str, str]) -> Report:
-    """Never raises but for a fault of ours."""
+async def run(
+    name: str,
+    scenario: Scenario,
+    door: Door,
+    *,
+    site: str,
+    use: str,
+    secrets: Mapping[str, str],
+    tell: Callable[[StepReport], None] = lambda _step: None,
+) -> Report:
+    """Never raises but for a fault of ours. ``tell`` is called as each step has ended."""
     began, at = time.monotonic(), time.time()
     runner = _Runner(scenario, door, secrets)
-    steps = await runner.steps()
+    steps = await runner.steps(tell)
     problem = ""
     for step in steps:
         if not step.ok:
@@ -105,12 +114,13 @@ class _Runner:
         self.came: Came | None = None
         self.redirects: list[str] = []
 
-    async def steps(self) -> list[StepReport]:
+    async def steps(self, tell: Callable[[StepReport], None]) -> list[StepReport]:
         reports: list[StepReport] = []
         until = time.monotonic() + seconds(self.scenario.timeout)
         for number, step in enumerate(self.scenario.steps, 1):
             report = await self._step(number, step, until)
             reports.append(report)
+            tell(report)
             if not report.ok:
                 break
         return reports

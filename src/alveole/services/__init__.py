@@ -16,7 +16,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | module | holds |
 |---|---|
 | ``core`` | asking for rights, finding a site, idempotency, accepting a change |
-| ``checks`` | every check of a request about a site |
+| ``draft`` | what a request about a site asks for, examined: all that is wrong with it at once |
 | ``flows`` | what happens after a change was accepted |
 | ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
@@ -28,6 +28,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
+| ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``installing`` | Alvéole itself on another machine |
@@ -65,6 +66,7 @@ from alveole.services.ledger import LedgerVerbs
 from alveole.services.moving import SWEEP_SECONDS
 from alveole.services.nodes import WATCH_SECONDS
 from alveole.services.notify import NotifyVerbs
+from alveole.services.operations import OperationVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
@@ -84,6 +86,7 @@ class Services(
     SourceVerbs,
     FindVerbs,
     FileVerbs,
+    OperationVerbs,
     PlatformVerbs,
     LedgerVerbs,
     ScenarioVerbs,
@@ -114,6 +117,10 @@ class Services(
         self._begun = {}
         self._confirmed = {}
         self._begun_lock = threading.Lock()
+        self._going = {}
+        self._operations_running = {}
+        self._operations_running_lock = threading.Lock()
+        self._going_lock = threading.Lock()
         self._challenges_lock = threading.Lock()
         self.ticker = Ticker()
         self._anchored = 0
@@ -166,6 +173,7 @@ class Services(
     def close(self) -> None:
         """Stop the reconciler and close the database. Sites keep running."""
         self.failures.close()
+        self.close_operations()
         self.ticker.stop()
         self.checks.close()
         self.telling.close()

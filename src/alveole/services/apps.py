@@ -10,11 +10,11 @@ from msgspec import UNSET
 from alveole import requests as ask
 from alveole import signatures
 from alveole.agent import protocol
-from alveole.app_views import AppView, DeploymentView, EnvironmentView
+from alveole.app_views import AppPreview, AppView, DeploymentView, EnvironmentView
 from alveole.compile import is_static
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
-from alveole.journal import Live
+from alveole.journal import BESIDE, Live
 from alveole.masks import check_masks
 from alveole.model.app import (
     DEFAULT_ENVIRONMENTS,
@@ -122,6 +122,23 @@ class AppVerbs(SiteVerbs):
 
         return self._accept(caller, request.digest(), key, build, before)
 
+    def preview_app(self, caller: Actor, request: ask.CreateApp) -> tuple[AppPreview, ...]:
+        """What :meth:`create_app` would make, by environment; nothing is stored. Raises all that is wrong."""
+        owner = self._owner_for(caller, request.owner)
+        self._allow(caller, Right.APP_CREATE, self.people.held_by_id(None, owner))
+        if problems := self._check_app(request):
+            raise InvalidInput(problems=problems)
+        found = []
+        for name in request.environments:
+            try:
+                would = self.preview_create(caller, _site_request(request, name), content=True)
+                found.append(AppPreview(name=name, site=would.site, files=would.files))
+            except AlveoleError as error:
+                problems += [each for each in error.problems if each not in problems]
+        if problems:
+            raise InvalidInput(problems=problems)
+        return tuple(found)
+
     def _new_environment(self, transaction: Transaction, owner: str, draft: Site) -> Site:
         id = new_id("s")
         number = transaction.lease(id, self.addressing.capacity())
@@ -166,6 +183,8 @@ class AppVerbs(SiteVerbs):
             problems.append(Problem("environments", "name one twice", "name each once"))
         for name in request.environments:
             problems += _check_environment_name(name)
+        for name in request.plans.keys() - set(request.environments):
+            problems.append(Problem("plans", f"there is no environment {name[:40]!r} among those named"))
         problems += _check_signers(request.signers)
         return problems
 
@@ -480,7 +499,7 @@ class AppVerbs(SiteVerbs):
             if request.confirm != found.name:
                 raise InvalidInput(f"{request.confirm!r} is not the application's name", field="confirm")
             for site in (found.id, *(each.site for each in found.environments)):
-                busy = [live for live in self.journal.all_of_site(site) if live.change.verb not in ("exec", "ssh")]
+                busy = [live for live in self.journal.all_of_site(site) if live.change.verb not in BESIDE]
                 if busy:
                     raise Refused(
                         f"{found.name} is busy: {busy[0].change.verb}", field="app", hint="wait for it to end"
@@ -526,7 +545,7 @@ def _site_request(request: ask.CreateApp, environment: str) -> ask.CreateSite:
         command=request.command,
         processes=request.processes,
         port=request.port,
-        plan=request.plan,
+        plan=request.plans.get(environment, request.plan),
         env=request.env,
         volumes=request.volumes,
         health=request.health,
@@ -536,6 +555,7 @@ def _site_request(request: ask.CreateApp, environment: str) -> ask.CreateSite:
         modules=request.modules,
         answers=request.answers,
         build_network=request.build_network,
+        owner=request.owner,
     )
 
 

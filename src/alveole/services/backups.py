@@ -34,7 +34,7 @@ from alveole.model.site import (
 )
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
-from alveole.services.checks import Draft, find_base
+from alveole.services.draft import Draft, find_base
 from alveole.services.modules import recomposed, with_texts
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction, new_id

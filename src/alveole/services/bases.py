@@ -25,7 +25,7 @@ from alveole.model.resource import PLATFORM, Kind
 from alveole.model.site import Base, BaseKind, Earlier, Site, Wanted
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
-from alveole.services.checks import find_base
+from alveole.services.draft import find_base
 from alveole.services.trials import SWEEP_SECONDS, Trials
 from alveole.store import KnownBase, Transaction
 

@@ -14,8 +14,8 @@ from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live
 from alveole.model.site import Base, Building, Release, Site
-from alveole.services.checks import is_base_of, newest_base
 from alveole.services.core import Core
+from alveole.services.draft import is_base_of, newest_base
 from alveole.store import KnownBase
 
 #: Level of the events that hold what a build printed.

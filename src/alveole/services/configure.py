@@ -19,7 +19,7 @@ from alveole.model.change import Change
 from alveole.model.site import Answer, Application, ConfigFile, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right
-from alveole.services.checks import Draft
+from alveole.services.draft import Draft
 from alveole.services.modules import asked_views, recomposed, shown_answers, unified, with_texts
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction

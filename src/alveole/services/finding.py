@@ -11,7 +11,7 @@ from alveole.errors import InvalidInput
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
-from alveole.services.checks import Draft
+from alveole.services.draft import Draft
 from alveole.services.inside import InsideVerbs
 from alveole.services.looking import USAGE_SECONDS
 from alveole.store import Stored

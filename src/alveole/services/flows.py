@@ -74,7 +74,7 @@ class Flows(Builders):
         stored = self.store.sites.get(live.change.site_id or "")
         if work.forward is not None:
             self._go(live)
-        elif verb in ("exec", "ssh", "console"):
+        elif verb in ("exec", "ssh", "console", "operation"):
             self.journal.end(live, (Problem("", "control ended meanwhile"),))
         elif stored is not None and stored.pending == "create":
             self.loop.submit(lambda: self._take_back_create(live, stored.site, (_CUT,)))

@@ -33,16 +33,20 @@ class InsideVerbs(SiteVerbs):
             problems.append(Problem("uid", f"{request.uid} is outside 0..65535"))
         if problems:
             raise InvalidInput(problems=problems)
-        look = self.loop.looks.get(found.id)
-        slots = [item.id.name for item in look.found if item.id.kind is Kind.WORKLOAD and item.ready] if look else []
-        if not slots:
-            raise Refused(f"site {found.name} is not running", field="site", hint="see: alveole why")
-        slot = found.slot if str(found.slot) in slots else int(slots[0])
+        slot = self._ready_slot(found)
         # The program's name only: arguments may hold secrets.
         live = self.journal.begin("exec", caller, site=found, reason=request.argv[0][:200])
         return views.ExecGrant(
             site=found.id, slot=slot, argv=request.argv, tty=request.tty, uid=request.uid, change=live.id
         )
+
+    def _ready_slot(self, site: Site) -> int:
+        """The instance that serves; the other one while that is not ready. Raises ``Refused``."""
+        look = self.loop.looks.get(site.id)
+        slots = [item.id.name for item in look.found if item.id.kind is Kind.WORKLOAD and item.ready] if look else []
+        if not slots:
+            raise Refused(f"site {site.name} is not running", field="site", hint="see: alveole why")
+        return site.slot if str(site.slot) in slots else int(slots[0])
 
     def exec_ended(self, grant: views.ExecGrant, exit_status: int | None, problem: str = "") -> None:
         live = self.journal.live(grant.change)

@@ -30,7 +30,7 @@ from alveole.model.names import check_site_name
 from alveole.model.site import Answer, Application, Base, Limits, Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
-from alveole.services.checks import Draft
+from alveole.services.draft import Draft
 from alveole.services.flows import Flows
 from alveole.store import Stored
 

@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 import sqlalchemy as sa
+from msgspec import UNSET
 
 from alveole import notices, outgoing, tables
 from alveole import requests as ask
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.masking import HIDDEN
 from alveole.model.change import ChangeState
-from alveole.notices import USUAL, ChannelView, Kind, MailServer, Message, News, ToldView
+from alveole.notices import USUAL, ChannelView, Kind, MailServer, Message, MessageView, News, ToldView
 from alveole.people import passwords
 from alveole.people.model import NOBODYS, Actor, Role
 from alveole.people.rights import Right, may
@@ -27,6 +28,7 @@ from alveole.store import new_id
 
 CHANNELS_MAX = 20
 FEED_LENGTH = 50
+MESSAGES_SHOWN = 20
 
 
 class NotifyVerbs(OutsideVerbs):
@@ -45,6 +47,27 @@ class NotifyVerbs(OutsideVerbs):
         """The secret is in the answer, and nowhere else any more."""
         self._allow(caller, Right.SELF_NOTIFY)
         whom = self._whom(caller, request.whom)
+        to = self._checked(caller, whom, request)
+        secret = passwords.secret("whsec_" if request.kind == Kind.WEBHOOK else "feed_")
+        kept = passwords.digest(secret) if request.kind == Kind.FEED else secret
+        document = {"to": to, "events": list(dict.fromkeys(request.events)) or [str(each) for each in USUAL]}
+        row = {"id": new_id("n"), "whom": whom, "name": request.name, "kind": request.kind}
+        row |= {"document": msgspec.json.encode(document).decode(), "secret": kept if request.kind != Kind.MAIL else ""}
+        table = tables.channels
+        with self.store.write() as transaction:
+            names = [each.name for each in self.telling.channels.values() if each.whom == whom]
+            if request.name in names:
+                raise Refused(f"there is a channel {request.name!r} already", field="name", hint="remove it first")
+            if len(names) >= CHANNELS_MAX:
+                raise Refused(f"at most {CHANNELS_MAX} channels each", field="name", hint="remove one first")
+            transaction.connection.execute(sa.insert(table).values(**row, created_at=time.time()))
+            transaction.effects.append(self.telling.load)
+        self._note(caller, "add-channel", f"{request.kind} {request.name}")
+        shown = {Kind.WEBHOOK: secret, Kind.FEED: f"/v1/feeds/{secret}"}.get(Kind(request.kind), "")
+        return msgspec.structs.replace(self._channel_view(self.telling.channels[row["id"]]), secret=shown)
+
+    def _checked(self, caller: Actor, whom: str, request: ask.AddChannel) -> str:
+        """Where the channel leads to. Raises ``InvalidInput`` with all that is wrong."""
         problems = []
         if not re.match(NAME, request.name):
             problems.append(Problem("name", f"{request.name[:80]!r} is not a name", "use a-z, 0-9 and '-'"))
@@ -68,23 +91,57 @@ class NotifyVerbs(OutsideVerbs):
             problems.append(Problem("to", "a feed is fetched, and sent nowhere"))
         if problems:
             raise InvalidInput(problems=problems)
-        secret = passwords.secret("whsec_" if request.kind == Kind.WEBHOOK else "feed_")
-        kept = passwords.digest(secret) if request.kind == Kind.FEED else secret
-        document = {"to": to, "events": list(dict.fromkeys(request.events)) or [str(each) for each in USUAL]}
-        row = {"id": new_id("n"), "whom": whom, "name": request.name, "kind": request.kind}
-        row |= {"document": msgspec.json.encode(document).decode(), "secret": kept if request.kind != Kind.MAIL else ""}
-        table = tables.channels
+        return to
+
+    def set_channel(self, caller: Actor, channel: str, request: ask.SetChannel) -> ChannelView:
+        """Another name, another receiver, other news; its secret and what waits in it stay."""
+        found = self._channel(caller, channel)
+        if request == ask.SetChannel():
+            raise InvalidInput("nothing to change", hint="give at least one option")
+        to = found.to if request.to is UNSET else request.to
+        name = found.name if request.name is UNSET else request.name
+        events = found.events if request.events is UNSET else request.events
+        wanted = ask.AddChannel(name=name, kind=found.kind, to=to, events=events)
+        to = self._checked(caller, found.whom, wanted)
+        document = {"to": to, "events": list(dict.fromkeys(events)) or [str(each) for each in USUAL]}
         with self.store.write() as transaction:
-            names = [each.name for each in self.telling.channels.values() if each.whom == whom]
-            if request.name in names:
-                raise Refused(f"there is a channel {request.name!r} already", field="name", hint="remove it first")
-            if len(names) >= CHANNELS_MAX:
-                raise Refused(f"at most {CHANNELS_MAX} channels each", field="name", hint="remove one first")
-            transaction.connection.execute(sa.insert(table).values(**row, created_at=time.time()))
+            others = [
+                each for each in self.telling.channels.values() if each.whom == found.whom and each.id != found.id
+            ]
+            if name in [each.name for each in others]:
+                raise Refused(f"there is a channel {name!r} already", field="name", hint="choose another name")
+            values = {"name": name, "document": msgspec.json.encode(document).decode()}
+            table = tables.channels
+            transaction.connection.execute(sa.update(table).where(table.c.id == found.id).values(**values))
             transaction.effects.append(self.telling.load)
-        self._note(caller, "add-channel", f"{request.kind} {request.name}")
-        shown = {Kind.WEBHOOK: secret, Kind.FEED: f"/v1/feeds/{secret}"}.get(Kind(request.kind), "")
-        return msgspec.structs.replace(self._channel_view(self.telling.channels[row["id"]]), secret=shown)
+        self._note(caller, "set-channel", f"{found.kind} {name}")
+        return self._channel_view(self.telling.channels[found.id])
+
+    def list_messages(self, caller: Actor, channel: str) -> tuple[MessageView, ...]:
+        """What was last to be told by a channel, newest first, and what came of it."""
+        found = self._channel(caller, channel)
+        table = tables.outbox
+        query = sa.select(table).where(table.c.channel_id == found.id).order_by(table.c.created_at.desc())
+        with self.store.read() as connection:
+            rows = connection.execute(query.limit(MESSAGES_SHOWN)).all()
+        told = []
+        for row in rows:
+            message = msgspec.json.decode(row.message, type=Message)
+            told.append(
+                MessageView(
+                    id=row.id,
+                    at=row.created_at,
+                    verb=message.verb,
+                    state=message.state,
+                    site=message.site,
+                    change=row.change_id,
+                    told=row.state,
+                    attempts=row.attempts,
+                    next_at=row.next_at if row.state == WAITING else None,
+                    problem=row.problem,
+                )
+            )
+        return tuple(told)
 
     def drop_channel(self, caller: Actor, channel: str) -> None:
         """What still waits in it is not told any more."""

@@ -22,7 +22,7 @@ from alveole.model.site import BUILT_IN_PLANS, Limits, ResourcePlan
 from alveole.people.model import NOBODYS, Actor, Held
 from alveole.people.rights import Right, may
 from alveole.plan import BY_HAND
-from alveole.services.checks import check_limits
+from alveole.services.draft import check_limits
 from alveole.services.rollback import RollbackVerbs
 from alveole.services.show import count_states, promise_views
 from alveole.store import Transaction

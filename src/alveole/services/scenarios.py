@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import secrets
+import threading
 import time
 from typing import Any
 
@@ -11,26 +15,46 @@ import sqlalchemy as sa
 
 from alveole import requests as ask
 from alveole import tables, views
-from alveole.errors import InvalidInput, NotFound, Problem, Refused
+from alveole.compile import hosts
+from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
-from alveole.scenarios.model import NAME, CheckRun, CheckView, Report, Scenario
+from alveole.scenarios.model import (
+    NAME,
+    CheckDraft,
+    CheckRun,
+    CheckView,
+    Going,
+    Report,
+    Scenario,
+    StepReport,
+)
 from alveole.scenarios.reading import read, secrets_of
 from alveole.services.core import Core
-from alveole.services.watching import HAND, known_of
+from alveole.services.watching import HAND, Tell, known_of
 from alveole.store import new_id
 
 CHECKS_MAX = 20
+#: How a scenario is called that is run and not kept.
+UNNAMED = "unnamed"
 SECRETS_MAX = 50
+#: A recording is looked through in memory; one of the command line may be larger.
+RECORDING_MAX = 16 * 1024 * 1024
+#: Runs that people follow: so many at a time, and so many that have ended are remembered.
+_FOLLOWED, _REMEMBERED = 8, 40
+log = logging.getLogger("alveole.checks")
 _NAME_OF_A_SECRET = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z"  # noqa: S105  a grammar, no secret
 #: Shorter ones cannot be hidden: they would be found in every other word of a page.
 _SECRET_LENGTH = (4, 4096)
 
 
 class ScenarioVerbs(Core):
+    _going: dict[str, Going]
+    _going_lock: threading.Lock
+
     def list_checks(self, caller: Actor, site: str) -> tuple[views.CheckState, ...]:
-        return self.checks.states(self._stored(caller, Right.SITE_LOOK, site).site.id)
+        return self.checks.upcoming(self._stored(caller, Right.SITE_LOOK, site).site.id)
 
     def show_check(self, caller: Actor, site: str, name: str) -> CheckView:
         """With its text and its last runs. Its text names secrets and does not hold them."""
@@ -41,7 +65,7 @@ class ScenarioVerbs(Core):
             query = sa.select(runs).where(runs.c.scenario_id == row.id).order_by(runs.c.seq.desc())
             kept = connection.execute(query).all()
         scenario = msgspec.json.decode(row.document, type=Scenario)
-        state = next(each for each in self.checks.states(found.id) if each.name == name)
+        state = next(each for each in self.checks.upcoming(found.id) if each.name == name)
         return CheckView(
             name=name,
             site=found.name,
@@ -71,9 +95,15 @@ class ScenarioVerbs(Core):
     def put_check(self, caller: Actor, site: str, name: str, request: ask.CheckText) -> CheckView:
         """Add a scenario, or put another in its place."""
         found = self._stored(caller, Right.SITE_CHANGE, site).site
+        problems: tuple[Problem, ...] = ()
         if not re.match(NAME, name):
-            raise InvalidInput(f"{name[:80]!r} is not a name", field="check", hint="use a-z, 0-9 and '-'")
-        scenario = read(request.text)
+            problems = (Problem("check", f"{name[:80]!r} is not a name", "use a-z, 0-9 and '-'"),)
+        try:
+            scenario = read(request.text)
+        except InvalidInput as error:
+            raise InvalidInput(problems=(*problems, *error.problems)) from None
+        if problems:
+            raise InvalidInput(problems=problems)
         table = tables.scenarios
         values = {
             "text": request.text,
@@ -84,6 +114,8 @@ class ScenarioVerbs(Core):
         }
         with self.store.write() as transaction:
             there = {each.name: each.id for each in self.checks.of_site(found.id)}
+            if name in there and request.fresh:
+                raise Refused(f"there is a check {name!r} already", field="check", hint="choose another name")
             if name not in there and len(there) >= CHECKS_MAX:
                 raise Refused(f"a site has at most {CHECKS_MAX} scenarios", field="check", hint="remove one first")
             id = there.get(name) or new_id("k")
@@ -105,17 +137,89 @@ class ScenarioVerbs(Core):
 
     def run_checks(self, caller: Actor, site: str, request: ask.RunChecks) -> tuple[Report, ...]:
         """Run scenarios now and wait: those named, or all. With ``text`` that one, which is not kept."""
+        found, names, scenario = self._to_run(caller, site, request)
+        return self._run_them(found, names, scenario, request.slot, None)
+
+    def _to_run(
+        self, caller: Actor, site: str, request: ask.RunChecks
+    ) -> tuple[Site, tuple[str, ...], Scenario | None]:
         found = self._stored(caller, Right.SITE_CHECKS, site).site
         if request.text is not None:
-            scenario = read(request.text)
-            known = known_of("", found.id, "unnamed", scenario)
-            return self.checks.run_these(found, [(known, scenario)], HAND, request.slot)
+            return found, (UNNAMED,), read(request.text)
         there = {each.name for each in self.checks.of_site(found.id)}
         if unknown := [name for name in request.names if name not in there]:
             hint = f"see: alveole check list {found.name}"
             raise NotFound(problems=[Problem("names", f"there is no check {name!r}", hint) for name in unknown])
-        names = request.names or tuple(sorted(there))
-        return self.checks.run(found, use=HAND, slot=request.slot, names=names).reports
+        return found, request.names or tuple(sorted(there)), None
+
+    def _run_them(
+        self, site: Site, names: tuple[str, ...], scenario: Scenario | None, slot: int | None, tell: Tell | None
+    ) -> tuple[Report, ...]:
+        if scenario is None:
+            return self.checks.run(site, use=HAND, slot=slot, names=names, tell=tell).reports
+        known = known_of("", site.id, UNNAMED, scenario)
+        return self.checks.run_these(site, [(known, scenario)], HAND, slot, tell=tell)
+
+    def begin_checks(self, caller: Actor, site: str, request: ask.RunChecks) -> Going:
+        """As :meth:`run_checks`, without waiting: :meth:`show_going` tells how far it has come."""
+        found, names, scenario = self._to_run(caller, site, request)
+        going = Going(
+            id=secrets.token_hex(8), site=found.name, at=time.time(), steps=dict.fromkeys(sorted(set(names)), ())
+        )
+        with self._going_lock:
+            if sum(not each.ended for each in self._going.values()) >= _FOLLOWED:
+                raise Refused("many checks are being run at this moment", field="names", hint="try again in a moment")
+            for old in [id for id, each in self._going.items() if each.ended][:-_REMEMBERED]:
+                del self._going[old]
+            self._going[going.id] = going
+
+        def change(**fields: Any) -> None:
+            with self._going_lock:
+                self._going[going.id] = msgspec.structs.replace(self._going[going.id], **fields)
+
+        def tell(name: str, step: StepReport) -> None:
+            steps = self._going[going.id].steps
+            change(steps={**steps, name: (*steps.get(name, ()), step)})
+
+        def work() -> None:
+            problem = "a fault of ours: see the log"
+            reports: tuple[Report, ...] = ()
+            try:
+                reports = self._run_them(found, names, scenario, request.slot, tell)
+                problem = ""
+            except AlveoleError as error:
+                problem = str(error)
+            except Exception:
+                log.exception("running the checks of %s failed by a fault of ours", found.id)
+            finally:
+                change(reports=reports, ended=True, problem=problem)
+
+        threading.Thread(target=work, name="checks-by-hand", daemon=True).start()
+        return going
+
+    def show_going(self, caller: Actor, site: str, id: str) -> Going:
+        """A run of :meth:`begin_checks`; it is remembered for a while, until control ends."""
+        found = self._stored(caller, Right.SITE_CHECKS, site).site
+        going = self._going.get(id)
+        if going is None or going.site != found.name:
+            raise NotFound("this run is not known any more", field="run", hint="run it again")
+        return going
+
+    def draft_check(self, caller: Actor, site: str, upload: str) -> CheckDraft:
+        """A scenario of a HAR file that was uploaded. Raises ``InvalidInput`` for what is none."""
+        from alveole.scenarios import har
+
+        found = self._stored(caller, Right.SITE_CHECKS, site).site
+        try:
+            with self._open_upload(upload) as fd:
+                if os.fstat(fd).st_size > RECORDING_MAX:
+                    hint = "record less, or use: alveole check record"
+                    raise InvalidInput(f"is larger than {RECORDING_MAX >> 20} MiB", field="har", hint=hint)
+                with open(fd, "rb", closefd=False) as file:
+                    text, needed = har.scenario(file.read(), frozenset(hosts(found, self.settings)))
+        finally:
+            self._drop_upload(upload)
+        return CheckDraft(text=text, secrets=needed)
 
     # --- secrets ------------------------------------------------------------------------------
     def list_check_secrets(self, caller: Actor, site: str) -> tuple[str, ...]:

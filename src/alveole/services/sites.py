@@ -22,7 +22,7 @@ from alveole.model.resource import Action, Kind
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
-from alveole.services.checks import Draft, find_base, newest_base
+from alveole.services.draft import Draft, find_base, newest_base
 from alveole.services.flows import work_for
 from alveole.services.looking import LookVerbs
 from alveole.services.modules import DEFAULT_PLAN, Composed

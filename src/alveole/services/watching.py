@@ -29,7 +29,7 @@ from alveole.journal import Journal
 from alveole.model.site import Site, Wanted
 from alveole.ports import AgentPort
 from alveole.scenarios.doors import Door
-from alveole.scenarios.model import Report, Scenario, Use
+from alveole.scenarios.model import Report, Scenario, StepReport, Use
 from alveole.store import Store, Transaction
 from alveole.ticker import Ticker
 from alveole.views import CheckState
@@ -44,7 +44,8 @@ _BUSY_SECONDS = 10.0
 #: How many scenarios of one site are run at a time.
 _AT_ONCE = 4
 
-Say = Callable[[str], None]
+#: Called with the name of a scenario and a step of it that has ended, from the thread that runs it.
+Tell = Callable[[str, StepReport], None]
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -142,9 +143,22 @@ class Checks:
 
     def states(self, site_id: str) -> tuple[CheckState, ...]:
         """How each scenario of a site stands; by name."""
+        kept = self._states
         return tuple(
-            self._states.get(each.id, CheckState(name=each.name, every=each.every)) for each in self.of_site(site_id)
+            msgspec.structs.replace(kept.get(each.id) or CheckState(name=each.name), every=each.every)
+            for each in self.of_site(site_id)
         )
+
+    def upcoming(self, site_id: str) -> tuple[CheckState, ...]:
+        """The same, each with when it is run next by itself."""
+        with self._lock:
+            now, monotonic = time.time(), time.monotonic()
+            due = {
+                self._known[id].name: now + max(0.0, at - monotonic)
+                for id, at in self._due.items()
+                if self._known[id].site_id == site_id
+            }
+        return tuple(msgspec.structs.replace(each, next_at=due.get(each.name)) for each in self.states(site_id))
 
     # --- running ------------------------------------------------------------------------------
     def run(
@@ -155,6 +169,7 @@ class Checks:
         slot: int | None = None,
         names: Sequence[str] | None = None,
         borrowed: Sequence[str] = (),
+        tell: Tell | None = None,
     ) -> Verdict:
         """Run the scenarios of ``site`` that are for ``use`` (or those ``names``), store how they ended, and wait.
 
@@ -166,7 +181,7 @@ class Checks:
         chosen, others = self.chosen(site.id, use, borrowed)
         if names is not None:
             chosen = [each for each in self._documents(site.id) if each[0].name in names]
-        reports = self.run_these(site, [*chosen, *others], use, slot, borrowed)
+        reports = self.run_these(site, [*chosen, *others], use, slot, borrowed, tell)
         if chosen:
             results = [_Result(known, report) for (known, _), report in zip(chosen, reports, strict=False)]
             with self._store.write() as transaction:
@@ -209,6 +224,7 @@ class Checks:
         use: str,
         slot: int | None,
         borrowed: Sequence[str] = (),
+        tell: Tell | None = None,
     ) -> tuple[Report, ...]:
         from alveole.scenarios import running
 
@@ -220,7 +236,15 @@ class Checks:
 
             async def one(known: Known, scenario: Scenario) -> Report:
                 async with room:
-                    return await running.run(known.name, scenario, door, site=site.name, use=str(use), secrets=secrets)
+                    return await running.run(
+                        known.name,
+                        scenario,
+                        door,
+                        site=site.name,
+                        use=str(use),
+                        secrets=secrets,
+                        tell=(lambda step: tell(known.name, step)) if tell is not None else (lambda _step: None),
+                    )
 
             return tuple(await asyncio.gather(*(one(*each) for each in chosen)))
 

@@ -11,7 +11,10 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
-| ``apps`` | applications: environments, versions, history |
+| ``checks`` | a site's checks: text, running, evidence, secrets |
+| ``operations`` | a site's programs, and named commands by button |
+| ``channels`` | who is told by mail, webhook and feed, and what came of it |
+| ``apps``, ``newapp`` | applications: environments, versions, history; making one |
 | ``fleet`` | other machines, and moving a site to one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
@@ -26,6 +29,8 @@ from alveole.web import (
     apps,
     assets,
     changes,
+    channels,
+    checks,
     console,
     content,
     entrance,
@@ -33,7 +38,9 @@ from alveole.web import (
     filemanager,
     fleet,
     new,
+    newapp,
     oidc,
+    operations,
     outside,
     pages,
     people,
@@ -43,8 +50,8 @@ from alveole.web import (
 
 __all__ = ["install"]
 _PAGES = (
-    *(assets, entrance, factors, account, sites, site, content, filemanager, console, apps),
-    *(new, changes, admin, people, outside, oidc, fleet),
+    *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
+    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
 )
 
 

@@ -96,6 +96,21 @@ VERBS = {
     "drop-ldap": N_("End the directory (LDAP)"),
     "set-oidc": N_("Change the provider (OIDC)"),
     "drop-oidc": N_("End the provider (OIDC)"),
+    "operation": N_("Run an operation"),
+    "add-operation": N_("Declare an operation"),
+    "remove-operation": N_("Remove an operation"),
+    "restart-process": N_("Start a process anew"),
+    "signal": N_("End a program"),
+    "check": N_("A check"),
+    "add-check": N_("Change a check"),
+    "remove-check": N_("Remove a check"),
+    "set-check-secret": N_("Change a secret of checks"),
+    "remove-check-secret": N_("Remove a secret of checks"),
+    "add-channel": N_("Add a channel"),
+    "set-channel": N_("Change a channel"),
+    "remove-channel": N_("Remove a channel"),
+    "set-mail": N_("Change the mail server"),
+    "drop-mail": N_("End the mail server"),
 }
 _TAIL = 200
 

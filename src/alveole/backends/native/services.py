@@ -170,6 +170,15 @@ class Inside:
         mounts.open_to_group(paths.web_socket(self._settings, state.spec.site, state.spec.slot))
         return None
 
+    def restart(self, site: str, slot: int, name: str) -> Failure | None:
+        """Start one process anew, whatever it has read, and wait until the site answers again."""
+        with self._lock(site):
+            state = instances.load(self._settings, site, slot)
+            if state is None or not state.running or not state.ready:
+                return Failure("the instance is not running")
+            seconds = supervise.restart_seconds(state.spec, (name,))
+            return self._call(state, ("restart", name), seconds) or self._answers_again(state, (name,))
+
     @contextmanager
     def saving(self, site: str, say: Say = quiet) -> Iterator[tuple[WorkloadSpec, ...]]:
         """Run the backup tasks of what runs, and let nothing of the site start or stop during the block.

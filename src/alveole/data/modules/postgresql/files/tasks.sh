@@ -37,6 +37,17 @@ restore)
     [ -f "$dump" ] && sed '0,/^CREATE ROLE postgres;$/{//d}' "$dump" | sql >/dev/null
     sql -f /config/postgresql/apply.sql >/dev/null
     ;;
+activity)
+    sql -P pager=off -x -c "SELECT pid, usename AS role, datname AS database, state, now() - query_start AS since,
+        wait_event_type AS waits_for, pg_blocking_pids(pid) AS blocked_by, left(query, 500) AS query
+        FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+        ORDER BY state = 'active' DESC, query_start LIMIT 100"
+    ;;
+sizes)
+    sql -d "$2" -P pager=off -c "SELECT relname AS table, pg_size_pretty(pg_total_relation_size(relid)) AS size,
+        n_live_tup AS rows, seq_scan AS read_whole, idx_scan AS by_index
+        FROM pg_stat_user_tables ORDER BY pg_total_relation_size(relid) DESC LIMIT 50"
+    ;;
 flush)
     sql -c CHECKPOINT
     ;;

@@ -26,6 +26,12 @@ backup)
     sync -d "$dump.new"
     mv "$dump.new" "$dump"
     ;;
+info)
+    ask INFO "$2"
+    ;;
+slow)
+    ask SLOWLOG GET "$2"
+    ;;
 restore)
     [ -f "$dump" ] || exit 0
     # Before the server starts. With an append-only file Redis reads that and no dump.rdb: so the dump becomes the

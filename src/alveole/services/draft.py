@@ -1,4 +1,4 @@
-"""Every check of a request that creates or changes a site. All problems at once, nothing raised.
+"""What is asked for, looked at before anything is done: all problems at once, nothing raised.
 
 A :class:`Draft` collects problems while it turns the plain values of a request into model values.
 """

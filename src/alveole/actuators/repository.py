@@ -1,0 +1,212 @@
+"""The repository that restic keeps: one archive a backup, under tags that say whose it is and what it must be."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import re
+import secrets
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from alveole.actuators.releases import sync_directory
+from alveole.agent.protocol import BackupMade
+from alveole.config import Settings
+from alveole.errors import NotFound, Refused, Temporary
+from alveole.host import paths
+from alveole.host.run import ENVIRONMENT, ProgramFailed, run, start
+from alveole.host.tree import write_all
+
+log = logging.getLogger("alveole.agent")
+FILE = "/archive.tar"
+_TAG = "alveole"
+_SECONDS = 6 * 3600.0
+_SNAPSHOT = re.compile(r"^[0-9a-f]{8,64}\Z")
+#: What restic needs to reach a repository elsewhere comes from the agent's own environment.
+_PASSED = re.compile(r"^(?:AWS|B2|AZURE|GOOGLE|OS|ST|RCLONE)_[A-Z0-9_]+\Z")
+
+
+class _Snapshot(msgspec.Struct):
+    """The part of ``restic snapshots --json`` that is used."""
+
+    id: str
+    time: str
+    tags: tuple[str, ...] = ()
+
+
+class Repository:
+    """Safe from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        # restic locks its repository against itself; waiting here is kinder than failing there.
+        self._lock = threading.RLock()
+        self._ready = False
+
+    def prepare(self) -> None:
+        """Make the password and the repository unless they are there, and drop locks of the dead.
+
+        Raises ``Refused`` for a repository whose password is lost, ``ProgramFailed``.
+        """
+        with self._lock:
+            if self._ready:
+                return
+            password = paths.backup_password(self._settings)
+            local = None if self._settings.backups.repository else Path(paths.backup_repository(self._settings))
+            exists = (local / "config").exists() if local is not None else None
+            if not password.exists():
+                if exists:
+                    raise Refused(
+                        f"the password of the backups is missing ({password})",
+                        field="backups",
+                        hint="put the file back; without it no backup can be read",
+                    )
+                _make_password(password)
+            if exists is None:
+                exists = self._restic("cat", "config", check=False).returncode == 0
+            if not exists:
+                self._restic("init")
+            elif local is None or any((local / "locks").iterdir()):
+                # restic removes a lock whose process has died or that nobody renewed for 30 minutes.
+                self._restic("unlock")
+            self._ready = True
+
+    def _argv(self, *words: str) -> list[str]:
+        cache = ("--no-cache",)
+        if self._settings.backups.repository:
+            cache = (f"--cache-dir={paths.secrets(self._settings) / 'restic-cache'}",)
+        return [
+            # A backup that nobody waits for any more must not go on and appear later.
+            *("setpriv", "--pdeathsig", "KILL", "restic", "--repo", paths.backup_repository(self._settings)),
+            *("--password-file", str(paths.backup_password(self._settings)), *cache, *words),
+        ]
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        return {key: value for key, value in os.environ.items() if _PASSED.match(key)}
+
+    def _restic(self, *words: str, stdin: int | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        argv = self._argv(*words)
+        try:
+            return run(argv, stdin=stdin, env=self._environment(), timeout=_SECONDS, check=check)
+        except ProgramFailed as error:
+            # The one who reads it wants to hear of restic, not of what starts it.
+            raise ProgramFailed(argv[argv.index("restic") :], error.status, "\n".join(error.tail)) from None
+
+    def _snapshots(self) -> list[_Snapshot]:
+        self.prepare()
+        with self._lock:
+            done = self._restic("snapshots", "--json", "--tag", _TAG)
+        # Warnings stand before the document.
+        text = next((line for line in done.stdout.splitlines() if line.startswith(("[", "null"))), "null")
+        return msgspec.json.decode(text, type=list[_Snapshot] | None) or []
+
+    def list(self) -> tuple[BackupMade, ...]:
+        """What the repository holds of ours, oldest first."""
+        found = []
+        for snapshot in self._snapshots():
+            tags = dict(tag.partition("=")[::2] for tag in snapshot.tags)
+            with contextlib.suppress(msgspec.ValidationError, ValueError):
+                made = {
+                    "id": tags.get("id"),
+                    "snapshot": snapshot.id[:8],
+                    "bytes": int(tags.get("bytes", "")),
+                    "digest": f"sha256:{tags.get('digest')}",
+                    "created_at": _seconds(snapshot.time),
+                }
+                found.append(msgspec.convert(made, BackupMade))
+        return tuple(sorted(found, key=lambda backup: backup.created_at))
+
+    def store(self, id: str, site: str, spool: int, size: int, digest: str) -> BackupMade:
+        """Take the archive that is open at its beginning. Raises ``ProgramFailed``, ``Temporary``."""
+        tags = ",".join((_TAG, f"id={id}", f"site={site}", f"bytes={size}", f"digest={paths.hex_of(digest)}"))
+        words = ("backup", "--json", "--quiet", "--host", "alveole", "--tag", tags, "--stdin", "--stdin-filename", FILE)
+        with self._lock:
+            done = self._restic(*words, stdin=spool)
+        match = re.search(r'"snapshot_id":"([0-9a-f]{8,64})"', done.stdout)
+        if match is None:
+            raise Temporary("restic did not say under which name it stored the backup")
+        return BackupMade(id, match[1], size, digest, datetime.datetime.now(datetime.UTC).timestamp())
+
+    def known(self, snapshot: str) -> BackupMade:
+        if not _SNAPSHOT.match(snapshot):
+            raise NotFound("that is no name of a backup")
+        for backup in self.list():
+            if snapshot.startswith(backup.snapshot):
+                return backup
+        raise NotFound(f"the backup {snapshot[:8]} is not in the repository", hint="alveole backup list")
+
+    @contextlib.contextmanager
+    def dump(self, snapshot: str) -> Iterator[IO[bytes]]:
+        """The archive's bytes as restic gives them; raises ``Refused`` when it cannot read all of them."""
+        with self._lock:
+            process = start(
+                self._argv("dump", snapshot, FILE),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**ENVIRONMENT, **self._environment()},
+            )
+            errors: list[bytes] = []
+            reader = threading.Thread(target=lambda: errors.append(process.stderr.read()) if process.stderr else None)
+            reader.start()
+            try:
+                if process.stdout is None:
+                    raise ValueError("restic was started without a pipe")
+                yield process.stdout
+                status = process.wait(60)
+            finally:
+                process.kill()
+                process.wait()
+                reader.join()
+                for stream in (process.stdout, process.stderr):
+                    if stream is not None:
+                        stream.close()
+        if status != 0:
+            said = b"".join(errors).decode("utf-8", "replace").strip().splitlines()
+            raise damaged(snapshot, f"restic cannot read it: {said[-1] if said else f'status {status}'}")
+
+    def drop(self, snapshot: str) -> None:
+        """Forget a backup and give its room back; an absent one is fine."""
+        try:
+            known = self.known(snapshot)
+        except NotFound:
+            return
+        with self._lock:
+            self._restic("unlock")
+            self._restic("forget", known.snapshot)
+            try:
+                self._restic("prune")
+            except ProgramFailed as error:
+                # The backup is gone from the list all the same; a damaged repository must not keep it there.
+                log.warning("the room of the backup %s is not given back: %s", known.snapshot, error)
+
+
+def _make_password(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, secrets.token_urlsafe(32).encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.rename(path)
+    sync_directory(path.parent)
+
+
+def damaged(snapshot: str, why: str) -> Refused:
+    return Refused(f"the backup {snapshot[:8]} is damaged: {why}", field="backup", hint="use another backup")
+
+
+def _seconds(text: str) -> float:
+    # restic writes nanoseconds, which Python 3.11 does not read.
+    return datetime.datetime.fromisoformat(re.sub(r"\.(\d{6})\d*", r".\1", text)).timestamp()
