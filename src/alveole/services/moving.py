@@ -138,7 +138,7 @@ class MovingVerbs(NodeVerbs):
         site = self._site_of(live)
         if moving.phase == "copying":
             try:
-                site = self._carry(live, site, moving)
+                site = self._bring(live, site, moving)
             except AlveoleError as error:
                 if self.loop.stopping:
                     return
@@ -154,7 +154,7 @@ class MovingVerbs(NodeVerbs):
         self.journal.save(live, transaction, msgspec.structs.replace(live.work, moving=moving))
         return moving
 
-    def _carry(self, live: Live, site: Site, moving: Moving) -> Site:
+    def _bring(self, live: Live, site: Site, moving: Moving) -> Site:
         """To the commit that makes it wanted there."""
         target = self._node(moving.to).key if moving.to else self._identity().public
         if moving.to and moving.to in site.kept_at and not live.work.upload:

@@ -30,7 +30,7 @@ from alveole.model.names import NODE_NAME
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
-from alveole.services.checks import Draft
+from alveole.services.draft import Draft
 from alveole.services.passports import PassportVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.store import Stored, Transaction, new_id

@@ -72,7 +72,6 @@ def _show(page: Page, found: AppView, *, errors: Errors | None = None, status: i
         sends=may(page.actor, Right.VERSION_SEND, own),
         changes=may(page.actor, Right.APP_CHANGE, own),
         decides=may(page.actor, Right.VERSION_DECIDE, own),
-        changes=may(page.actor, Right.APP_CHANGE, own),
         syncs=[each.name for each in known.environments if may(page.actor, Right.APP_SYNC, held[each.name])],
         may_here=lambda right, environment: may(page.actor, right, held[environment]),
     )
