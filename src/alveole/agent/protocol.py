@@ -305,6 +305,8 @@ class CreateBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     manifest: str
     volumes: tuple[VolumeMount, ...] = ()
     """Of the site: which of them no backup takes."""
+    work: bool = False
+    """Also what of the working copy is not published, and the git repository."""
 
 
 class ReadBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read-backup"):
@@ -326,6 +328,8 @@ class RestoreBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     number: Number
     generation: Generation
     disk_bytes: Annotated[int, msgspec.Meta(ge=1)] | None
+    work: bool = False
+    """Also the working copy, in the place of one that holds nothing unpublished. ``Refused`` where one does."""
 
 
 class DropBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-backup"):

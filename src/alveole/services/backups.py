@@ -196,7 +196,15 @@ class BackupVerbs(SiteVerbs):
             manifest = msgspec.json.encode(manifest_of(with_texts(site, texts))).decode()
             made = self.agent.call(
                 protocol.CreateBackup(
-                    id, site.id, site.number, site.slot, site.data_generation, site.release, manifest, site.volumes
+                    id,
+                    site.id,
+                    site.number,
+                    site.slot,
+                    site.data_generation,
+                    site.release,
+                    manifest,
+                    site.volumes,
+                    work=True,
                 ),
                 say=live.show,
             )
@@ -244,6 +252,7 @@ class BackupVerbs(SiteVerbs):
                         site.number,
                         generation,
                         self._limits(wanted.plan).disk_bytes,
+                        work=True,
                     ),
                     say=live.show,
                 )
