@@ -18,6 +18,7 @@ VENV = ROOT / ".venv"
 #: package: which tests need it.
 _TEST_PACKAGES = {
     "apache2": "the configuration exported for Apache, tried against the real server",
+    "bind9": "a zone whose records prove a domain",
     "chromium": "the pages in a real browser",
     "docker-registry": "images that are fetched by name",
     "git": "the files of the checkout",

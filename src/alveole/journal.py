@@ -69,6 +69,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which base each site goes back to, by the id of the site."""
     signature: str = ""
     """What was sent with an archive."""
+    names: bool = False
+    """Who asked may say whose a domain is: those of a backup come back with it."""
     delivery: Delivery | None = None
     """Which version goes to which environment, and how far that has come."""
 

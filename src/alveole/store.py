@@ -37,7 +37,7 @@ from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePl
 from alveole.reserve import Reserve
 
 #: The newest migration; a test keeps it equal to the newest script.
-HEAD = "0007"
+HEAD = "0011"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -420,6 +420,7 @@ _OF_A_SITE = (
     tables.scenarios,
     tables.check_runs,
     tables.check_secrets,
+    tables.claims,
 )
 _CONNECT = {"check_same_thread": False, "timeout": 10.0, "isolation_level": None}
 

@@ -255,6 +255,12 @@ def test_the_story_of_an_owner(
     someone.look("difference")
     page.click("form[action*='/settings'] button[value=apply]")
     someone.ended()
+    # A domain waits for its proof.
+    someone.go(f"/site/{name}/settings")
+    page.fill("#domain", f"www.{name}.example.org")
+    page.click("form[action*='/domains'] button[value=add]")
+    page.wait_for_selector("dl.record")
+    someone.look("site-domains")
     # Destroying asks for the name.
     someone.go(f"/site/{name}/destroy")
     page.click("main form button")

@@ -140,6 +140,23 @@ def test_the_answers_that_were_not_touched_are_not_given(door: Door) -> None:
         assert site.site.application.answers["wordpress"]["title"] == "Chess Club"
 
 
+def test_an_owner_claims_a_domain(door: Door) -> None:
+    """Threat 27: the page shows the record that proves it; nothing else of the settings changes meanwhile."""
+    add(door, "ana")
+    door.site("blog", owner="ana")
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        ana.get("/site/blog/settings")
+        page = ana.submit("/site/blog/domains", ("do", "add"), domain="no domain", expect=422)
+        assert "is not a domain name" in page.text
+        page = ana.submit("/site/blog/domains", ("do", "add"), domain="www.Example.org.")
+        assert "_alveole-challenge.www.example.org" in page.text and "waits for its proof" in page.text
+        page = ana.submit("/site/blog/settings", ("do", "preview"), env="A=1")
+        assert "domains:" not in page.text
+        stored = door.services.store.site("blog")
+        assert stored is not None and stored.site.domains == ()
+
+
 def test_settings_show_the_difference_first(door: Door) -> None:
     add(door, "ana")
     door.site("blog", owner="ana")

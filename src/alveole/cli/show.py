@@ -79,6 +79,7 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("state", state(site["state"]) + stays),
         ("problem", paint(clean(site["problem"]), "red")),
         ("urls", _lines(site["urls"])),
+        ("pending domains", _lines(f"{each} (alveole site domain list)" for each in site["claims"])),
         ("ipv4", clean(site["ipv4"])),
         ("ipv6", clean(site["ipv6"])),
         ("plan", clean(site["plan"])),

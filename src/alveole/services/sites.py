@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection
 import msgspec
 from msgspec import UNSET
 
+from alveole import claims, views
 from alveole import requests as ask
-from alveole import views
 from alveole.agent import protocol
 from alveole.backends.base import Usage
 from alveole.catalogue.sources import Catalogue
@@ -192,10 +192,11 @@ class SiteVerbs(Compositions):
         """Threat 27: that a domain leads here does not say whose it is. Who runs the machine says so."""
         if may(caller, Right.DOMAIN_CLAIM):
             return
-        hint = "ask an operator or an administrator to add it"
+        hint = "claim it, and prove it by a DNS record: alveole site domain add"
         for domain in sorted(domains):
             draft.wrong("domains", f"{domain} is not yours to take", hint)
         if path is not None:
+            hint = "ask an operator or an administrator to add it"
             draft.wrong("path", f"{path} of the main domain is not yours to take", hint)
 
     def _resolve_base(self, base: str, packages: tuple[str, ...], static: bool, *, keep: bool = True) -> Base:
@@ -252,7 +253,12 @@ class SiteVerbs(Compositions):
             load=self.loads.saw(id, usage.cpu_seconds) if usage is not None else 0.0,
             traffic=self.traffic.look((id,))[id],
             checks=self.checks.states(id),
+            claims=self._claimed(id),
         )
+
+    def _claimed(self, site_id: str) -> tuple[str, ...]:
+        with self.store.read() as connection:
+            return tuple(each.domain for each in claims.of_site(connection, site_id))
 
     def _process_views(self, site: Site) -> tuple[views.ProcessView, ...]:
         """Of the live instance; of the other one while an update has not switched yet."""
