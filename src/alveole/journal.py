@@ -25,7 +25,7 @@ from alveole.model.app import App, Delivery
 from alveole.model.change import Change, ChangeState, Event
 from alveole.model.site import Base, Site
 from alveole.people.model import Actor
-from alveole.requests import AddSource
+from alveole.requests import AddSource, CreateSite
 from alveole.store import Store, Transaction, new_id
 from alveole.tables import changes, events
 
@@ -54,6 +54,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     base: str | None = None
     image: tuple[str, str, str] | None = None
     """Registry, repository and tag of what is fetched."""
+    wanted: CreateSite | None = None
+    """The site to be made of the image, once that is here."""
     release: str | None = None
     take_back: tuple[str, ...] = ()
     """Configuration files whose hand-made text is to go."""

@@ -92,6 +92,8 @@ class CreateSite(Body, frozen=True, kw_only=True):
     """Whether the build of its content may ask the package registries; ``None``: as the settings say."""
     why: str = ""
     """Why these modules, when they were picked from the content."""
+    image: PullImage | None = None
+    """Fetched first, in the place of ``base``."""
 
 
 class UpdateSite(Body, frozen=True, kw_only=True):

@@ -434,16 +434,19 @@ def test_an_image_is_fetched_and_becomes_a_site(directory: Path) -> None:
         with Visitor(door) as ana:
             ana.sign_in("ana")
             ana.get("/new/image")
-            page = ana.submit("/new/image/pull", expect=422, registry="evil.example.org", repository="club/app")
-            assert "not fetched from" in page.text
+            fields = {"name": "app", "volumes": "data /var/lib/app", "port": "8080", "repository": "club/app"}
+            page = ana.submit(
+                "/new/image", ("do", "create"), 422, registry="evil.example.org", **fields | {"name": "-"}
+            )
+            assert "not fetched from" in page.text and "2 things to correct" in page.text
             assert any(("repository", "club/app") in form["fields"] for form in page.forms)
-            ana.submit("/new/image/pull", registry="127.0.0.1:5000", repository="club/app", tag="2")
+            page = ana.submit("/new/image", ("do", "preview"), registry="127.0.0.1:5000", tag="2", **fields)
+            assert "image/127.0.0.1:5000/club/app:2" in page.text and door.services.store.site("app") is None
+            # Fetched and made in one change.
+            ana.submit("/new/image", ("do", "create"))
             ended(ana)
-            page = ana.page
-            link = next(v["href"] for tag, v in page.tags if tag == "a" and v.get("href", "").startswith("/new/image?"))
-            ana.get(link)
-            ana.submit("/new/image", ("do", "create"), name="app", volumes="data /var/lib/app", port="8080")
-            ended(ana)
+            told = door.http.get("/v1/changes?site=app").json()
+            assert [each["verb"] for each in told] == ["create"] and told[0]["reason"] == "127.0.0.1:5000/club/app:2"
             site = door.services.store.site("app")
             assert site is not None and site.site.base.kind == "oci" and site.site.run.port == 8080
             assert [each.path for each in site.site.volumes] == ["/var/lib/app"]

@@ -18,6 +18,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``core`` | asking for rights, finding a site, idempotency, accepting a change |
 | ``checks`` | every check of a request about a site |
 | ``flows`` | what happens after a change was accepted |
+| ``images`` | fetching images, and sites of one that is fetched first |
 | ``claims`` | domains: adding, claiming, proving them by the DNS |
 | ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |

@@ -118,14 +118,16 @@ class SiteVerbs(Compositions):
         base: Base,
         content: bool = False,
         composed: Composed | None = None,
+        own: Site | None = None,
     ) -> Site:
         """The site that is asked for; raises everything that is wrong with it.
 
         ``content``: what it shall serve (an upload or an image) is still to be sent. ``composed``: of its modules.
+        ``own``: the site that has the name already, since it was reserved.
         """
-        draft = Draft(self.settings, self.store.owner_of)
+        draft = Draft(self.settings, self.store.owner_of, own.id if own is not None else "")
         known = find_base(request.base, self.store.bases)
-        draft.name(request.name, self.store.site(request.name) is not None)
+        draft.name(request.name, own is None and self.store.site(request.name) is not None)
         domains = draft.domains(request.domains, request.name)
         path = draft.path(request.path)
         self._claim(caller, draft, domains, path)
