@@ -17,7 +17,7 @@ from alveole import claims, txt
 from alveole import requests as ask
 from alveole.claims import Claim
 from alveole.domain_views import AddDomain, DomainView
-from alveole.errors import AlveoleError, Denied, NotFound, Refused, Temporary
+from alveole.errors import AlveoleError, Denied, NotFound, Refused
 from alveole.journal import RECONCILER
 from alveole.model.change import Change
 from alveole.model.site import Site
@@ -170,11 +170,9 @@ class ClaimVerbs(SiteVerbs):
             if not problem:
                 proven = True
                 return claim, self._grant(actor, claim)
-        except Temporary as error:
-            problem = str(error)
         except AlveoleError as error:
-            # Proven, but not to be had: of another site, or this one is at work. Tried again like the rest.
-            problem = str(error)
+            # No answer; or proven, but not to be had: of another site, or this one is at work. Tried again.
+            problem = "; ".join(each.message for each in error.problems)
         now = time.time()
         attempts = 0 if by_hand or proven else claim.attempts + 1
         after = msgspec.structs.replace(
