@@ -72,13 +72,14 @@ class Person:
             self.complaints.append(text)
 
     def go(self, path: str) -> None:
-        for last in (False, False, True):
+        for last in (False, False, False, False, True):
             try:
                 self.page.goto(self.base + path)
                 return
             except playwright_api.Error as error:
-                # Chromium gives up what it is loading when an interface of the machine comes or goes, as sites' do.
-                if last or "ERR_NETWORK_CHANGED" not in str(error):
+                # Chromium gives up what it is loading when an interface of the machine comes or goes, as sites' do;
+                # its own page that says so may come in the way of the next try.
+                if last or not any(word in str(error) for word in ("ERR_NETWORK_CHANGED", "chrome-error://")):
                     raise
 
     def look(self, name: str) -> None:
