@@ -19,6 +19,8 @@ SHOTS = ROOT / "artefacts" / "pages"
 PASSWORD = "correct horse battery"
 AXE = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 
+_INTERRUPTED = ("ERR_NETWORK_CHANGED", "ERR_ABORTED", "interrupted by another navigation")
+
 
 @pytest.fixture(scope="session")
 def axe() -> str:
@@ -72,15 +74,16 @@ class Person:
             self.complaints.append(text)
 
     def go(self, path: str) -> None:
-        for last in (False, False, False, False, True):
+        """Chromium gives up what it is loading when an interface of the machine comes or goes, as sites' do; its own
+        page that says so, and its next try by itself, may come in the way of ours."""
+        for tries in range(10):
             try:
                 self.page.goto(self.base + path)
                 return
             except playwright_api.Error as error:
-                # Chromium gives up what it is loading when an interface of the machine comes or goes, as sites' do;
-                # its own page that says so may come in the way of the next try.
-                if last or not any(word in str(error) for word in ("ERR_NETWORK_CHANGED", "chrome-error://")):
+                if tries == 9 or not any(word in str(error) for word in _INTERRUPTED):
                     raise
+                self.page.wait_for_timeout(300)
 
     def look(self, name: str) -> None:
         """Keep a picture; nothing is wider than the screen, and axe finds nothing serious."""
