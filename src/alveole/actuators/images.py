@@ -121,9 +121,8 @@ class Images:
                 run(argv, env={"HOME": str(place)}, timeout=self._settings.images.seconds)
             except ProgramFailed as error:
                 log.warning("%s was not fetched: %s", name, error)
-                raise Refused(
-                    f"{name.removeprefix('docker://')} was not fetched: {_said(error)}", field="image"
-                ) from None
+                shown = name.removeprefix("docker://")
+                raise Refused(f"{shown} was not fetched: {_said(error, shown)}", field="image") from None
             fd = os.open(place / "image.tar", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 return self.import_image(fd, say)
@@ -159,12 +158,12 @@ class Images:
         return known
 
 
-def _said(error: ProgramFailed) -> str:
+def _said(error: ProgramFailed, name: str) -> str:
     """What skopeo says, without its own words around it."""
     last = error.tail[-1] if error.tail else ""
     found = re.search(r'msg="((?:[^"\\]|\\.)*)"', last)
     text = found[1].replace('\\"', '"') if found else last or "skopeo printed nothing"
-    return text.rpartition("docker://")[2][:500]
+    return text.rpartition("docker://")[2].removeprefix(f"{name}: ")[:500]
 
 
 def _record(manifest: str, found: dict[str, Any]) -> Record:
