@@ -61,6 +61,9 @@ ipv4 = "127.0.0.1"
 ipv6 = ""
 work_bytes = 268435456
 
+[dns]
+resolvers = ["127.0.0.1:9"]
+
 [reconcile]
 drift_seconds = {drift}
 drain_seconds = 0.3

@@ -17,7 +17,7 @@ import msgspec
 
 from alveole.errors import InvalidInput, NotFound, Problem
 from alveole.model.addressing import Addressing
-from alveole.model.names import DOMAIN, EnvKey, Port, check_network
+from alveole.model.names import DOMAIN, EnvKey, Port, check_network, split_resolver
 from alveole.model.site import GIB, MIB
 
 DEFAULT_FILE = Path("/etc/alveole/alveole.toml")
@@ -161,6 +161,17 @@ class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A restic repository; empty: ``backups`` in the state directory."""
 
 
+class Dns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where it is looked up whether a domain is its claimer's."""
+
+    resolvers: tuple[str, ...] = ()
+    """Name servers that are asked, as ADDRESS or ADDRESS:PORT; none: those of the machine."""
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 5.0
+    """How long they may take for one answer."""
+    claim_seconds: Annotated[float, msgspec.Meta(ge=60)] = 7 * 86_400.0
+    """A claim that was not proven ends after so long."""
+
+
 class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What Alvéole itself asks of other machines because a person has said so."""
 
@@ -278,6 +289,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reconcile: Reconcile = Reconcile()
     backups: Backups = Backups()
     journal: Journal = Journal()
+    dns: Dns = Dns()
     outgoing: Outgoing = Outgoing()
     modules: Modules = Modules()
     build: Build = Build()
@@ -452,6 +464,11 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
             f"holds {plan.capacity():,} sites, and there are user ids for {ranges:,}",
             "choose a smaller network or a lower users.first_uid",
         )
+    for place, text in enumerate(settings.dns.resolvers):
+        try:
+            split_resolver(text)
+        except ValueError as error:
+            wrong(f"dns.resolvers[{place}]", str(error), "write ADDRESS or ADDRESS:PORT")
     for place, file in enumerate(settings.bases.sources):
         if not re.match(r"^(?:/[A-Za-z0-9._-]+)+\.sources\Z", file) or "/../" in file:
             wrong(f"bases.sources[{place}]", f"{file!r} is not the absolute path of a .sources file")

@@ -26,7 +26,7 @@ from alveole.model.change import Change, ChangeState, Event
 from alveole.model.moving import Forward, Installing, Moving
 from alveole.model.site import Base, Site
 from alveole.people.model import Actor
-from alveole.requests import AddSource
+from alveole.requests import AddSource, CreateSite
 from alveole.store import Store, Transaction, new_id
 from alveole.tables import changes, events
 
@@ -57,6 +57,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     base: str | None = None
     image: tuple[str, str, str] | None = None
     """Registry, repository and tag of what is fetched."""
+    wanted: CreateSite | None = None
+    """The site to be made of the image, once that is here."""
     release: str | None = None
     take_back: tuple[str, ...] = ()
     """Configuration files whose hand-made text is to go."""
@@ -74,8 +76,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was sent with an archive."""
     key: str = ""
     """The platform that a passport is sealed to; empty: this one."""
-    claims: bool = False
-    """Who asked may take domains."""
+    names: bool = False
+    """Who asked may say whose a domain is: those of a backup, or of a passport, come with it."""
     moving: Moving | None = None
     """Where a site goes, and how far that has come."""
     installing: Installing | None = None

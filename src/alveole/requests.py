@@ -94,6 +94,8 @@ class CreateSite(Body, frozen=True, kw_only=True):
     """Why these modules, when they were picked from the content."""
     node: str | None = None
     """The machine that it shall live on: a node, or ``any`` for the one with the most room; ``None``: this one."""
+    image: PullImage | None = None
+    """Fetched first, in the place of ``base``."""
 
 
 class UpdateSite(Body, frozen=True, kw_only=True):

@@ -422,6 +422,7 @@ _OF_A_SITE = (
     tables.check_runs,
     tables.check_secrets,
     tables.operation_runs,
+    tables.claims,
 )
 _CONNECT = {"check_same_thread": False, "timeout": 10.0, "isolation_level": None}
 

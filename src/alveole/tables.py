@@ -23,6 +23,20 @@ names = sa.Table(
     sa.Column("name", sa.String(300), primary_key=True),
     sa.Column("site_id", sa.String(16), sa.ForeignKey("sites.id", ondelete="CASCADE"), nullable=False, index=True),
 )
+claims = sa.Table(
+    "claims",
+    metadata,
+    sa.Column("site_id", sa.String(16), primary_key=True),
+    sa.Column("domain", sa.String(300), primary_key=True),
+    sa.Column("token", sa.String(64), nullable=False),
+    sa.Column("person", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Column("next_at", sa.Double, nullable=False, index=True),
+    sa.Column("asked_at", sa.Double),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+)
 leases = sa.Table(
     "leases",
     metadata,

@@ -136,6 +136,8 @@ class SiteView(View, frozen=True, kw_only=True):
     sent_bytes_today: int | None = None
     promises: tuple[PromiseView, ...]
     domains: tuple[str, ...]
+    claims: tuple[str, ...] = ()
+    """Domains that are pending until they are proven; empty in lists."""
     path: str | None
     access: Access
     https_only: bool

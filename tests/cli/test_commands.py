@@ -470,6 +470,27 @@ def test_an_image_is_imported_and_used(door: Door) -> None:
     assert door.run("image", "import", "docker:x").status == 2
 
 
+def test_an_image_is_fetched_by_its_name(directory: Path) -> None:
+    door = Door(directory, images={"registries": ["registry.test"]})
+    try:
+        made = door.ok("image", "fetch", "registry.test/club/app:2")
+        assert made["kind"] == "oci" and door.ok("image", "remove", made["key"])["state"] == "done"
+        assert door.ok("image", "list") == []
+        site = door.ok("site", "create", "app", "--image", "registry.test/club/app", "--port", "8080", "--env", "A=1")
+        assert site["base_key"].startswith("oci-") and site["state"] == "running" and site["port"] == 8080
+        (told,) = door.http.get("/v1/changes?site=app").json()
+        assert (told["verb"], told["reason"]) == ("create", "registry.test/club/app:latest")
+        ran = door.run("site", "create", "no", "--image", "other.test/club/app", "--domain", "x", "--json")
+        assert ran.status == 2 and set(problems(ran)) == {"registry", "domains"}
+        assert door.run("site", "create", "no", "--image", "app", "--json").status == 2
+        assert door.run("image", "fetch", "registry.test/").status == 2
+        dry = door.ok("site", "create", "dry", "--image", "registry.test/club/app:3", "--dry-run")
+        assert dry["steps"][0]["resource"] == "image/registry.test/club/app:3"
+        assert [each["name"] for each in door.http.get("/v1/sites").json()] == ["app"]
+    finally:
+        door.close()
+
+
 def test_exec_through_the_program(door: Door) -> None:
     door.site("app", command=["serve"], port=8000)
     base = [*PROGRAM, "--config", str(door.config), "site", "exec", "app"]

@@ -22,12 +22,13 @@ GOLDEN = Path(__file__).parent / "golden" / "help.txt"
 CONTRACT = """
 serve
 site create, site list, site show, site start, site stop, site restart, site destroy, site logs, site exec
+site domain add, site domain check, site domain list, site domain remove
 site update, site set, site rename
 backup create, backup list, backup restore, backup delete
 plan list, plan show, plan create, plan delete
 why, doctor, status, journal, journal verify
 token create, token list, token delete
-ca show, export, image import, image list, completion, version
+ca show, export, image fetch, image import, image remove, image list, completion, version
 base list, base show, base verify, base upgrade, base rollback, base prune, base delete
 change show, change follow
 site configure, site answers

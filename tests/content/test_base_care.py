@@ -243,3 +243,32 @@ def test_a_set_lies_over_the_nearest_there_is(stocked: tuple[Place, Repository],
     assert set(place.bases.layers_over(common.key)) >= {one.key, first.key, both.key, renewed.key}
     for base in (renewed, first, both, one):
         place.bases.drop(base.key)
+
+
+@pytest.mark.slow
+def test_alternatives_are_chosen_as_without_a_nearer_set(stocked: tuple[Place, Repository]) -> None:
+    """Issue 3: what is there does not change what ``a | b`` comes to; where ``a`` cannot be had, it is ``b``."""
+    place, repository = stocked
+    for name, depends in (
+        ("first-test", ""),
+        ("second-test", ""),
+        ("either-test", "first-test | second-test"),
+        ("wants-test", "second-test"),
+        ("fallback-test", "absent-test | second-test"),
+    ):
+        repository.add(name, "1", {f"/usr/bin/{name}": "#!/bin/sh\n"}, depends)
+    (paths.apt_cache(place.settings) / "fetched").unlink(missing_ok=True)
+    common = place.bases.resolve("debian")
+    sets = (["wants-test"], ["either-test", "wants-test"], ["fallback-test", "wants-test"])
+    wants, either, fallback = made = [place.bases.resolve("debian", names) for names in sets]
+    for base in made:
+        place.bases.build(base)
+        with place.bases._cache.workplace() as apt:
+            assert place.bases.packages(base.key) == outcome(
+                apt, bases.trees(place.settings, common.key), base.packages
+            )
+    # Over the set that has the second alternative apt would do without the first one.
+    assert "first-test" in place.bases.packages(either.key) and lower_of(place, either) == common.key
+    assert "second-test" in place.bases.packages(fallback.key) and lower_of(place, fallback) == wants.key
+    for base in reversed(made):
+        place.bases.drop(base.key)

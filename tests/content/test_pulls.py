@@ -21,7 +21,6 @@ from alveole.agent.protocol import PullImage
 from alveole.config import Images as ImageSettings
 from alveole.errors import Refused
 from alveole.host import paths
-from alveole.host.run import ProgramFailed
 
 pytestmark = pytest.mark.root
 FILES = [
@@ -85,7 +84,7 @@ def test_an_image_is_fetched_by_its_name(place: Place, registry: str) -> None:
     # By its digest it is the very same, and nothing is unpacked again.
     again = made.pull(PullImage(registry, "club/app", image.base.image or ""))
     assert again.base == image.base
-    with pytest.raises(ProgramFailed):
+    with pytest.raises(Refused, match="was not fetched"):
         made.pull(PullImage(registry, "club/app", "none"))
     assert not list(paths.pulls(place.settings).iterdir())
 
@@ -96,7 +95,7 @@ def test_only_from_where_the_settings_say(place: Place, registry: str) -> None:
         with pytest.raises(Refused, match="not fetched from"):
             images(place, *allowed).pull(PullImage(registry, "club/app", "1"))
     # Without its own word for it, nothing is asked without TLS.
-    with pytest.raises(ProgramFailed):
+    with pytest.raises(Refused, match="was not fetched"):
         images(place, registry).pull(PullImage(registry, "club/app", "1"))
 
 

@@ -60,6 +60,10 @@ def main() -> None:
         go(services.configure_site(ROOT, "made", ask.ConfigureSite(answers={"optimisation": "big"})))
         go(services.configure_site(ROOT, "made", ask.ConfigureSite(add_modules=("memcached",))))
 
+    def image() -> None:
+        named = ask.PullImage(registry="registry.test", repository="club/app")
+        go(services.create_site(ROOT, ask.CreateSite(name="made", image=named, command=("serve",), port=8080)))
+
     def send() -> None:
         go(services.send_version(ROOT, "shop", ask.SendVersion(version="3.0", upload=upload(b"3.0"))))
 
@@ -77,7 +81,7 @@ def main() -> None:
         wanted = ask.Synchronise(source="alpha", content=True, data=True, confirm="prod", reason="try")
         go(services.synchronise(ROOT, "shop", "prod", wanted))
 
-    scripts = (create, update, destroy, backup, change, modules, send, deliver, deploy, rollback, sync)
+    scripts = (create, update, destroy, backup, change, modules, image, send, deliver, deploy, rollback, sync)
     {each.__name__: each for each in scripts}[sys.argv[2]]()
     services.close()
 

@@ -68,6 +68,7 @@ POINTS = {
         "services.backup-dropped",
     ),
     "change": ("services.accepted", "reconcile.after-step:1", "services.accepted:2", "services.accepted:3"),
+    "image": ("services.accepted", "services.image-kept", "store.before-commit:4"),
     "modules": (
         "services.accept",
         "services.accepted",
@@ -84,7 +85,7 @@ POINTS = {
 @pytest.fixture
 def machine(directory: Path) -> Iterator[Control]:
     """A site ``app`` that runs, over an agent behind a real socket; its control is closed."""
-    control = Control(make_settings(directory), FakeAgent())
+    control = Control(make_settings(directory, images={"registries": ["registry.test"]}), FakeAgent())
     control.app("app", upload=control.upload(b"one"), env={"A": "1"})
     with behind_a_socket(control):
         yield control

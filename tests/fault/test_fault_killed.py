@@ -174,11 +174,12 @@ def test_killed(machine: Instance, story: str, role: str, point: str) -> None:
     until(lambda: settled(machine) == before, 30, lambda: f"left: {difference(before, settled(machine))}")
 
 
-@pytest.mark.parametrize("point", ["visit-begin", "visit-mounted", "visit-running", "work-kept"])
+@pytest.mark.parametrize("point", ["visit-begin", "visit-mounted", "visit-running", "work-kept", "restore-work"])
 def test_killed_while_somebody_works(machine: Instance, point: str) -> None:
     """Fault 16: the container of a working copy is swept away with all that it hung on; what was stored in the copy is
-    there, and what was begun is done by doing it again."""
+    there, and what was begun is done by doing it again: nobody ever sees half of a copy out of a backup."""
     before = settled(machine)
+    backup = ""
     machine.create("desk", page("first"))
 
     def write(name: str) -> int:
@@ -189,23 +190,39 @@ def test_killed_while_somebody_works(machine: Instance, point: str) -> None:
             return http.post("/site/desk/files/edit", data=form).status_code
 
     assert write("old.txt") == 303
+    if point == "restore-work":
+        backup = machine.ended(machine.api("POST", "/v1/backups", {"site": "desk"})["id"], good=True)["result"][
+            "backup"
+        ]
+        until(lambda: not machine.api("GET", "/v1/sites/desk/work")["visitors"], 20, machine.tail)
+        machine.api("DELETE", "/v1/sites/desk/work")
     machine.roles["agent"].terminate()
     machine.roles.pop("agent").wait(30)
     machine.start_role("agent", point)
     machine.until_ready()
-    publish = begin(lambda: machine.api("POST", "/v1/sites/desk/work/publish", {})) if point == "work-kept" else None
-    assert point == "work-kept" or write("new.txt") == 503
+    begun = None
+    if point == "work-kept":
+        begun = begin(lambda: machine.api("POST", "/v1/sites/desk/work/publish", {}))
+    elif point == "restore-work":
+        begun = begin(lambda: machine.api("POST", f"/v1/backups/{backup}/restore", {}))
+    else:
+        assert write("new.txt") == 503
     until(lambda: not machine.is_up("agent"), 30, lambda: f"{point} is never passed\n{machine.tail()}")
     assert machine.roles.pop("agent").wait() == -9
     machine.start_role("agent")
     machine.until_ready()
-    if publish is not None:
-        machine.ended(publish["id"])
+    outcome = machine.ended(begun["id"]) if begun is not None else None
+    if point == "restore-work":
+        work = machine.api("GET", "/v1/sites/desk/work")
+        assert work["files"] == (1 if outcome is not None and outcome["state"] == "done" else 0)
+        if not work["files"]:
+            machine.ended(machine.api("POST", f"/v1/backups/{backup}/restore", {})["id"], good=True)
     assert write("new.txt") == 303, machine.tail()
     machine.ended(machine.api("POST", "/v1/sites/desk/work/publish", {})["id"], good=True)
     for name in ("old.txt", "new.txt"):
         assert machine.fetch("desk", f"/{name}").body == "kept"
     machine.destroy("desk")
+    clean(machine)
     until(lambda: settled(machine) == before, 30, lambda: f"left: {difference(before, settled(machine))}")
 
 

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "api"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "people"))
 
+from browserkit import alveole, axe, browser
 from doorkit import directory, door
 
-__all__ = ["directory", "door"]
+__all__ = ["alveole", "axe", "browser", "directory", "door"]

@@ -6,129 +6,19 @@ Screenshots are kept in ``artefacts/pages``.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import playwright.sync_api as playwright_api
 import pytest
+from browserkit import PASSWORD, Person, first_token
 
 from instance import Instance
 
-CHROMIUM = "/usr/bin/chromium"
-ROOT = Path(__file__).resolve().parents[2]
-SHOTS = ROOT / "artefacts" / "pages"
-PASSWORD = "correct horse battery"
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
-AXE = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """axe-core 4.14.1 as npm gives it (MPL-2.0), kept here so that no page goes unlooked at for want of a network."""
-    content = (Path(__file__).parent / "axe" / "axe.min.js").read_bytes()
-    assert hashlib.sha256(content).hexdigest() == AXE, "axe-core is another than the one that was looked at"
-    return content.decode()
-
-
-@pytest.fixture(scope="module")
-def alveole() -> Iterator[Instance]:
-    with Instance() as made:
-        made.cli("account", "add", "ana", "--title", "Ana Lopez", "--password-stdin", input=PASSWORD)
-        made.cli("account", "add", "zoe")
-        yield made
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as play:
-        made = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield made
-        made.close()
-
-
-class Person:
-    """Somebody before a screen. What the browser complains about is kept."""
-
-    def __init__(self, browser: Any, alveole: Instance, axe: str, *, language: str, width: int, dark: bool = False):
-        self.base = f"https://panel.localhost:{alveole.https}"
-        self.context = browser.new_context(
-            ignore_https_errors=True,
-            locale=language,
-            viewport={"width": width, "height": 900},
-            color_scheme="dark" if dark else "light",
-        )
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.width, self.language, self.axe = width, language, axe
-        self.complaints: list[str] = []
-        self.hosts: set[str] = set()
-        self.page.on("console", lambda message: self._heard(message.type, message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
-        self.page.on("dialog", lambda dialog: dialog.accept())
-
-    def _heard(self, kind: str, text: str) -> None:
-        # A refused form is an answer of 4xx, which the console tells of.
-        if kind in ("error", "warning") and not any(word in text for word in ("Failed to load", "NETWORK_CHANGED")):
-            self.complaints.append(text)
-
-    def go(self, path: str) -> None:
-        for last in (False, False, True):
-            try:
-                self.page.goto(self.base + path)
-                return
-            except playwright_api.Error as error:
-                # Chromium gives up what it is loading when an interface of the machine comes or goes, as sites' do.
-                if last or "ERR_NETWORK_CHANGED" not in str(error):
-                    raise
-
-    def look(self, name: str) -> None:
-        """Keep a picture; nothing is wider than the screen, and axe finds nothing serious."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SHOTS / f"{name}-{self.language}-{self.width}.png", full_page=True)
-        assert self.page.evaluate("document.documentElement.scrollWidth") <= self.width, name
-        session = self.context.new_cdp_session(self.page)
-        frame = session.send("Page.getFrameTree")["frameTree"]["frame"]["id"]
-        # A world of its own: the page's policy lets no script in but its own.
-        world = session.send("Page.createIsolatedWorld", {"frameId": frame})["executionContextId"]
-        session.send("Runtime.evaluate", {"expression": self.axe, "contextId": world})
-        found = session.send(
-            "Runtime.evaluate",
-            {
-                "expression": "axe.run().then((found) => JSON.stringify(found.violations.map((each) =>"
-                " [each.id, each.impact, each.nodes.slice(0, 3).map((node) => node.html.slice(0, 200))])))",
-                "contextId": world,
-                "awaitPromise": True,
-                "returnByValue": True,
-            },
-        )
-        session.detach()
-        wrong = [each for each in json.loads(found["result"]["value"]) if each[1] in ("serious", "critical")]
-        assert wrong == [], (name, wrong)
-
-    def sign_in(self, name: str) -> None:
-        self.go("/sites")
-        self.page.fill("#name", name)
-        self.page.fill("#password", PASSWORD)
-        self.page.click("main button.btn-primary")
-        self.page.wait_for_url("**/sites")
-
-    def ended(self) -> None:
-        """Follow the change at hand to its end."""
-        self.page.wait_for_url("**/change/*")
-        self.page.wait_for_selector("#how .state-done", timeout=180_000)
-
-    def close(self) -> None:
-        assert self.complaints == []
-        assert self.hosts <= {self.base.removeprefix("https://")}, self.hosts
-        self.context.close()
-
-
-def first_token(alveole: Instance) -> str:
-    return str(alveole.cli("account", "first-token", "--json").json["token"])
+ADMINISTRATION = (
+    *("machine", "plans", "bases", "modules", "accounts", "teams", "ldap", "oidc", "second-factor", "journal"),
+    "accounts/zoe",
+)
 
 
 def test_the_story_of_an_administrator(alveole: Instance, browser: Any, axe: str) -> None:
@@ -154,18 +44,21 @@ def test_the_story_of_an_administrator(alveole: Instance, browser: Any, axe: str
     cookies = {each["name"]: each for each in someone.context.cookies()}
     assert cookies["__Host-alveole"]["secure"] and cookies["__Host-alveole"]["httpOnly"]
     assert cookies["__Host-alveole"]["sameSite"] == "Strict"
-    for name in ("machine", "plans", "bases", "modules", "accounts", "teams", "ldap"):
+    for name in ADMINISTRATION:
         someone.go(f"/admin/{name}")
-        someone.look(f"admin-{name}")
-    for name in ("oidc", "second-factor", "journal"):
-        someone.go(f"/admin/{name}")
-        someone.look(f"admin-{name}")
-    someone.go("/admin/accounts/zoe")
-    someone.look("admin-account")
+        someone.look(f"admin-{name.replace('/', '-')}")
     page.click("text=Token for a new password")
     token = page.inner_text("code.secret")
     assert token.startswith("ali_")
     someone.close()
+    narrow = Person(browser, alveole, axe, language="fr-FR", width=375, dark=True)
+    narrow.sign_in("ada")
+    narrow.look("admin-sites")
+    for name in ADMINISTRATION:
+        narrow.go(f"/admin/{name}")
+        assert narrow.page.get_attribute("html", "lang") == "fr"
+        narrow.look(f"admin-{name.replace('/', '-')}")
+    narrow.close()
     owner = Person(browser, alveole, axe, language="fr-FR", width=375)
     owner.go("/welcome")
     owner.look("welcome")
@@ -190,6 +83,22 @@ def test_the_story_of_an_owner(
     someone.look("catalogue")
     someone.go("/new/module?m=wordpress")
     someone.look("questions")
+    # An image: what is wrong is said, and what it would come to, before anything is fetched.
+    someone.go("/new/image")
+    page.fill("#f-name", f"image-{width}")
+    page.fill("#f-repository", "Club/App")
+    page.click("button[value=preview]")
+    page.wait_for_selector("#problems")
+    assert page.input_value("#f-name") == f"image-{width}"
+    page.fill("#f-repository", "club/app")
+    page.click("button[value=preview]")
+    page.wait_for_selector("#would")
+    someone.look("image")
+    page.click("button[value=create]")
+    page.wait_for_url("**/change/*")
+    # Nobody answers at that registry: nothing of the site stays.
+    page.wait_for_selector("#how .state-failed", timeout=180_000)
+    assert f"image-{width}" not in [each["name"] for each in alveole.api("GET", "/v1/sites")]
     # A site of files: chosen as a folder, packed by the page, sent with progress.
     someone.go("/new/files")
     page.type("#f-name", "www")
@@ -255,6 +164,12 @@ def test_the_story_of_an_owner(
     someone.look("difference")
     page.click("form[action*='/settings'] button[value=apply]")
     someone.ended()
+    # A domain waits for its proof.
+    someone.go(f"/site/{name}/settings")
+    page.fill("#domain", f"www.{name}.example.org")
+    page.click("form[action*='/domains'] button[value=add]")
+    page.wait_for_selector("dl.record")
+    someone.look("site-domains")
     # Destroying asks for the name.
     someone.go(f"/site/{name}/destroy")
     page.click("main form button")

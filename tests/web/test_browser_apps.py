@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_browser import Person, alveole, axe, browser, first_token
+from browserkit import Person
 
 from instance import Instance
 from instancekit import page as content
 from instancekit import until
 
-__all__ = ["alveole", "axe", "browser", "first_token"]
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 

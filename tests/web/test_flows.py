@@ -140,6 +140,23 @@ def test_the_answers_that_were_not_touched_are_not_given(door: Door) -> None:
         assert site.site.application.answers["wordpress"]["title"] == "Chess Club"
 
 
+def test_an_owner_claims_a_domain(door: Door) -> None:
+    """Threat 27: the page shows the record that proves it; nothing else of the settings changes meanwhile."""
+    add(door, "ana")
+    door.site("blog", owner="ana")
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        ana.get("/site/blog/settings")
+        page = ana.submit("/site/blog/domains", ("do", "add"), domain="no domain", expect=422)
+        assert "is not a domain name" in page.text
+        page = ana.submit("/site/blog/domains", ("do", "add"), domain="www.Example.org.")
+        assert "_alveole-challenge.www.example.org" in page.text and "waits for its proof" in page.text
+        page = ana.submit("/site/blog/settings", ("do", "preview"), env="A=1")
+        assert "domains:" not in page.text
+        stored = door.services.store.site("blog")
+        assert stored is not None and stored.site.domains == ()
+
+
 def test_settings_show_the_difference_first(door: Door) -> None:
     add(door, "ana")
     door.site("blog", owner="ana")
@@ -417,16 +434,19 @@ def test_an_image_is_fetched_and_becomes_a_site(directory: Path) -> None:
         with Visitor(door) as ana:
             ana.sign_in("ana")
             ana.get("/new/image")
-            page = ana.submit("/new/image/pull", expect=422, registry="evil.example.org", repository="club/app")
-            assert "not fetched from" in page.text
+            fields = {"name": "app", "volumes": "data /var/lib/app", "port": "8080", "repository": "club/app"}
+            page = ana.submit(
+                "/new/image", ("do", "create"), 422, registry="evil.example.org", **fields | {"name": "-"}
+            )
+            assert "not fetched from" in page.text and "2 things to correct" in page.text
             assert any(("repository", "club/app") in form["fields"] for form in page.forms)
-            ana.submit("/new/image/pull", registry="127.0.0.1:5000", repository="club/app", tag="2")
+            page = ana.submit("/new/image", ("do", "preview"), registry="127.0.0.1:5000", tag="2", **fields)
+            assert "image/127.0.0.1:5000/club/app:2" in page.text and door.services.store.site("app") is None
+            # Fetched and made in one change.
+            ana.submit("/new/image", ("do", "create"))
             ended(ana)
-            page = ana.page
-            link = next(v["href"] for tag, v in page.tags if tag == "a" and v.get("href", "").startswith("/new/image?"))
-            ana.get(link)
-            ana.submit("/new/image", ("do", "create"), name="app", volumes="data /var/lib/app", port="8080")
-            ended(ana)
+            told = door.http.get("/v1/changes?site=app").json()
+            assert [each["verb"] for each in told] == ["create"] and told[0]["reason"] == "127.0.0.1:5000/club/app:2"
             site = door.services.store.site("app")
             assert site is not None and site.site.base.kind == "oci" and site.site.run.port == 8080
             assert [each.path for each in site.site.volumes] == ["/var/lib/app"]

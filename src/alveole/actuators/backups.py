@@ -1,9 +1,10 @@
 """Backups: content and volumes of a site in one archive, kept by restic.
 
-The archive is a tar: ``manifest.json`` first, then ``release/…`` and ``volumes/NAME/…``. It is
-written whole into a file without a name, so that a running site is frozen only while its volumes
-are copied, and so that its digest is known before restic sees it. Nothing of a backup is used
-before all of it was read and its digest compared; what its manifest claims is data, never a right.
+The archive is a tar: ``manifest.json`` first, then ``release/…``, ``volumes/NAME/…`` and, of a
+working copy, ``work/tree/…`` and ``work/git/…``. It is written whole into a file without a name,
+so that a running site is frozen only while its volumes are copied, and so that its digest is known
+before restic sees it. Nothing of a backup is used before all of it was read and its digest
+compared; what its manifest claims is data, never a right.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from alveole.agent.protocol import (
     UnpackSite,
     VolumeState,
 )
-from alveole.backends.base import Say, quiet
+from alveole.backends.base import Say, WorkCopies, WorkCopy, quiet
 from alveole.config import Settings
 from alveole.errors import NoRoom, NotFound, Refused, Temporary
 from alveole.host import disk, paths
@@ -69,6 +70,14 @@ _SNAPSHOT = re.compile(r"^[0-9a-f]{8,64}\Z")
 _PASSED = re.compile(r"^(?:AWS|B2|AZURE|GOOGLE|OS|ST|RCLONE)_[A-Z0-9_]+\Z")
 
 
+class SavedWork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What of a working copy is in a backup. ``fresh``: the whole tree, since something in it was not published."""
+
+    release: Digest | None = None
+    published: Digest | None = None
+    fresh: bool = False
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``manifest.json`` of a backup. ``site`` is control's own text about the site, passed through."""
 
@@ -79,6 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     site: str
     left_out: tuple[str, ...] = ()
     """Volumes that make no sense while they are written to, and were: the restore tasks make them anew."""
+    work: SavedWork | None = None
 
 
 class _Snapshot(msgspec.Struct):
@@ -109,12 +119,14 @@ class Backups:
         releases: Releases,
         freezer: Freezer = _no_freezer,
         saver: Saver = _no_saver,
+        work: WorkCopies | None = None,
     ) -> None:
         self._settings = settings
         self._sandbox = sandbox
         self._releases = releases
         self._freezer = freezer
         self._saver = saver
+        self._work = work
         # restic locks its repository against itself; waiting here is kinder than failing there.
         self._lock = threading.RLock()
         self._ready = False
@@ -234,9 +246,12 @@ class Backups:
             found = sorted(path.name for path in volumes.iterdir()) if volumes is not None and volumes.is_dir() else []
             never, cold = _left_out(request, running)
             names = [name for name in found if name not in never | cold]
-            expected = self._measure(request, volumes, names, copies)
+            works = self._work if request.work else None
+            copy = stack.enter_context(works.saving(request.site, request.number)) if works is not None else None
+            expected = self._measure(request, volumes, names, copies, copy)
             left_out = tuple(sorted(cold.intersection(found)))
-            manifest = Manifest(1, request.id, request.release, tuple(names), request.manifest, left_out)
+            work = SavedWork(copy.release, copy.published, copy.fresh) if copy is not None else None
+            manifest = Manifest(1, request.id, request.release, tuple(names), request.manifest, left_out, work)
             text = msgspec.json.encode(manifest)
             if len(text) > _MANIFEST_BYTES:
                 raise Refused("the description of the site is larger than 4 MiB")
@@ -249,6 +264,9 @@ class Backups:
                     for name in names:
                         ids = as_root(self._settings, request.number)
                         self._pack(volumes, ids, f"volumes/{name}/", spool, expected, say, path=name)
+            if works is not None and copy is not None:
+                with works.still(request.site):
+                    self._pack_work(request, copy, spool, expected, say)
             if running and STATE_VOLUME in names:
                 # The instance that starts over the restored data finds it: see data/init/init.
                 mark = f"volumes/{STATE_VOLUME}/hot.{request.id}".encode()
@@ -256,7 +274,16 @@ class Backups:
         # Unmounted, where it was mounted for this, before the slow part.
         write_all(spool, TAR_END)
 
-    def _measure(self, request: CreateBackup, volumes: Path | None, names: Sequence[str], copies: int) -> int:
+    def _pack_work(self, request: CreateBackup, copy: WorkCopy, spool: int, expected: int, say: Say) -> None:
+        ids = as_root(self._settings, request.number)
+        if copy.fresh:
+            # Whole, as people see it: what of it is the release's own restic stores but once.
+            self._pack(copy.tree, ids, "work/tree/", spool, expected, say)
+        self._pack(copy.git, ids, "work/git/", spool, expected, say)
+
+    def _measure(
+        self, request: CreateBackup, volumes: Path | None, names: Sequence[str], copies: int, copy: WorkCopy | None
+    ) -> int:
         expected = 0
         found: list[tuple[Path, As, Sequence[str]]] = []
         if request.release is not None:
@@ -266,6 +293,9 @@ class Backups:
             found.append((release, as_user(self._settings, request.number), ["."]))
         if volumes is not None and names:
             found.append((volumes, as_root(self._settings, request.number), names))
+        if copy is not None:
+            trees = (copy.tree, copy.git) if copy.fresh else (copy.git,)
+            found.extend((path, as_root(self._settings, request.number), ["."]) for path in trees)
         for path, ids, inside in found:
             size = self._sandbox.run("measure", path, ids, {"paths": [*inside]})
             # A header and the padding of each member.
@@ -410,18 +440,24 @@ class Backups:
             say(f"reading the backup, {size_text(known.bytes)}", 0.1)
             with self._dump(known.snapshot) as stream, open(spool, "wb", closefd=False) as file:
                 shutil.copyfileobj(stream, file, CHUNK)
-            return self._unpack(request.snapshot, request, spool, say)
+            return self._unpack(request.snapshot, request, spool, say, work=request.work)
 
     def unpack(self, request: UnpackSite, file: int, say: Say = quiet) -> Release | None:
         """As :meth:`restore`, from an archive that came from another machine."""
         self._releases.prepare_site(request.site)
         self._need(os.fstat(file).st_size, paths.site(self._settings, request.site))
-        return self._unpack("carried", request, file, say)
+        return self._unpack("carried", request, file, say, work=True)
 
-    def _unpack(self, name: str, request: RestoreBackup | UnpackSite, spool: int, say: Say) -> Release | None:
+    def _unpack(
+        self, name: str, request: RestoreBackup | UnpackSite, spool: int, say: Say, *, work: bool
+    ) -> Release | None:
         self._compare(name, _digest(spool), request.digest)
         manifest = _manifest(name, spool)
         failpoints.hit("restore-read")
+        saved = manifest.work if work and self._work is not None else None
+        if saved is not None and saved.fresh and self._work is not None:
+            # Before anything is written: see the protocol.
+            self._work.check_replaceable(request.site, request.number)
         release = None
         if manifest.release is not None:
             say("unpacking the content", 0.5)
@@ -440,7 +476,38 @@ class Backups:
         if manifest.volumes:
             say("unpacking the volumes", 0.7)
             self._restore_volumes(request, spool, say)
+        if saved is not None:
+            self._restore_work(request, saved, manifest.release, spool, say)
         return release
+
+    def _restore_work(
+        self, request: RestoreBackup | UnpackSite, work: SavedWork, release: Digest | None, spool: int, say: Say
+    ) -> None:
+        """The working copy over the release that comes back, where it stood on that or was published as that."""
+        if self._work is None:
+            return
+        ids = as_root(self._settings, request.number)
+        if work.fresh:
+            say("unpacking the working copy", 0.9)
+            below = release if release in (work.release, work.published) else None
+            with self._work.replacing(request.site, request.number, below) as copy:
+                self._sandbox.run("put-back", copy.tree, ids, {"prefix": "work/tree/"}, fds=(spool,), say=say)
+                failpoints.hit("restore-work")
+                self._restore_git(copy, ids, spool, say)
+            return
+        with self._work.saving(request.site, request.number) as there:
+            if there is not None:
+                self._restore_git(there, ids, spool, say)
+                return
+        with self._work.replacing(request.site, request.number, release) as copy:
+            self._restore_git(copy, ids, spool, say)
+
+    def _restore_git(self, copy: WorkCopy, ids: As, spool: int, say: Say) -> None:
+        """A repository that is there stays: what was pushed after the backup is in no backup yet."""
+        measured = self._sandbox.run("measure", copy.git, ids, {"paths": ["HEAD"]})
+        if not measured["disk"]:
+            args = {"prefix": "work/git/", "last": "HEAD"}
+            self._sandbox.run("put-back", copy.git, ids, args, fds=(spool,), say=say)
 
     def _restore_volumes(self, request: RestoreBackup | UnpackSite, spool: int, say: Say) -> None:
         with self._data(request) as data:
@@ -454,6 +521,7 @@ class Backups:
             os.chown(fresh, start_uid, start_uid)
             try:
                 disk_info = os.statvfs(top)
+                without = request.without if isinstance(request, RestoreBackup) else ()
                 free = disk_info.f_bavail * disk_info.f_frsize
                 if request.disk_bytes is None:
                     free, _ = room(self._settings, top)
@@ -461,7 +529,7 @@ class Backups:
                     "restore",
                     fresh,
                     as_root(self._settings, request.number),
-                    {"prefix": "volumes/", "room_bytes": free, "without": ["/".join(each) for each in request.without]},
+                    {"prefix": "volumes/", "room_bytes": free, "without": ["/".join(each) for each in without]},
                     fds=(spool,),
                     say=say,
                 )

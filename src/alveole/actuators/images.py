@@ -7,6 +7,7 @@ checked here field by field before it is kept.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import re
@@ -27,10 +28,12 @@ from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, Refused
 from alveole.host import bases, paths
 from alveole.host.bases import Record, mapped_tree, read_record
-from alveole.host.run import run
+from alveole.host.run import ProgramFailed, run
 from alveole.host.sandbox import Sandbox, as_root
 from alveole.model.names import ENV_FORBIDDEN, ENV_KEY, MOUNT_PATH
 from alveole.model.site import Base, BaseKind
+
+log = logging.getLogger("alveole.agent")
 
 #: The machine's word for itself and the image specification's (GOARCH).
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64", "ppc64le": "ppc64le"}
@@ -94,7 +97,7 @@ class Images:
     def pull(self, request: PullImage, say: Say = quiet) -> Image:
         """Fetch an image from a registry of the settings, as a user who may nothing else; then as an import.
 
-        Raises ``Refused`` for another registry, ``ProgramFailed`` with what the registry said, and what
+        Raises ``Refused`` for another registry and with what the registry said, and what
         :meth:`import_image` raises.
         """
         plain = f"http://{request.registry}" in self._settings.images.registries
@@ -114,7 +117,12 @@ class Images:
                 *(["--src-tls-verify=false"] if plain else []),
                 *("--src-no-creds", "--", name, f"oci-archive:{place}/image.tar"),
             ]
-            run(argv, env={"HOME": str(place)}, timeout=self._settings.images.seconds)
+            try:
+                run(argv, env={"HOME": str(place)}, timeout=self._settings.images.seconds)
+            except ProgramFailed as error:
+                log.warning("%s was not fetched: %s", name, error)
+                shown = name.removeprefix("docker://")
+                raise Refused(f"{shown} was not fetched: {_said(error, shown)}", field="image") from None
             fd = os.open(place / "image.tar", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 return self.import_image(fd, say)
@@ -148,6 +156,14 @@ class Images:
             if image is not None and image.base.image is not None and sound:
                 known[image.base.image] = image
         return known
+
+
+def _said(error: ProgramFailed, name: str) -> str:
+    """What skopeo says, without its own words around it."""
+    last = error.tail[-1] if error.tail else ""
+    found = re.search(r'msg="((?:[^"\\]|\\.)*)"', last)
+    text = found[1].replace('\\"', '"') if found else last or "skopeo printed nothing"
+    return text.rpartition("docker://")[2].removeprefix(f"{name}: ")[:500]
 
 
 def _record(manifest: str, found: dict[str, Any]) -> Record:

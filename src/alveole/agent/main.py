@@ -145,13 +145,15 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     bases.running = partial(_bases_running, settings)
     trials = Trials(settings, releases, backend)
     images = Images(settings, sandbox, bases)
-    backups = Backups(settings, sandbox, releases, lambda site, _slot: backend.frozen(site), backend.inside.saving)
+    visits = Visits(backend, releases, sandbox, partial(room, settings))
+    backups = Backups(
+        settings, sandbox, releases, lambda site, _slot: backend.frozen(site), backend.inside.saving, visits
+    )
     config = ConfigFiles(settings, sandbox, backend.inside)
     certificates = CertificatesActuator(settings)
 
     runner = BuildRunner(backend)
     builds = Builds(settings, releases, runner)
-    visits = Visits(backend, releases, sandbox, partial(room, settings))
     edge = EdgeActuator(settings)
     routes = RoutesActuator(settings)
     anchors = Anchors(settings)

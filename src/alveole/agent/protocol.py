@@ -311,6 +311,8 @@ class CreateBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     manifest: str
     volumes: tuple[VolumeMount, ...] = ()
     """Of the site: which of them no backup takes."""
+    work: bool = False
+    """Also what of the working copy is not published, and the git repository."""
 
 
 class ReadBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read-backup"):
@@ -334,6 +336,8 @@ class RestoreBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     disk_bytes: Annotated[int, msgspec.Meta(ge=1)] | None
     without: tuple[tuple[VolumeName, str], ...] = ()
     """Volume and pattern of files that are left out; ``*`` stands for slashes too."""
+    work: bool = False
+    """Also the working copy, in the place of one that holds nothing unpublished. ``Refused`` where one does."""
 
 
 class LookAtData(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="look-at-data"):

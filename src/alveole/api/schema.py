@@ -14,6 +14,7 @@ from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
+from alveole.domain_views import AddDomain, DomainView
 from alveole.ledger import JournalView
 from alveole.logs import Line
 from alveole.model.change import Change, Event
@@ -102,6 +103,8 @@ TYPES: tuple[Any, ...] = (
     fleet.ScannedView,
     fleet.NodeView,
     app_views.SyncPlan,
+    AddDomain,
+    DomainView,
     ask.CheckText,
     ask.RunChecks,
     ask.CheckSecret,

@@ -9,11 +9,14 @@ repeat and to kill.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from alveole.errors import Problem
+from alveole.model.names import Digest
 from alveole.model.resource import Kind, Observation, Outcome, Step, WorkloadSpec
 
 #: Called with a sentence and, where known, how much is done (0 to 1).
@@ -60,6 +63,37 @@ class Session(msgspec.Struct, frozen=True):
     wait: Callable[[], Any]
     resize: Callable[[int, int], None]
     kill: Callable[[int], None]
+
+
+class WorkCopy(msgspec.Struct, frozen=True):
+    """A working copy that is mounted: what people see of it, its git repository, and what it stands on."""
+
+    tree: Path
+    git: Path
+    release: Digest | None = None
+    published: Digest | None = None
+    fresh: bool = False
+    """Whether anything was changed after it was published last."""
+
+
+class WorkCopies(Protocol):
+    """What a backup needs of the working copies of sites."""
+
+    def saving(self, site: str, number: int) -> AbstractContextManager[WorkCopy | None]:
+        """The working copy for the block; ``None``: there is none."""
+        ...
+
+    def still(self, site: str) -> AbstractContextManager[None]:
+        """Nobody writes into it in the block."""
+        ...
+
+    def check_replaceable(self, site: str, number: int) -> None:
+        """Raise ``Refused`` while somebody is in it, or when it holds what was not published."""
+        ...
+
+    def replacing(self, site: str, number: int, release: Digest | None) -> AbstractContextManager[WorkCopy]:
+        """A fresh one over ``release``, to be filled in the block; where that fails, nothing of it stays."""
+        ...
 
 
 class Backend(Actuator, Protocol):

@@ -26,7 +26,7 @@ backup_id = click.argument("backup", metavar="ID", shell_complete=complete("/v1/
 @verb(group, "create", waits=True, examples=["alveole backup create blog", "alveole backup create blog --json"])
 @site_name
 def create(here: Here, name: str) -> None:
-    """Save a site's content, configuration and volumes while it runs."""
+    """Save a site while it runs: content, configuration, volumes, and what is not published of its working copy."""
     change = here.client.send("POST", "/v1/backups", {"site": name})
 
     def document(ended: dict[str, Any]) -> Any:

@@ -31,7 +31,7 @@ _some = click.argument("bases", metavar="[KEY]...", nargs=-1, shell_complete=com
 
 @click.group("image", cls=Tree)
 def image() -> None:
-    """Local OCI images."""
+    """OCI images: imported, or fetched by their names."""
 
 
 def _print(here: Here, bases: list[dict[str, Any]], none: str) -> None:
@@ -277,9 +277,11 @@ def delete(here: Here, base: str) -> None:
 
 @verb(image, "list", examples=["alveole image list"])
 def list_images(here: Here) -> None:
-    """List imported OCI images."""
+    """List the images that are here."""
     bases = [base for base in here.client.get("/v1/bases") if base["kind"] == "oci"]
-    _print(here, bases, "There is no image. Import one: alveole image import oci:DIR")
+    _print(
+        here, bases, "There is no image. Import one: alveole image import oci:DIR, or fetch one: alveole image fetch"
+    )
 
 
 @verb(
@@ -304,7 +306,11 @@ def import_(here: Here, source: str) -> None:
         # The upload must be over before there is a change to follow.
         follow.finish(here, import_image(here, kind, place), lambda _: None)
         return
-    ended = follow.follow(here, import_image(here, kind, place), place)
+    _ready(here, import_image(here, kind, place), place)
+
+
+def _ready(here: Here, change: dict[str, Any], what: str) -> None:
+    ended = follow.follow(here, change, what)
     follow.check(ended)
     key = str(ended["result"]["base"])
     found = next((base for base in here.client.get("/v1/bases") if base["key"] == key), {"key": key})
@@ -312,3 +318,35 @@ def import_(here: Here, source: str) -> None:
         emit(found)
     else:
         say(f"{clean(key)} is ready. Use it: alveole site create NAME --base {clean(key)}")
+
+
+@verb(
+    image,
+    "fetch",
+    waits=True,
+    examples=[
+        "alveole image fetch registry.example.org/club/app:2",
+        "alveole image fetch registry.example.org/club/app",
+    ],
+)
+@click.argument("name", metavar="REGISTRY/REPOSITORY[:TAG]")
+def fetch(here: Here, name: str) -> None:
+    """Fetch an image from a registry that the settings name (images.registries).
+
+    To make a site of it in the same step: alveole site create NAME --image REGISTRY/REPOSITORY:TAG.
+    """
+    from alveole.cli.parse import image_name
+
+    change = here.client.send("POST", "/v1/images/pull", image_name(name))
+    if not here.wait:
+        follow.finish(here, change, lambda _: None)
+        return
+    _ready(here, change, name)
+
+
+@verb(image, "remove", waits=True, examples=["alveole image remove oci-0123456789abcdef"])
+@_one
+def remove(here: Here, base: str) -> None:
+    """Remove an image that no site has."""
+    change = here.client.send("DELETE", f"/v1/bases/{segment(base)}")
+    follow.finish(here, change, lambda ended: say(f"{clean(base)} is gone"))

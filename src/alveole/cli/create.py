@@ -117,6 +117,7 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
         "alveole site create hello --from app.tar.gz --command 'gunicorn -b 0.0.0.0:8000 app:app' --port 8000 \\",
         "    --base debian --packages gunicorn --env DEBUG=0 --volume data:/data --plan medium",
         "alveole site create shop --base oci:./image --domain shop.example.org --dry-run",
+        "alveole site create app --image registry.example.org/club/app:2 --volume data:/var/lib/app",
         "alveole site create blog --module wordpress --set title='My blog'",
         "alveole site create wiki --module apache,php,mysql --from ./wiki --set-file answers.toml --defaults",
     ],
@@ -126,6 +127,7 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
 @click.option("--from", "source", metavar="DIR|ARCHIVE", help="Its content: a directory, .tar.gz, .tar.zst or .zip.")
 @build_network
 @shared
+@click.option("--image", metavar="REGISTRY/REPOSITORY[:TAG]", help="Fetch this image first and run what it says.")
 @click.option("--owner", metavar="PERSON|team:NAME", help="Whose it is; default: nobody's but root's.")
 @click.option("--stopped", is_flag=True, help="Do not start it.")
 @click.option(
@@ -150,6 +152,8 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
     body: dict[str, Any] = {"name": name, **_fields(problems, options)}
     if options["domain"]:
         body["domains"] = list(options["domain"])
+    if options["image"] is not None:
+        body["image"] = parse.image_name(options["image"])
     if "packages" in body:
         body.setdefault("base", "debian")
     if options["owner"] is not None:
@@ -196,7 +200,7 @@ def create(here: Here, name: str, source: str | None, **options: Any) -> None:
 
 
 #: Fields that leave nothing to find out.
-_SAYS_WHAT_RUNS = {"command", "processes", "port", "base", "packages"}
+_SAYS_WHAT_RUNS = {"command", "processes", "port", "base", "packages", "image"}
 
 
 def _detect(here: Here, body: dict[str, Any], source: Path) -> None:

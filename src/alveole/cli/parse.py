@@ -136,3 +136,16 @@ def age(text: str, field: str, problems: Problems) -> int | None:
         problems.add(field, f"{text!r} is not a length of time", "write it like 12h or 90d")
         return None
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[found[2]]
+
+
+def image_name(text: str) -> dict[str, str]:
+    """``registry.example.org/club/app:2`` or ``…/app@sha256:…`` as the API takes it. Raises ``InvalidInput``."""
+    registry, slash, rest = text.partition("/")
+    repository, at, tag = rest.partition("@")
+    if not at:
+        repository, colon, tag = rest.rpartition(":")
+        if not colon:
+            repository, tag = rest, "latest"
+    if not slash or not repository or not tag:
+        raise InvalidInput(f"{text!r} names no image", field="image", hint="write REGISTRY/REPOSITORY:TAG")
+    return {"registry": registry, "repository": repository, "tag": tag}

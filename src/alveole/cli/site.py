@@ -21,6 +21,7 @@ from alveole.cli.verbs import Tree
         "work": ("alveole.cli.work:work", "Show what was changed by SFTP."),
         "publish": ("alveole.cli.work:publish", "Make a release of what was changed by SFTP."),
         "set": ("alveole.cli.create:set_", "Change a site's configuration."),
+        "domain": ("alveole.cli.domain:group", "Domains of a site: add, claim, prove, remove."),
         "configure": ("alveole.cli.configure:configure", "Give a site of modules other answers or modules."),
         "answers": ("alveole.cli.configure:show_answers", "Show the answers of a site of modules."),
         "rename": ("alveole.cli.states:rename", "Give a site another name."),

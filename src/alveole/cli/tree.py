@@ -32,7 +32,7 @@ COMMANDS = {
     "change": ("alveole.cli.change:group", "Look at one change, or follow it to its end."),
     "node": ("alveole.cli.node:group", "Other machines that are driven from this one."),
     "base": ("alveole.cli.base:group", "Shared root file systems."),
-    "image": ("alveole.cli.base:image", "Local OCI images."),
+    "image": ("alveole.cli.base:image", "OCI images: imported, or fetched by their names."),
     "account": ("alveole.cli.account:group", "People: who they are, and how they come in."),
     "team": ("alveole.cli.team:group", "Teams: what people own together."),
     "quota": ("alveole.cli.team:quota", "What a person or team may have."),

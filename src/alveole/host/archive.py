@@ -431,15 +431,11 @@ def restore(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
             stream.skip(member.size, member.shown)
             continue
         path = member.name[len(prefix) :].rstrip(b"/")
-        parent = path.rpartition(b"/")[0]
-        if parent in gone:
+        if path.rpartition(b"/")[0] in gone:
             gone.add(path)
             stream.skip(member.size, member.shown)
             continue
-        if {b"..", b".", b""} & set(path.split(b"/")) or (parent and kinds.get(parent) != "d") or path in kinds:
-            raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
-        if max(member.uid, member.gid) >= RANGE:
-            raise Rejected(f"{member.shown} belongs to nobody in the container", field="backup", code="refused")
+        path = member_path(member, prefix, kinds)
         linked = member.link[len(prefix) :] if member.kind == "h" else b""
         if linked in gone or any(each.match(os.fsdecode(path)) for each in without):
             gone.add(path)
@@ -456,7 +452,7 @@ def restore(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
                     raise Rejected(
                         f"the volumes need more than the {size_text(room)} that are left", field="disk", code="no-room"
                     )
-                written += _restore_file(path, member, stream.parts(member.size, member.shown))
+                written += restore_file(path, member, stream.parts(member.size, member.shown))
                 continue
             elif member.kind == "l":
                 os.symlink(member.link, path)
@@ -480,7 +476,18 @@ def restore(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     return {"files": files, "bytes": written}
 
 
-def _restore_file(path: bytes, member: Member, parts: Iterable[bytes]) -> int:
+def member_path(member: Member, prefix: bytes, kinds: dict[bytes, str]) -> bytes:
+    """Where a member of a backup of ours goes; ``kinds`` are those before it. Raises ``Rejected``."""
+    path = member.name[len(prefix) :].rstrip(b"/")
+    parent = path.rpartition(b"/")[0]
+    if {b"..", b".", b""} & set(path.split(b"/")) or (parent and kinds.get(parent) != "d") or path in kinds:
+        raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
+    if max(member.uid, member.gid) >= RANGE:
+        raise Rejected(f"{member.shown} belongs to nobody in the container", field="backup", code="refused")
+    return path
+
+
+def restore_file(path: bytes, member: Member, parts: Iterable[bytes]) -> int:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         zeros = bytes(CHUNK)

@@ -176,3 +176,21 @@ def check_network(text: str, field: str) -> tuple[Problem, ...]:
     except ValueError as error:
         return (Problem(field, f"{text!r} is not a network: {error}", "write it like 192.0.2.0/24 or 2001:db8::/32"),)
     return ()
+
+
+def split_resolver(text: str) -> tuple[str, int]:
+    """``192.0.2.1``, ``2001:db8::1``, ``192.0.2.1:5353`` or ``[2001:db8::1]:5353`` → address, port.
+
+    Raises ``ValueError``, which says what is wrong.
+    """
+    host, port = text, "53"
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} is not an address")
+        port = rest[1:] if rest else port
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise ValueError(f"{text!r} has no port")
+    return str(ipaddress.ip_address(host)), int(port)

@@ -18,6 +18,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``core`` | asking for rights, finding a site, idempotency, accepting a change |
 | ``draft`` | what a request about a site asks for, examined: all that is wrong with it at once |
 | ``flows`` | what happens after a change was accepted |
+| ``images`` | fetching images, and sites of one that is fetched first |
+| ``claims`` | domains: adding, claiming, proving them by the DNS |
 | ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
@@ -110,6 +112,7 @@ class Services(
         self._visitors = Counter()
         self._visitors_lock = threading.Lock()
         self._consoles = Counter()
+        self._claims_lock = threading.Lock()
         self._orders = Counter()
         self._orders_lock = threading.Lock()
         self._challenges = {}
@@ -158,6 +161,7 @@ class Services(
             services.loop.start()
             services.loop.submit(services._sweep_at_start)
             services._keep_journal()
+            services._keep_claims()
             services.checks.watch(services.ticker)
             services.telling.start()
             services.ticker.add("nodes", WATCH_SECONDS, services._watch_nodes)

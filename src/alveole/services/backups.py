@@ -131,7 +131,7 @@ class BackupVerbs(SiteVerbs):
     ) -> Change:
         def build(transaction: Transaction) -> Live:
             found = self._backup(caller, Right.BACKUP_RESTORE, backup)
-            work = Work(backup=found.id)
+            work = Work(backup=found.id, names=may(caller, Right.DOMAIN_CLAIM))
             # A site that was destroyed comes back under its own name, as a new one.
             name = request.name or (None if found.site_id in self.store.sites else found.site_name)
             if name is None:
@@ -196,7 +196,15 @@ class BackupVerbs(SiteVerbs):
             manifest = msgspec.json.encode(manifest_of(with_texts(site, texts))).decode()
             made = self.agent.call(
                 protocol.CreateBackup(
-                    id, site.id, site.number, site.slot, site.data_generation, site.release, manifest, site.volumes
+                    id,
+                    site.id,
+                    site.number,
+                    site.slot,
+                    site.data_generation,
+                    site.release,
+                    manifest,
+                    site.volumes,
+                    work=True,
                 ),
                 say=live.show,
             )
@@ -244,6 +252,7 @@ class BackupVerbs(SiteVerbs):
                         site.number,
                         generation,
                         self._limits(wanted.plan).disk_bytes,
+                        work=True,
                     ),
                     say=live.show,
                 )
@@ -358,6 +367,11 @@ class BackupVerbs(SiteVerbs):
         return recomposed(site, made, site.base)
 
     def _still_free(self, name: str, site: Site, live: Live, *, domain: bool) -> bool:
+        if not live.work.names:
+            # Threat 27: that a site once had it does not say whose it is today.
+            cure = "claim it again: alveole site domain add" if domain else "ask an operator or an administrator"
+            live.say(f"left out: {name}; {cure}", level="warning")
+            return False
         draft = Draft(self.settings, self.store.owner_of, site.id)
         if domain:
             draft.domains((name,), site.name)

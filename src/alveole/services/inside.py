@@ -11,10 +11,10 @@ from alveole.model.resource import Kind
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
-from alveole.services.sites import SiteVerbs
+from alveole.services.claims import ClaimVerbs
 
 
-class InsideVerbs(SiteVerbs):
+class InsideVerbs(ClaimVerbs):
     def site_logs(self, caller: Actor, site: str) -> views.LogsView:
         found = self._stored(caller, Right.SITE_LOGS, site).site
         logs = self.settings.logs
@@ -95,6 +95,9 @@ class InsideVerbs(SiteVerbs):
             site=self.show_site(caller, found.id),
             broken=next((link.name for link in links if not link.ok), ""),
             links=links,
-            waiting=tuple(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in look.waiting) if look else (),
+            waiting=(
+                *(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in (look.waiting if look else ())),
+                *self.claims_waiting(found),
+            ),
             last=self.journal.get(last[0].id) if last else None,
         )

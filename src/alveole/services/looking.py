@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from alveole import views
+from alveole import claims, views
 from alveole.agent import protocol
 from alveole.backends.base import Usage
 from alveole.catalogue.sources import Catalogue
@@ -69,7 +69,12 @@ class LookVerbs(Compositions):
             load=self.loads.saw(id, usage.cpu_seconds) if usage is not None else 0.0,
             traffic=self.traffic.look((id,))[id],
             checks=self.checks.states(id),
+            claims=self._claimed(id),
         )
+
+    def _claimed(self, site_id: str) -> tuple[str, ...]:
+        with self.store.read() as connection:
+            return tuple(each.domain for each in claims.of_site(connection, site_id))
 
     def _process_views(self, site: Site) -> tuple[views.ProcessView, ...]:
         """Of the live instance; of the other one while an update has not switched yet."""

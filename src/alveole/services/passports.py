@@ -164,12 +164,12 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
     def import_site(self, caller: Actor, request: fleet.ImportSite, *, key: str | None = None) -> Change:
         """Make a site of a passport. Nothing is made before all of it was read and compared."""
         owner = self._owner_for(caller, request.owner)
-        claims = may(caller, Right.DOMAIN_CLAIM)
+        names = may(caller, Right.DOMAIN_CLAIM)
 
         def build(transaction: Transaction) -> Live:
             head = self._admitted(request)
             site = self._reserve(owner, request.name or head.name, transaction)
-            work = Work(upload=request.upload, claims=claims, waits=request.stopped)
+            work = Work(upload=request.upload, names=names, waits=request.stopped)
             reason = f"passport of {head.name} by {passport.fingerprint(head.signer)}"
             return self.journal.begin(
                 "import", caller, site=site, reason=reason, work=work, result={"site": site.id}, transaction=transaction
@@ -228,7 +228,7 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
     def _take_in(self, live: Live, site: Site) -> Site:
         with self._opened(self._upload_path(live.work.upload or "")) as (statement, archive):
             manifest = read_manifest(statement.manifest)
-            if not live.work.claims and (manifest.domains or manifest.path):
+            if not live.work.names and (manifest.domains or manifest.path):
                 live.say("left out: domains and the path, which an operator or an administrator adds", level="warning")
                 manifest = msgspec.structs.replace(manifest, domains=(), path=None)
             wanted = self._from_manifest(live, manifest, site, True)

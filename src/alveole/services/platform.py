@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import shutil
 import time
@@ -16,13 +15,14 @@ from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Problem
 from alveole.journal import Live, Work
 from alveole.load import machine_load
 from alveole.model.change import Change, Event
-from alveole.model.names import REPOSITORY, TAG, check_site_name
+from alveole.model.names import check_site_name
 from alveole.model.resource import PLATFORM
 from alveole.model.site import BUILT_IN_PLANS, Limits, ResourcePlan
 from alveole.people.model import NOBODYS, Actor, Held
 from alveole.people.rights import Right, may
 from alveole.plan import BY_HAND
 from alveole.services.draft import check_limits
+from alveole.services.images import ImageVerbs
 from alveole.services.rollback import RollbackVerbs
 from alveole.services.show import count_states, promise_views
 from alveole.store import Transaction
@@ -32,7 +32,7 @@ _BUILT_IN = frozenset(plan.name for plan in BUILT_IN_PLANS)
 _LIMIT_MAX = 1000
 
 
-class PlatformVerbs(RollbackVerbs):
+class PlatformVerbs(RollbackVerbs, ImageVerbs):
     # --- uploads ------------------------------------------------------------------------------
     def new_upload(self, caller: Actor, expected_bytes: int | None = None) -> views.UploadView:
         self._allow(caller, Right.UPLOAD)
@@ -149,41 +149,6 @@ class PlatformVerbs(RollbackVerbs):
                 raise InvalidInput(problems=problems)
             work = Work(upload=request.upload)
             return self.journal.begin("import-image", caller, work=work, transaction=transaction)
-
-        return self._accept(caller, request.digest(), key, build)
-
-    def registries(self, caller: Actor) -> tuple[str, ...]:
-        """Where the caller may fetch images from."""
-        self._allow(caller, Right.CATALOGUE_LOOK)
-        if not may(caller, Right.IMAGE_PULL):
-            return ()
-        return tuple(each.removeprefix("http://") for each in self.settings.images.registries)
-
-    def pull_image(self, caller: Actor, request: ask.PullImage, *, key: str | None = None) -> Change:
-        """Fetch an image by its name, to be a base. One at a time for each caller."""
-        self._allow(caller, Right.IMAGE_PULL)
-        problems = []
-        known = self.registries(caller)
-        if request.registry not in known:
-            hint = f"there is {', '.join(known)}" if known else "who runs the machine names some in its settings"
-            problems.append(Problem("registry", f"images are not fetched from {request.registry[:80]!r}", hint))
-        for field, pattern in (("repository", REPOSITORY), ("tag", TAG)):
-            value = getattr(request, field)
-            if not re.match(pattern, value) or len(value) > 255:
-                problems.append(
-                    Problem(field, f"{value[:60]!r} is no {field} of an image", "lower case, as in club/app")
-                )
-        if problems:
-            raise InvalidInput(problems=problems)
-        self._need_room()
-
-        def build(transaction: Transaction) -> Live:
-            going = [each.change for each in self.journal.all_live()]
-            if any(each.verb == "pull-image" and each.actor_key == caller.key for each in going):
-                raise Refused("you are fetching an image already", field="image", hint="wait for it to end")
-            work = Work(image=(request.registry, request.repository, request.tag))
-            reason = f"{request.registry}/{request.repository}:{request.tag}"
-            return self.journal.begin("pull-image", caller, reason=reason, work=work, transaction=transaction)
 
         return self._accept(caller, request.digest(), key, build)
 

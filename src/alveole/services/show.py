@@ -47,6 +47,7 @@ def site_view(
     load: float = 0.0,
     traffic: Counted | None = None,
     checks: tuple[CheckState, ...] = (),
+    claims: tuple[str, ...] = (),
 ) -> SiteView:
     """``known``: whether the agent answered lately, so that ``look`` still says how things are. ``owner``: its name."""
     site = stored.site
@@ -97,6 +98,7 @@ def site_view(
         application=application,
         process_states=process_states,
         checks=checks,
+        claims=claims,
     )
 
 

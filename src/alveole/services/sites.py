@@ -111,14 +111,16 @@ class SiteVerbs(LookVerbs):
         base: Base,
         content: bool = False,
         composed: Composed | None = None,
+        own: Site | None = None,
     ) -> Site:
         """The site that is asked for; raises everything that is wrong with it.
 
         ``content``: what it shall serve (an upload or an image) is still to be sent. ``composed``: of its modules.
+        ``own``: the site that has the name already, since it was reserved.
         """
-        draft = Draft(self.settings, self.store.owner_of)
+        draft = Draft(self.settings, self.store.owner_of, own.id if own is not None else "")
         known = find_base(request.base, self.store.bases)
-        draft.name(request.name, self.store.site(request.name) is not None)
+        draft.name(request.name, own is None and self.store.site(request.name) is not None)
         domains = draft.domains(request.domains, request.name)
         path = draft.path(request.path)
         self._claim(caller, draft, domains, path)
@@ -185,10 +187,11 @@ class SiteVerbs(LookVerbs):
         """Threat 27: that a domain leads here does not say whose it is. Who runs the machine says so."""
         if may(caller, Right.DOMAIN_CLAIM):
             return
-        hint = "ask an operator or an administrator to add it"
+        hint = "claim it, and prove it by a DNS record: alveole site domain add"
         for domain in sorted(domains):
             draft.wrong("domains", f"{domain} is not yours to take", hint)
         if path is not None:
+            hint = "ask an operator or an administrator to add it"
             draft.wrong("path", f"{path} of the main domain is not yours to take", hint)
 
     def _resolve_base(self, base: str, packages: tuple[str, ...], static: bool, *, keep: bool = True) -> Base:

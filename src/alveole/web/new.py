@@ -18,7 +18,7 @@ from alveole.errors import AlveoleError, InvalidInput, Problem
 from alveole.people.rights import Right
 from alveole.web import questions
 from alveole.web.files import Files
-from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute
+from alveole.web.pages import Asked, Errors, Fields, Page, PageRoute
 from alveole.web.site import plan_options
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -61,22 +61,6 @@ def form_of(page: Asked, way: str, m: str = "", base: str = "") -> Response:
     return _form(page, way, Fields([*(("m", name) for name in m.split(",") if name), ("base", base)]))
 
 
-@router.post("/new/image/pull")
-@does(Right.IMAGE_PULL)
-def pull(page: Asked, form: Form) -> Response:
-    """Fetch an image first; the page that follows it leads on to the form."""
-    wanted = ask.PullImage(
-        registry=form("registry"), repository=form("repository").strip(), tag=form("tag").strip() or "latest"
-    )
-    try:
-        change = page.services.pull_image(page.actor, wanted)
-    except AlveoleError as error:
-        if error.http_status == 403:
-            raise
-        return _form(page, "image", form, fetch_errors=Errors(page.words, error.problems), status=error.http_status)
-    return page.go(f"/change/{change.id}")
-
-
 @router.post("/new/{way}")
 @does(Right.SITE_CREATE)
 def create(page: Asked, way: str, form: Files) -> Response:
@@ -108,7 +92,6 @@ def _form(
     *,
     part: str = "",
     errors: Errors | None = None,
-    fetch_errors: Errors | None = None,
     preview: views.DryRun | None = None,
     status: int = 200,
 ) -> Response:
@@ -136,6 +119,7 @@ def _form(
             shown = Errors(page.words, mine)
         groups = questions.groups(modules, asked.questions, shown, typed)
         least = asked.plan
+    registries = services.registries(actor) if way == "image" else ()
     images = [each for each in services.list_bases(actor) if each.kind == "oci"] if way == "image" else []
     return page.show(
         part or f"new/{way}.html",
@@ -153,8 +137,8 @@ def _form(
         plan_options=[("", page.t("as it needs")), *plan_options(page)],
         least=least,
         images=images,
-        registries=services.registries(actor) if way == "image" else (),
-        fetch_errors=fetch_errors or Errors(page.words),
+        registries=registries,
+        registry_options=[(each, each) for each in registries],
         image_options=[(each.key, f"{each.label} {each.image or ''}".strip()) for each in images],
         domain=services.settings.domain,
         owner_options=[
@@ -197,10 +181,16 @@ def request_of(way: str, form: Fields) -> ask.CreateSite:
         problems.append(Problem("upload", "choose a file first"))
     if problems:
         raise InvalidInput(problems=problems)
+    fetched = way == "image" and not form("base")
+    image = None
+    if fetched:
+        repository, tag = form("repository").strip(), form("tag").strip() or "latest"
+        image = ask.PullImage(registry=form("registry"), repository=repository, tag=tag)
     return ask.CreateSite(
         name=form("name").strip(),
         owner=form("owner") or None,
-        base=form("base") if way == "image" else "host",
+        base=form("base") if way == "image" and not fetched else "host",
+        image=image,
         upload=upload,
         command=command if way == "image" else (),
         port=port if way == "image" else None,

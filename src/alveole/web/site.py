@@ -15,6 +15,7 @@ from starlette.responses import Response
 from alveole import requests as ask
 from alveole import views
 from alveole.api.gate import does
+from alveole.domain_views import AddDomain
 from alveole.errors import AlveoleError
 from alveole.model.site import Answer, Arrival
 from alveole.people.rights import Right
@@ -116,6 +117,8 @@ def _settings(
         set_errors=found.get("set", none),
         rename_errors=found.get("rename", none),
         share_errors=found.get("share", none),
+        domain_errors=found.get("domain", none),
+        domains=services.list_domains(actor, site),
         typed=typed or as_typed(view),
         plan_options=plan_options(page),
         plan=plan,
@@ -243,6 +246,23 @@ def answer(page: Asked, site: str, form: Form) -> Response:
     return page.go(f"/change/{change.id}")
 
 
+@router.post("/site/{site}/domains")
+@does(Right.SITE_CHANGE)
+def change_domains(page: Asked, site: str, form: Form) -> Response:
+    """``do``: ``add``, ``check`` or ``remove``."""
+    services, domain = page.services, form("domain").strip().lower().rstrip(".")
+    try:
+        if form("do") == "check":
+            found = services.check_domain(page.actor, site, domain)
+        elif form("do") == "remove":
+            found = services.remove_domain(page.actor, site, domain)
+        else:
+            found = services.add_domain(page.actor, site, AddDomain(domain=domain))
+    except AlveoleError as error:
+        return _refused(page, site, "domain", error, form)
+    return page.go(f"/change/{found.change}" if found.change else f"/site/{quote(site)}/settings#domains")
+
+
 @router.post("/site/{site}/rename")
 @does(Right.SITE_RENAME)
 def rename(page: Asked, site: str, form: Form) -> Response:
@@ -279,7 +299,7 @@ def _refused(page: Page, site: str, part: str, error: AlveoleError, form: Fields
     if error.http_status in (403, 404):
         raise error
     view = page.services.show_site(page.actor, site, show_env=_sees_secrets(page, site))
-    typed = as_typed(view) | {key: form(key) for key in ("new_name", "whom", "owner")}
+    typed = as_typed(view) | {key: form(key) for key in ("new_name", "whom", "owner", "domain")}
     return _settings(
         page, site, errors={part: Errors(page.words, error.problems)}, status=error.http_status, typed=typed
     )

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import msgspec
 
 from alveole.agent.protocol import Changes, DropWork, KeepWork, LookAtWork, Visit, Visited, WorkKept, WorkState
-from alveole.backends.base import Say, Session, quiet
+from alveole.backends.base import Say, Session, WorkCopy, quiet
 from alveole.backends.native import exec as native_exec
 from alveole.backends.native import lower
 from alveole.backends.native.run import NativeBackend
@@ -66,6 +66,8 @@ class Record(msgspec.Struct, frozen=True):
     kept: Digest | None = None
     """A release that was made of the copy and is perhaps not stored yet: see ``protocol.WorkKept``."""
     kept_at: float = 0.0
+    half: bool = False
+    """It is being given back from a backup: what lies there is worth nothing until that has ended."""
 
 
 class _Room:
@@ -220,6 +222,60 @@ class Visits:
         record = self._record(site)
         return record.release if record is not None else None
 
+    # For backups
+
+    @contextlib.contextmanager
+    def saving(self, site: str, number: int) -> Iterator[WorkCopy | None]:
+        record = self._record(site)
+        if record is None or record.half or not paths.work_image(self._settings, site).exists():
+            yield None
+            return
+        with self._mounted(site, number) as held:
+            yield self._copy(site, number, held.record)
+
+    @contextlib.contextmanager
+    def still(self, site: str) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if self._cgroups.pids(_PREFIX + site):
+                stack.callback(self._cgroups.thaw, _PREFIX + site)
+                self._cgroups.freeze(_PREFIX + site)
+            yield
+
+    def check_replaceable(self, site: str, number: int) -> None:
+        state = self.look(LookAtWork(site, number))
+        if state.visitors:
+            raise Refused("somebody works on the site's files at this moment", field="site", hint="ask them to leave")
+        if state.fresh.files:
+            raise Refused(
+                f"{state.fresh.files} files of the working copy were changed and not published; "
+                "the one in the backup would take their place",
+                field="site",
+                hint="publish them, or drop them: alveole site work",
+            )
+
+    @contextlib.contextmanager
+    def replacing(self, site: str, number: int, release: Digest | None) -> Iterator[WorkCopy]:
+        with self._locks[site]:
+            # Whoever wants to come in waits, so that nobody sees the half of it.
+            self.check_replaceable(site, number)
+            self._close(site, force=True)
+            self._note(site, Record(half=True))
+            held = self._come_in(site, number, release)
+            self._note(site, Record(release, half=True))
+            try:
+                yield self._copy(site, number, held.record)
+                self._note(site, held.record)
+            except BaseException:
+                self._leave(site)
+                self._close(site, force=True)
+                raise
+            self._leave(site)
+
+    def _copy(self, site: str, number: int, record: Record) -> WorkCopy:
+        place = self._place(site)
+        fresh = self._changed_since(place / "disk" / "layer" / "upper", number, record.published_at)["files"]
+        return WorkCopy(place / "tree", place / "disk" / "git", record.release, record.published, bool(fresh))
+
     # Coming and going
 
     def _come_in(self, site: str, number: int, release: str | None) -> _Room:
@@ -312,7 +368,7 @@ class Visits:
     def _is_done(self, site: str, number: int, layer: Path, record: Record) -> bool:
         """Whether nothing of the layer is wanted any more: all of it was published, or there is nothing."""
         upper = layer / "upper"
-        if not upper.is_dir():
+        if record.half or not upper.is_dir():
             return True
         return not self._changed_since(upper, number, record.published_at)["files"]
 
