@@ -281,17 +281,17 @@ def test_what_is_not_there(place: Place) -> None:
 
 
 def test_the_password_is_nowhere_but_in_its_file(place: Place) -> None:
-    place.backups.prepare()
+    place.backups.repository.prepare()
     file = paths.backup_password(place.settings)
     assert file.stat().st_mode & 0o777 == 0o600 and file.parent.stat().st_mode & 0o777 == 0o700
     password = file.read_text().strip()
-    assert len(password) > 30 and not any(password in word for word in place.backups._argv("x"))
+    assert len(password) > 30 and not any(password in word for word in place.backups.repository._argv("x"))
     again = Backups(place.settings, place.sandbox, place.releases)
-    again.prepare()
+    again.repository.prepare()
     assert file.read_text().strip() == password
     file.unlink()
     with pytest.raises(Refused, match="password of the backups is missing"):
-        Backups(place.settings, place.sandbox, place.releases).prepare()
+        Backups(place.settings, place.sandbox, place.releases).repository.prepare()
 
 
 def test_no_room_is_said_before_anything_is_written(place: Place) -> None:
@@ -342,9 +342,9 @@ backups.restore(RestoreBackup({made.snapshot!r}, {made.digest!r}, {SITE!r}, 1, 2
 
 def test_a_lock_of_the_dead_does_not_block(place: Place) -> None:
     """Fault 11: restic killed in the middle of a backup leaves a lock."""
-    place.backups.prepare()
+    place.backups.repository.prepare()
     reader, writer = os.pipe()
-    argv = place.backups._argv("backup", "--stdin", "--stdin-filename", "x")
+    argv = place.backups.repository._argv("backup", "--stdin", "--stdin-filename", "x")
     restic = subprocess.Popen(argv[argv.index("restic") :], stdin=reader, stdout=subprocess.DEVNULL)
     locks = place.settings.state / "backups" / "locks"
     deadline = time.monotonic() + 90
@@ -356,7 +356,7 @@ def test_a_lock_of_the_dead_does_not_block(place: Place) -> None:
     os.close(writer)
     assert list(locks.iterdir())
     fresh = Backups(place.settings, place.sandbox, place.releases)
-    fresh.prepare()
+    fresh.repository.prepare()
     assert not list(locks.iterdir())
 
 
@@ -395,7 +395,7 @@ def test_a_hostile_archive_in_the_repository(place: Place, name: str) -> None:
     """Threats 9 and 10: even who can write to the repository and knows the digest gets nothing outside."""
     manifest = b'{"format":1,"id":"baaaaaaaaaaaa","release":null,"volumes":["data"],"site":"{}"}'
     made = [("manifest.json", "f", manifest) if item == ("VOLUMES",) else item for item in HOSTILE[name]]
-    place.backups.prepare()
+    place.backups.repository.prepare()
     place.releases.prepare_site(OTHER)
     with opened(tar(made)) as fd:
         stored = place.backups._store(ID, OTHER, fd, lambda text, share=None: None)

@@ -100,7 +100,7 @@ def _work(place: Place, work: str, volume: Path) -> None:
             assert b"CANARY-OF-ROOT" not in out.read()
     elif work == "backup":
         made = place.backups.create(CreateBackup("b" + "a" * 12, SITE, 1, 0, 1, None, "{}"))
-        with place.backups._dump(made.snapshot) as stream:
+        with place.backups.repository.dump(made.snapshot) as stream:
             assert b"CANARY-OF-ROOT" not in stream.read()
     else:
         # What the site deletes and makes again at the same moment may stay; it must only never lead out.

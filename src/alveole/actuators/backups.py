@@ -10,25 +10,21 @@ compared; what its manifest claims is data, never a right.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import io
 import logging
 import os
-import re
 import secrets
 import shutil
-import subprocess
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from alveole import failpoints
 from alveole.actuators.releases import Releases, room, sync_directory
+from alveole.actuators.repository import Repository, damaged
 from alveole.agent.protocol import (
     ArchiveFormat,
     BackupMade,
@@ -42,10 +38,10 @@ from alveole.agent.protocol import (
 )
 from alveole.backends.base import Say, WorkCopies, WorkCopy, quiet
 from alveole.config import Settings
-from alveole.errors import NoRoom, NotFound, Refused, Temporary
+from alveole.errors import NoRoom, NotFound, Refused
 from alveole.host import disk, paths
 from alveole.host.paths import STATE_VOLUME
-from alveole.host.run import ENVIRONMENT, ProgramFailed, run, start
+from alveole.host.run import ProgramFailed
 from alveole.host.sandbox import As, Sandbox, as_root, as_user
 from alveole.host.tar import Stream, members
 from alveole.host.tree import CHUNK, TAR_END, Rejected, padded, size_text, tar_header, write_all
@@ -60,14 +56,8 @@ Freezer = Callable[[str, int], AbstractContextManager[None]]
 #: stops until the block ends.
 Saver = Callable[[str, Say], AbstractContextManager[tuple[WorkloadSpec, ...]]]
 
-FILE = "/archive.tar"
-_TAG = "alveole"
 _MANIFEST = b"manifest.json"
 _MANIFEST_BYTES = 4 * 1024 * 1024
-_SECONDS = 6 * 3600.0
-_SNAPSHOT = re.compile(r"^[0-9a-f]{8,64}\Z")
-#: What restic needs to reach a repository elsewhere comes from the agent's own environment.
-_PASSED = re.compile(r"^(?:AWS|B2|AZURE|GOOGLE|OS|ST|RCLONE)_[A-Z0-9_]+\Z")
 
 
 class SavedWork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -89,14 +79,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     left_out: tuple[str, ...] = ()
     """Volumes that make no sense while they are written to, and were: the restore tasks make them anew."""
     work: SavedWork | None = None
-
-
-class _Snapshot(msgspec.Struct):
-    """The part of ``restic snapshots --json`` that is used."""
-
-    id: str
-    time: str
-    tags: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -127,90 +109,20 @@ class Backups:
         self._freezer = freezer
         self._saver = saver
         self._work = work
-        # restic locks its repository against itself; waiting here is kinder than failing there.
-        self._lock = threading.RLock()
-        self._ready = False
+        self.repository = Repository(settings)
 
     def recover(self) -> None:
         """Remove what a death in the middle of a restore left in the writable parts. Once, at the agent's start."""
         for site in sorted(paths.sites(self._settings).glob("s*")):
             self._clear_leftovers(paths.volumes(site / "data", 0).parent)
 
-    # The repository
-
-    def prepare(self) -> None:
-        """Make the password and the repository unless they are there, and drop locks of the dead.
-
-        Raises ``Refused`` for a repository whose password is lost, ``ProgramFailed``.
-        """
-        with self._lock:
-            if self._ready:
-                return
-            password = paths.backup_password(self._settings)
-            local = None if self._settings.backups.repository else Path(paths.backup_repository(self._settings))
-            exists = (local / "config").exists() if local is not None else None
-            if not password.exists():
-                if exists:
-                    raise Refused(
-                        f"the password of the backups is missing ({password})",
-                        field="backups",
-                        hint="put the file back; without it no backup can be read",
-                    )
-                _make_password(password)
-            if exists is None:
-                exists = self._restic("cat", "config", check=False).returncode == 0
-            if not exists:
-                self._restic("init")
-            elif local is None or any((local / "locks").iterdir()):
-                # restic removes a lock whose process has died or that nobody renewed for 30 minutes.
-                self._restic("unlock")
-            self._ready = True
-
-    def _argv(self, *words: str) -> list[str]:
-        cache = ("--no-cache",)
-        if self._settings.backups.repository:
-            cache = (f"--cache-dir={paths.secrets(self._settings) / 'restic-cache'}",)
-        return [
-            # A backup that nobody waits for any more must not go on and appear later.
-            *("setpriv", "--pdeathsig", "KILL", "restic", "--repo", paths.backup_repository(self._settings)),
-            *("--password-file", str(paths.backup_password(self._settings)), *cache, *words),
-        ]
-
-    @staticmethod
-    def _environment() -> dict[str, str]:
-        return {key: value for key, value in os.environ.items() if _PASSED.match(key)}
-
-    def _restic(self, *words: str, stdin: int | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-        argv = self._argv(*words)
-        try:
-            return run(argv, stdin=stdin, env=self._environment(), timeout=_SECONDS, check=check)
-        except ProgramFailed as error:
-            # The one who reads it wants to hear of restic, not of what starts it.
-            raise ProgramFailed(argv[argv.index("restic") :], error.status, "\n".join(error.tail)) from None
-
-    def _snapshots(self) -> list[_Snapshot]:
-        self.prepare()
-        with self._lock:
-            done = self._restic("snapshots", "--json", "--tag", _TAG)
-        # Warnings stand before the document.
-        text = next((line for line in done.stdout.splitlines() if line.startswith(("[", "null"))), "null")
-        return msgspec.json.decode(text, type=list[_Snapshot] | None) or []
-
     def list(self) -> tuple[BackupMade, ...]:
         """What the repository holds of ours, oldest first."""
-        found = []
-        for snapshot in self._snapshots():
-            tags = dict(tag.partition("=")[::2] for tag in snapshot.tags)
-            with contextlib.suppress(msgspec.ValidationError, ValueError):
-                made = {
-                    "id": tags.get("id"),
-                    "snapshot": snapshot.id[:8],
-                    "bytes": int(tags.get("bytes", "")),
-                    "digest": f"sha256:{tags.get('digest')}",
-                    "created_at": _seconds(snapshot.time),
-                }
-                found.append(msgspec.convert(made, BackupMade))
-        return tuple(sorted(found, key=lambda backup: backup.created_at))
+        return self.repository.list()
+
+    def drop(self, snapshot: str) -> None:
+        """Forget a backup and give its room back; an absent one is fine."""
+        self.repository.drop(snapshot)
 
     # Making
 
@@ -220,7 +132,7 @@ class Backups:
         What runs is asked first to leave copies that make sense (its backup tasks); volumes that are
         only to be taken cold are left out then, and the archive says so.
         """
-        self.prepare()
+        self.repository.prepare()
         self._releases.prepare_site(request.site)
         with self._spool(request.site) as spool:
             self._write(request, spool, say, copies=1 if self._settings.backups.repository else 2)
@@ -330,14 +242,7 @@ class Backups:
         digest = _digest(spool)
         os.lseek(spool, 0, os.SEEK_SET)
         say(f"storing {size_text(size)}", 0.8)
-        tags = ",".join((_TAG, f"id={id}", f"site={site}", f"bytes={size}", f"digest={paths.hex_of(digest)}"))
-        words = ("backup", "--json", "--quiet", "--host", "alveole", "--tag", tags, "--stdin", "--stdin-filename", FILE)
-        with self._lock:
-            done = self._restic(*words, stdin=spool)
-        match = re.search(r'"snapshot_id":"([0-9a-f]{8,64})"', done.stdout)
-        if match is None:
-            raise Temporary("restic did not say under which name it stored the backup")
-        return BackupMade(id, match[1], size, digest, datetime.datetime.now(datetime.UTC).timestamp())
+        return self.repository.store(id, site, spool, size, digest)
 
     # Reading
 
@@ -357,44 +262,6 @@ class Backups:
             if name != STATE_VOLUME
         )
 
-    def _known(self, snapshot: str) -> BackupMade:
-        if not _SNAPSHOT.match(snapshot):
-            raise NotFound("that is no name of a backup")
-        for backup in self.list():
-            if snapshot.startswith(backup.snapshot):
-                return backup
-        raise NotFound(f"the backup {snapshot[:8]} is not in the repository", hint="alveole backup list")
-
-    @contextlib.contextmanager
-    def _dump(self, snapshot: str) -> Iterator[IO[bytes]]:
-        """The archive's bytes as restic gives them; raises ``Refused`` when it cannot read all of them."""
-        with self._lock:
-            process = start(
-                self._argv("dump", snapshot, FILE),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**ENVIRONMENT, **self._environment()},
-            )
-            errors: list[bytes] = []
-            reader = threading.Thread(target=lambda: errors.append(process.stderr.read()) if process.stderr else None)
-            reader.start()
-            try:
-                if process.stdout is None:
-                    raise ValueError("restic was started without a pipe")
-                yield process.stdout
-                status = process.wait(60)
-            finally:
-                process.kill()
-                process.wait()
-                reader.join()
-                for stream in (process.stdout, process.stderr):
-                    if stream is not None:
-                        stream.close()
-        if status != 0:
-            said = b"".join(errors).decode("utf-8", "replace").strip().splitlines()
-            raise _damaged(snapshot, f"restic cannot read it: {said[-1] if said else f'status {status}'}")
-
     def read_manifest(self, snapshot: str, digest: str, say: Say = quiet) -> str:
         """Read a whole backup, compare its digest, and give control's own text about the site.
 
@@ -404,11 +271,11 @@ class Backups:
 
     def verify(self, snapshot: str, digest: str, say: Say = quiet) -> Manifest:
         """As :meth:`read_manifest`, giving the whole manifest."""
-        known = self._known(snapshot)
+        known = self.repository.known(snapshot)
         head = io.BytesIO()
         total = hashlib.sha256()
         done = 0
-        with self._dump(known.snapshot) as stream:
+        with self.repository.dump(known.snapshot) as stream:
             while data := stream.read(CHUNK):
                 total.update(data)
                 if head.tell() < _MANIFEST_BYTES + 4096:
@@ -424,7 +291,7 @@ class Backups:
     @staticmethod
     def _compare(snapshot: str, found: str, wanted: str) -> None:
         if found != wanted:
-            raise _damaged(snapshot, f"its content has the digest {found[:19]}… instead of {wanted[:19]}…")
+            raise damaged(snapshot, f"its content has the digest {found[:19]}… instead of {wanted[:19]}…")
 
     def restore(self, request: RestoreBackup, say: Say = quiet) -> Release | None:
         """Unpack a backup's content and volumes for a site, as a new data generation beside the live one.
@@ -433,12 +300,12 @@ class Backups:
         site come from ``request`` alone. A generation of that number that a restore left half-way
         is replaced. Raises ``Refused`` naming a damaged backup, ``NotFound``, ``NoRoom``.
         """
-        known = self._known(request.snapshot)
+        known = self.repository.known(request.snapshot)
         self._releases.prepare_site(request.site)
         self._need(2 * known.bytes, paths.site(self._settings, request.site))
         with self._spool(request.site) as spool:
             say(f"reading the backup, {size_text(known.bytes)}", 0.1)
-            with self._dump(known.snapshot) as stream, open(spool, "wb", closefd=False) as file:
+            with self.repository.dump(known.snapshot) as stream, open(spool, "wb", closefd=False) as file:
                 shutil.copyfileobj(stream, file, CHUNK)
             return self._unpack(request.snapshot, request, spool, say, work=request.work)
 
@@ -472,7 +339,7 @@ class Backups:
                 any_links=True,
             )
             if release.digest != manifest.release:
-                raise _damaged(name, "its content is not the release that it says it holds")
+                raise damaged(name, "its content is not the release that it says it holds")
         if manifest.volumes:
             say("unpacking the volumes", 0.7)
             self._restore_volumes(request, spool, say)
@@ -570,21 +437,6 @@ class Backups:
                     self._sandbox.run("remove", left, as_root(self._settings, number), {"paths": None})
                 left.rmdir()
 
-    def drop(self, snapshot: str) -> None:
-        """Forget a backup and give its room back; an absent one is fine."""
-        try:
-            known = self._known(snapshot)
-        except NotFound:
-            return
-        with self._lock:
-            self._restic("unlock")
-            self._restic("forget", known.snapshot)
-            try:
-                self._restic("prune")
-            except ProgramFailed as error:
-                # The backup is gone from the list all the same; a damaged repository must not keep it there.
-                log.warning("the room of the backup %s is not given back: %s", known.snapshot, error)
-
 
 def _left_out(request: CreateBackup, running: tuple[WorkloadSpec, ...]) -> tuple[set[str], set[str]]:
     """Names of the volumes that no backup takes, and of those that this one does not because the site runs."""
@@ -593,28 +445,10 @@ def _left_out(request: CreateBackup, running: tuple[WorkloadSpec, ...]) -> tuple
     return never, {volume.name for volume in lived if volume.backup is Kept.COLD}
 
 
-def _make_password(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(fd, secrets.token_urlsafe(32).encode() + b"\n")
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
-    sync_directory(path.parent)
-
-
 def _digest(fd: int) -> str:
     with open(fd, "rb", closefd=False) as file:
         file.seek(0)
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-def _damaged(snapshot: str, why: str) -> Refused:
-    return Refused(f"the backup {snapshot[:8]} is damaged: {why}", field="backup", hint="use another backup")
 
 
 def _manifest(snapshot: str, fd: int) -> Manifest:
@@ -624,15 +458,10 @@ def _manifest(snapshot: str, fd: int) -> Manifest:
     try:
         member = next(members(stream), None)
         if member is None or member.name != _MANIFEST or not 0 < member.size <= _MANIFEST_BYTES:
-            raise _damaged(snapshot, "it does not begin with a manifest")
+            raise damaged(snapshot, "it does not begin with a manifest")
         return msgspec.json.decode(stream.take(member.size), type=Manifest)
     except (Rejected, msgspec.DecodeError) as error:
-        raise _damaged(snapshot, f"its manifest does not parse: {error}") from None
-
-
-def _seconds(text: str) -> float:
-    # restic writes nanoseconds, which Python 3.11 does not read.
-    return datetime.datetime.fromisoformat(re.sub(r"\.(\d{6})\d*", r".\1", text)).timestamp()
+        raise damaged(snapshot, f"its manifest does not parse: {error}") from None
 
 
 __all__ = ["Backups", "Freezer", "Manifest", "ProgramFailed"]
