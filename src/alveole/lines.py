@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
 _OPEN_SECONDS = 20.0
 _SSH = "/usr/bin/ssh"
+_KEYSCAN = "/usr/bin/ssh-keyscan"
 #: In this order: the first that the machine has is the one that is pinned.
 _KEY_KINDS = ("ssh-ed25519", "ecdsa-sha2-nistp256")
 
@@ -49,7 +50,7 @@ class Wall(Temporary):
 
 def scan(host: str, port: int) -> str:
     """``KIND BASE64``: the host key that a machine shows to anybody. Whose it is, somebody has to compare."""
-    argv = ["/usr/bin/ssh-keyscan", "-T", "10", "-t", "ed25519,ecdsa", "-p", str(port), "--", host]
+    argv = [_KEYSCAN, "-T", "10", "-t", "ed25519,ecdsa", "-p", str(port), "--", host]
     try:
         done = subprocess.run(
             argv, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False

@@ -16,6 +16,7 @@ from doorkit import Door
 from hypothesis import HealthCheck, Phase
 from schemathesis import checks
 
+from alveole import lines
 from alveole import requests as ask
 from alveole.people.model import Role
 
@@ -55,6 +56,8 @@ def alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect_here)
         patch.setattr(socket, "getaddrinfo", resolve_here)
+        for program in ("_SSH", "_KEYSCAN"):
+            patch.setattr(lines, program, "/bin/false")
         # For programs that are started, such as git.
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             patch.setenv(name, "http://127.0.0.1:9")

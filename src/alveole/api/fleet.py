@@ -104,7 +104,9 @@ async def node_key(request: Request, caller: Caller) -> Response:
     return PlainTextResponse(await run_in_threadpool(services(request).node_key, caller) + "\n")
 
 
-@router.post("/nodes/scan", **described("Show the host key of a machine", fleet.ScannedView, body=fleet.ScanNode))
+@router.post(
+    "/nodes/scan", **described("Show the host key of a machine", fleet.ScannedView, body=fleet.ScanNode, errors=(422,))
+)
 @does(Right.NODE_CHANGE)
 async def scan_node(
     request: Request, caller: Caller, wanted: Annotated[fleet.ScanNode, Depends(body(fleet.ScanNode))]
