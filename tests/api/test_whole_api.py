@@ -35,8 +35,11 @@ CHECKS = (
 )
 
 
+HOST_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
+
+
 @pytest.fixture(scope="module")
-def alone() -> Iterator[None]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing but this machine is reached: some routes ask servers whose addresses the examples make up."""
     connect, resolve = socket.socket.connect, socket.getaddrinfo
 
@@ -56,8 +59,12 @@ def alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connect_here)
         patch.setattr(socket, "getaddrinfo", resolve_here)
-        for program in ("_SSH", "_KEYSCAN"):
-            patch.setattr(lines, program, "/bin/false")
+        patch.setattr(lines, "_SSH", "/bin/false")
+        # Any machine shows this key; the real program has its tests in tests/fleet.
+        keyscan = tmp_path_factory.mktemp("ssh") / "keyscan"
+        keyscan.write_text(f"#!/bin/sh\necho 'h ssh-ed25519 {HOST_KEY}'\n")
+        keyscan.chmod(0o755)
+        patch.setattr(lines, "_KEYSCAN", str(keyscan))
         # For programs that are started, such as git.
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             patch.setenv(name, "http://127.0.0.1:9")
