@@ -62,6 +62,17 @@ def broken(edge: World, asked: Inspect = ASKED, pid: int | None = -1) -> Link | 
     return next((link for link in links if not link.ok), None)
 
 
+@contextlib.contextmanager
+def aside(file: Path) -> Iterator[None]:
+    """Without ``file`` for a while."""
+    elsewhere = file.with_name(f"{file.name}.aside")
+    file.rename(elsewhere)
+    try:
+        yield
+    finally:
+        elsewhere.rename(file)
+
+
 def test_a_whole_chain_has_no_broken_link(edge: World) -> None:
     assert broken(edge) is None
 
@@ -114,35 +125,23 @@ def test_certificate_of_another_authority(edge: World, tmp_path: Path) -> None:
 def test_certificate_without_an_authority(edge: World) -> None:
     """The chain is told all the same."""
     file = paths.authority(edge.settings) / "cert.pem"
-    aside = file.with_name("aside.pem")
-    file.rename(aside)
-    try:
+    with aside(file):
         link = broken(edge)
-    finally:
-        aside.rename(file)
     assert link is not None and link.name == "certificate" and "no authority" in link.came, link
 
 
 def test_certificate_that_is_gone(edge: World) -> None:
     file = paths.edge_certificates(edge.settings) / f"{HOST}.pem"
-    aside = file.with_name("aside")
-    file.rename(aside)
-    try:
+    with aside(file):
         link = broken(edge)
-    finally:
-        aside.rename(file)
     assert link is not None and link.name == "certificate" and "issued again" in link.cure, link
 
 
 def test_proxy(edge: World) -> None:
     """Somebody else's proxy stands where ours should: it answers, and has no status."""
     status = paths.edge(edge.settings) / "status.sock"
-    aside = status.with_name("aside.sock")
-    status.rename(aside)
-    try:
+    with aside(status):
         link = broken(edge)
-    finally:
-        aside.rename(status)
     assert link is not None and link.name == "proxy" and link.cure, link
 
 
