@@ -18,6 +18,8 @@ FILE_BYTES = MIB
 #: Under this the disk counts as full: what one checkpoint of the journal may need at once.
 SHORT_BYTES = 1 * MIB
 SHORT_FILES = 8
+#: So much is free when the reserve is taken back.
+_PLENTY = (4 * FILES * FILE_BYTES, 4 * FILES + SHORT_FILES)
 
 
 class Reserve:
@@ -29,13 +31,14 @@ class Reserve:
 
     def short(self) -> bool:
         """Whether the disk is full but for what this gave up. Costs one statvfs(2)."""
-        return self._spent or not self._room(SHORT_BYTES, SHORT_FILES)
+        # Given up, there has to be room for taking it back too: the next write does that.
+        return not (self._room(*_PLENTY) if self._spent else self._room(SHORT_BYTES, SHORT_FILES))
 
     def keep(self) -> None:
         """Call before each write: give the space up when the disk is nearly full, take it back when it is not."""
         if not self._room(SHORT_BYTES, SHORT_FILES):
             self._give_up()
-        elif self._spent and self._room(4 * FILES * FILE_BYTES, 4 * FILES + SHORT_FILES):
+        elif self._spent and self._room(*_PLENTY):
             self._take()
 
     def _room(self, size: int, files: int) -> bool:

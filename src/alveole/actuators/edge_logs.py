@@ -186,7 +186,7 @@ def make_log_directory(directory: Path, settings: Settings) -> None:
 
 
 def make_stream(settings: Settings) -> None:
-    """The two files nginx appends to, in a directory of root's.
+    """The two files nginx appends to, in a directory of root's, and those that stand beside them from the start.
 
     A worker can neither replace them nor make others there (nginx's CVE-2016-1247): it owns the
     files, not the directory.
@@ -200,6 +200,10 @@ def make_stream(settings: Settings) -> None:
             os.fchmod(fd, 0o640)
         finally:
             os.close(fd)
+    for name, mode in ((ACCESS, 0o640), (_PLACE, 0o600)):
+        fd = os.open(top / name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        os.fchown(fd, 0, _group_id(settings.users.control))
+        os.close(fd)
 
 
 def _user(name: str) -> pwd.struct_passwd:
