@@ -246,6 +246,7 @@ def test_a_set_lies_over_the_nearest_there_is(stocked: tuple[Place, Repository],
 
 
 @pytest.mark.slow
+@pytest.mark.turn
 def test_alternatives_are_chosen_as_without_a_nearer_set(stocked: tuple[Place, Repository]) -> None:
     """Issue 3: what is there does not change what ``a | b`` comes to; where ``a`` cannot be had, it is ``b``."""
     place, repository = stocked
