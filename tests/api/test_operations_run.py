@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from doorkit import ROOT, Door, until
+from peoplekit import Browser, add
 
 from alveole.operation_requests import AddOperation
 from alveole.people.model import Role
@@ -106,8 +107,6 @@ def test_one_that_control_did_not_survive_is_told(site: Door) -> None:
 
 def test_by_role_and_by_application(door: Door) -> None:
     """Threat 24: nobody runs, replaces, removes or reads what the declaration keeps from them."""
-    from peoplekit import Browser, add
-
     for name, role in (("ana", Role.OWNER), ("ben", Role.OWNER), ("olga", Role.OPERATOR), ("rita", Role.READER)):
         add(door, name, role)
     made = {"name": "shop", "owner": "ana", "environments": ["prod"], "command": ["serve"], "port": 8000}
