@@ -72,7 +72,7 @@ def test_the_story_of_an_administrator(alveole: Instance, browser: Any, axe: str
     owner.close()
 
 
-@pytest.mark.parametrize(("language", "width"), [("fr-FR", 375), ("en-US", 1600)])
+@pytest.mark.parametrize(("language", "width"), [("fr-FR", 375), pytest.param("en-US", 1600, marks=pytest.mark.turn)])
 def test_the_story_of_an_owner(
     alveole: Instance, browser: Any, axe: str, tmp_path: Path, language: str, width: int
 ) -> None:
