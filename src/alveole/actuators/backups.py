@@ -142,7 +142,7 @@ class Backups:
     def pack(self, request: PackSite, file: int, say: Say = quiet) -> Packed:
         """The archive of :meth:`create` into the empty ``file``, for another machine. Raises as that."""
         self._releases.prepare_site(request.site)
-        wanted = CreateBackup(**{name: getattr(request, name) for name in CreateBackup.__struct_fields__})
+        wanted = CreateBackup(**{name: getattr(request, name) for name in PackSite.__struct_fields__})
         self._write(wanted, file, say, copies=1)
         return Packed(os.lseek(file, 0, os.SEEK_END), _digest(file))
 
