@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from instancekit import alive, all_pids, cgroup_tops, command, descendants, has_open, mounted, read_bytes, run
 
 
-class Traces:
+class Traces(ABC):
     root: Path
     state: Path
     run_dir: Path
@@ -20,8 +21,8 @@ class Traces:
     prefix: str
     octet: int
 
-    def pid_of(self, role: str) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def pid_of(self, role: str) -> int: ...
 
     def mounts(self) -> list[str]:
         """Everything mounted below the instance's directory, in our namespace or the agent's."""
@@ -34,7 +35,7 @@ class Traces:
         bridge = f"{self.tag}br"
         return sorted(
             each
-            for each in os.listdir("/sys/class/net")  # noqa: PTH208
+            for each in os.listdir("/sys/class/net")  # noqa: PTH208  names, no paths
             if each == bridge or (each.startswith(self.prefix) and each[-1] in "abp")
         )
 

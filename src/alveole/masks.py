@@ -106,7 +106,7 @@ def _update(format: Format, mask: Mask) -> str:
     *table, column = (identifier(format, each) for each in mask.place)
     value = _value(format, mask, column)
     # Every part went through the serializer of its format.
-    return f"UPDATE {'.'.join(table)} SET {column} = {value} WHERE {column} IS NOT NULL"  # noqa: S608
+    return f"UPDATE {'.'.join(table)} SET {column} = {value} WHERE {column} IS NOT NULL"  # noqa: S608  see above
 
 
 def _value(format: Format, mask: Mask, column: str) -> str:

@@ -40,7 +40,7 @@ def test_a_process_is_killed(machine: Instance) -> None:
     for name in ("still", "app"):
         pid = machine.workload_pid(name)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: machine.answers(name) and machine.workload_pid(name) != pid, 30)  # noqa: B023
+        until(lambda: machine.answers(name) and machine.workload_pid(name) != pid, 30)  # noqa: B023  waited for at once
         machine.until_repaired(f"{name}: workload/", "SIGKILL")
     all_answer(machine)
 
@@ -92,7 +92,7 @@ def test_the_proxy_is_stopped(machine: Instance) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         pid = machine.pid_of("nginx")
         os.kill(pid, number)
-        until(lambda: (machine.run_dir / "edge" / "nginx.pid").exists() and machine.pid_of("nginx") != pid, 30)  # noqa: B023
+        until(lambda: (machine.run_dir / "edge" / "nginx.pid").exists() and machine.pid_of("nginx") != pid, 30)  # noqa: B023  waited for at once
         all_answer(machine)
     machine.until_repaired("edge")
 
@@ -111,7 +111,7 @@ def test_the_agent_dies_and_sites_answer(machine: Instance) -> None:
         with Load(machine, "still", "app", "own", threads=2) as load:
             old = machine.pid_of(role)
             machine.kill_role(role)
-            until(lambda: machine.pid_is_new(role, old), 30)  # noqa: B023
+            until(lambda: machine.pid_is_new(role, old), 30)  # noqa: B023  waited for at once
             machine.until_ready()
         load.check()
     machine.until_kept()

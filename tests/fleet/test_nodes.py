@@ -166,7 +166,7 @@ def test_control_dies_again_and_again(fleet: Pair) -> None:
         if not begun:
             main.until_ready()
             begun = main.api("POST", "/v1/sites/delta/move", {"to": "far"})["id"]
-        until(lambda: not main.is_up("control"), 120, lambda: f"not yet at {where}: {main.tail()}")  # noqa: B023
+        until(lambda: not main.is_up("control"), 120, lambda: f"not yet at {where}: {main.tail()}")  # noqa: B023  waited for at once
         main.roles.pop("control").wait()
     main.start()
     ended = main.ended(begun, good=True, seconds=120)

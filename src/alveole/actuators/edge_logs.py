@@ -35,7 +35,7 @@ LOG_BYTES = 32 * 1024 * 1024
 STREAM_BYTES = 32 * 1024 * 1024
 _BLOCK = 1 << 20
 _LINE = re.compile(rb"^(\d{3}) (\w*) (\{[^\n]*\}\n)", re.MULTILINE)
-#: What the site's proxy could not bring to a good end; a site's own 501 is its own business all the same.
+#: Whether the site failed or the way to it: an owner looks for both in one place.
 _FAILED = frozenset((b"500", b"501", b"502", b"503", b"504", b"507", b"508", b"511"))
 #: Workers that were asked to open the new file have done so by then, also those that are busy (seconds).
 _REOPENED_SECONDS = 5.0

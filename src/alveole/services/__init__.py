@@ -34,7 +34,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``installing`` | Alvéole itself on another machine |
-| ``show`` | stored and seen → documents |
+| ``looking`` | lists and documents of sites, wherever they live |
+| ``show``, ``appshow`` | stored and seen → documents |
 """
 
 from __future__ import annotations
