@@ -78,11 +78,17 @@ def against(
 
 
 def interleave(runs: int, each: Mapping[str, Callable[[int], float]]) -> dict[str, list[float]]:
-    """A B A B…: call every one once a round, so that what the machine does meanwhile hits all alike."""
+    """A B C, B C A…: call every one once a round, so that what the machine does meanwhile hits all alike.
+
+    Each round begins with another one: what comes back by the clock, as the agent's look at all sites, would
+    fall on the same one round after round.
+    """
     found: dict[str, list[float]] = {name: [] for name in each}
+    names = list(each)
     for number in range(runs):
-        for name, measure in each.items():
-            found[name].append(measure(number))
+        at = number % len(names)
+        for name in names[at:] + names[:at]:
+            found[name].append(each[name](number))
     return found
 
 
