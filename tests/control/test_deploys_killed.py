@@ -25,17 +25,26 @@ from alveole.testing import FakeAgent
 #: Script, whether the version holds, points.
 CASES = {
     ("send", True): ("versions.imported", "store.before-commit:2"),
-    ("deliver", True): ("delivery.copied",),
+    ("deliver", True): ("services.accepted", "delivery.copied"),
     ("deploy", True): (
+        "delivery.hook-ran",
         "delivery.saved",
         "delivery.beside",
         "delivery.wanted",
+        "reconcile.before-step:1",
         "reconcile.after-step:2",
         "delivery.switched",
+        "delivery.verified-once",
         "store.before-commit:8",
     ),
     ("deploy", False): ("delivery.back",),
-    ("rollback", True): ("delivery.restored", "delivery.wanted", "delivery.switched"),
+    ("rollback", True): (
+        "delivery.restored",
+        "delivery.wanted",
+        "delivery.brought-back",
+        "reconcile.after-step:1",
+        "delivery.switched",
+    ),
     ("sync", True): ("syncing.taken", "syncing.unpacked", "delivery.saved", "delivery.wanted", "delivery.switched"),
 }
 
