@@ -25,6 +25,17 @@ CASES = (
     ("deploy", "agent", "backup-spooled"),
     ("deploy", "agent", "workload-ready"),
     ("rollback", "agent", "restore-unpacked"),
+    *(
+        pytest.param(*case, marks=pytest.mark.turn)
+        for case in (
+            ("deploy", "agent", "workload-begin"),
+            ("deploy", "agent", "workload-network"),
+            ("deploy", "agent", "workload-running"),
+            ("deploy", "agent", "workload-gone"),
+            ("rollback", "agent", "restore-read"),
+            ("rollback", "agent", "workload-ready"),
+        )
+    ),
 )
 
 
