@@ -18,13 +18,15 @@ VENV = ROOT / ".venv"
 #: package: which tests need it.
 _TEST_PACKAGES = {
     "apache2": "the configuration exported for Apache, tried against the real server",
-    "bind9": "a zone whose records prove a domain",
+    "bind9": "zones: what proves a domain, and a server of names that is set up and written to",
+    "bind9-dnsutils": "asks name servers as anybody does (dig)",
     "chromium": "the pages in a real browser",
     "docker-registry": "images that are fetched by name",
     "git": "the files of the checkout",
     "gpg": "makes the keys and signatures that gpgv checks",
     "gpg-agent": "holds the keys for gpg",
     "gpgconf": "ends that agent",
+    "knot": "another name server that is written to, and a secondary that zones are transferred to",
     "lftp": "ten thousand files by SFTP",
     "ldap-utils": "reads back LDIF",
     "mariadb-client-core": "reads back SQL",
