@@ -172,6 +172,23 @@ class Dns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A claim that was not proven ends after so long."""
 
 
+class NameServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """BIND on this machine, for `alveole dns setup`; the values of Debian's package."""
+
+    directory: str = "/etc/bind"
+    """Where named.conf is, which includes named.conf.local; and rndc.key."""
+    zones: str = "/var/lib/bind"
+    """Where the zone and its journal are kept; the server writes there."""
+    user: User = "bind"
+    """Runs the server."""
+    address: str = "127.0.0.1"
+    """Where Alvéole asks it; it listens where its own configuration says."""
+    port: Port = 53
+    """Its port."""
+    control_port: Port = 953
+    """Where it takes the word of rndc."""
+
+
 class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What Alvéole itself asks of other machines because a person has said so."""
 
@@ -290,6 +307,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backups: Backups = Backups()
     journal: Journal = Journal()
     dns: Dns = Dns()
+    nameserver: NameServer = NameServer()
     outgoing: Outgoing = Outgoing()
     modules: Modules = Modules()
     build: Build = Build()
@@ -469,6 +487,14 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
             split_resolver(text)
         except ValueError as error:
             wrong(f"dns.resolvers[{place}]", str(error), "write ADDRESS or ADDRESS:PORT")
+    for key in ("directory", "zones"):
+        value = getattr(settings.nameserver, key)
+        if not re.match(r"^(?:/[A-Za-z0-9._-]+)+\Z", value) or "/../" in f"{value}/":
+            wrong(f"nameserver.{key}", f"{value!r} is not a plain absolute path")
+    try:
+        ip_address(settings.nameserver.address)
+    except ValueError:
+        wrong("nameserver.address", f"{settings.nameserver.address!r} is not an address")
     for place, file in enumerate(settings.bases.sources):
         if not re.match(r"^(?:/[A-Za-z0-9._-]+)+\.sources\Z", file) or "/../" in file:
             wrong(f"bases.sources[{place}]", f"{file!r} is not the absolute path of a .sources file")

@@ -118,7 +118,33 @@ class Updates:
                 update.add(owner, self._rdataset(edit.kind, edit.ttl, edit.values))
         self._send(update)
 
+    def name_servers(self, ttl: int, hosts: Sequence[str]) -> bool:
+        """The zone's own NS records are exactly these from now on; whether that was a change.
+
+        One by one: a server passes over the removal of them all (RFC 2136 §3.4.2.3).
+        """
+        import dns.update
+
+        there = {each.removesuffix(".") for each in self.ask(self.zone, "NS").values}
+        if there == set(hosts):
+            return False
+        update = dns.update.UpdateMessage(f"{self.zone}.", keyring=self._key)
+        update.add(self._name(self.zone), self._rdataset("NS", ttl, hosts))
+        if gone := sorted(there - set(hosts)):
+            update.delete(self._name(self.zone), self._rdataset("NS", 0, gone))
+        self._send(update)
+        return True
+
     # --- asking -------------------------------------------------------------------------------
+    def holds(self, when: Iterable[Condition]) -> bool:
+        """Whether all of this is so at this moment; asked of the server as conditions of a change that changes nothing,
+        so what a wildcard stands for is not taken for being there. Raises as every call."""
+        try:
+            self.change((), when)
+        except ConditionFailed:
+            return False
+        return True
+
     def ask(self, name: str, kind: str) -> Record:
         """What the server itself says of a name of its zone, not a resolver. No ``values``: there is none.
 

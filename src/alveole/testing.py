@@ -18,6 +18,7 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.backends.base import Say, Usage
@@ -74,6 +75,7 @@ class FakeAgent:
         self.calls: list[protocol.Request] = []
         self.anchors: list[Anchor] = []
         self.reached: Callable[[Reach, int], None] = lambda _request, file: os.close(file)
+        self.naming: Callable[[SetUpNames | UndoNames], NamesServed | None] = _names_served
         self.authority = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
         self.work: dict[str, protocol.WorkState] = {}
         """Working copies; a test puts them there as visitors would."""
@@ -237,6 +239,8 @@ class FakeAgent:
             case Reach():
                 self.reached(request, os.dup(files[0]))
                 return None
+            case SetUpNames() | UndoNames():
+                return self.naming(request)
             case ListAnchors():
                 return tuple(self.anchors)
             case protocol.Inspect() | protocol.Doctor():
@@ -495,3 +499,7 @@ def _uses(spec: Spec) -> tuple[ResourceId, ...]:
 
 
 __all__ = ["FakeAgent", "Thing"]
+
+
+def _names_served(request: SetUpNames | UndoNames) -> NamesServed | None:
+    return NamesServed(fresh=True, started=True) if isinstance(request, SetUpNames) else None

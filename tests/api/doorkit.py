@@ -105,7 +105,7 @@ class Ran:
 class Door:
     """A running API. ``run`` is the command line in this process, ``http`` a client on the socket."""
 
-    def __init__(self, directory: Path, **sections: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, domain: str = "localhost", **sections: dict[str, Any]) -> None:
         self.directory = directory
         self.port = free_port()
         raw: dict[str, dict[str, Any]] = {
@@ -115,9 +115,9 @@ class Door:
             **sections,
         }
         raw["content"] = {"reserve_bytes": 0, **raw.get("content", {})}
-        self.settings: Settings = parse(raw)
+        self.settings: Settings = parse({"domain": domain, **raw})
         self.config = directory / "alveole.toml"
-        lines = []
+        lines = [f"domain = {json.dumps(domain)}"]
         for section, values in raw.items():
             lines.append(f"[{section}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]

@@ -26,6 +26,7 @@ from alveole.actuators.config import ConfigFiles
 from alveole.actuators.edge import EdgeActuator
 from alveole.actuators.edge_logs import EdgeLogs
 from alveole.actuators.images import Images
+from alveole.actuators.nameserver import NameServers
 from alveole.actuators.network import Instance, NetworkActuator
 from alveole.actuators.releases import Releases, room
 from alveole.actuators.routes import RoutesActuator
@@ -33,6 +34,7 @@ from alveole.actuators.storage import Storage
 from alveole.agent import protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
+from alveole.agent.naming import SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
 from alveole.agent.reach import Reaches
 from alveole.agent.reaching import Reach
@@ -158,6 +160,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     routes = RoutesActuator(settings)
     anchors = Anchors(settings)
     reaches = Reaches(settings)
+    names = NameServers(settings)
 
     # What asks over HTTP and TLS is loaded when somebody wants to know: it is large.
     def inspect(request: protocol.Inspect, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
@@ -248,6 +251,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
         ListAnchors: lambda _r, _f, _s: anchors.all(),
         Reach: lambda r, f, _s: reaches.open(r, f),
+        SetUpNames: lambda r, _f, _s: names.set_up(r),
+        UndoNames: lambda _r, _f, _s: names.undo(),
     }
     agent = Agent(
         (

@@ -15,6 +15,7 @@ import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
+from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
@@ -428,6 +429,8 @@ Request = (
     | KeepAnchor
     | ListAnchors
     | Reach
+    | SetUpNames
+    | UndoNames
     | Watch
 )
 
@@ -588,6 +591,8 @@ RESULTS: dict[type, Any] = {
     KeepAnchor: None,
     ListAnchors: tuple[Anchor, ...],
     Reach: None,
+    SetUpNames: NamesServed,
+    UndoNames: None,
 }
 
 # msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter

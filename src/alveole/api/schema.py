@@ -9,7 +9,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alveole import __version__, app_views, fleet, operation_requests, operation_views, views
+from alveole import __version__, app_views, fleet, operation_requests, operation_views, views, zone
 from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
@@ -152,6 +152,12 @@ TYPES: tuple[Any, ...] = (
     views.DoctorView,
     views.StatusView,
     views.Exported,
+    zone.DnsSettings,
+    zone.DnsView,
+    zone.DnsTrial,
+    zone.DnsLeft,
+    zone.TransferKey,
+    zone.TryDns,
     JournalView,
     Change,
     Event,

@@ -20,6 +20,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``flows`` | what happens after a change was accepted |
 | ``images`` | fetching images, and sites of one that is fetched first |
 | ``claims`` | domains: adding, claiming, proving them by the DNS |
+| ``dns``, ``naming`` | where the names of sites are published; keeping them so |
 | ``sites``, ``finding``, ``inside``, ``configure``, ``backups``, ``bases``, ``rollback``, ``platform`` | the verbs |
 | ``doors``, ``outside``, ``factors`` | signing in, sessions, tokens; LDAP and OIDC; second factors |
 | ``accounts`` | persons, teams, shares, quotas |
@@ -50,8 +51,9 @@ from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.errors import InvalidInput
 from alveole.export import ExportedSite, export
-from alveole.journal import Journal
+from alveole.journal import BESIDE, Journal
 from alveole.load import Loads
+from alveole.model.change import Change
 from alveole.notices import MailServer
 from alveole.people.attempts import Attempts
 from alveole.people.directory import Directory
@@ -62,11 +64,13 @@ from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.core import VersionConflict
+from alveole.services.dns import DnsVerbs
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.installing import InstallVerbs
 from alveole.services.ledger import LedgerVerbs
 from alveole.services.moving import SWEEP_SECONDS
+from alveole.services.naming import Naming
 from alveole.services.nodes import WATCH_SECONDS
 from alveole.services.notify import NotifyVerbs
 from alveole.services.operations import OperationVerbs
@@ -76,14 +80,16 @@ from alveole.services.sources import SourceVerbs
 from alveole.services.syncing import SyncVerbs
 from alveole.services.telling import Telling
 from alveole.services.watching import Checks
-from alveole.store import Store
+from alveole.store import Store, Transaction
 from alveole.ticker import Ticker
 from alveole.traffic import Traffic
+from alveole.zone import DnsSettings
 
 __all__ = ["Services", "VersionConflict"]
 
 
 class Services(
+    DnsVerbs,
     InstallVerbs,
     SyncVerbs,
     SourceVerbs,
@@ -135,7 +141,9 @@ class Services(
         self.checks.load()
         self.telling = Telling(settings, store, self.people, self.ticker, lambda: self._setting("mail", MailServer))
         self.telling.load()
-        self.journal.tell = self.telling.ended
+        self.naming = Naming(settings, store, self.journal)
+        self.naming.load(self._setting("dns", DnsSettings))
+        self.journal.tell = self._ended
         self.loop.abandoned = self._remove
         self.started_at = time.time()
         self.loads = Loads()
@@ -165,6 +173,7 @@ class Services(
             services._keep_claims()
             services.checks.watch(services.ticker)
             services.telling.start()
+            services.naming.watch(services.ticker)
             services.ticker.add("nodes", WATCH_SECONDS, services._watch_nodes)
             services.ticker.add(
                 "copies",
@@ -174,6 +183,11 @@ class Services(
             )
             services.ticker.start()
         return services
+
+    def _ended(self, transaction: Transaction, change: Change) -> None:
+        self.telling.ended(transaction, change)
+        if change.verb not in BESIDE:
+            transaction.effects.append(self.naming.news)
 
     def close(self) -> None:
         """Stop the reconciler and close the database. Sites keep running."""

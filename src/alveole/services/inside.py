@@ -88,6 +88,10 @@ class InsideVerbs(ClaimVerbs):
             )
         except AlveoleError as error:
             links = (protocol.Link("agent", False, "ask the agent", str(error), "see: alveole doctor"),)
+        of_zone = self.naming.link(site_domain(found.name, self.settings))
+        if of_zone is not None:
+            # The zone's own server knows; what a resolver remembers says less.
+            links = (of_zone, *(each for each in links if each.name != "name"))
         look = self.loop.looks.get(found.id)
         last = self.journal.list(site=found.id, limit=1)
         links = (*links, *self.check_links(found), *self.base_links(found), *self._scenario_links(found))
@@ -98,6 +102,7 @@ class InsideVerbs(ClaimVerbs):
             waiting=(
                 *(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in (look.waiting if look else ())),
                 *self.claims_waiting(found),
+                *self.naming.waiting(found.id),
             ),
             last=self.journal.get(last[0].id) if last else None,
         )

@@ -1,0 +1,247 @@
+"""BIND on this machine as the primary server of one zone: its configuration, its zone file, and its life.
+
+Three things are ours: ``alveole.conf`` beside named.conf, the line of named.conf.local that includes it, and the zone
+file. The zone is a dynamic one: after the first start only the server writes its file, and everything in it changes by
+signed updates. Every word that goes into a file was checked field by field (:mod:`alveole.agent.naming`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import pwd
+import threading
+import time
+from pathlib import Path
+
+from alveole.agent.naming import NameHost, NameKey, NamesServed, SetUpNames
+from alveole.config import Settings
+from alveole.errors import AlveoleError, InvalidInput, Refused, Temporary
+from alveole.host.run import ProgramFailed, run
+
+_NAMED = "/usr/sbin/named"
+_RNDC = "/usr/sbin/rndc"
+_CHECK_CONF = "/usr/bin/named-checkconf"
+_CHECK_ZONE = "/usr/bin/named-checkzone"
+#: How long a server that was started may take until it answers rndc.
+_START_SECONDS = 30.0
+_HEADER = '// Written by "alveole dns setup", and again at each; taken away by "alveole dns setup --undo".\n'
+
+
+class NameServers:
+    """Safe from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.nameserver
+        self._lock = threading.Lock()
+        self._directory = Path(self._settings.directory)
+        self._zones = Path(self._settings.zones)
+        self._own = self._directory / "alveole.conf"
+        self._local = self._directory / "named.conf.local"
+        self._started = self._directory / "alveole.started"
+        """There when it was us who started the server."""
+
+    def set_up(self, request: SetUpNames) -> NamesServed:
+        with self._lock:
+            for program in (_NAMED, _RNDC, _CHECK_CONF, _CHECK_ZONE):
+                if not Path(program).exists():
+                    raise Refused(f"{program} is not there", field="mode", hint="apt-get install bind9")
+            if not (self._directory / "named.conf").exists() or not self._local.exists():
+                raise Refused(
+                    f"{self._directory} has no named.conf with a named.conf.local",
+                    field="mode",
+                    hint="apt-get install bind9",
+                )
+            old_own, old_local = _read(self._own), _read(self._local)
+            if not old_own and f'zone "{request.zone}"' in (old_local or ""):
+                raise Refused(
+                    f"{self._local} has the zone {request.zone} already",
+                    field="zone",
+                    hint="take it out there, or use it as one elsewhere: alveole dns setup --server 127.0.0.1",
+                )
+            place = self._zones / f"alveole.{request.zone}.zone"
+            fresh = not place.exists()
+            try:
+                self._write_zone(place, request, fresh)
+                self._write(self._own, _configuration(request, place), secret=True)
+                self._write(self._local, _with_line(old_local or "", self._line()))
+                run([_CHECK_CONF, str(self._directory / "named.conf")])
+                started = self._take()
+            except AlveoleError as error:
+                self._put_back(old_own, old_local)
+                if old_own is None:
+                    self._started.unlink(missing_ok=True)
+                with contextlib.suppress(AlveoleError):
+                    self._rndc("reconfig")
+                if fresh:
+                    place.unlink(missing_ok=True)
+                if isinstance(error, ProgramFailed):
+                    raise Refused(f"BIND does not take it: {'; '.join(error.tail)}"[:500], field="mode") from error
+                raise
+            return NamesServed(fresh, started)
+
+    def undo(self) -> None:
+        with self._lock:
+            local = _read(self._local)
+            there = self._own.exists()
+            if local is not None and self._line() in local.splitlines():
+                self._write(self._local, "".join(f"{line}\n" for line in local.splitlines() if line != self._line()))
+                there = True
+            self._own.unlink(missing_ok=True)
+            if self._started.exists():
+                with contextlib.suppress(AlveoleError):
+                    self._rndc("stop")
+                self._started.unlink()
+            elif there and self._runs():
+                self._rndc("reconfig")
+
+    # --- files ----------------------------------------------------------------------------------
+    def _line(self) -> str:
+        return f'include "{self._own}";'
+
+    def _put_back(self, own: str | None, local: str | None) -> None:
+        if own is None:
+            self._own.unlink(missing_ok=True)
+        else:
+            self._write(self._own, own, secret=True)
+        if local is not None:
+            self._write(self._local, local)
+
+    def _write(self, place: Path, text: str, *, secret: bool = False) -> None:
+        """Whole or not at all. What holds keys is read by root and the server alone."""
+        fresh = place.with_name(f".{place.name}.alveole")
+        fresh.unlink(missing_ok=True)
+        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(file, text.encode())
+            os.fchown(file, 0, self._gid())
+            os.fchmod(file, 0o640 if secret else 0o644)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        fresh.replace(place)
+
+    def _gid(self) -> int:
+        return pwd.getpwnam(self._user()).pw_gid
+
+    def _user(self) -> str:
+        try:
+            return pwd.getpwnam(self._settings.user).pw_name
+        except KeyError:
+            raise Refused(
+                f"there is no user {self._settings.user}", field="mode", hint="apt-get install bind9"
+            ) from None
+
+    def _write_zone(self, place: Path, request: SetUpNames, fresh: bool) -> None:
+        if not fresh:
+            return
+        text = _zone(request)
+        person = pwd.getpwnam(self._user())
+        file = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(file, text.encode())
+            os.fchown(file, person.pw_uid, person.pw_gid)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        run([_CHECK_ZONE, request.zone, str(place)])
+
+    # --- the server -----------------------------------------------------------------------------
+    def _rndc(self, *words: str) -> None:
+        key = self._directory / "rndc.key"
+        port = str(self._settings.control_port)
+        run([_RNDC, "-k", str(key), "-s", "127.0.0.1", "-p", port, *words], timeout=30.0)
+
+    def _runs(self) -> bool:
+        try:
+            self._rndc("status")
+        except AlveoleError:
+            return False
+        return True
+
+    def _take(self) -> bool:
+        """Let the server read its configuration; start it when it does not run. Gives whether it was started."""
+        if self._runs():
+            self._rndc("reconfig")
+            return False
+        if Path("/run/systemd/system").exists():
+            run(["/usr/bin/systemctl", "enable", "--now", "named.service"])
+        else:
+            if self._settings.directory == "/etc/bind":
+                # Its unit would make this; where the pid and a session's key are.
+                person = pwd.getpwnam(self._user())
+                Path("/run/named").mkdir(exist_ok=True)
+                os.chown("/run/named", person.pw_uid, person.pw_gid)
+            self._write(self._started, "")
+            # It leaves by itself once it is ready, and is nobody's child then.
+            run([_NAMED, "-u", self._user(), "-c", str(self._directory / "named.conf")])
+        until = time.monotonic() + _START_SECONDS
+        while not self._runs():
+            if time.monotonic() > until:
+                raise Temporary("BIND was started and does not answer rndc", hint="see its log")
+            time.sleep(0.1)
+        return True
+
+
+def _read(place: Path) -> str | None:
+    try:
+        return place.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{place} cannot be read: {error}", field="mode") from None
+
+
+def _with_line(text: str, line: str) -> str:
+    if line in text.splitlines():
+        return text
+    end = "" if not text or text.endswith("\n") else "\n"
+    return f"{text}{end}{line}\n"
+
+
+def _key(key: NameKey) -> str:
+    return f'key "{key.name}" {{ algorithm {key.algorithm}; secret "{key.secret}"; }};\n'
+
+
+def _configuration(request: SetUpNames, place: Path) -> str:
+    fetchers = [(_address(each.address), each.port) for each in request.fetchers]
+    allowed = [f'key "{request.transfer.name}"', *(address for address, _port in fetchers if not request.by_key)]
+    sign = f' key "{request.transfer.name}"' if request.by_key else ""
+    notified = [f"{address} port {port}{sign}" for address, port in fetchers]
+    return (
+        _HEADER
+        + _key(request.update)
+        + _key(request.transfer)
+        + f'zone "{request.zone}" {{\n'
+        + "  type primary;\n"
+        + f'  file "{place}";\n'
+        + f'  allow-update {{ key "{request.update.name}"; }};\n'
+        + f"  allow-transfer {{ {'; '.join(allowed)}; }};\n"
+        # Who is to be told stands here; their names need not lead to where they listen.
+        + "  notify explicit;\n"
+        + f"  also-notify {{ {''.join(f'{each}; ' for each in notified)}}};\n"
+        + "};\n"
+    )
+
+
+def _zone(request: SetUpNames) -> str:
+    """What a zone begins with (RFC 1035 §5): its servers, and their addresses where they lie in it."""
+    first = request.hosts[0].name
+    # refresh, retry and expire as RIPE-203 recommends for small and stable zones; a name that was not there is
+    # remembered as absent for a minute, so that a new site is not hidden for long.
+    head = f"{request.zone}. SOA {first}. hostmaster.{request.zone}. {request.serial} 86400 7200 3600000 60\n"
+    hosts = "".join(f"{request.zone}. NS {each.name}.\n" for each in request.hosts)
+    return f"$TTL {request.ttl}\n{head}{hosts}{''.join(map(_glue, request.hosts))}"
+
+
+def _glue(host: NameHost) -> str:
+    found = [ipaddress.ip_address(_address(each)) for each in host.addresses]
+    return "".join(f"{host.name}. {'A' if each.version == 4 else 'AAAA'} {each}\n" for each in found)
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise InvalidInput(f"{text!r} is not an address", field="address") from None

@@ -1,0 +1,306 @@
+"""The zone on this machine: BIND set up for it, a secondary that fetches it, and names that follow their sites."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doorkit import Door
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from alveole.actuators.nameserver import NameServers
+from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
+from alveole.errors import Temporary
+from zonekit import THERE, Bind, Knot, bind, dig, free_port, knot, log_of, until
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(not THERE, reason="needs bind9, bind9-dnsutils and knot")]
+DOMAIN = "example.test"
+FOUR, SIX = ["192.0.2.1", "192.0.2.2"], ["2001:db8::1"]
+
+
+class World:
+    """Control with a real name server behind it; sites are the fake agent's."""
+
+    def __init__(self, place: Path, server: Bind) -> None:
+        self.server = server
+        self.door = Door(place, domain=DOMAIN, nameserver=server.settings)
+        actuator = NameServers(self.door.settings)
+
+        def naming(request: SetUpNames | UndoNames) -> NamesServed | None:
+            return actuator.set_up(request) if isinstance(request, SetUpNames) else actuator.undo()
+
+        self.door.agent.naming = naming
+
+    def dig(self, name: str, kind: str = "A") -> list[str]:
+        return dig(self.server.port, name, kind)
+
+    def shown(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.door.http.get("/v1/dns").json()
+        return found
+
+    def names(self) -> dict[str, str]:
+        return {each["name"]: each["state"] for each in self.shown()["names"]}
+
+    def changes(self, **query: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.door.http.get("/v1/changes", params={"limit": "1000", **query}).json()
+        return found
+
+    def destroy(self, *sites: str) -> None:
+        for site in sites:
+            self.door.ended(self.door.http.post(f"/v1/sites/{site}/stop"))
+            self.door.ended(self.door.http.delete(f"/v1/sites/{site}", params={"confirm": site}))
+
+    def set(self, **more: Any) -> dict[str, Any]:
+        settings = {"addresses": [*FOUR, *SIX], "secret": "***", "transfer_secret": "***", **more}
+        answer = self.door.http.put("/v1/dns", json=settings)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    place = Path(tempfile.mkdtemp(prefix="alv", dir="/tmp"))
+    with bind() as server:
+        made = World(place, server)
+        try:
+            made.set()
+            yield made
+        finally:
+            made.door.close()
+            shutil.rmtree(place)
+    assert not made.door.agent.violations
+
+
+def test_bind_is_set_up_and_holds_the_zone(world: World) -> None:
+    server = world.server
+    assert world.dig(DOMAIN, "NS") == [f"ns1.{DOMAIN}."]
+    assert world.dig(f"ns1.{DOMAIN}") == FOUR and world.dig(f"ns1.{DOMAIN}", "AAAA") == SIX
+    assert world.dig(DOMAIN) == FOUR and world.dig(f"panel.{DOMAIN}", "AAAA") == SIX
+    shown = world.shown()
+    assert shown["ok"] and shown["settings"]["secret"] == "***" and shown["settings"]["transfer_secret"] == "***"
+    assert f"ns1.{DOMAIN}. AAAA {SIX[0]}" in shown["delegation"]
+    written = (server.place / "alveole.conf").read_text()
+    assert (server.place / "alveole.conf").stat().st_mode & 0o777 == 0o640
+    secret = world.door.services.naming.dns.secret  # type: ignore[union-attr]  # set up by the fixture
+    assert secret in written and secret not in world.door.http.get("/v1/changes").text
+    pid = server.pid()
+    before = (server.place / "named.conf.local").read_text()
+    # Again: the same, with the same keys, and nothing is started anew.
+    world.set()
+    assert server.pid() == pid and (server.place / "alveole.conf").read_text() == written
+    assert (server.place / "named.conf.local").read_text() == before
+
+
+def test_names_follow_the_life_of_a_site(world: World) -> None:
+    door = world.door
+    door.site("blog")
+    until(lambda: world.dig(f"blog.{DOMAIN}") == FOUR and world.dig(f"blog.{DOMAIN}", "AAAA") == SIX)
+    door.ended(door.http.patch("/v1/sites/blog", json={"add_domains": [f"www.shop.{DOMAIN}", "shop.example.org"]}))
+    until(lambda: world.dig(f"www.shop.{DOMAIN}") == FOUR)
+    # What is not of the zone is nobody's business here.
+    assert "shop.example.org" not in world.names()
+    door.ended(door.http.post("/v1/sites/blog/stop"))
+    door.services.naming.sync(by_hand=True)
+    assert world.dig(f"blog.{DOMAIN}") == FOUR
+    door.ended(door.http.post("/v1/sites/blog/rename", json={"name": "journal"}))
+    until(lambda: world.dig(f"journal.{DOMAIN}") == FOUR and not world.dig(f"blog.{DOMAIN}"))
+    door.ended(door.http.patch("/v1/sites/journal", json={"remove_domains": [f"www.shop.{DOMAIN}"]}))
+    until(lambda: not world.dig(f"www.shop.{DOMAIN}"))
+    why = door.http.get("/v1/sites/journal/why").json()
+    assert next(each for each in why["links"] if each["name"] == "name")["ok"], why
+    door.ended(door.http.delete("/v1/sites/journal", params={"confirm": "journal"}))
+    until(lambda: not world.dig(f"journal.{DOMAIN}", "AAAA") and f"journal.{DOMAIN}" not in world.names())
+    told = until(lambda: [each for each in world.changes() if each["verb"] == "publish-names" and "is removed" in each["reason"]])
+    assert told
+
+
+def test_what_is_deleted_by_hand_comes_back(world: World) -> None:
+    """Fault: drift in the zone is put right, and the journal says what it was."""
+    door = world.door
+    door.site("drift")
+    name = f"drift.{DOMAIN}"
+    until(lambda: world.names().get(name) == "published")
+    hand = door.services.naming.updates(door.services.naming.dns)  # type: ignore[arg-type]  # set up by the fixture
+    hand.remove(name, "A")
+    hand.replace(name, "AAAA", 60, ["2001:db8::bad"])
+    until(lambda: world.dig(name) == FOUR and world.dig(name, "AAAA") == SIX)
+
+    def cause() -> list[str]:
+        found = [each["reason"] for each in world.changes(site="drift") if each["verb"] == "repair"]
+        return [each for each in found if "A was removed" in each and "AAAA was changed to 2001:db8::bad" in each]
+
+    until(cause)
+    # Under a wildcard of somebody's the name still answers, and is missing all the same.
+    hand.replace(f"*.{DOMAIN}", "A", 60, ["192.0.2.99"])
+    hand.remove(name, "A")
+    until(lambda: world.dig(name) == FOUR)
+    hand.remove(f"*.{DOMAIN}", "A")
+    world.destroy("drift")
+    until(lambda: not world.dig(name))
+
+
+def test_nobody_elses_record_is_touched(world: World) -> None:
+    """Threat 27: a name that somebody else's record holds is told, and neither written over nor removed."""
+    door = world.door
+    hand = door.services.naming.updates(door.services.naming.dns)  # type: ignore[arg-type]  # set up by the fixture
+    name, other = f"taken.{DOMAIN}", f"same.{DOMAIN}"
+    hand.replace(name, "CNAME", 60, ["elsewhere.example.org"])
+    hand.replace(other, "A", 60, FOUR)
+    hand.replace(other, "AAAA", 60, SIX)
+    hand.replace(f"text.{DOMAIN}", "TXT", 60, ["not ours"])
+    for site in ("taken", "same", "text"):
+        door.site(site)
+    until(lambda: world.names().get(name) == "held" and world.names().get(other) == "theirs")
+    assert world.dig(name, "CNAME") == ["elsewhere.example.org."]
+    until(lambda: any(each["state"] == "failed" and name in each["reason"] for each in world.changes(site="taken")))
+    why = door.http.get("/v1/sites/taken/why").json()
+    assert any("elsewhere.example.org" in each for each in why["waiting"])
+    assert not next(each for each in why["links"] if each["name"] == "name")["ok"]
+    assert any(not each["ok"] and name in each["came"] for each in door.http.get("/v1/doctor").json()["links"])
+    # Once it is let go, the site has it; and what is beside ours stays when ours goes.
+    hand.remove(name, "CNAME")
+    until(lambda: world.dig(name) == FOUR)
+    world.destroy("taken", "same", "text")
+    until(lambda: not {name, other, f"text.{DOMAIN}"} & world.names().keys())
+    assert world.dig(name) == [] and world.dig(other) == FOUR
+    assert world.dig(f"text.{DOMAIN}", "TXT") == ['"not ours"'] and world.dig(f"text.{DOMAIN}") == []
+
+
+def test_aliases_wildcards_and_other_addresses(world: World) -> None:
+    door = world.door
+    door.site("wide")
+    shown = world.set(alias=f"host.{DOMAIN}", wildcards=["wide"])
+    assert shown["settings"]["wildcards"] == ["wide"]
+    assert world.dig(f"wide.{DOMAIN}", "CNAME") == [f"host.{DOMAIN}."]
+    assert world.dig(f"any.wide.{DOMAIN}", "CNAME") == [f"host.{DOMAIN}."]
+    # At the top of a zone there can be no alias.
+    assert world.dig(DOMAIN) == FOUR
+    world.set(addresses=["192.0.2.9"], wildcard=True)
+    assert world.dig(f"wide.{DOMAIN}") == ["192.0.2.9"] and world.dig(f"wide.{DOMAIN}", "AAAA") == []
+    assert world.dig(f"any.{DOMAIN}") == ["192.0.2.9"] and world.dig(f"ns1.{DOMAIN}") == ["192.0.2.9"]
+    world.set()
+    assert world.dig(f"any.{DOMAIN}") == [] and world.dig(f"any.wide.{DOMAIN}") == []
+    answer = door.http.put("/v1/dns", json={"wildcards": ["nobody"], "addresses": ["0.0.0.0", "fe80::1%lo"], "ttl": 1})
+    assert answer.status_code == 422 and {each["field"] for each in answer.json()["problems"]} == {
+        "wildcards",
+        "addresses",
+        "ttl",
+    }
+
+
+def test_a_secondary_fetches_the_zone_and_is_told(world: World) -> None:
+    """A real Knot: it transfers with the key, whole and then by steps, within moments of each change."""
+    door = world.door
+    key = door.http.get("/v1/dns/transfer-key").json()
+    with knot(DOMAIN, key["name"], key["secret"], primary=world.server.port) as second:
+        secondaries = [{"address": f"127.0.0.1:{second.port}", "name": f"ns2.{DOMAIN}"}]
+        world.set(secondaries=secondaries, transfer_by_key=True)
+        assert world.dig(DOMAIN, "NS") == [f"ns1.{DOMAIN}.", f"ns2.{DOMAIN}."]
+        assert world.dig(f"ns2.{DOMAIN}") == ["127.0.0.1"]
+        until(lambda: dig(second.port, DOMAIN) == FOUR)
+        door.site("far")
+        until(lambda: dig(second.port, f"far.{DOMAIN}", "AAAA") == SIX)
+        until(lambda: _checked(world)["ok"])
+        _transferred(second)
+        # Nobody without the key.
+        assert world.dig(DOMAIN, "AXFR") == []
+    said = _checked(world)
+    assert not said["ok"] and any("secondary" in each["name"] and not each["ok"] for each in said["links"])
+    world.set()
+    assert world.dig(DOMAIN, "NS") == [f"ns1.{DOMAIN}."] and world.dig(f"ns2.{DOMAIN}") == []
+
+
+def _checked(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = world.door.http.post("/v1/dns/check").json()
+    return found
+
+
+def _transferred(second: Knot) -> None:
+    """It has fetched it, and fetched what changed."""
+    until(lambda: "AXFR, incoming" in log_of(second.place) and "IXFR, incoming" in log_of(second.place))
+    assert "notify, incoming" in log_of(second.place)
+
+
+def test_a_name_server_that_is_down(world: World) -> None:
+    """Fault: sites go on, what waits is said, and it is made good by itself once the server is back."""
+    door, server = world.door, world.server
+    server.stop()
+    door.site("later")
+    until(lambda: not world.shown()["ok"] and world.shown()["problem"])
+    shown = world.shown()
+    assert shown["next_at"] > shown["since"] and "cannot be asked" in shown["problem"]
+    assert door.http.get("/v1/sites/later").json()["state"] == "running"
+    why = door.http.get("/v1/sites/later/why").json()
+    assert any("wait for the name server" in each for each in why["waiting"])
+    assert any(each["name"] == "name server" and not each["ok"] for each in door.http.get("/v1/doctor").json()["links"])
+    outages = [each for each in world.changes(state="failed") if "takes no changes" in each["reason"]]
+    assert len(outages) == 1
+    server.start()
+    door.services.naming.sync(by_hand=True)
+    until(lambda: world.dig(f"later.{DOMAIN}") == FOUR and world.shown()["ok"])
+
+
+def test_control_that_is_killed_knows_what_is_its_own(world: World) -> None:
+    """Fault: killed after the zone was written and before that was noted, it takes what is there for its own."""
+    door = world.door
+    name = f"cut.{DOMAIN}"
+    naming = door.services.naming
+    keep = naming.keep
+
+    def cut(done: Any) -> None:
+        if any(row is not None and row.state == "published" and row.name == name for row in done.values()):
+            raise Temporary("killed")
+        keep(done)
+
+    naming.keep = cut  # type: ignore[method-assign]  # stands for the death of control at this point
+    try:
+        door.site("cut")
+        until(lambda: world.dig(name) == FOUR)
+    finally:
+        naming.keep = keep  # type: ignore[method-assign]  # as above
+    door.stop()
+    door.start()
+    until(lambda: world.names().get(name) == "published")
+    world.destroy("cut")
+    until(lambda: not world.dig(name))
+
+
+def test_undone(world: World) -> None:
+    """Last in this file. What was set up is gone, with the server that was started for it; again is no fault."""
+    server = world.server
+    server_pid = server.pid()
+    assert world.door.http.delete("/v1/dns").status_code == 200
+    assert world.door.http.get("/v1/dns").status_code == 404
+    assert not (server.place / "alveole.conf").exists()
+    assert (server.place / "named.conf.local").read_text() == "// what the administrator has there\n"
+    until(lambda: not world.dig(DOMAIN, "NS"))
+    assert server_pid is not None
+    # And set up once more: the records of before are there.
+    world.set()
+    until(lambda: world.dig(f"later.{DOMAIN}") == FOUR)
+    assert world.door.http.delete("/v1/dns").json() == {"left": []}
+
+
+def test_a_configuration_that_bind_refuses_is_taken_back(world: World) -> None:
+    """Fault: nothing of BIND's is left changed when it does not take it."""
+    server = world.server
+    local = server.place / "named.conf.local"
+    text = local.read_text()
+    local.write_text(f'{text}zone "{DOMAIN}" {{ type primary; file "other"; }};\n')
+    try:
+        answer = world.door.http.put("/v1/dns", json={"addresses": FOUR})
+        assert answer.status_code == 409 and "already" in answer.text
+        local.write_text(f"{text}nonsense;\n")
+        answer = world.door.http.put("/v1/dns", json={"addresses": FOUR})
+        assert answer.status_code == 409 and "BIND does not take it" in answer.text and "nonsense" in answer.text
+        assert local.read_text() == f"{text}nonsense;\n" and not (server.place / "alveole.conf").exists()
+        assert world.door.http.get("/v1/dns").status_code == 404
+    finally:
+        local.write_text(text)
+    assert free_port()
