@@ -1,4 +1,4 @@
-"""Real name servers for the tests of published names: a private BIND to be set up, Knot as primary or secondary, dig."""
+"""Real name servers for tests: a private BIND to be set up, Knot as primary or secondary, dig."""
 
 from __future__ import annotations
 
@@ -147,7 +147,9 @@ class Bind:
             handle = os.pidfd_open(pid)
             try:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-                until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
+                until(
+                    lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+                )
             finally:
                 os.close(handle)
         (self.place / "named.pid").unlink(missing_ok=True)

@@ -116,7 +116,9 @@ def test_names_follow_the_life_of_a_site(world: World) -> None:
     assert next(each for each in why["links"] if each["name"] == "name")["ok"], why
     door.ended(door.http.delete("/v1/sites/journal", params={"confirm": "journal"}))
     until(lambda: not world.dig(f"journal.{DOMAIN}", "AAAA") and f"journal.{DOMAIN}" not in world.names())
-    told = until(lambda: [each for each in world.changes() if each["verb"] == "publish-names" and "is removed" in each["reason"]])
+    told = until(
+        lambda: [each for each in world.changes() if each["verb"] == "publish-names" and "is removed" in each["reason"]]
+    )
     assert told
 
 
@@ -186,7 +188,7 @@ def test_aliases_wildcards_and_other_addresses(world: World) -> None:
     assert world.dig(f"any.{DOMAIN}") == ["192.0.2.9"] and world.dig(f"ns1.{DOMAIN}") == ["192.0.2.9"]
     world.set()
     assert world.dig(f"any.{DOMAIN}") == [] and world.dig(f"any.wide.{DOMAIN}") == []
-    answer = door.http.put("/v1/dns", json={"wildcards": ["nobody"], "addresses": ["0.0.0.0", "fe80::1%lo"], "ttl": 1})
+    answer = door.http.put("/v1/dns", json={"wildcards": ["nobody"], "addresses": ["::", "fe80::1%lo"], "ttl": 1})
     assert answer.status_code == 422 and {each["field"] for each in answer.json()["problems"]} == {
         "wildcards",
         "addresses",

@@ -49,6 +49,7 @@ OF_ADMIN = (
     "accounts",
     "accounts/ana",
     "teams",
+    "dns",
     "ldap",
     "oidc",
     "second-factor",

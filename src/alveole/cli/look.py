@@ -29,7 +29,7 @@ def why(here: Here, name: str) -> int:
     say(f"{paint(clean(site['name']), 'bold')} is {state(site['state'])}, wanted {clean(site['wanted'])}")
     if site["problem"]:
         say(f"  {paint(clean(site['problem']), 'red')}")
-    _links(found["links"])
+    links(found["links"])
     if found["broken"]:
         say(f"The first broken link is {paint(clean(found['broken']), 'bold')}: begin there.")
     for reason in found["waiting"]:
@@ -55,14 +55,14 @@ def doctor(here: Here) -> int:
     if here.json:
         emit(found)
     else:
-        _links(found["links"])
+        links(found["links"])
         wrong = sum(not link["ok"] for link in found["links"])
         say()
         say(paint("Everything is in order.", "green") if not wrong else paint(f"{wrong} not in order.", "red"))
     return 0 if found["ok"] else 3
 
 
-def _links(links: list[dict[str, Any]]) -> None:
+def links(links: list[dict[str, Any]]) -> None:
     wide = min(24, max((len(link["name"]) for link in links), default=0))
     for link in links:
         took = f"  {paint(seconds(link['milliseconds'] / 1000), 'dim')}" if link["milliseconds"] >= 1 else ""

@@ -36,6 +36,7 @@ COMMANDS = {
     "account": ("alveole.cli.account:group", "People: who they are, and how they come in."),
     "team": ("alveole.cli.team:group", "Teams: what people own together."),
     "quota": ("alveole.cli.team:quota", "What a person or team may have."),
+    "dns": ("alveole.cli.dns:group", "Names of sites, published in a zone of the DNS."),
     "ldap": ("alveole.cli.outside:ldap", "People from an LDAP directory."),
     "oidc": ("alveole.cli.outside:oidc", "People from an OpenID provider."),
     "token": ("alveole.cli.platform:token", "Who may use the API over TCP."),

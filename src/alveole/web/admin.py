@@ -37,6 +37,7 @@ def admin_tabs(page: Page) -> list[tuple[str, str]]:
         ("modules", N_("Modules"), Right.PLATFORM_LOOK),
         ("accounts", N_("Accounts"), Right.ACCOUNT_CHANGE),
         ("teams", N_("Teams"), Right.ACCOUNT_CHANGE),
+        ("dns", N_("Names (DNS)"), Right.SETTINGS_CHANGE),
         ("ldap", N_("Directory (LDAP)"), Right.SETTINGS_CHANGE),
         ("oidc", N_("Provider (OIDC)"), Right.SETTINGS_CHANGE),
         ("second-factor", N_("Second factor"), Right.SETTINGS_CHANGE),
