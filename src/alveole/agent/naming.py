@@ -70,3 +70,8 @@ class NamesServed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The zone is new; else its records are those of before."""
     started: bool
     """The server did not run."""
+
+
+AboutNames = SetUpNames | UndoNames
+#: For the table of the protocol.
+NAMES_RESULTS: dict[type, type | None] = {SetUpNames: NamesServed, UndoNames: None}

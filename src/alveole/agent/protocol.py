@@ -15,7 +15,7 @@ import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
-from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
+from alveole.agent.naming import NAMES_RESULTS, AboutNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
@@ -429,8 +429,7 @@ Request = (
     | KeepAnchor
     | ListAnchors
     | Reach
-    | SetUpNames
-    | UndoNames
+    | AboutNames
     | Watch
 )
 
@@ -591,8 +590,7 @@ RESULTS: dict[type, Any] = {
     KeepAnchor: None,
     ListAnchors: tuple[Anchor, ...],
     Reach: None,
-    SetUpNames: NamesServed,
-    UndoNames: None,
+    **NAMES_RESULTS,
 }
 
 # msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter

@@ -129,7 +129,11 @@ def set_dns(page: Asked, form: Form) -> Response:
 @does(Right.SETTINGS_CHANGE)
 def compare(page: Asked, form: Form) -> Response:
     """``do``: ``sync`` puts right what differs, else it is only told."""
-    if form("do") != "sync":
-        return _dns(page, trial=page.services.check_dns(page.actor))
-    page.services.sync_dns(page.actor)
+    try:
+        if form("do") != "sync":
+            return _dns(page, trial=page.services.check_dns(page.actor))
+        page.services.sync_dns(page.actor)
+    except NotFound as error:
+        # Ended by somebody else meanwhile.
+        return page.go("/admin/dns", page.refused(error), "danger")
     return page.go("/admin/dns", page.t("Everything was compared."))
