@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import pwd
 import threading
@@ -20,6 +21,7 @@ from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, Refused, Temporary
 from alveole.host.run import ProgramFailed, run
 
+log = logging.getLogger("alveole.nameserver")
 _NAMED = "/usr/sbin/named"
 _RNDC = "/usr/sbin/rndc"
 _CHECK_CONF = "/usr/bin/named-checkconf"
@@ -80,6 +82,15 @@ class NameServers:
                     raise Refused(f"BIND does not take it: {'; '.join(error.tail)}"[:500], field="mode") from error
                 raise
             return NamesServed(fresh, started)
+
+    def recover(self) -> None:
+        """After a boot, where nobody else starts what we have started."""
+        if self._started.exists():
+            with self._lock:
+                try:
+                    self._take()
+                except AlveoleError as error:
+                    log.warning("BIND was not started again: %s", error)
 
     def undo(self) -> None:
         with self._lock:

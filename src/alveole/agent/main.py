@@ -287,6 +287,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     backend.start()
     runner.recover()
     visits.recover()
+    threading.Thread(target=names.recover, name="names", daemon=True).start()
     threading.Thread(target=visits.run, args=(stopped,), name="visits", daemon=True).start()
 
     def close() -> None:

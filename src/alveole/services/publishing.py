@@ -65,7 +65,9 @@ class Pass:
         goal = naming.goal(self.dns)
         serial = self.zone.serial()
         moved = serial != naming.serial or time.monotonic() - naming.compared_at > _COMPARE_SECONDS
-        gone = [row for name, row in rows.items() if name not in goal]
+        # A site that was set aside because its row is damaged is not gone.
+        aside = naming.store.damaged
+        gone = [row for name, row in rows.items() if name not in goal and row.site_id not in aside]
         fresh = [want for name, want in goal.items() if differs(rows.get(name), want)]
         new = {want.name for want in fresh}
         try:
