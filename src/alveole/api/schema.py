@@ -281,6 +281,7 @@ def install(app: FastAPI) -> None:
                     {"name": "uploads", "description": "Archives on their way in."},
                     {"name": "tokens", "description": "Programs that come in over TCP."},
                     {"name": "accounts", "description": "People, teams, shares and quotas."},
+                    {"name": "dns", "description": "The zone that the names of sites are published in."},
                     {"name": "outside", "description": "Where people come from besides: LDAP, OIDC."},
                     {"name": "entrance", "description": "Signing in and out, and who one is."},
                     {"name": "ssh", "description": "Keys of people, and the working copies that SFTP and rsync fill."},
