@@ -1,8 +1,13 @@
-"""A real name server (BIND) with one zone that a test writes to; on a loopback port, and gone with the test."""
+"""A real name server (BIND) with one zone that a test writes to; on a loopback port, and gone with the test.
+
+With a key, only who signs with it may change the zone; a second zone there, ``other.test``, is nobody's to change.
+"""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import secrets
 import shutil
 import socket
 import subprocess
@@ -25,8 +30,13 @@ options {{
   tcp-clients 10;
 }};
 controls {{}};
-zone "{zone}" {{ type primary; file "zone"; allow-update {{ 127.0.0.1; }}; }};
+{key}
+zone "{zone}" {{ type primary; file "zone"; allow-update {{ {who}; }}; }};
+zone "other.test" {{ type primary; file "other"; }};
 """
+KEY_NAME = "alveole-test"
+_KEY = 'key "{name}" {{ algorithm hmac-sha256; secret "{secret}"; }};'
+
 _ZONE = """$TTL 1
 @ SOA ns hostmaster 1 3600 600 86400 1
 @ NS ns
@@ -35,8 +45,10 @@ ns A 127.0.0.1
 
 
 class NameServer:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, secret: str = "") -> None:
         self.port = port
+        self.secret = secret
+        """Of the key :data:`KEY_NAME`, in Base64; empty: everybody on this machine may change the zone."""
         self.address = f"127.0.0.1:{port}"
 
     def put(self, name: str, *texts: str) -> None:
@@ -54,19 +66,23 @@ class NameServer:
 
 
 @contextlib.contextmanager
-def name_server() -> Iterator[NameServer]:
+def name_server(*, keyed: bool = False) -> Iterator[NameServer]:
     """BIND answers when this is entered."""
     place = Path(tempfile.mkdtemp(prefix="alvdns", dir="/tmp"))
     port = _free_port()
-    (place / "named.conf").write_text(_CONFIG.format(place=place, port=port, zone=ZONE))
+    secret = base64.b64encode(secrets.token_bytes(32)).decode() if keyed else ""
+    key = _KEY.format(name=KEY_NAME, secret=secret) if keyed else ""
+    who = f'key "{KEY_NAME}"' if keyed else "127.0.0.1"
+    (place / "named.conf").write_text(_CONFIG.format(place=place, port=port, zone=ZONE, key=key, who=who))
     (place / "zone").write_text(_ZONE)
+    (place / "other").write_text(_ZONE)
     log = (place / "log").open("wb")
     named = subprocess.Popen(
         ["/usr/sbin/named", "-g", "-n", "1", "-c", str(place / "named.conf")], stdout=log, stderr=log, cwd=place
     )
     try:
         _until_it_answers(named, port, place)
-        yield NameServer(port)
+        yield NameServer(port, secret)
     finally:
         named.kill()
         named.wait()
