@@ -15,6 +15,7 @@ import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
+from alveole.agent.certifying import CERTIFYING, Certifying
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
@@ -423,6 +424,7 @@ Request = (
     | PackSite
     | UnpackSite
     | GetAuthority
+    | Certifying
     | Inspect
     | Doctor
     | KeepAnchor
@@ -583,6 +585,7 @@ RESULTS: dict[type, Any] = {
     PackSite: Packed,
     UnpackSite: Release | None,
     GetAuthority: str,
+    **CERTIFYING,
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
     KeepAnchor: None,

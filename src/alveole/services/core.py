@@ -27,6 +27,7 @@ from alveole.people.model import Actor, Held, Quota
 from alveole.people.rights import Right, may
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
+from alveole.services.certifying import Certifier
 from alveole.services.watching import Checks
 from alveole.store import Store, Stored, Transaction
 from alveole.ticker import Ticker
@@ -69,6 +70,7 @@ class Core(ABC):
     started_at: float
     ticker: Ticker
     checks: Checks
+    certifier: Certifier
     _anchor_problem: str
 
     # --- rights -------------------------------------------------------------------------------

@@ -215,6 +215,7 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
                 "journal", not told, "tell the agent its newest hash", told or "taken", "alveole journal verify"
             ),
         )
+        links.append(self.certifier.link())
         free = shutil.disk_usage(self.settings.database.parent).free
         reserve = self.settings.content.reserve_bytes
         cure = "" if free > reserve else "free some space; uploads and backups are refused"
