@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from alveole.requests import Body
@@ -133,7 +132,3 @@ class AcmeView(View, frozen=True, kw_only=True):
 class AcmeTried(View, frozen=True, kw_only=True):
     ok: bool
     said: str
-
-
-def is_set(value: object) -> bool:
-    return value is not UNSET and not isinstance(value, msgspec.UnsetType)

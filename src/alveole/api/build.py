@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from alveole.api import (
     accounts,
     apps,
+    certificates,
     changes,
     checks,
     domains,
@@ -69,6 +70,7 @@ def build(
         changes,
         checks,
         domains,
+        certificates,
         notify,
         objects,
         platform,

@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 
 from alveole import __version__, outgoing
 from alveole.certs import ROOTS
-from alveole.errors import AlveoleError, StepFailed, Temporary
+from alveole.errors import Refused, StepFailed, Temporary
 from alveole.issuing.model import Authority
 
 #: An authority gives many nonces at once and may take none of them back after a restart of its own.
@@ -35,18 +35,12 @@ _POLL_SECONDS = (0.25, 5.0)
 logging.getLogger("acme.client").setLevel(logging.INFO)
 
 
-class Gone(AlveoleError):
+class Gone(Refused):
     """The authority does not know the order any more, or has given it up."""
 
-    code = "order-gone"
-    http_status = 409
 
-
-class Limited(AlveoleError):
+class Limited(Refused):
     """The authority says that its limits are reached."""
-
-    code = "limited"
-    http_status = 429
 
 
 class NotProven(StepFailed):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from alveole.errors import AlveoleError, Problem
+from alveole.errors import Problem, Refused
 from alveole.model.names import SITE_NAME, Port
 from alveole.rfc2136 import Key, Updates
 
@@ -31,15 +31,11 @@ _INSIDE_BELOW = ("home.arpa", "example.com", "example.net", "example.org")
 _SECOND = frozenset({"ac", "co", "com", "edu", "gob", "gouv", "gov", "ltd", "me", "mil", "net", "nom", "or", "org"})
 
 
-class OverBudget(AlveoleError):
+class OverBudget(Refused):
     """An authority's budget is used up; ``free_at``: when some of it is free again."""
 
-    code = "over-budget"
-    http_status = 409
-    exit_status = 3
-
     def __init__(self, message: str, free_at: float) -> None:
-        super().__init__(message, hint="alveole cert list shows what is spent")
+        super().__init__(message, field="authority", hint="alveole acme list shows what is spent")
         self.free_at = free_at
 
 
@@ -209,11 +205,13 @@ def wanted(
     return tuple(found)
 
 
-def challenge_of(authority: Authority, name: str, settings: AcmeSettings) -> str:
-    """``http-01``, ``dns-01``, or empty where there is no way to prove it."""
-    zone = settings.zone_of(name) is not None
-    if name.startswith("*.") or authority.challenge == "dns-01":
-        return "dns-01" if zone else ""
+def challenge_of(authority: Authority, name: str, names: Collection[str], settings: AcmeSettings) -> str:
+    """``http-01`` or ``dns-01`` for one of an order's ``names``; empty where there is no way to prove it.
+
+    Beside a wildcard everything goes by DNS: the main domain itself need not lead anywhere.
+    """
+    if authority.challenge == "dns-01" or any(each.startswith("*.") for each in names):
+        return "dns-01" if settings.zone_of(name) is not None else ""
     return "http-01"
 
 

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from alveole.errors import AlveoleError, Temporary
+from alveole.errors import Refused, Temporary
 from alveole.model.names import split_resolver
 from alveole.origins import is_public
 from alveole.outgoing import is_own
@@ -21,12 +21,8 @@ _ADDRESSES_MOST = 8
 PATH = "/.well-known/acme-challenge/"
 
 
-class Astray(AlveoleError):
+class Astray(Refused):
     """The name does not lead here."""
-
-    code = "not-here"
-    http_status = 409
-    exit_status = 3
 
 
 def addresses(name: str, resolvers: Sequence[str], seconds: float) -> tuple[str, ...]:

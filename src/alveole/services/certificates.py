@@ -271,7 +271,7 @@ class CertificateVerbs(OutsideVerbs):
 
         self._change_acme(to)
         self._note(caller, "set-acme", "")
-        self.certifier.poke()
+        self.certifier.retry()
         return self.show_acme(caller)
 
     def add_authority(self, caller: Actor, request: cv.AddAuthority) -> cv.AcmeView:
@@ -308,7 +308,7 @@ class CertificateVerbs(OutsideVerbs):
 
         self._change_acme(to)
         self._note(caller, "add-authority", f"{authority.name} {authority.directory}")
-        self.certifier.poke()
+        self.certifier.retry()
         return self.show_acme(caller)
 
     def _authority(self, name: str) -> Authority:
@@ -328,7 +328,7 @@ class CertificateVerbs(OutsideVerbs):
 
         self._change_acme(to)
         self._note(caller, "remove-authority", name)
-        self.certifier.poke()
+        self.certifier.retry()
 
     def try_authority(self, caller: Actor, name: str) -> cv.AcmeTried:
         """Ask for its directory and our account there; nothing is ordered."""
@@ -359,7 +359,7 @@ class CertificateVerbs(OutsideVerbs):
 
         self._change_acme(to)
         self._note(caller, "add-zone", zone.zone)
-        self.certifier.poke()
+        self.certifier.retry()
         return self.show_acme(caller)
 
     def remove_zone(self, caller: Actor, zone: str) -> None:

@@ -91,6 +91,14 @@ class Certifier:
         self._ticker = ticker
         ticker.add("certificates", TICK_SECONDS, self._tick, first=TICK_SECONDS)
 
+    def retry(self) -> None:
+        """How certificates are got has changed: what came to nothing before may come to something now."""
+        with self._store.write() as transaction:
+            for order in rows.every(transaction.connection):
+                if not order.expires_at:
+                    rows.put(transaction.connection, msgspec.structs.replace(order, next_at=time.time()))
+        self.poke()
+
     def poke(self) -> None:
         """Look at everything now."""
         self._seen = None
@@ -221,7 +229,12 @@ class Certifier:
         except AlveoleError as error:
             problems = error.problems
             before = self._failed(order, error)
-            if self._stop.is_set() or before == said(error) or (not renewal and isinstance(error, _QUIET)):
+            # That a name which never had one does not lead here yet is no event.
+            if (
+                self._stop.is_set()
+                or before == said(error)
+                or (not renewal and (isinstance(error, Refused) or _is_passing(error)))
+            ):
                 return
         stored = self._store.sites.get(order.site_id)
         names = ", ".join(order.names)
@@ -277,7 +290,7 @@ class Certifier:
             each
             for each in settings.authorities
             if model.may_issue(each, order.names)
-            and all(model.challenge_of(each, name, settings) for name in order.names)
+            and all(model.challenge_of(each, name, order.names, settings) for name in order.names)
         ]
         if not able:
             raise Refused(
@@ -306,7 +319,7 @@ class Certifier:
                 problems += error.problems
                 if isinstance(error, OverBudget):
                     over.append(error)
-                slow = isinstance(error, Temporary) and bool(order.url) and order.attempts < _TRIES_THERE
+                slow = _is_passing(error) and bool(order.url) and order.attempts < _TRIES_THERE
                 if slow or self._stop.is_set():
                     raise
                 if order.url:
@@ -318,7 +331,7 @@ class Certifier:
     def _look(self, order: Order, authority: Authority, settings: AcmeSettings) -> None:
         """Whether the names lead here: what fails here would cost an attempt there."""
         for name in order.names:
-            if model.challenge_of(authority, name, settings) != "http-01":
+            if model.challenge_of(authority, name, order.names, settings) != "http-01":
                 continue
             token, answer = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
             self._agent.call(KeepChallenge(token, answer))
@@ -353,7 +366,9 @@ class Certifier:
     def _finish(
         self, dialogue: Dialogue, authority: Authority, order: Order, settings: AcmeSettings, say: Say
     ) -> Order:
-        pending = dialogue.challenges(order.url, lambda name: model.challenge_of(authority, name, settings))
+        pending = dialogue.challenges(
+            order.url, lambda name: model.challenge_of(authority, name, order.names, settings)
+        )
         if pending:
             self._prove(dialogue, authority, order, pending, settings, say)
         hit("certifying.proven")
@@ -471,8 +486,9 @@ class Certifier:
         return Dialogue(authority, self._settings.outgoing.inside_hosts, self._stop, keep)
 
 
-#: What a name that never had a certificate is not journalled for: it is no event that it does not lead here yet.
-_QUIET = (pointing.Astray, OverBudget, Refused, Temporary)
+def _is_passing(error: AlveoleError) -> bool:
+    """Whether nothing was said that would be said again."""
+    return isinstance(error, Temporary) and not isinstance(error, StepFailed)
 
 
 def said(error: AlveoleError) -> str:
