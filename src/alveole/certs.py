@@ -48,6 +48,14 @@ def covers(pattern: str, name: str) -> bool:
     return bool(label) and label != "*" and pattern == f"*.{rest}"
 
 
+def dates(chain: str) -> tuple[float, float]:
+    """From when until when the first certificate of a chain is valid."""
+    from cryptography import x509
+
+    leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+    return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+
+
 def examine(
     chain: str, key: str, wanted: Iterable[str] = (), *, now: float | None = None, roots: Path = ROOTS
 ) -> Examined:

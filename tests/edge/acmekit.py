@@ -81,7 +81,7 @@ def pebble(
     listen, management = free_ports(2)
     key, certificate = make_authority("pebble")
     trust = certificate.decode()
-    whole = _leaf(key, certificate)
+    whole = server_certificate(key, certificate)
     (place / "server.pem").write_bytes(whole)
     raw: dict[str, Any] = {
         "listenAddress": f"127.0.0.1:{listen}",
@@ -114,7 +114,7 @@ def pebble(
         shutil.rmtree(place)
 
 
-def _leaf(key: bytes, certificate: bytes) -> bytes:
+def server_certificate(key: bytes, certificate: bytes) -> bytes:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 

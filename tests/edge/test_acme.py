@@ -15,15 +15,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pure"))
 from acmekit import EAB, ROOT, Pebble, Platform, pebble
 from edgefixtures import World, world
 
 from alveole import certificate_views as cv
 from alveole import requests as ask
 from alveole.agent.certifying import KeepChallenge
+from alveole.errors import InvalidInput, Refused
 from alveole.host import paths
 from alveole.issuing import rows
 from alveole.issuing.rows import Order
@@ -37,12 +40,10 @@ pytestmark = [
 ]
 #: Where control, or the agent, dies on the way to one certificate.
 STEPS = (
-    "certifying.ordered",
     "given.requested",
+    "certifying.ordered",
     "certifying.challenged",
-    "certifying.proven",
     "certifying.signed",
-    "given.kept",
     "given.linked",
     "certifying.installed",
 )
@@ -76,6 +77,15 @@ def platform(edge: World, zone: NameServer, authority: Pebble) -> Iterator[Platf
         yield made
     finally:
         made.close()
+
+
+def own_chain(names: tuple[str, ...], days: tuple[int, int] = (-10, 80)) -> tuple[str, str, str]:
+    """An authority, and a key and a certificate of it."""
+    from test_certs import make, pem_of
+
+    signing, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    leaf = make(names[0], key, "somebody", signing, names=names, days=days)
+    return make("somebody", signing, authority=True), pem_of(key), leaf
 
 
 def order_of(platform: Platform, name: str) -> Order:
@@ -290,3 +300,45 @@ def test_a_slow_authority_is_gone_on_with(platform: Platform, edge: World, zone:
             assert platform.shown(name).by == "slow"
         finally:
             platform.services.remove_authority(ROOT, "slow")
+
+
+def test_an_own_certificate_goes_first(platform: Platform) -> None:
+    """For the names of the site alone that it is for; everything wrong with another is said at once."""
+    platform.site("club")
+    name, other = f"club.{ZONE}", f"www.{ZONE}"
+    root, key, chain = own_chain((name, other))
+    with pytest.raises(InvalidInput) as raised:
+        bad = cv.UploadCertificate(chain=own_chain(("x.fr",), days=(-90, -1))[2], key="none")
+        platform.services.upload_certificate(ROOT, bad, "club")
+    assert [each.field for each in raised.value.problems] == ["key", "chain", "chain"]
+    wanted = cv.UploadCertificate(chain=chain, key=key)
+    assert key.splitlines()[1] not in repr(wanted)
+    taken = platform.services.upload_certificate(ROOT, wanted, "club")
+    assert taken.names == (name,) and "does not know" in taken.notes[0]
+    assert platform.shown(name).source == "own" and platform.shown(other).source == "acme"
+    assert ("DNS", name) in platform.chain(name, root)["subjectAltName"]
+    with pytest.raises(Refused, match="of somebody's own"):
+        platform.issue(name, renew=True)
+    found = platform.services.list_certificates(ROOT, "club")
+    assert [(each.name, each.source) for each in found] == [(name, "own")]
+    platform.services.remove_certificate(ROOT, name, "club")
+    until(lambda: platform.shown(name).problem != "" or platform.shown(name).source == "internal", 30)
+
+
+def test_one_that_ends_soon_is_told_of_once(platform: Platform) -> None:
+    """In the journal, and so to who is told of failures; and by ``doctor`` until there is another."""
+    platform.site("old")
+    _root, key, chain = own_chain((f"old.{ZONE}",), days=(-80, 10))
+    platform.services.upload_certificate(ROOT, cv.UploadCertificate(chain=chain, key=key), "old")
+
+    def told() -> list[str]:
+        changes = platform.services.list_changes(ROOT, ask.ListChanges())
+        return [str(each.problems[0]) for each in changes if each.verb == "certificate-warning"]
+
+    until(lambda: bool(told()), 60)
+    round_of(platform)
+    (once,) = told()
+    assert "the certificate ends in 9 days" in once and f"old.{ZONE}" in once
+    (link,) = [each for each in platform.services.doctor(ROOT).links if each.name == "certificates"]
+    assert not link.ok and f"old.{ZONE}: the certificate ends in 9 days" in link.came
+    platform.services.remove_certificate(ROOT, f"old.{ZONE}", "old")

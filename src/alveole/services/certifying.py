@@ -30,6 +30,7 @@ from alveole.agent.certifying import (
     Source,
 )
 from alveole.agent.protocol import Link
+from alveole.certs import dates
 from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Problem, Refused, StepFailed, Temporary
@@ -493,14 +494,6 @@ def _is_passing(error: AlveoleError) -> bool:
 
 def said(error: AlveoleError) -> str:
     return "; ".join(each.message for each in error.problems)[:1000]
-
-
-def dates(chain: str) -> tuple[float, float]:
-    """From when until when the first certificate of a chain is valid."""
-    from cryptography import x509
-
-    leaf = x509.load_pem_x509_certificates(chain.encode())[0]
-    return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
 
 
 def ends_in(expires: float, now: float) -> str:
