@@ -196,11 +196,16 @@ class CertificatesActuator:
     def _write(self, certificate: ResourceId, spec: CertificateSpec, stamp: str, say: Say) -> None:
         name = certificate.name
         shared = spec.wildcard and self._wildcard_counts(name)
-        file = self.given.best(name) or f"{self._settings.domain if shared else name}.pem"
-        if not file.startswith(f"{FOLDER}/") and self._defects(file, self._authority_mark(make=True)):
-            self._issue(file.removesuffix(".pem"), say)
+        file = self.given.best(name) or self._own_file(self._settings.domain if shared else name, say)
         with self._linking:
             self._point(name, certificate.scope, stamp, file)
+
+    def _own_file(self, domain: str, say: Say) -> str:
+        """The file of our own authority for a domain, issued when there is none that is sound."""
+        file = f"{domain}.pem"
+        if self._defects(file, self._authority_mark(make=True)):
+            self._issue(domain, say)
+        return file
 
     def _point(self, name: str, scope: str, stamp: str, file: str) -> None:
         """Have the edge show ``file`` from the next handshake on; what went before it goes."""
@@ -282,12 +287,19 @@ class CertificatesActuator:
 
     def _point_all(self, changed: Collection[str]) -> None:
         for name in self._named(changed):
+            owner = self._owner(name)
+            if owner is None:
+                continue
+            file = self.given.best(name)
+            if file is None and owner[2].startswith(f"{FOLDER}/"):
+                shared = self._wildcard_counts(name) and not self.verdict(f"{self._settings.domain}.pem").damage
+                file = self._own_file(self._settings.domain if shared else name, quiet)
             with self._linking:
-                owner = self._owner(name)
-                file = self.given.best(name)
-                # Without one the name keeps what it shows until the loop has issued another.
-                if owner is not None and file is not None and file != owner[2]:
+                if file is not None and file != owner[2]:
                     self._point(name, owner[0], owner[1], file)
+        # Only now: what is removed was shown until then.
+        owners = (self._owner(each.name) for each in os.scandir(self._owners)) if self._owners.is_dir() else ()
+        self.given.sweep({owner[2] for owner in owners if owner is not None})
 
     def _named(self, changed: Collection[str]) -> list[str]:
         """The names here that a change of the certificates of ``changed`` is about."""

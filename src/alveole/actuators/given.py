@@ -19,7 +19,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import msgspec
@@ -179,7 +179,6 @@ class Given:
             hit("given.linked")
             if order is not None:
                 order.unlink(missing_ok=True)
-            self._sweep()
         return f"{FOLDER}/{file}"
 
     def _content(self, wanted: InstallCertificate, key: str) -> bytes:
@@ -205,10 +204,10 @@ class Given:
         raise NotFound("the key of this order is gone", field="order", hint="order anew")
 
     def drop(self, names: Iterable[str]) -> None:
+        """The files stay until :meth:`sweep`: the edge may still show them."""
         with self._lock:
             for name in names:
                 (self._names / _as_link(name)).unlink(missing_ok=True)
-            self._sweep()
 
     def drop_own(self, name: str) -> None:
         """What somebody has uploaded goes with the name; what an authority gave to this machine may serve again."""
@@ -217,15 +216,16 @@ class Given:
         if isinstance(about, About) and about.source is Source.OWN:
             self.drop((name,))
 
-    def _sweep(self) -> None:
-        """Remove files that no name has any more. The caller holds the lock."""
-        if not self._names.is_dir():
-            return
-        used = {os.readlink(each.path).removeprefix("../") for each in os.scandir(self._names)}  # noqa: PTH115  likewise
-        for file in self.folder.glob("*.pem"):
-            if file.name not in used:
-                file.unlink(missing_ok=True)
-                self._verdicts.pop(f"{FOLDER}/{file.name}", None)
+    def sweep(self, shown: Collection[str]) -> None:
+        """Remove files that no name has any more and that are not among ``shown``."""
+        with self._lock:
+            if not self._names.is_dir():
+                return
+            used = {os.readlink(each.path).removeprefix("../") for each in os.scandir(self._names)}  # noqa: PTH115  likewise
+            for file in self.folder.glob("*.pem"):
+                if file.name not in used and f"{FOLDER}/{file.name}" not in shown:
+                    file.unlink(missing_ok=True)
+                    self._verdicts.pop(f"{FOLDER}/{file.name}", None)
 
     def _make_folders(self) -> None:
         group = _edge_group(self._settings)
