@@ -18,7 +18,7 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
-from alveole.agent.certifying import CertificateState, ListCertificates, Source
+from alveole.agent.certifying import CertificateState, ListCertificates, ShowCertificate, Source
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.backends.base import Say, Usage
@@ -231,7 +231,7 @@ class FakeAgent:
             case ListCertificates():
                 names = [id for id in self.things if id.kind is Kind.CERTIFICATE]
                 return tuple(CertificateState(id.name, id.scope, Source.INTERNAL, f"{id.name}.pem") for id in names)
-            case protocol.GetAuthority():
+            case ShowCertificate() | protocol.GetAuthority():
                 return self.authority
             case KeepAnchor(seq, hash):
                 if self.anchors and seq < self.anchors[-1].seq:
