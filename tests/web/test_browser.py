@@ -16,7 +16,19 @@ from instance import Instance
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 ADMINISTRATION = (
-    *("machine", "plans", "bases", "modules", "accounts", "teams", "ldap", "oidc", "second-factor", "journal"),
+    *(
+        "machine",
+        "plans",
+        "bases",
+        "certificates",
+        "modules",
+        "accounts",
+        "teams",
+        "ldap",
+        "oidc",
+        "second-factor",
+        "journal",
+    ),
     "accounts/zoe",
 )
 
