@@ -34,6 +34,7 @@ _TEST_PACKAGES = {
     "openssh-server": "a machine that is driven over SSH",
     "npm": "a real OpenID provider that people sign in with",
     "openssl": "TLS from the outside",
+    "pebble": "an authority that issues certificates",
     "php8.2-cli": "reads back PHP and php.ini",
     "qemu-system-x86": "the guest",
     "shellcheck": "shell scripts",

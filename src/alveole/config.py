@@ -82,6 +82,9 @@ class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest request body let through to a site."""
     workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
     """0: one a core."""
+    hsts_seconds: Annotated[int, msgspec.Meta(ge=0, le=63_072_000)] = 0
+    """How long browsers are told to come over HTTPS only (RFC 6797), where a site does not say itself; 0: not at all.
+    What was told cannot be taken back, so first have a certificate that everybody accepts."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies that stand in front of the edge; only theirs is ``X-Forwarded-For`` believed."""
 

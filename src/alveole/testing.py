@@ -18,6 +18,7 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.certifying import CertificateState, ListCertificates, ShowCertificate, Source
 from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
@@ -229,7 +230,10 @@ class FakeAgent:
                 return self._image(os.pread(files[0], 1 << 20, 0))
             case protocol.PullImage():
                 return self._image(f"{request.registry}/{request.repository}:{request.tag}".encode())
-            case protocol.GetAuthority():
+            case ListCertificates():
+                names = [id for id in self.things if id.kind is Kind.CERTIFICATE]
+                return tuple(CertificateState(id.name, id.scope, Source.INTERNAL, f"{id.name}.pem") for id in names)
+            case ShowCertificate() | protocol.GetAuthority():
                 return self.authority
             case KeepAnchor(seq, hash):
                 if self.anchors and seq < self.anchors[-1].seq:

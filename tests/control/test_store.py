@@ -22,6 +22,7 @@ import alveole.store as store_module
 from alveole import requests as ask
 from alveole import tables
 from alveole.errors import AlveoleError, NoRoom, Refused
+from alveole.issuing import rows  # noqa: F401  its tables are of the same metadata
 from alveole.model.change import ChangeState
 from alveole.store import HEAD, Store, new_id
 from alveole.testing import FakeAgent

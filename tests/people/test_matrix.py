@@ -102,6 +102,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/channels/{channel}": {"name": "fresh"},
     "PUT /v1/mail": {"host": "localhost", "sender": "a@b.example"},
     "POST /v1/sites/{site}/domains": {"domain": "club.example.org"},
+    "POST /v1/certificates": {"chain": "none", "key": "none"},
+    "POST /v1/certificates/{certificate}/issue": {},
+    "POST /v1/sites/{site}/certificates": {"chain": "none", "key": "none"},
+    "POST /v1/sites/{site}/certificates/{domain}/issue": {},
+    "PATCH /v1/acme": {"automatic": True},
+    "POST /v1/acme/authorities": {"settings": {"name": "-", "directory": "-"}},
+    "POST /v1/acme/zones": {"zone": "-", "server": "-"},
     "POST /v1/checks/lint": {"text": "steps: [{request: GET /}]"},
     "PUT /v1/sites/{site}/checks/{check}": {"text": "steps: [{request: GET /}]"},
     "POST /v1/sites/{site}/checks/run": {},
@@ -124,6 +131,9 @@ CONSTANT = {
     "pid": "7",
     "process": "none",
     "domain": "absent.example.org",
+    "certificate": "absent.example.org",
+    "authority": "none",
+    "zone": "absent.example.org",
     "secret": "password",
     "channel": "none",
     "feed": "none",
@@ -133,7 +143,10 @@ CONSTANT = {
 }
 
 #: What of these is not there for anybody.
-ABSENT = ("check", "secret", "channel", "operation", "run", "pid", "process", "passport", "signer", "node", "domain")
+ABSENT = (
+    *("check", "secret", "channel", "operation", "run", "pid", "process", "passport", "signer", "node", "domain"),
+    *("certificate", "authority", "zone"),
+)
 
 
 class World:

@@ -16,7 +16,20 @@ from instance import Instance
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 ADMINISTRATION = (
-    *("machine", "plans", "bases", "modules", "accounts", "teams", "dns", "ldap", "oidc", "second-factor", "journal"),
+    *(
+        "machine",
+        "plans",
+        "bases",
+        "modules",
+        "accounts",
+        "teams",
+        "dns",
+        "ldap",
+        "oidc",
+        "second-factor",
+        "journal",
+        "certificates",
+    ),
     "accounts/zoe",
 )
 

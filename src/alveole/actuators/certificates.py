@@ -4,6 +4,7 @@
 
     S/ca/key.pem, S/ca/cert.pem       the authority, made once
     S/certs/<domain>.pem              certificate, authority and key in one file
+    S/certs/given/…                   what others have issued, which goes first (:mod:`alveole.actuators.given`)
     R/edge/certs/<name>.pem           link: what the edge serves for the name
     R/edge/owners/<name>              link whose text is "scope=… stamp=… file=…": whose it is
 
@@ -25,12 +26,15 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from alveole.actuators.given import FOLDER, About, Given, without_key
+from alveole.agent import certifying as ask
+from alveole.agent.certifying import CertificateState, Source
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, StepFailed
@@ -84,6 +88,8 @@ class CertificatesActuator:
         self._links = paths.edge_certificates(settings)
         self._owners = paths.edge(settings) / "owners"
         self._making = threading.Lock()
+        self._linking = threading.Lock()
+        self.given = Given(settings)
         self._verdicts: dict[str, tuple[tuple[int, ...], float, Verdict]] = {}
 
     # Looking ---------------------------------------------------------------------------------
@@ -109,9 +115,18 @@ class CertificatesActuator:
                 if owner is None or (wanted is not None and owner.group(1) not in wanted):
                     continue
                 scope, stamp, file = owner.groups()
-                if file not in looked_at:
-                    looked_at[file] = self._defects(file, authority)
-                defects = looked_at[file]
+                given = self.given.best(entry.name)
+                defects: tuple[Defect, ...]
+                if given is not None:
+                    defects = (
+                        () if given == file else (Defect("other", f"another certificate of {entry.name} is there"),)
+                    )
+                elif file.startswith(f"{FOLDER}/"):
+                    defects = (Defect("over", f"the certificate of {entry.name} {self._why_over(file)}"),)
+                else:
+                    if file not in looked_at:
+                        looked_at[file] = self._defects(file, authority)
+                    defects = looked_at[file]
                 if self._linked(entry.name) != str(self._files / file):
                     defects = (Defect("link-missing", f"the edge has lost the certificate of {entry.name}"), *defects)
                 found.append(Observed(ResourceId(Kind.CERTIFICATE, scope, entry.name), stamp, not defects, defects))
@@ -136,6 +151,9 @@ class CertificatesActuator:
         if now >= verdict.renew_at:
             return (Defect("expiring", f"two thirds of the life of the certificate of {domain} are over"),)
         return ()
+
+    def _why_over(self, file: str) -> str:
+        return self.given.problem(file) or "was taken away"
 
     def verdict(self, file: str) -> Verdict:
         """What ``S/certs/<file>`` is worth, from memory while its inode says that nothing changed."""
@@ -178,14 +196,24 @@ class CertificatesActuator:
     def _write(self, certificate: ResourceId, spec: CertificateSpec, stamp: str, say: Say) -> None:
         name = certificate.name
         shared = spec.wildcard and self._wildcard_counts(name)
-        file = f"{self._settings.domain if shared else name}.pem"
+        file = self.given.best(name) or self._own_file(self._settings.domain if shared else name, say)
+        with self._linking:
+            self._point(name, certificate.scope, stamp, file)
+
+    def _own_file(self, domain: str, say: Say) -> str:
+        """The file of our own authority for a domain, issued when there is none that is sound."""
+        file = f"{domain}.pem"
         if self._defects(file, self._authority_mark(make=True)):
-            self._issue(file.removesuffix(".pem"), say)
+            self._issue(domain, say)
+        return file
+
+    def _point(self, name: str, scope: str, stamp: str, file: str) -> None:
+        """Have the edge show ``file`` from the next handshake on; what went before it goes."""
         self._links.mkdir(parents=True, exist_ok=True)
         self._owners.mkdir(parents=True, exist_ok=True)
         previous = self._owner(name)
         _link(str(self._files / file), self._links / f"{name}.pem")
-        _link(f"scope={certificate.scope} stamp={stamp} file={file}", self._owners / name)
+        _link(f"scope={scope} stamp={stamp} file={file}", self._owners / name)
         if previous and previous[2] != file:
             self._drop_file(previous[2])
 
@@ -202,6 +230,7 @@ class CertificatesActuator:
         (self._links / f"{certificate.name}.pem").unlink(missing_ok=True)
         if owner[2] == f"{certificate.name}.pem":
             self._drop_file(owner[2])
+        self.given.drop_own(certificate.name)
         (self._owners / certificate.name).unlink(missing_ok=True)
 
     def _owner(self, name: str) -> tuple[str, str, str] | None:
@@ -212,8 +241,9 @@ class CertificatesActuator:
         return (found.group(1), found.group(2), found.group(3)) if found else None
 
     def _drop_file(self, file: str) -> None:
-        # The platform's file may be the wildcard of many; it only goes with the platform itself.
-        if file != f"{self._settings.domain}.pem":
+        # The platform's file may be the wildcard of many; it only goes with the platform itself. What others have
+        # issued goes when no name is linked to it.
+        if not file.startswith(f"{FOLDER}/") and file != f"{self._settings.domain}.pem":
             (self._files / file).unlink(missing_ok=True)
             self._verdicts.pop(file, None)
 
@@ -241,6 +271,95 @@ class CertificatesActuator:
             os.fchmod(fd, 0o640)
             os.fsync(fd)
         beside.replace(target)
+
+    # What others have issued -----------------------------------------------------------------
+
+    def install(self, wanted: ask.InstallCertificate) -> str:
+        """Keep a certificate and show it at once for what names of its are here. Raises ``InvalidInput``."""
+        file = self.given.install(wanted)
+        self._point_all(wanted.names)
+        return file
+
+    def drop(self, wanted: ask.DropCertificate) -> None:
+        """Names go back to what there is besides, which is issued first where it is not there."""
+        self.given.drop(wanted.names)
+        self._point_all(wanted.names)
+
+    def _point_all(self, changed: Collection[str]) -> None:
+        for name in self._named(changed):
+            owner = self._owner(name)
+            if owner is None:
+                continue
+            file = self.given.best(name)
+            if file is None and owner[2].startswith(f"{FOLDER}/"):
+                shared = self._wildcard_counts(name) and not self.verdict(f"{self._settings.domain}.pem").damage
+                file = self._own_file(self._settings.domain if shared else name, quiet)
+            with self._linking:
+                if file is not None and file != owner[2]:
+                    self._point(name, owner[0], owner[1], file)
+        # Only now: what is removed was shown until then.
+        owners = (self._owner(each.name) for each in os.scandir(self._owners)) if self._owners.is_dir() else ()
+        self.given.sweep({owner[2] for owner in owners if owner is not None})
+
+    def _named(self, changed: Collection[str]) -> list[str]:
+        """The names here that a change of the certificates of ``changed`` is about."""
+        found = [name for name in changed if not name.startswith("*.")]
+        below = {name.removeprefix("*.") for name in changed if name.startswith("*.")}
+        if below:
+            with contextlib.suppress(FileNotFoundError):
+                found += [each.name for each in os.scandir(self._owners) if each.name.partition(".")[2] in below]
+        return list(dict.fromkeys(found))
+
+    def all(self) -> tuple[CertificateState, ...]:
+        """One for each name, by name."""
+        try:
+            entries = sorted(each.name for each in os.scandir(self._owners))
+        except FileNotFoundError:
+            return ()
+        found = []
+        for name in entries:
+            owner = self._owner(name)
+            if owner is not None:
+                found.append(self._state(name, owner[0], owner[2]))
+        return tuple(found)
+
+    def _state(self, name: str, scope: str, file: str) -> CertificateState:
+        if not file.startswith(f"{FOLDER}/"):
+            verdict = self.verdict(file)
+            names = (name,) if file == f"{name}.pem" else (self._settings.domain, f"*.{self._settings.domain}")
+            issued = verdict.expires_at - LEAF_DAYS * 86_400 if verdict.expires_at else 0.0
+            return CertificateState(
+                name, scope, Source.INTERNAL, file, "", names, issued, verdict.expires_at, verdict.damage
+            )
+        about = self.given.about(file)
+        if not isinstance(about, About):
+            return CertificateState(name, scope, Source.OWN, file, problem=about)
+        return CertificateState(
+            name,
+            scope,
+            about.source,
+            file,
+            about.by,
+            about.names,
+            about.issued,
+            about.expires,
+            self.given.problem(file),
+        )
+
+    def show(self, wanted: ask.ShowCertificate) -> str:
+        """The chain that is shown for a name (PEM). Raises ``NotFound``."""
+        owner = self._owner(wanted.name)
+        try:
+            return without_key((self._files / owner[2]).read_text("utf-8")) if owner else _absent(wanted.name)
+        except OSError:
+            return _absent(wanted.name)
+
+    def given_chain(self, name: str) -> str:
+        """The chain (PEM) that others have issued and ``name`` is to show; empty: it is our authority's."""
+        file = self.given.best(name)
+        with contextlib.suppress(OSError):
+            return without_key((self._files / file).read_text("utf-8")) if file else ""
+        return ""
 
     # The authority ---------------------------------------------------------------------------
 
@@ -292,6 +411,25 @@ class CertificatesActuator:
                 hint="put key.pem and cert.pem back, or remove both: a new one is made and has to be trusted anew",
             ) from error
         return key, certificate, _mark(whole)
+
+
+def certifying(certificates: CertificatesActuator) -> dict[type, Callable[[Any, list[int], Say], Any]]:
+    """What carries out each request of :mod:`alveole.agent.certifying`."""
+    given = certificates.given
+    return {
+        ask.ListCertificates: lambda _r, _f, _s: certificates.all(),
+        ask.ShowCertificate: lambda r, _f, _s: certificates.show(r),
+        ask.RequestCertificate: lambda r, _f, _s: given.request(r),
+        ask.InstallCertificate: lambda r, _f, _s: certificates.install(r),
+        ask.DropCertificate: lambda r, _f, _s: certificates.drop(r),
+        ask.DropOrder: lambda r, _f, _s: given.drop_order(r),
+        ask.KeepChallenge: lambda r, _f, _s: given.keep_challenge(r),
+        ask.DropChallenge: lambda r, _f, _s: given.drop_challenge(r),
+    }
+
+
+def _absent(name: str) -> str:
+    raise NotFound(f"there is no certificate for {name}", field="name", hint="see: alveole cert list")
 
 
 def judge(content: bytes, domain: str) -> Verdict:

@@ -41,6 +41,8 @@ CIPHERS = (
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 
+CURVES = "X25519:prime256v1:secp384r1"
+
 # Labels of RFC 1123, lower case, and nothing else: the name becomes a part of a path. \z and not $,
 # which also matches before a final line feed.
 SERVER_NAME = r"~^(?=.{1,253}\z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\z"
@@ -194,6 +196,7 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         block("map", Template("$ssl_server_name"), Template("$alv_certificate"), body=_names()),
         directive("ssl_protocols", "TLSv1.2", "TLSv1.3"),
         directive("ssl_ciphers", CIPHERS),
+        directive("ssl_ecdh_curve", CURVES),
         directive("ssl_prefer_server_ciphers", "off"),
         directive("ssl_session_timeout", "1d"),
         directive("ssl_session_cache", "shared:alveole:4m"),
@@ -202,6 +205,7 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         block("map", Template("$http_upgrade"), Template("$alv_upgrade"), body=_map("", {"websocket": "websocket"})),
         block("map", Template("$alv_upgrade"), Template("$alv_connection"), body=_map("", {"websocket": "upgrade"})),
         *_front(settings),
+        *_strict(settings),
         Comment("Instances, each with an address of its own: a reused connection never reaches another site"),
         directive("lua_package_path", f"{run / 'lua'}/?.lua;;"),
         directive("lua_code_cache", "on"),
@@ -284,6 +288,21 @@ def _front(settings: Settings) -> list[Node]:
     ]
 
 
+def _strict(settings: Settings) -> list[Node]:
+    """HSTS (RFC 6797) where the settings ask for it: over HTTPS only, and never beside a site's own."""
+    if not settings.edge.hsts_seconds:
+        return []
+    told = {"~^https:\\z": f"max-age={settings.edge.hsts_seconds}"}
+    return [
+        block(
+            "map",
+            Template("$alv_proto:$upstream_http_strict_transport_security"),
+            Template("$alv_strict"),
+            body=_map("", told),
+        )
+    ]
+
+
 def _upstream(name: str) -> Block:
     return block(
         "upstream",
@@ -337,6 +356,11 @@ def _server(settings: Settings, machine: Machine) -> list[Node]:
         *(directive("error_page", str(code), f"/.alveole/{code}.html") for code in (403, 404, 503)),
         # 500 is what nginx makes of a balancer that finds no instance.
         directive("error_page", "500", "502", "504", "=502", "/.alveole/502.html"),
+        *(
+            [directive("add_header", "Strict-Transport-Security", Template("$alv_strict"), "always")]
+            if settings.edge.hsts_seconds
+            else []
+        ),
         # The port listened on may not be the one the client used.
         directive("absolute_redirect", "off"),
         directive("proxy_http_version", "1.1"),

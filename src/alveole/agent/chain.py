@@ -97,11 +97,16 @@ class Inspector:
     """
 
     def __init__(
-        self, settings: Settings, pid_of: Callable[[str, int], int | None], authority_pem: Callable[[], str]
+        self,
+        settings: Settings,
+        pid_of: Callable[[str, int], int | None],
+        authority_pem: Callable[[], str],
+        given: Callable[[str], str] = lambda _name: "",
     ) -> None:
         self._settings = settings
         self._pid_of = pid_of
         self._authority_pem = authority_pem
+        self._given = given
 
     def chain(self, request: Inspect) -> tuple[Link, ...]:
         """From the outside in; a reader wants the first link that is not ``ok``."""
@@ -161,14 +166,17 @@ class Inspector:
                 connection.close()
         return f"answered by {' and '.join(reached)}"
 
-    def _context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cadata=self._authority_pem())
+    def _context(self, name: str) -> ssl.SSLContext:
+        """Trusts what the name is to show and nothing else; whether others trust it is for the authority to see to."""
+        context = ssl.create_default_context(cadata=self._given(name) or self._authority_pem())
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
 
     def _certificate(self, name: str) -> str:
         try:
             with (
                 socket.create_connection(("127.0.0.1", self._settings.edge.https_port), PATIENCE) as plain,
-                self._context().wrap_socket(plain, server_hostname=name) as tls,
+                self._context(name).wrap_socket(plain, server_hostname=name) as tls,
             ):
                 certificate = tls.getpeercert() or {}
         except TimeoutError:
@@ -248,7 +256,7 @@ class Inspector:
         return f"status {status}"
 
     def _answer(self, name: str, path: str) -> str:
-        connection = _Plain(("127.0.0.1", self._settings.edge.https_port), name, self._context())
+        connection = _Plain(("127.0.0.1", self._settings.edge.https_port), name, self._context(name))
         try:
             connection.request("GET", path)
             answer = connection.getresponse()

@@ -21,7 +21,7 @@ from alveole.actuators.backups import Backups
 from alveole.actuators.basecare import BaseCare
 from alveole.actuators.bases import Bases
 from alveole.actuators.builds import Builds
-from alveole.actuators.certificates import CertificatesActuator
+from alveole.actuators.certificates import CertificatesActuator, certifying
 from alveole.actuators.config import ConfigFiles
 from alveole.actuators.edge import EdgeActuator
 from alveole.actuators.edge_logs import EdgeLogs
@@ -166,7 +166,9 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     def inspect(request: protocol.Inspect, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
         from alveole.agent import chain
 
-        return chain.Inspector(settings, partial(_pid_of, settings), certificates.authority_pem).chain(request)
+        return chain.Inspector(
+            settings, partial(_pid_of, settings), certificates.authority_pem, certificates.given_chain
+        ).chain(request)
 
     def doctor(_request: protocol.Doctor, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
         from alveole.agent import chain
@@ -246,6 +248,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.DropBackup: lambda r, _f, _s: backups.drop(r.snapshot),
         protocol.ListBackups: lambda _r, _f, _s: backups.list(),
         protocol.GetAuthority: lambda _r, _f, _s: certificates.authority_pem(),
+        **certifying(certificates),
         protocol.Inspect: inspect,
         protocol.Doctor: doctor,
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),

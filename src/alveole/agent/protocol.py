@@ -15,6 +15,7 @@ import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
+from alveole.agent.certifying import CERTIFYING, Certifying
 from alveole.agent.naming import NAMES_RESULTS, AboutNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
@@ -424,6 +425,7 @@ Request = (
     | PackSite
     | UnpackSite
     | GetAuthority
+    | Certifying
     | Inspect
     | Doctor
     | KeepAnchor
@@ -585,6 +587,7 @@ RESULTS: dict[type, Any] = {
     PackSite: Packed,
     UnpackSite: Release | None,
     GetAuthority: str,
+    **CERTIFYING,
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
     KeepAnchor: None,

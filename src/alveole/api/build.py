@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from alveole.api import (
     accounts,
     apps,
+    certificates,
     changes,
     checks,
     dns,
@@ -71,6 +72,7 @@ def build(
         checks,
         dns,
         domains,
+        certificates,
         notify,
         objects,
         platform,

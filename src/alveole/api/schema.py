@@ -9,12 +9,22 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alveole import __version__, app_views, fleet, operation_requests, operation_views, views, zone
+from alveole import (
+    __version__,
+    app_views,
+    certificate_views,
+    fleet,
+    operation_requests,
+    operation_views,
+    views,
+    zone,
+)
 from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
 from alveole.domain_views import AddDomain, DomainView
+from alveole.issuing.model import Zone
 from alveole.ledger import JournalView
 from alveole.logs import Line
 from alveole.model.change import Change, Event
@@ -148,6 +158,15 @@ TYPES: tuple[Any, ...] = (
     SecondFactorPolicy,
     OidcSettings,
     LdapSettings,
+    certificate_views.UploadCertificate,
+    certificate_views.IssueCertificate,
+    certificate_views.SetAcme,
+    certificate_views.AddAuthority,
+    certificate_views.CertificateView,
+    certificate_views.CertificateTaken,
+    certificate_views.AcmeView,
+    certificate_views.AcmeTried,
+    Zone,
     views.WhyView,
     views.DoctorView,
     views.StatusView,
@@ -272,6 +291,7 @@ def install(app: FastAPI) -> None:
                     {"name": "apps", "description": "Applications: versions brought through ordered environments."},
                     {"name": "modules", "description": "The catalogue: what sites are composed of, and its questions."},
                     {"name": "changes", "description": "The journal: who did what, each step, how it ended."},
+                    {"name": "certificates", "description": "What visitors are shown, and who issues it."},
                     {"name": "checks", "description": "Scenarios: gate, verification and monitoring of a site."},
                     {"name": "operations", "description": "Named commands of a site, and the programs in it."},
                     {"name": "notifications", "description": "Being told by mail, webhook or feed."},

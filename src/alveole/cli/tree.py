@@ -40,6 +40,8 @@ COMMANDS = {
     "ldap": ("alveole.cli.outside:ldap", "People from an LDAP directory."),
     "oidc": ("alveole.cli.outside:oidc", "People from an OpenID provider."),
     "token": ("alveole.cli.platform:token", "Who may use the API over TCP."),
+    "cert": ("alveole.cli.certificates:group", "Certificates: what visitors are shown, and one's own."),
+    "acme": ("alveole.cli.certificates:acme", "Authorities that issue certificates."),
     "ca": ("alveole.cli.platform:ca", "The internal certificate authority."),
     "export": ("alveole.cli.platform:export", "Configuration for a proxy that stands in front."),
     "serve": ("alveole.cli.platform:serve", "Run Alvéole."),

@@ -33,6 +33,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
 | ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
+| ``certificates``, ``certifying`` | certificates and authorities; what gets and renews them |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``installing`` | Alvéole itself on another machine |
 | ``looking`` | lists and documents of sites, wherever they live |
@@ -63,6 +64,8 @@ from alveole.people.rights import Right
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
+from alveole.services.certificates import CertificateVerbs
+from alveole.services.certifying import Certifier
 from alveole.services.core import VersionConflict
 from alveole.services.dns import DnsVerbs
 from alveole.services.files import FileVerbs
@@ -100,6 +103,7 @@ class Services(
     LedgerVerbs,
     ScenarioVerbs,
     NotifyVerbs,
+    CertificateVerbs,
     AccountVerbs,
 ):
     """Everything a door may call."""
@@ -145,6 +149,7 @@ class Services(
         self.naming.load(self._setting("dns", DnsSettings))
         self.journal.tell = self._ended
         self.loop.abandoned = self._remove
+        self.certifier = Certifier(settings, store, self.journal, agent, self._acme, self.keep_authority)
         self.started_at = time.time()
         self.loads = Loads()
         self.traffic = Traffic(settings.logs / "edge")
@@ -174,6 +179,7 @@ class Services(
             services.checks.watch(services.ticker)
             services.telling.start()
             services.naming.watch(services.ticker)
+            services.certifier.watch(services.ticker)
             services.ticker.add("nodes", WATCH_SECONDS, services._watch_nodes)
             services.ticker.add(
                 "copies",
@@ -194,6 +200,7 @@ class Services(
         self.failures.close()
         self.close_operations()
         self.ticker.stop()
+        self.certifier.close()
         self.checks.close()
         self.telling.close()
         self.loop.stop()

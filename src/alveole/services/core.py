@@ -27,6 +27,7 @@ from alveole.people.model import Actor, Held, Quota
 from alveole.people.rights import Right, may
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
+from alveole.services.certifying import Certifier
 from alveole.services.naming import Naming
 from alveole.services.watching import Checks
 from alveole.store import Store, Stored, Transaction
@@ -71,6 +72,7 @@ class Core(ABC):
     ticker: Ticker
     checks: Checks
     naming: Naming
+    certifier: Certifier
     _anchor_problem: str
 
     # --- rights -------------------------------------------------------------------------------

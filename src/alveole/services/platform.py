@@ -216,6 +216,7 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
             ),
         )
         links.extend(self.naming.doctor())
+        links.append(self.certifier.link())
         free = shutil.disk_usage(self.settings.database.parent).free
         reserve = self.settings.content.reserve_bytes
         cure = "" if free > reserve else "free some space; uploads and backups are refused"

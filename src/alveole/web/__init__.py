@@ -16,6 +16,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``channels`` | who is told by mail, webhook and feed, and what came of it |
 | ``apps``, ``newapp`` | applications: environments, versions, history; making one |
 | ``dns`` | where the names of sites are published |
+| ``certificates`` | what visitors of each name are shown, and who issues it |
 | ``fleet`` | other machines, and moving a site to one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
@@ -29,6 +30,7 @@ from alveole.web import (
     admin,
     apps,
     assets,
+    certificates,
     changes,
     channels,
     checks,
@@ -53,7 +55,8 @@ from alveole.web import (
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
-    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet, dns),
+    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
+    *(dns, certificates),
 )
 
 
