@@ -26,6 +26,7 @@ from typing import Literal
 
 from alveole.config import ENVIRONMENT, Settings
 from alveole.errors import InvalidInput, Refused
+from alveole.logbook.writer import OwnHandler
 from alveole.ssh.door import LISTENERS, has_keys, open_listeners
 
 Role = Literal["agent", "control", "ssh"]
@@ -44,6 +45,8 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    if role is not None:
+        logging.getLogger().addHandler(OwnHandler(settings.logs, role))
     # Each request has a thread of its own, and the C library would keep what is left over for each of many apart.
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     if role == "agent":

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from alveole.errors import InvalidInput, NotFound, Problem
+from alveole.logbook.settings import Logbook, SyslogIn, SyslogOut, check_logbook
 from alveole.model.addressing import Addressing
 from alveole.model.names import DOMAIN, EnvKey, Port, check_network, split_resolver
 from alveole.model.site import GIB, MIB
@@ -295,6 +296,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     build: Build = Build()
     bases: Bases = Bases()
     images: Images = Images()
+    logbook: Logbook = Logbook()
+    syslog_out: SyslogOut = SyslogOut()
+    syslog_in: SyslogIn = SyslogIn()
 
     @property
     def state(self) -> Path:
@@ -483,6 +487,8 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
         problems.extend(check_network(network, f"{origin}: build.private_networks[{place}]"))
     for place, network in enumerate(settings.edge.trusted_proxies):
         problems.extend(check_network(network, f"{origin}: edge.trusted_proxies[{place}]"))
+    for problem in check_logbook(settings.logbook, settings.syslog_out, settings.syslog_in):
+        wrong(problem.field, problem.message, problem.hint)
     for key in ("ipv4", "ipv6"):
         value = getattr(settings.ssh, key)
         try:

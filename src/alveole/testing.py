@@ -18,6 +18,7 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.backends.base import Say, Usage
@@ -227,6 +228,10 @@ class FakeAgent:
                 return self._image(os.pread(files[0], 1 << 20, 0))
             case protocol.PullImage():
                 return self._image(f"{request.registry}/{request.repository}:{request.tag}".encode())
+            case GatherLogs():
+                return None
+            case AnalyseLogs():
+                raise Temporary("goaccess is not installed", hint="apt-get install goaccess")
             case protocol.GetAuthority():
                 return self.authority
             case KeepAnchor(seq, hash):

@@ -484,6 +484,8 @@ class LogsView(View, frozen=True, kw_only=True):
     site: str
     directory: str
     """The site's output: an s6-log directory (``current`` and rotated ``@…`` files)."""
+    archive: str
+    """Older files of it, packed."""
     edge_directory: str
     """``access.log`` and ``error.log`` of the proxy."""
 

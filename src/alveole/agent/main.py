@@ -16,6 +16,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from alveole.actuators.analysis import Analyses
 from alveole.actuators.anchors import Anchors
 from alveole.actuators.backups import Backups
 from alveole.actuators.basecare import BaseCare
@@ -25,7 +26,9 @@ from alveole.actuators.certificates import CertificatesActuator
 from alveole.actuators.config import ConfigFiles
 from alveole.actuators.edge import EdgeActuator
 from alveole.actuators.edge_logs import EdgeLogs
+from alveole.actuators.host_logs import HostLogs
 from alveole.actuators.images import Images
+from alveole.actuators.log_keeper import LogKeeper, make_own
 from alveole.actuators.network import Instance, NetworkActuator
 from alveole.actuators.releases import Releases, room
 from alveole.actuators.routes import RoutesActuator
@@ -33,6 +36,7 @@ from alveole.actuators.storage import Storage
 from alveole.agent import protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
+from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
 from alveole.agent.reach import Reaches
 from alveole.agent.reaching import Reach
@@ -118,6 +122,7 @@ def _prepare(settings: Settings, control: pwd.struct_passwd) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         os.chown(directory, 0, gid)
         directory.chmod(mode)
+    make_own(settings)
     lines = paths.lines(settings)
     lines.mkdir(exist_ok=True)
     os.chown(lines, control.pw_uid, edge_group)
@@ -158,6 +163,9 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     routes = RoutesActuator(settings)
     anchors = Anchors(settings)
     reaches = Reaches(settings)
+    host_logs = HostLogs(settings)
+    keeper = LogKeeper(settings, backend.output.close_file, host_logs.gather)
+    analyses = Analyses(settings)
 
     # What asks over HTTP and TLS is loaded when somebody wants to know: it is large.
     def inspect(request: protocol.Inspect, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
@@ -190,6 +198,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
             raise Refused("an instance of the site is still there", field="site", hint="stop the site first")
         visits.end(request.site)
         releases.remove_site(request.site, request.number)
+        keeper.retire(request.site)
         shutil.rmtree(paths.site_log(settings, request.site), ignore_errors=True)
         routes.forget(request.site)
 
@@ -248,6 +257,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
         ListAnchors: lambda _r, _f, _s: anchors.all(),
         Reach: lambda r, f, _s: reaches.open(r, f),
+        GatherLogs: lambda _r, _f, _s: keeper.gather(),
+        AnalyseLogs: lambda r, f, _s: analyses.analyse(r, [_one(f)]),
     }
     agent = Agent(
         (
@@ -273,6 +284,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     threading.Thread(target=_look_after_edge, args=(edge, server, stopped), name="edge", daemon=True).start()
     lines = EdgeLogs(settings, edge.master)
     threading.Thread(target=lines.run, args=(stopped,), name="edge logs", daemon=True).start()
+    threading.Thread(target=keeper.run, args=(stopped,), name="logs", daemon=True).start()
     releases.recover()
     bases.recover()
     images.recover()

@@ -15,6 +15,7 @@ import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
+from alveole.agent.logwords import LOG_RESULTS, LogRequest
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
@@ -428,6 +429,7 @@ Request = (
     | KeepAnchor
     | ListAnchors
     | Reach
+    | LogRequest
     | Watch
 )
 
@@ -588,6 +590,7 @@ RESULTS: dict[type, Any] = {
     KeepAnchor: None,
     ListAnchors: tuple[Anchor, ...],
     Reach: None,
+    **LOG_RESULTS,
 }
 
 # msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter

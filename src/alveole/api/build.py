@@ -19,6 +19,7 @@ from alveole.api import (
     exec,
     factors,
     fleet,
+    logbook,
     modules,
     notify,
     objects,
@@ -80,6 +81,7 @@ def build(
         apps,
         fleet,
         operations,
+        logbook,
     ):
         app.include_router(module.router)
     if pages is not None:
