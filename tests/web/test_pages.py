@@ -32,6 +32,8 @@ OF_SITE = (
     "/console",
     "/settings",
     "/logs",
+    "/logs?source=&q=a+%22b+c%22&level=err&since=1h&until=now",
+    "/visitors",
     "/backups",
     "/journal",
     "/checks",
@@ -52,6 +54,7 @@ OF_ADMIN = (
     "ldap",
     "oidc",
     "second-factor",
+    "logs",
     "journal",
 )
 

@@ -16,6 +16,7 @@ from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
 from alveole.domain_views import AddDomain, DomainView
 from alveole.ledger import JournalView
+from alveole.logbook.model import Entry, Found, LogUse
 from alveole.logs import Line
 from alveole.model.change import Change, Event
 from alveole.notices import ChannelView, MailServer, MessageView, ToldView
@@ -23,6 +24,7 @@ from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
 from alveole.scenarios.model import CheckView, Report, Scenario
+from alveole.services.analytics import Analytics
 from alveole.services.factors import SecondFactorPolicy
 
 JSON = "application/json"
@@ -156,6 +158,10 @@ TYPES: tuple[Any, ...] = (
     Change,
     Event,
     Line,
+    Entry,
+    Found,
+    LogUse,
+    Analytics,
     Uploaded,
     ProblemDocument,
 )

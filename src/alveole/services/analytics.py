@@ -47,7 +47,7 @@ PANELS = {
 }
 
 
-class _Count(msgspec.Struct):
+class _Count(msgspec.Struct, frozen=True):
     count: int = 0
 
 
@@ -65,7 +65,7 @@ class _Panel(msgspec.Struct):
     data: list[_Row] = []
 
 
-class _General(msgspec.Struct):
+class _General(msgspec.Struct, frozen=True):
     total_requests: int = 0
     valid_requests: int = 0
     unique_visitors: int = 0
