@@ -164,7 +164,7 @@ def test_the_page_searches_and_follows(filled: Door) -> None:
         page = visitor.get("/admin/logs?source=&site=saaaaaaaaaaaz")
         assert "of a site that is gone" in page.text
         page = visitor.get("/admin/logs?site=nowhere&source=out")
-        assert "there is no site" in page.text
+        assert "There is no site" in page.text
 
 
 @pytest.mark.root
