@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from alveole import views
 from alveole.agent.logwords import GatherLogs
 from alveole.errors import AlveoleError, InvalidInput, Temporary
 from alveole.logbook import places
@@ -71,12 +72,19 @@ class LogVerbs(NodeVerbs):
     def log_usage(self, caller: Actor) -> LogUse:
         """What lines take on the disk; at most half a minute old."""
         self._allow(caller, Right.PLATFORM_LOOK)
+        kept = self._logs_measured()
+        # How much each prints is not for everybody who may look at the machine.
+        return kept if may(caller, Right.PLATFORM_LOGS) else msgspec.structs.replace(kept, sites=())
+
+    def _logs_measured(self) -> LogUse:
         kept = self._log_use
         if kept is None or time.monotonic() - kept[0] > _USE_SECONDS:
             kept = self._log_use = (time.monotonic(), self._measure_logs())
-        if may(caller, Right.PLATFORM_LOGS):
-            return kept[1]
-        return msgspec.structs.replace(kept[1], sites=())
+        return kept[1]
+
+    def status(self, caller: Actor) -> views.StatusView:
+        found = super().status(caller)
+        return msgspec.structs.replace(found, log_bytes=self._logs_measured().bytes)
 
     def site_log_bytes(self, caller: Actor, site: str) -> int:
         """What the lines of one site take."""
