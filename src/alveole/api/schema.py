@@ -274,6 +274,7 @@ def install(app: FastAPI) -> None:
                     {"name": "changes", "description": "The journal: who did what, each step, how it ended."},
                     {"name": "checks", "description": "Scenarios: gate, verification and monitoring of a site."},
                     {"name": "operations", "description": "Named commands of a site, and the programs in it."},
+                    {"name": "logs", "description": "Log lines, their room, and who visits a site."},
                     {"name": "notifications", "description": "Being told by mail, webhook or feed."},
                     {"name": "backups", "description": "Saved sites, and giving them back."},
                     {"name": "plans", "description": "Named sets of limits."},
