@@ -150,6 +150,8 @@ class LogKeeper:
                 directory.mkdir(mode=0o750, parents=True, exist_ok=True)
                 os.chown(directory, 0, group)
                 directory.chmod(0o750)
+        # A site that came back, from another machine or under the same id, is not destroyed.
+        (place.archive / places.DESTROYED).unlink(missing_ok=True)
         part = place.archive / f".{place.label}.part"
         part.unlink(missing_ok=True)
         try:

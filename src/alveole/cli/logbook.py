@@ -56,26 +56,34 @@ def logs(
         return
     query: dict[str, Any] = {"site": site, "source": source, "level": level, "grep": grep}
     shown = lines if lines is not None else 10 if follow else 100
-    found = here.client.get(
-        "/v1/logs",
-        {**query, "since": moment_in_zone(since), "until": None if follow else moment_in_zone(until), "n": shown},
-    )
-    if here.json and not follow:
-        emit(found)
+    since, until = moment_in_zone(since), None if follow else moment_in_zone(until)
+    asked = {**query, "since": since, "until": until, "n": shown}
+    if not follow:
+        found = here.client.get("/v1/logs", asked)
+        if here.json:
+            emit(found)
+        else:
+            _show(here, found, site is None, {})
         return
     known: dict[str, str] = {}
-    for line in found["lines"]:
-        _print(here, line, known, site is None)
-    if not found["complete"]:
-        note(f"The search took too long and stopped at {clean(found['reached'])}: go on with --until, or ask for less.")
-    if not follow:
-        return
     try:
+        # First, so that nothing is missed between the two; what comes by both is shown once.
         with here.client.open("GET", "/v1/logs/follow", query=query, patience=None) as answer:
+            lines_before = here.client.get("/v1/logs", asked)
+            _show(here, lines_before, site is None, known)
+            seen = {(line["at"], line["source"], line["text"]) for line in lines_before["lines"]}
             for line in answer.documents():
-                _print(here, line, known, site is None)
+                if (line["at"], line["source"], line["text"]) not in seen:
+                    _print(here, line, known, site is None)
     except KeyboardInterrupt:
         return
+
+
+def _show(here: Here, found: dict[str, Any], several: bool, known: dict[str, str]) -> None:
+    for line in found["lines"]:
+        _print(here, line, known, several)
+    if not found["complete"]:
+        note(f"The search took too long and stopped at {clean(found['reached'])}: go on with --until, or ask for less.")
 
 
 def _print(here: Here, line: dict[str, Any], known: dict[str, str], several: bool) -> None:

@@ -19,13 +19,14 @@ _MOST = 512 * 1024
 class _Tail:
     """One row of files. What is written between two looks is given even where the file was renamed meanwhile."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, whole: bool) -> None:
         self.place = place
         self._inode = 0
         self._at = 0
-        with contextlib.suppress(OSError):
-            status = place.current.stat()
-            self._inode, self._at = status.st_ino, status.st_size
+        if not whole:
+            with contextlib.suppress(OSError):
+                status = place.current.stat()
+                self._inode, self._at = status.st_ino, status.st_size
         self.skipped = 0
         """Bytes that were gone before they were read."""
 
@@ -75,10 +76,12 @@ class _Tail:
 
 
 class Tails:
-    """Lines that fit, of all ``places``, from the moment it was made."""
+    """Lines that fit, of all ``places``, from the moment it was made; ``whole``: from the beginning of what is live."""
 
-    def __init__(self, places: Iterable[Place], wanted: Wanted, name: Callable[[str], str] = str) -> None:
-        self._tails = [_Tail(place) for place in places]
+    def __init__(
+        self, places: Iterable[Place], wanted: Wanted, name: Callable[[str], str] = str, *, whole: bool = False
+    ) -> None:
+        self._tails = [_Tail(place, whole) for place in places]
         self._fits = Fits(wanted)
         self._name = name
 
@@ -95,7 +98,3 @@ class Tails:
                 if entry is not None:
                     found.append(told(entry, tail.place, self._name))
         return sorted(found, key=lambda each: each.at)
-
-    def raw(self) -> list[tuple[Place, bytes]]:
-        """Likewise, as they stand in the files and in the order of the places."""
-        return [(tail.place, line) for tail in self._tails for line in tail.poll()]

@@ -84,7 +84,8 @@ class Sender:
         """Sites come and go; what was there before this process is not sent, what a new site says is."""
         logs = self._settings.logs
         sources = [Source(each) for each in self._wanted.sources]
-        if "" not in self._tails:
+        new = "" in self._tails
+        if not new:
             self._tails[""] = Tails(
                 [each for each in places.of_platform(logs, sources) if not _is_own(each)], Wanted(), str
             )
@@ -93,7 +94,7 @@ class Sender:
         for site in self._tails.keys() - there - {""}:
             del self._tails[site]
         for site in there - self._tails.keys():
-            self._tails[site] = Tails(places.of_site(logs, site, of_sites), Wanted())
+            self._tails[site] = Tails(places.of_site(logs, site, of_sites), Wanted(), whole=new)
 
     def _put(self, entry: Entry) -> None:
         message = syslog.render(entry, self._name, self._wanted.facility)

@@ -77,17 +77,6 @@ def told(found: tuple[str, str, str, str], place: Place, name: Callable[[str], s
     return Entry(at, place.source, text, level, name(place.site) if place.site else "", of or place.of)
 
 
-def forward(place: Place, wanted: Wanted, name: Callable[[str], str] = str) -> Iterator[Entry]:
-    """All lines that fit, oldest first, as they are read."""
-    fits = Fits(wanted)
-    with contextlib.ExitStack() as stack:
-        for segment in place.segments(stack, wanted.since, wanted.until):
-            for block in segment.blocks(wanted.since, wanted.until):
-                for raw in _candidates(block, place.form, fits):
-                    if (found := fits.read(raw, place.form)) is not None:
-                        yield told(found, place, name)
-
-
 def _newest_first(
     place: Place, wanted: Wanted, since: float | None, fits: Fits, limit: _Limit
 ) -> Iterator[tuple[str, str, str, str]]:

@@ -88,7 +88,7 @@ class LogVerbs(NodeVerbs):
 
     def site_log_bytes(self, caller: Actor, site: str) -> int:
         """What the lines of one site take."""
-        return places.bytes_of(self.settings.logs, self._stored(caller, Right.SITE_LOGS, site).site.id)
+        return places.bytes_of(self.settings.logs, self._stored(caller, Right.SITE_LOGS, site, elsewhere=True).site.id)
 
     def _log_places(self, caller: Actor, site: str | None, asked: Asked) -> list[Place]:
         logs = self.settings.logs

@@ -76,7 +76,7 @@ def logs(
         "logs",
         found=found,
         errors=errors,
-        follow="" if until.strip() or errors.problems else follow,
+        follow="" if until.strip() or errors.problems or view.node else follow,
         most=LINES,
         q=q,
         source=source,
