@@ -86,12 +86,12 @@ def test_whose_lines_somebody_reads(filled: Door) -> None:
             assert {each["site"] for each in found["lines"]} == sites, name
             assert browser.ask("GET", "/v1/logs?source=own").status_code == (200 if name == "olga" else 403)
             if name != "olga":
-                assert browser.ask("GET", "/v1/logs/follow?source=host").status_code == 403
+                assert browser.ask("GET", "/v1/logs?follow=true&source=host").status_code == 403
             wanted = {"ana": 200, "zoe": 404, "olga": 200, "rita": 403}[name]
             for path in ("/v1/logs?site=blog", "/v1/sites/blog/logs"):
                 assert browser.ask("GET", path).status_code == wanted, (name, path)
             if wanted != 200:
-                assert browser.ask("GET", "/v1/logs/follow?site=blog").status_code == wanted
+                assert browser.ask("GET", "/v1/logs?follow=true&site=blog").status_code == wanted
             gone = browser.ask("GET", "/v1/logs?site=saaaaaaaaaaaz")
             assert gone.status_code == (200 if name == "olga" else 404)
             usage = browser.ask("GET", "/v1/logs/usage")
@@ -129,7 +129,10 @@ def test_lines_are_followed(filled: Door) -> None:
     begun = threading.Event()
 
     def read() -> None:
-        with filled.tcp(filled.token()) as http, http.stream("GET", "/v1/logs/follow?site=shop&grep=new") as answer:
+        with (
+            filled.tcp(filled.token()) as http,
+            http.stream("GET", "/v1/logs?follow=true&site=shop&grep=new") as answer,
+        ):
             begun.set()
             for line in answer.iter_lines():
                 got.append(json.loads(line))

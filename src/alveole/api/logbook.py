@@ -17,12 +17,11 @@ from alveole.api.bodies import Caller
 from alveole.api.gate import does
 from alveole.api.schema import described
 from alveole.logbook.asking import SearchLogs
-from alveole.logbook.model import LINES_MAX, Entry, Found, LogUse
+from alveole.logbook.model import LINES_MAX, Found, LogUse
 from alveole.people.rights import Right
 from alveole.services import Services
 from alveole.services.analytics import Analytics
 
-NDJSON = "application/x-ndjson"
 _POLL_SECONDS = 0.5
 #: The machine's lines are brought in this often while somebody follows them.
 _GATHER_SECONDS = 5.0
@@ -51,37 +50,18 @@ async def search(
     since: Moment = None,
     until: Moment = None,
     n: Annotated[int, Query(description=f"The newest so many, 0 to {LINES_MAX}.")] = 500,
+    follow: Annotated[bool, Query(description="In place of that what comes from now on, one document a line.")] = False,
 ) -> Response:
     """The newest lines that fit, oldest first. After 15 seconds it gives what it has: `complete` is false then, and
-    `reached` says where to go on."""
+    `reached` says where to go on. With `follow` the answer is NDJSON, each line what is in `lines` otherwise."""
     wanted = SearchLogs(site=site, source=source, level=level, grep=grep, since=since, until=until, n=n)
+    if follow:
+        tails = await run_in_threadpool(services(request).follow_logs, caller, wanted)
+        host = site is None and "host" in (source or "")
+        return StreamingResponse(
+            _lines(services(request), tails, host), headers=streams.UNBUFFERED, media_type="application/x-ndjson"
+        )
     return json(await streams.in_waiting(services(request).search_logs, caller, wanted))
-
-
-@router.get(
-    "/logs/follow",
-    **described(
-        "Follow log lines",
-        Entry,
-        media=NDJSON,
-        errors=(404, 409, 422),
-        answers="One JSON document a line, from now on. Control characters are taken out.",
-    ),
-)
-@does(Right.SITE_LIST)
-async def follow(
-    request: Request,
-    caller: Caller,
-    site: Site = None,
-    source: Source = None,
-    level: Level = None,
-    grep: Grep = None,
-) -> Response:
-    wanted = SearchLogs(site=site, source=source, level=level, grep=grep)
-    tails = await run_in_threadpool(services(request).follow_logs, caller, wanted)
-    host = site is None and "host" in (source or "host")
-    lines = _lines(services(request), tails, host and source is not None)
-    return StreamingResponse(lines, headers=streams.UNBUFFERED, media_type=NDJSON)
 
 
 async def _lines(verbs: Services, tails: Any, host: bool) -> AsyncIterator[bytes]:

@@ -68,7 +68,7 @@ def logs(
     known: dict[str, str] = {}
     try:
         # First, so that nothing is missed between the two; what comes by both is shown once.
-        with here.client.open("GET", "/v1/logs/follow", query=query, patience=None) as answer:
+        with here.client.open("GET", "/v1/logs", query={**query, "follow": True}, patience=None) as answer:
             lines_before = here.client.get("/v1/logs", asked)
             _show(here, lines_before, site is None, known)
             seen = {(line["at"], line["source"], line["text"]) for line in lines_before["lines"]}

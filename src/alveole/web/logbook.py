@@ -68,7 +68,7 @@ def logs(
     wanted = SearchLogs(site=site, source=source or None, level=level, grep=q, since=since, until=until, n=LINES)
     found, errors = _searched(page, wanted)
     asked = {"site": view.name, "source": source, "level": level}
-    follow = "/v1/logs/follow?" + urlencode({key: text for key, text in asked.items() if text})
+    follow = "/v1/logs?follow=true&" + urlencode({key: text for key, text in asked.items() if text})
     return show(
         page,
         "site/logs.html",
