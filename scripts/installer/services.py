@@ -15,7 +15,7 @@ from kit import CHECKOUT, ENVIRONMENT, Instance, Stop, digest_of, has_systemd, r
 
 UNITS = Path("/etc/systemd/system")
 #: Every role that may have a unit.
-ROLES = ("agent", "control", "ssh")
+ROLES = ("agent", "control", "ssh", "porter")
 _LOG_BYTES = 16 * 1024 * 1024
 
 
@@ -122,6 +122,8 @@ def unit_text(instance: Instance, role: str) -> str:
         "/run/alveole": instance.run,
         "User=alveole\n": f"User={user}\n",
         "User=alveole-ssh\n": f"User={door}\n",
+        "User=alveole-log\n": f"User={instance.setting('users', 'log')}\n",
+        "SupplementaryGroups=alveole\n": f"SupplementaryGroups={user}\n",
         "-o alveole -g alveole ": f"-o {user} -g {user} ",
         "-o alveole-ssh -g alveole-ssh ": f"-o {door} -g {door} ",
         "alveole-agent.service": instance.unit("agent"),
@@ -132,8 +134,12 @@ def unit_text(instance: Instance, role: str) -> str:
 
 
 def wanted_roles(instance: Instance) -> tuple[str, ...]:
-    """Those that run: the SSH door only where it is open."""
-    return ROLES if instance.setting("ssh", "enabled") else ROLES[:2]
+    """Those that run: the SSH door only where it is open, the porter only where it has something to do."""
+    door = instance.setting("ssh", "enabled")
+    porter = any(
+        instance.setting(*each) for each in (("syslog_out", "server"), ("syslog_in", "tcp"), ("syslog_in", "tls"))
+    )
+    return tuple(role for role in ROLES if (role != "ssh" or door) and (role != "porter" or porter))
 
 
 def _start_units(instance: Instance, changed: bool) -> None:

@@ -26,9 +26,10 @@ from typing import Literal
 
 from alveole.config import ENVIRONMENT, Settings
 from alveole.errors import InvalidInput, Refused
+from alveole.logbook.writer import OwnHandler
 from alveole.ssh.door import LISTENERS, has_keys, open_listeners
 
-Role = Literal["agent", "control", "ssh"]
+Role = Literal["agent", "control", "ssh", "porter"]
 log = logging.getLogger("alveole.app")
 _M_ARENA_MAX = -8  # malloc.h
 #: A role that ends is started again after this long, doubled each time up to the second figure.
@@ -44,6 +45,8 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    if role is not None:
+        logging.getLogger().addHandler(OwnHandler(settings.logs, role))
     # Each request has a thread of its own, and the C library would keep what is left over for each of many apart.
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     if role == "agent":
@@ -59,6 +62,10 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
         from alveole.ssh.door import run_door
 
         run_door(settings, ready=notify_ready)
+    elif role == "porter":
+        from alveole.logbook.porter import run_porter
+
+        run_porter(settings)
     else:
         _need_root("alveole serve")
         Supervisor(settings, config).run()
@@ -149,6 +156,8 @@ class Supervisor:
             except (InvalidInput, Refused) as error:
                 # Sites and pages do not wait for a door that can be opened later.
                 log.error("the SSH door stays closed: %s", error)
+        if self._settings.porter:
+            loops.append(threading.Thread(target=self._keep, args=("porter", pwd.getpwnam(self._settings.users.log))))
         for loop in loops:
             loop.start()
         for loop in loops:
@@ -206,6 +215,7 @@ class Supervisor:
             cwd="/",
             user=user.pw_uid,
             group=user.pw_gid,
-            extra_groups=[],
+            # All lines are readable by control's group.
+            extra_groups=[pwd.getpwnam(self._settings.users.control).pw_gid] if role == "porter" else [],
             umask=0o077,
         )

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from alveole.errors import InvalidInput, NotFound, Problem
+from alveole.logbook.settings import Logbook, SyslogIn, SyslogOut, check_logbook
 from alveole.model.addressing import Addressing
 from alveole.model.names import DOMAIN, EnvKey, Port, check_network, split_resolver
 from alveole.model.site import GIB, MIB
@@ -316,6 +317,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     build: Build = Build()
     bases: Bases = Bases()
     images: Images = Images()
+    logbook: Logbook = Logbook()
+    syslog_out: SyslogOut = SyslogOut()
+    syslog_in: SyslogIn = SyslogIn()
 
     @property
     def state(self) -> Path:
@@ -369,6 +373,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def logs(self) -> Path:
         """One directory a site, owned by root; ``edge`` holds the proxy's."""
         return self.state / "logs"
+
+    @property
+    def porter(self) -> bool:
+        """Whether lines are sent or taken in by syslog: only then there is a process for it."""
+        return bool(self.syslog_out.server or self.syslog_in.tcp or self.syslog_in.tls)
 
     def addressing(self) -> Addressing:
         return Addressing(
@@ -512,6 +521,8 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
         problems.extend(check_network(network, f"{origin}: build.private_networks[{place}]"))
     for place, network in enumerate(settings.edge.trusted_proxies):
         problems.extend(check_network(network, f"{origin}: edge.trusted_proxies[{place}]"))
+    for problem in check_logbook(settings.logbook, settings.syslog_out, settings.syslog_in):
+        wrong(problem.field, problem.message, problem.hint)
     for key in ("ipv4", "ipv6"):
         value = getattr(settings.ssh, key)
         try:

@@ -23,6 +23,10 @@ from typing import BinaryIO
 import msgspec
 
 from alveole.errors import InvalidInput
+from alveole.logbook.lines import Form
+from alveole.logbook.model import Source
+from alveole.logbook.places import OLDER, Place
+from alveole.logbook.segments import Plain, Segment, split_lines
 from alveole.text import clean
 
 LAST_MAX = 100_000
@@ -30,11 +34,6 @@ LAST_MAX = 100_000
 _LINE_MAX = 64 * 1024
 _BLOCK = 64 * 1024
 _STAMP = re.compile(rb"(\d{4}-\d{2}-\d{2}) (\d{2}:\d{2}:\d{2}\.\d{9})  ?")
-_ARCHIVE = re.compile(r"^@([0-9a-f]{16})([0-9a-f]{8})\.[su]\Z")
-# TAI64 labels count from 2^62; TAI was 37 s ahead of UTC in 2026 and skalibs may or may not add
-# the leap seconds. The slack covers both and any leap second to come.
-_TAI_EPOCH = 1 << 62
-_TAI_SLACK = 120.0
 _AGO = re.compile(r"^(\d{1,9}(?:\.\d{1,3})?)\s*(s|m|h|d|w)(?: ago)?\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -85,16 +84,18 @@ def read(
     until: float | None = None,
     last: int | None = None,
     end: Position | None = None,
+    archive: Path | None = None,
 ) -> Iterator[Line]:
     """The lines of ``directory``, oldest first, between two moments; with ``last``, the last so many.
 
-    ``end`` (of a :class:`Follower`) leaves out what that follower will give. An absent directory
-    has no lines.
+    ``archive``: where its older files lie packed. ``end`` (of a :class:`Follower`) leaves out what that follower will
+    give. An absent directory has no lines.
     """
+    place = Place(Source.OUT, Form.PLAIN, directory, archive or directory / "packed", "out")
     with contextlib.ExitStack() as stack:
-        files = _open(directory, stack, since, end)
+        files = _until(place.segments(stack, since, until), end)
         if last is None:
-            yield from _between(_forward(files), since, until)
+            yield from _forward(files, since, until)
         else:
             wanted = min(last, LAST_MAX)
             kept: list[Line] = []
@@ -207,7 +208,7 @@ class Follower:
 def _archives(directory: Path) -> list[str]:
     """Names of the older files, oldest first: TAI64N sorts as text."""
     try:
-        return sorted(path.name for path in directory.iterdir() if _ARCHIVE.match(path.name))
+        return sorted(path.name for path in directory.iterdir() if OLDER.match(path.name))
     except OSError:
         return []
 
@@ -219,86 +220,39 @@ def _inode(path: Path) -> int:
         return -1
 
 
-def _ended(name: str) -> float:
-    """The moment an older file was closed, in seconds since the epoch, give or take the slack."""
-    return float(int(name[1:17], 16) - _TAI_EPOCH)
-
-
-def _open(
-    directory: Path, stack: contextlib.ExitStack, since: float | None, end: Position | None
-) -> list[tuple[BinaryIO, int]]:
-    """The files to read, oldest first, each with the offset where to stop."""
-    files: list[tuple[BinaryIO, int]] = []
-    current: BinaryIO | None = None
-    with contextlib.suppress(OSError):
-        current = stack.enter_context((directory / "current").open("rb"))
-    for name in _archives(directory):
-        if since is not None and _ended(name) < since - _TAI_SLACK:
-            continue
-        with contextlib.suppress(OSError):
-            opened = stack.enter_context((directory / name).open("rb"))
-            files.append((opened, os.fstat(opened.fileno()).st_size))
-    if current is not None:
-        inode = os.fstat(current.fileno()).st_ino
-        if all(os.fstat(file.fileno()).st_ino != inode for file, _ in files):
-            files.append((current, os.fstat(current.fileno()).st_size))
+def _until(segments: list[Segment], end: Position | None) -> list[Segment]:
+    """What a follower that begins at ``end`` will not give."""
     if end is None:
-        return files
-    kept = []
-    for file, size in files:
-        here = os.fstat(file.fileno()).st_ino == end.inode
-        kept.append((file, end.offset if here else size))
-        if here:
+        return segments
+    kept: list[Segment] = []
+    for segment in segments:
+        kept.append(segment)
+        if isinstance(segment, Plain) and segment.inode == end.inode:
+            segment.size = end.offset
             break
     return kept
 
 
-def _forward(files: list[tuple[BinaryIO, int]]) -> Iterator[Line]:
-    for file, size in files:
-        left = size
-        while left > 0 and (raw := file.readline(min(left, _LINE_MAX))):
-            left -= len(raw)
-            yield _parse(raw.rstrip(b"\n"))
-
-
-def _backward(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """The lines of the first ``size`` bytes, last first, a block at a time."""
-    rest = b""
-    offset = size
-    first = True
-    while offset > 0:
-        start = max(0, offset - _BLOCK)
-        file.seek(start)
-        parts = (file.read(offset - start) + rest).split(b"\n")
-        rest = parts[0][-_LINE_MAX:] if start else parts[0]
-        for part in reversed(parts[1:]):
-            if part or not first:
-                yield part
-            first = False
-        offset = start
-    if rest:
-        yield rest
-
-
-def _newest_first(files: list[tuple[BinaryIO, int]], since: float | None, until: float | None) -> Iterator[Line]:
+def _forward(segments: list[Segment], since: float | None, until: float | None) -> Iterator[Line]:
     low, high = _bounds(since, until)
-    for file, size in reversed(files):
-        for raw in _backward(file, size):
-            line = _parse(raw[:_LINE_MAX])
-            if line.at and line.at < low:
-                return
-            if not high or line.at < high:
-                yield line
+    for segment in segments:
+        for block in segment.blocks(since, until):
+            for raw in split_lines(block):
+                line = _parse(raw)
+                if not line.at or (line.at >= low and (not high or line.at < high)):
+                    yield line
 
 
-def _between(lines: Iterator[Line], since: float | None, until: float | None) -> Iterator[Line]:
+def _newest_first(segments: list[Segment], since: float | None, until: float | None) -> Iterator[Line]:
     low, high = _bounds(since, until)
-    for line in lines:
-        if line.at and line.at < low:
-            continue
-        if high and line.at >= high:
-            return
-        yield line
+    for segment in reversed(segments):
+        for block in segment.blocks_back(since, until):
+            for raw in reversed(split_lines(block)):
+                line = _parse(raw)
+                if line.at and line.at < low:
+                    return
+                if not high or line.at < high:
+                    yield line
 
 
 def _bounds(since: float | None, until: float | None) -> tuple[str, str]:

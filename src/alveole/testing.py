@@ -19,6 +19,7 @@ import msgspec
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.certifying import CertificateState, ListCertificates, ShowCertificate, Source
+from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
@@ -233,6 +234,10 @@ class FakeAgent:
             case ListCertificates():
                 names = [id for id in self.things if id.kind is Kind.CERTIFICATE]
                 return tuple(CertificateState(id.name, id.scope, Source.INTERNAL, f"{id.name}.pem") for id in names)
+            case GatherLogs():
+                return None
+            case AnalyseLogs():
+                raise Temporary("goaccess is not installed", hint="apt-get install goaccess")
             case ShowCertificate() | protocol.GetAuthority():
                 return self.authority
             case KeepAnchor(seq, hash):

@@ -134,6 +134,8 @@ class SiteView(View, frozen=True, kw_only=True):
     requests_today: int | None = None
     """What the edge has answered for it since midnight of the machine's clock; ``None`` in long lists."""
     sent_bytes_today: int | None = None
+    log_bytes: int | None = None
+    """What its log lines take on the disk, outside of its own; ``None`` in lists."""
     promises: tuple[PromiseView, ...]
     domains: tuple[str, ...]
     claims: tuple[str, ...] = ()
@@ -484,6 +486,8 @@ class LogsView(View, frozen=True, kw_only=True):
     site: str
     directory: str
     """The site's output: an s6-log directory (``current`` and rotated ``@…`` files)."""
+    archive: str
+    """Older files of it, packed."""
     edge_directory: str
     """``access.log`` and ``error.log`` of the proxy."""
 
@@ -583,6 +587,8 @@ class StatusView(View, frozen=True, kw_only=True):
     """What the store set aside, named."""
     changed_by_hand: dict[str, str] = {}
     """Sites with configuration files that somebody changed inside the container, and which."""
+    log_bytes: int = 0
+    """What all log lines take on the disk; at most half a minute old."""
 
 
 class Exported(View, frozen=True, kw_only=True):

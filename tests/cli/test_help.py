@@ -26,6 +26,7 @@ site domain add, site domain check, site domain list, site domain remove
 site update, site set, site rename
 backup create, backup list, backup restore, backup delete
 plan list, plan show, plan create, plan delete
+logs, analytics
 why, doctor, status, journal, journal verify
 token create, token list, token delete
 cert list, cert show, cert issue, cert renew, cert upload, cert remove

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from edgefixtures import World, line_count, site_id, world
 
-from alveole.actuators.edge_logs import EdgeLogs
+from alveole.actuators.edge_logs import WAITING_BYTES, EdgeLogs
 from alveole.host import paths
 from alveole.model.resource import RouteTarget
 
@@ -270,6 +272,25 @@ def test_the_stream_gets_a_new_file_and_loses_no_line(edge: World) -> None:
     edge.logged(file, 60)
     assert [json.loads(line)["uri"] for line in file.read_text().splitlines()] == [f"/{number}" for number in range(60)]
     edge.gone(top / "requests.log.1")
+
+
+def test_the_stream_is_bounded_while_nobody_takes_lines_out(edge: World) -> None:
+    """Fault: the agent is away for long. The oldest lines are given back to the disk, and the newest are all there."""
+    edge.site(24, "bounded.alv.test")
+    stream = edge.settings.logs / "edge" / "requests.log"
+    size = stream.stat().st_size
+    with stream.open("ab") as file:
+        os.posix_fallocate(file.fileno(), size, WAITING_BYTES)
+        # The end of a line, as every one that nginx writes has it.
+        file.write(b"\n")
+    end = time.monotonic() + 60
+    while stream.stat().st_blocks * 512 > WAITING_BYTES * 3 / 4:
+        assert time.monotonic() < end, "nothing is given back"
+        time.sleep(0.1)
+    edge.ask("bounded.alv.test", "/newest")
+    file = edge.settings.logs / "edge" / site_id(24) / "access.log"
+    edge.logged(file)
+    assert json.loads(file.read_text().splitlines()[-1])["uri"] == "/newest"
 
 
 def test_the_status_socket_answers(edge: World) -> None:

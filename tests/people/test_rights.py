@@ -92,6 +92,7 @@ def test_operators() -> None:
         Right.DOMAIN_CLAIM,
         Right.PLATFORM_LOOK,
         Right.JOURNAL_VERIFY,
+        Right.PLATFORM_LOGS,
         Right.IMAGE_IMPORT,
         Right.IMAGE_PULL,
         Right.BASE_CHANGE,

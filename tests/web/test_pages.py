@@ -33,6 +33,8 @@ OF_SITE = (
     "/settings",
     "/certificates",
     "/logs",
+    "/logs?source=&q=a+%22b+c%22&level=err&since=1h&until=now",
+    "/visitors",
     "/backups",
     "/journal",
     "/checks",
@@ -55,6 +57,7 @@ OF_ADMIN = (
     "ldap",
     "oidc",
     "second-factor",
+    "logs",
     "journal",
 )
 

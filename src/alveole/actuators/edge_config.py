@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from alveole.actuators.edge_logs import STREAM
+from alveole.actuators.edge_logs import ERROR, STREAM, WAITING_BYTES
 from alveole.config import Settings
 from alveole.host import paths
 from alveole.proxyconf import Block, Comment, LuaBlock, Node, Template, block, directive, lua_string, nginx
@@ -212,6 +212,11 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         LuaBlock(
             ("init_by_lua_block",),
             f'alveole_edge = require "{LUA.removesuffix(".lua")}"\nalveole_edge.setup({{ {listed} }})',
+        ),
+        LuaBlock(
+            ("init_worker_by_lua_block",),
+            f"alveole_edge.bound({{ {', '.join(lua_string(str(logs / name)) for name in (STREAM, ERROR))} }}, "
+            f"{WAITING_BYTES})",
         ),
         *(_upstream(name) for name in POOL_NAMES),
         _status(settings, digest),

@@ -3,7 +3,8 @@
 nginx writes the lines of all sites into one file, some hundred at a time: a file of each site
 would cost it a look at the directory and a write for every request (a sixth of what a request
 costs, ``bench/run throughput``). The agent hands them out. While it is away they wait in the
-stream; a site's line is there at most a second after its answer.
+stream, of which the newest :data:`WAITING_BYTES` are kept: what is older is given back to the disk by the
+proxy itself (``alveole_edge.lua``). A site's line is there at most a second after its answer.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ ACCESS, ERROR = "access.log", "error.log"
 STREAM = "requests.log"
 OLDER = f"{STREAM}.1"
 _PLACE = "requests.at"
-#: A site's log longer than this is rotated; one older one is kept (bytes).
+#: A site's log longer than this is rotated; the one before it is packed (``log_keeper``).
 LOG_BYTES = 32 * 1024 * 1024
 #: So much of the stream is read before nginx gets a new file (bytes).
 STREAM_BYTES = 32 * 1024 * 1024
+#: Of the stream, and of the proxy's own lines, so much stays on the disk while the agent is away (bytes).
+WAITING_BYTES = 256 * 1024 * 1024
 _BLOCK = 1 << 20
 _LINE = re.compile(rb"^(\d{3}) (\w*) (\{[^\n]*\}\n)", re.MULTILINE)
 #: Whether the site failed or the way to it: an owner looks for both in one place.
@@ -89,8 +92,14 @@ class EdgeLogs:
             if at > status.st_size:
                 at = 0
             while at < status.st_size:
-                stream.seek(at)
+                there = _data(stream.fileno(), at)
+                stream.seek(there)
                 block = stream.read(_BLOCK)
+                if there > at:
+                    # In the middle of a line, whose rest could be made to look like a whole one.
+                    cut = block.find(b"\n") + 1
+                    self._tell(f"{there + cut - at} bytes of the proxy's lines waited too long and are lost")
+                    block, at = block[cut:], there + cut
                 whole = block.rfind(b"\n") + 1
                 if not whole:
                     # A line is never this long: something else wrote here.
@@ -134,7 +143,7 @@ class EdgeLogs:
         finally:
             os.close(fd)
         if full:
-            file.replace(file.with_name(f"{file.name}.1"))
+            rotate(file)
 
     def _renew(self, name: str, limit: int) -> None:
         """Give nginx a new file when the one it has is longer than ``limit`` and the last one is done with."""
@@ -143,7 +152,10 @@ class EdgeLogs:
         with contextlib.suppress(FileNotFoundError):
             if file.lstat().st_size <= limit or (name == STREAM and older.exists()):
                 return
-            file.replace(older)
+            if name == STREAM:
+                file.replace(older)
+            else:
+                rotate(file)
             make_stream(self._settings)
             master = self._master()
             if master is not None:
@@ -174,6 +186,24 @@ class EdgeLogs:
         if time.monotonic() - self._told > 60 or not self._told:
             self._told = time.monotonic()
             log.warning("%s", text)
+
+
+def rotate(file: Path) -> None:
+    """``file`` becomes ``NAME.1``, and what that was gets the moment as its number: it is packed soon."""
+    older = file.with_name(f"{file.name}.1")
+    with contextlib.suppress(FileNotFoundError):
+        older.rename(file.with_name(f"{file.name}.{time.time_ns()}"))
+    with contextlib.suppress(FileNotFoundError):
+        file.rename(older)
+
+
+def _data(file: int, at: int) -> int:
+    """Where the next byte is that was not given back to the disk."""
+    try:
+        return os.lseek(file, at, os.SEEK_DATA)
+    except OSError:
+        # A file system that knows no holes has none.
+        return at
 
 
 def make_log_directory(directory: Path, settings: Settings) -> None:

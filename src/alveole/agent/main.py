@@ -16,6 +16,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from alveole.actuators.analysis import Analyses
 from alveole.actuators.anchors import Anchors
 from alveole.actuators.backups import Backups
 from alveole.actuators.basecare import BaseCare
@@ -25,7 +26,9 @@ from alveole.actuators.certificates import CertificatesActuator, certifying
 from alveole.actuators.config import ConfigFiles
 from alveole.actuators.edge import EdgeActuator
 from alveole.actuators.edge_logs import EdgeLogs
+from alveole.actuators.host_logs import HostLogs
 from alveole.actuators.images import Images
+from alveole.actuators.log_keeper import LogKeeper, make_own
 from alveole.actuators.nameserver import NameServers
 from alveole.actuators.network import Instance, NetworkActuator
 from alveole.actuators.releases import Releases, room
@@ -34,6 +37,7 @@ from alveole.actuators.storage import Storage
 from alveole.agent import protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
+from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
 from alveole.agent.reach import Reaches
@@ -120,6 +124,7 @@ def _prepare(settings: Settings, control: pwd.struct_passwd) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         os.chown(directory, 0, gid)
         directory.chmod(mode)
+    make_own(settings)
     lines = paths.lines(settings)
     lines.mkdir(exist_ok=True)
     os.chown(lines, control.pw_uid, edge_group)
@@ -161,6 +166,9 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     anchors = Anchors(settings)
     reaches = Reaches(settings)
     names = NameServers(settings)
+    host_logs = HostLogs(settings)
+    keeper = LogKeeper(settings, backend.output.close_file, host_logs.gather)
+    analyses = Analyses(settings)
 
     # What asks over HTTP and TLS is loaded when somebody wants to know: it is large.
     def inspect(request: protocol.Inspect, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
@@ -195,6 +203,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
             raise Refused("an instance of the site is still there", field="site", hint="stop the site first")
         visits.end(request.site)
         releases.remove_site(request.site, request.number)
+        keeper.retire(request.site)
         shutil.rmtree(paths.site_log(settings, request.site), ignore_errors=True)
         routes.forget(request.site)
 
@@ -256,6 +265,8 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         Reach: lambda r, f, _s: reaches.open(r, f),
         SetUpNames: lambda r, _f, _s: names.set_up(r),
         UndoNames: lambda _r, _f, _s: names.undo(),
+        GatherLogs: lambda _r, _f, _s: keeper.gather(),
+        AnalyseLogs: lambda r, f, _s: analyses.analyse(r, [_one(f)]),
     }
     agent = Agent(
         (
@@ -281,6 +292,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     threading.Thread(target=_look_after_edge, args=(edge, server, stopped), name="edge", daemon=True).start()
     lines = EdgeLogs(settings, edge.master)
     threading.Thread(target=lines.run, args=(stopped,), name="edge logs", daemon=True).start()
+    threading.Thread(target=keeper.run, args=(stopped,), name="logs", daemon=True).start()
     releases.recover()
     bases.recover()
     images.recover()

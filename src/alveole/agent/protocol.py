@@ -16,6 +16,7 @@ import msgspec
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
 from alveole.agent.certifying import CERTIFYING, Certifying
+from alveole.agent.logwords import LOG_RESULTS, LogRequest
 from alveole.agent.naming import NAMES_RESULTS, AboutNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
@@ -432,6 +433,7 @@ Request = (
     | ListAnchors
     | Reach
     | AboutNames
+    | LogRequest
     | Watch
 )
 
@@ -594,6 +596,7 @@ RESULTS: dict[type, Any] = {
     ListAnchors: tuple[Anchor, ...],
     Reach: None,
     **NAMES_RESULTS,
+    **LOG_RESULTS,
 }
 
 # msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter

@@ -21,6 +21,7 @@ from alveole.api import (
     exec,
     factors,
     fleet,
+    logbook,
     modules,
     notify,
     objects,
@@ -84,6 +85,7 @@ def build(
         apps,
         fleet,
         operations,
+        logbook,
     ):
         app.include_router(module.router)
     if pages is not None:

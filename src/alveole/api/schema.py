@@ -26,6 +26,7 @@ from alveole.api.uploads import Uploaded
 from alveole.domain_views import AddDomain, DomainView
 from alveole.issuing.model import Zone
 from alveole.ledger import JournalView
+from alveole.logbook.model import Entry, Found, LogUse
 from alveole.logs import Line
 from alveole.model.change import Change, Event
 from alveole.notices import ChannelView, MailServer, MessageView, ToldView
@@ -33,6 +34,7 @@ from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
 from alveole.scenarios.model import CheckView, Report, Scenario
+from alveole.services.analytics import Analytics
 from alveole.services.factors import SecondFactorPolicy
 
 JSON = "application/json"
@@ -181,6 +183,10 @@ TYPES: tuple[Any, ...] = (
     Change,
     Event,
     Line,
+    Entry,
+    Found,
+    LogUse,
+    Analytics,
     Uploaded,
     ProblemDocument,
 )
@@ -294,6 +300,7 @@ def install(app: FastAPI) -> None:
                     {"name": "certificates", "description": "What visitors are shown, and who issues it."},
                     {"name": "checks", "description": "Scenarios: gate, verification and monitoring of a site."},
                     {"name": "operations", "description": "Named commands of a site, and the programs in it."},
+                    {"name": "logs", "description": "Log lines, their room, and who visits a site."},
                     {"name": "notifications", "description": "Being told by mail, webhook or feed."},
                     {"name": "backups", "description": "Saved sites, and giving them back."},
                     {"name": "plans", "description": "Named sets of limits."},

@@ -234,5 +234,5 @@ async def logs(
         problems.append(Problem("until", "has no meaning together with follow", "leave one of them out"))
     if problems:
         raise InvalidInput(problems=problems)
-    lines = streams.log_lines(where.directory, bounds["since"], bounds["until"], n, follow)
+    lines = streams.log_lines(where.directory, where.archive, bounds["since"], bounds["until"], n, follow)
     return StreamingResponse(lines, headers=streams.UNBUFFERED, media_type=NDJSON)

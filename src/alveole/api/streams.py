@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -39,7 +39,7 @@ async def in_waiting(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 async def log_lines(
-    directory: str, since: float | None, until: float | None, last: int | None, follow: bool
+    directory: str, archive: str, since: float | None, until: float | None, last: int | None, follow: bool
 ) -> AsyncIterator[bytes]:
     """NDJSON of :class:`~alveole.logs.Line`."""
     place = Path(directory)
@@ -47,14 +47,15 @@ async def log_lines(
     try:
         # Where nothing was written yet, a follower gives everything from the first line on.
         if follower is None or follower.start is not None:
-            lines = read(place, since=since, until=until, last=last, end=follower.start if follower else None)
+            end = follower.start if follower else None
+            lines = read(place, since=since, until=until, last=last, end=end, archive=Path(archive))
             batches = _batches(lines)
             while batch := await in_waiting(next, batches, b""):
                 yield batch
         while follower is not None:
             new = await in_waiting(follower.poll)
             if new:
-                yield _ndjson(new)
+                yield ndjson(new)
             else:
                 await asyncio.sleep(_POLL_SECONDS)
     finally:
@@ -64,10 +65,10 @@ async def log_lines(
 
 def _batches(lines: Iterator[Line]) -> Iterator[bytes]:
     while batch := list(islice(lines, _BATCH)):
-        yield _ndjson(batch)
+        yield ndjson(batch)
 
 
-def _ndjson(lines: list[Line]) -> bytes:
+def ndjson(lines: Sequence[msgspec.Struct]) -> bytes:
     return b"".join(_encoder.encode(line) + b"\n" for line in lines)
 
 

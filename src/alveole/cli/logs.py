@@ -33,7 +33,7 @@ def logs(here: Here, name: str, follow: bool, since: str | None, until: str | No
     """
     if follow and lines is None and since is None:
         lines = 10
-    query = {"follow": follow or None, "since": _moment(since), "until": _moment(until), "n": lines}
+    query = {"follow": follow or None, "since": moment_in_zone(since), "until": moment_in_zone(until), "n": lines}
     with here.client.open("GET", path(name, "logs"), query=query, patience=None if follow else 120.0) as answer:
         if here.json and not follow:
             emit(list(answer.documents()))
@@ -50,7 +50,7 @@ def logs(here: Here, name: str, follow: bool, since: str | None, until: str | No
                 raise
 
 
-def _moment(text: str | None) -> str | None:
+def moment_in_zone(text: str | None) -> str | None:
     """Times without an offset mean the caller's zone, which the API need not share."""
     if text is None:
         return None

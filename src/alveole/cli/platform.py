@@ -22,7 +22,7 @@ from alveole.text import clean
     json=False,
     examples=["alveole serve", "alveole --config /etc/alveole/second.toml serve", "alveole serve --role agent"],
 )
-@click.option("--role", type=click.Choice(["agent", "control", "ssh"]), help="Run one of the processes only.")
+@click.option("--role", type=click.Choice(["agent", "control", "ssh", "porter"]), help="Run one of the processes only.")
 def serve(here: Here, role: str | None) -> None:
     """Run Alvéole until it is told to stop (SIGTERM). Needs root; sites outlive it."""
     from alveole import app

@@ -97,6 +97,7 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("listens on", listens),
         ("memory", size(site["memory_bytes"])),
         ("processor", seconds(site["cpu_seconds"])),
+        ("log lines", size(site["log_bytes"]) if site.get("log_bytes") else ""),
         ("disk", size(site["disk_bytes"])),
         ("processes", str(site["pids"])),
         ("https only", "yes" if site["https_only"] else ""),

@@ -25,6 +25,8 @@ COMMANDS = {
     "op": ("alveole.cli.operation:group", "Operations: named commands of a site, and its programs."),
     "notify": ("alveole.cli.notify:group", "Be told by mail, webhook or feed."),
     "plan": ("alveole.cli.plan:group", "Named sets of limits."),
+    "logs": ("alveole.cli.logbook:logs", "Search and follow lines of sites, of Alvéole, of the machine."),
+    "analytics": ("alveole.cli.logbook:analytics", "Count who visits a site."),
     "why": ("alveole.cli.look:why", "Say why a site answers, or does not."),
     "doctor": ("alveole.cli.look:doctor", "Look at the machine and the platform."),
     "status": ("alveole.cli.look:status", "The state of the platform in a few lines."),

@@ -138,6 +138,13 @@ class Output:
         with contextlib.suppress(OSError):
             (directory / "log").rmdir()
 
+    def close_file(self, site: str) -> None:
+        """Have the logger begin a new file, unless nothing is in the one it has (s6-log(8): SIGALRM)."""
+        pid = self.logger(site)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGALRM)
+
     def drain(self, site: str, seconds: float = 0.2) -> None:
         """Wait until the logger has read what was printed, at the most ``seconds``."""
         import fcntl

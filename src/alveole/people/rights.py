@@ -31,6 +31,8 @@ class Right(StrEnum):
     """Give a site a domain or a path that its own name does not bring: only who can know whose it is (threat 27)."""
     UPLOAD = "upload.send"
     PLATFORM_LOOK = "platform.look"
+    PLATFORM_LOGS = "platform.logs"
+    """Lines of Alvéole itself, of the machine and of sites that are destroyed."""
     JOURNAL_VERIFY = "journal.verify"
     """Compare the whole journal with its chain."""
     IMAGE_IMPORT = "image.import"
@@ -126,6 +128,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.DOMAIN_CLAIM: (ANY, ANY, NO, NO),
     R.UPLOAD: (ANY, ANY, ANY, NO),
     R.PLATFORM_LOOK: (ANY, ANY, NO, ANY),
+    R.PLATFORM_LOGS: (ANY, ANY, NO, NO),
     R.JOURNAL_VERIFY: (ANY, ANY, NO, ANY),
     R.IMAGE_IMPORT: (ANY, ANY, NO, NO),
     R.IMAGE_PULL: (ANY, ANY, ANY, NO),

@@ -32,6 +32,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
 | ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
+| ``logbook``, ``analytics`` | log lines: searching, following, their room; who visits a site |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``certificates``, ``certifying`` | certificates and authorities; what gets and renews them |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
@@ -64,6 +65,7 @@ from alveole.people.rights import Right
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
+from alveole.services.analytics import AnalyticsVerbs
 from alveole.services.certificates import CertificateVerbs
 from alveole.services.certifying import Certifier
 from alveole.services.core import VersionConflict
@@ -72,6 +74,7 @@ from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.installing import InstallVerbs
 from alveole.services.ledger import LedgerVerbs
+from alveole.services.logbook import SEARCHES_AT_ONCE
 from alveole.services.moving import SWEEP_SECONDS
 from alveole.services.naming import Naming
 from alveole.services.nodes import WATCH_SECONDS
@@ -94,6 +97,7 @@ __all__ = ["Services", "VersionConflict"]
 class Services(
     DnsVerbs,
     InstallVerbs,
+    AnalyticsVerbs,
     SyncVerbs,
     SourceVerbs,
     FindVerbs,
@@ -153,6 +157,9 @@ class Services(
         self.started_at = time.time()
         self.loads = Loads()
         self.traffic = Traffic(settings.logs / "edge")
+        self._log_turns = threading.BoundedSemaphore(SEARCHES_AT_ONCE)
+        self._log_use = None
+        self._analytics, self._analytics_lock = {}, threading.Lock()
         self._lines = {}
         self._lines_lock = threading.Lock()
         self._node_looks, self._node_problems = {}, {}

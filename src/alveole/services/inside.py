@@ -19,7 +19,10 @@ class InsideVerbs(ClaimVerbs):
         found = self._stored(caller, Right.SITE_LOGS, site).site
         logs = self.settings.logs
         return views.LogsView(
-            site=found.name, directory=str(logs / found.id), edge_directory=str(logs / "edge" / found.id)
+            site=found.name,
+            directory=str(logs / found.id),
+            archive=str(logs / "archive" / found.id),
+            edge_directory=str(logs / "edge" / found.id),
         )
 
     def exec_site(self, caller: Actor, site: str, request: ask.ExecSite) -> views.ExecGrant:

@@ -15,6 +15,7 @@ from alveole.backends.base import Usage
 from alveole.catalogue.sources import Catalogue
 from alveole.errors import AlveoleError
 from alveole.load import Loads
+from alveole.logbook.places import bytes_of
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
@@ -65,6 +66,7 @@ class LookVerbs(Compositions):
             show_env=show_env,
             application=self._application_view(stored.site, show_env, look=True),
             process_states=self._process_views(stored.site),
+            log_bytes=bytes_of(self.settings.logs, id),
             owner=self.people.shown(stored.site.owner),
             load=self.loads.saw(id, usage.cpu_seconds) if usage is not None else 0.0,
             traffic=self.traffic.look((id,))[id],

@@ -46,6 +46,7 @@ def site_view(
     owner: str = "",
     load: float = 0.0,
     traffic: Counted | None = None,
+    log_bytes: int | None = None,
     checks: tuple[CheckState, ...] = (),
     claims: tuple[str, ...] = (),
 ) -> SiteView:
@@ -74,6 +75,7 @@ def site_view(
         cpu_load=load,
         requests_today=traffic.requests if traffic is not None else None,
         sent_bytes_today=traffic.sent_bytes if traffic is not None else None,
+        log_bytes=log_bytes,
         promises=promises,
         domains=site.domains,
         path=site.path,

@@ -11,6 +11,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
+| ``logbook`` | log lines, and who visits a site |
 | ``checks`` | a site's checks: text, running, evidence, secrets |
 | ``operations`` | a site's programs, and named commands by button |
 | ``channels`` | who is told by mail, webhook and feed, and what came of it |
@@ -41,6 +42,7 @@ from alveole.web import (
     factors,
     filemanager,
     fleet,
+    logbook,
     new,
     newapp,
     oidc,
@@ -56,7 +58,7 @@ __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
     *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
-    *(dns, certificates),
+    *(dns, certificates, logbook),
 )
 
 

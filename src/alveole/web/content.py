@@ -1,10 +1,9 @@
-"""What a site holds and prints: content and releases, logs, backups."""
+"""What a site holds: content and releases, backups."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from pathlib import Path
 from urllib.parse import quote
 
 from fastapi import APIRouter
@@ -13,14 +12,12 @@ from starlette.responses import Response
 from alveole import requests as ask
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput
-from alveole.logs import Line, moment, read
 from alveole.people.rights import Right
 from alveole.web.files import Files
 from alveole.web.pages import Asked, Errors, Form, Page, PageRoute
 from alveole.web.site import show
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
-LINES = 500
 _UPLOAD = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -60,34 +57,6 @@ def publish(page: Asked, site: str, form: Files) -> Response:
             raise
         return _content(page, site, Errors(page.words, error.problems), error.http_status, note)
     return page.go(f"/change/{change.id}")
-
-
-# --- logs -----------------------------------------------------------------------------------------
-@router.get("/site/{site}/logs")
-@does(Right.SITE_LOGS)
-def logs(page: Asked, site: str, q: str = "", since: str = "") -> Response:
-    """The last lines, or those that hold a text; the page's script goes on with what comes."""
-    view = page.services.show_site(page.actor, site)
-    where = page.services.site_logs(page.actor, site)
-    problems = Errors(page.words)
-    begin: float | None = None
-    try:
-        begin = moment(since) if since.strip() else None
-    except InvalidInput as error:
-        problems = Errors(page.words, error.problems)
-    lines: list[Line] = []
-    with contextlib.suppress(OSError):
-        found = read(Path(where.directory), since=begin, last=None if q else LINES)
-        wanted = q.lower()
-        for line in found:
-            if not wanted or wanted in line.text.lower():
-                lines.append(line)
-                if len(lines) > LINES:
-                    del lines[0]
-    follow = f"/v1/sites/{quote(site)}/logs?follow=true&n=0"
-    return show(
-        page, "site/logs.html", view, "logs", lines=lines, q=q, since=since, errors=problems, follow=follow, most=LINES
-    )
 
 
 # --- backups ----------------------------------------------------------------------------------------

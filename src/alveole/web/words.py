@@ -43,6 +43,7 @@ _PARTS = {
         "fr-dns",
         "fr-files",
         "fr-fleet",
+        "fr-logs",
         "fr-operations",
         "fr-outside",
     )

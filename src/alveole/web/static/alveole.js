@@ -206,7 +206,9 @@
 
   async function follow(box) {
     const say = find("#log-state"), wanted = find("#log-filter"), stop = find("#log-live");
-    const fits = (text) => !wanted.value || text.toLowerCase().includes(wanted.value.toLowerCase());
+    // As the search of the whole log: every word, in any order.
+    const words = () => wanted.value.toLowerCase().replaceAll('"', " ").split(/\s+/);
+    const fits = (text) => words().every((word) => text.toLowerCase().includes(word));
     const abort = new AbortController();
     const filter = () => { for (const line of box.children) line.hidden = !fits(line.textContent); };
     wanted.addEventListener("input", filter);
@@ -232,10 +234,11 @@
         rest = lines.pop();
         const near = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
         for (const line of lines.filter(Boolean)) {
-          const { at, text } = JSON.parse(line);
+          const { at, text, source, level } = JSON.parse(line);
           const row = document.createElement("div"), when = document.createElement("time");
+          row.dataset.level = level;
           when.textContent = at.slice(11, 19);
-          row.append(when, " " + text);
+          row.append(when, (box.dataset.labelled ? " " + source + " " : " ") + text);
           row.hidden = !fits(row.textContent);
           box.append(row);
         }
