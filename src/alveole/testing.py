@@ -19,6 +19,7 @@ import msgspec
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
+from alveole.agent.figuring import Figures, TakeFigures
 from alveole.agent.reaching import Reach
 from alveole.backends.base import Say, Usage
 from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
@@ -237,6 +238,8 @@ class FakeAgent:
             case Reach():
                 self.reached(request, os.dup(files[0]))
                 return None
+            case TakeFigures():
+                return Figures(1.0, {})
             case ListAnchors():
                 return tuple(self.anchors)
             case protocol.Inspect() | protocol.Doctor():

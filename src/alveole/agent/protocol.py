@@ -16,6 +16,7 @@ import msgspec
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
+from alveole.agent.figuring import Figures, TakeFigures
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
     Changes,
@@ -426,6 +427,7 @@ Request = (
     | Inspect
     | Doctor
     | KeepAnchor
+    | TakeFigures
     | ListAnchors
     | Reach
     | Watch
@@ -586,6 +588,7 @@ RESULTS: dict[type, Any] = {
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
     KeepAnchor: None,
+    TakeFigures: Figures,
     ListAnchors: tuple[Anchor, ...],
     Reach: None,
 }

@@ -150,6 +150,7 @@ TYPES: tuple[Any, ...] = (
     LdapSettings,
     views.WhyView,
     views.DoctorView,
+    views.FigureView,
     views.StatusView,
     views.Exported,
     JournalView,
@@ -279,6 +280,7 @@ def install(app: FastAPI) -> None:
                     {"name": "entrance", "description": "Signing in and out, and who one is."},
                     {"name": "ssh", "description": "Keys of people, and the working copies that SFTP and rsync fill."},
                     {"name": "fleet", "description": "Other machines, and sites that go from one to another."},
+                    {"name": "figures", "description": "What sites and the machine used and served."},
                     {"name": "platform", "description": "The machine and Alvéole itself."},
                 ],
             )

@@ -26,6 +26,7 @@ COMMANDS = {
     "notify": ("alveole.cli.notify:group", "Be told by mail, webhook or feed."),
     "plan": ("alveole.cli.plan:group", "Named sets of limits."),
     "why": ("alveole.cli.look:why", "Say why a site answers, or does not."),
+    "figures": ("alveole.cli.figures:figures", "What a site or the machine used and served."),
     "doctor": ("alveole.cli.look:doctor", "Look at the machine and the platform."),
     "status": ("alveole.cli.look:status", "The state of the platform in a few lines."),
     "journal": ("alveole.cli.change:journal", "What was done: who, when, what, how it ended."),

@@ -50,6 +50,9 @@ from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.errors import InvalidInput
 from alveole.export import ExportedSite, export
+from alveole.figures.archive import Archives
+from alveole.figures.gather import Gatherer
+from alveole.figures.machine import Machine
 from alveole.journal import Journal
 from alveole.load import Loads
 from alveole.notices import MailServer
@@ -62,6 +65,7 @@ from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.core import VersionConflict
+from alveole.services.figuring import FigureVerbs
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.installing import InstallVerbs
@@ -94,6 +98,7 @@ class Services(
     LedgerVerbs,
     ScenarioVerbs,
     NotifyVerbs,
+    FigureVerbs,
     AccountVerbs,
 ):
     """Everything a door may call."""
@@ -139,6 +144,10 @@ class Services(
         self.loop.abandoned = self._remove
         self.started_at = time.time()
         self.loads = Loads()
+        self.archives = Archives(settings.database.parent / "figures")
+        self._gatherer = Gatherer()
+        self._machine = Machine(settings.state)
+        self._figures = None
         self.traffic = Traffic(settings.logs / "edge")
         self._lines = {}
         self._lines_lock = threading.Lock()
@@ -163,6 +172,7 @@ class Services(
             services.loop.submit(services._sweep_at_start)
             services._keep_journal()
             services._keep_claims()
+            services._keep_figures()
             services.checks.watch(services.ticker)
             services.telling.start()
             services.ticker.add("nodes", WATCH_SECONDS, services._watch_nodes)
