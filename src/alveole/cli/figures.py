@@ -68,7 +68,7 @@ def figures(here: Here, name: str | None, span: str, peaks: bool) -> None:
             )
         )
     if not rows:
-        say("Nothing is known of it yet: figures come every ten seconds.")
+        say(f"Nothing is known of it yet: a row comes every {found['step']} s.")
         return
     table(("", "LAST", "MEAN", "MOST", span.upper()), rows, right="LAST MEAN MOST")
 
