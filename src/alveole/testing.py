@@ -18,8 +18,8 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
-from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.figuring import Figures, TakeFigures
+from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.backends.base import Say, Usage
 from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary

@@ -33,8 +33,8 @@ from alveole.actuators.storage import Storage
 from alveole.agent import protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
-from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
 from alveole.agent.figuring import Figures, Served, SiteFigures, TakeFigures
+from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
 from alveole.agent.reach import Reaches
 from alveole.agent.reaching import Reach
 from alveole.agent.server import Server

@@ -15,8 +15,8 @@ import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
-from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.figuring import Figures, TakeFigures
+from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
     Changes,
