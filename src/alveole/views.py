@@ -549,20 +549,6 @@ class WhyView(View, frozen=True, kw_only=True):
     last: Change | None
 
 
-class FigureView(View, frozen=True, kw_only=True):
-    """Figures of ``name`` over ``span``: a row every ``step`` seconds from ``start`` (epoch).
-
-    What the columns mean is said at :data:`alveole.figures.archive.COLUMNS`; ``None`` is not known.
-    """
-
-    name: str
-    span: str
-    start: int
-    step: int
-    columns: tuple[str, ...]
-    rows: tuple[tuple[float | None, ...], ...]
-
-
 class DoctorView(View, frozen=True, kw_only=True):
     ok: bool
     links: tuple[Link, ...]

@@ -25,8 +25,12 @@ class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class SiteFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Sums over the instances of one site; ``cpu_seconds`` and ``io_…`` count from the start of each."""
+    """Sums over the instances of one site; ``cpu_seconds`` and ``io_…`` count from the start of each.
 
+    ``running``: it has an instance; without one only ``served`` says anything.
+    """
+
+    running: bool = False
     memory_bytes: int = 0
     cpu_seconds: float = 0.0
     pids: int = 0

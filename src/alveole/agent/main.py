@@ -208,6 +208,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
             since=lines.since,
             sites={
                 site: SiteFigures(
+                    running=site in usage,
                     memory_bytes=(used := usage.get(site, Usage())).memory_bytes,
                     cpu_seconds=used.cpu_seconds,
                     pids=used.pids,

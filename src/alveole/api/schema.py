@@ -9,7 +9,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alveole import __version__, app_views, fleet, operation_requests, operation_views, views
+from alveole import __version__, app_views, figure_views, fleet, operation_requests, operation_views, views
 from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
@@ -150,7 +150,13 @@ TYPES: tuple[Any, ...] = (
     LdapSettings,
     views.WhyView,
     views.DoctorView,
-    views.FigureView,
+    figure_views.FigureView,
+    figure_views.TrafficView,
+    figure_views.WallView,
+    figure_views.QualityView,
+    figure_views.ReportView,
+    figure_views.ReportList,
+    figure_views.InterfaceList,
     views.StatusView,
     views.Exported,
     JournalView,

@@ -31,6 +31,10 @@ class Right(StrEnum):
     """Give a site a domain or a path that its own name does not bring: only who can know whose it is (threat 27)."""
     UPLOAD = "upload.send"
     PLATFORM_LOOK = "platform.look"
+    METRICS_LOOK = "metrics.look"
+    """The machine's figures and those of all sites, as ``/metrics`` and a screen on the wall show them.
+
+    It is all that the token of such a program or screen may do."""
     JOURNAL_VERIFY = "journal.verify"
     """Compare the whole journal with its chain."""
     IMAGE_IMPORT = "image.import"
@@ -126,6 +130,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.DOMAIN_CLAIM: (ANY, ANY, NO, NO),
     R.UPLOAD: (ANY, ANY, ANY, NO),
     R.PLATFORM_LOOK: (ANY, ANY, NO, ANY),
+    R.METRICS_LOOK: (ANY, ANY, NO, ANY),
     R.JOURNAL_VERIFY: (ANY, ANY, NO, ANY),
     R.IMAGE_IMPORT: (ANY, ANY, NO, NO),
     R.IMAGE_PULL: (ANY, ANY, ANY, NO),

@@ -33,6 +33,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
+| ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
 | ``looking`` | lists and documents of sites, wherever they live |
 | ``show``, ``appshow`` | stored and seen → documents |
@@ -65,7 +66,6 @@ from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.core import VersionConflict
-from alveole.services.figuring import FigureVerbs
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.installing import InstallVerbs
@@ -75,6 +75,7 @@ from alveole.services.nodes import WATCH_SECONDS
 from alveole.services.notify import NotifyVerbs
 from alveole.services.operations import OperationVerbs
 from alveole.services.platform import PlatformVerbs
+from alveole.services.quality import QualityVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.syncing import SyncVerbs
@@ -98,7 +99,7 @@ class Services(
     LedgerVerbs,
     ScenarioVerbs,
     NotifyVerbs,
-    FigureVerbs,
+    QualityVerbs,
     AccountVerbs,
 ):
     """Everything a door may call."""
@@ -146,8 +147,11 @@ class Services(
         self.loads = Loads()
         self.archives = Archives(settings.database.parent / "figures")
         self._gatherer = Gatherer()
-        self._machine = Machine(settings.state)
+        self._machine = Machine(settings.state, settings.network.interface_prefix)
         self._figures = None
+        self._figures_away = False
+        self._standing, self._latest, self._links = {}, {}, {}
+        self._gathering = threading.Lock()
         self.traffic = Traffic(settings.logs / "edge")
         self._lines = {}
         self._lines_lock = threading.Lock()
@@ -173,6 +177,7 @@ class Services(
             services._keep_journal()
             services._keep_claims()
             services._keep_figures()
+            services._keep_reports()
             services.checks.watch(services.ticker)
             services.telling.start()
             services.ticker.add("nodes", WATCH_SECONDS, services._watch_nodes)
@@ -190,6 +195,7 @@ class Services(
         self.failures.close()
         self.close_operations()
         self.ticker.stop()
+        self.close_figures()
         self.checks.close()
         self.telling.close()
         self.loop.stop()

@@ -15,6 +15,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``operations`` | a site's programs, and named commands by button |
 | ``channels`` | who is told by mail, webhook and feed, and what came of it |
 | ``apps``, ``newapp`` | applications: environments, versions, history; making one |
+| ``figures`` | graphs, traffic, reports by month, the screen on the wall |
 | ``fleet`` | other machines, and moving a site to one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
@@ -35,6 +36,7 @@ from alveole.web import (
     content,
     entrance,
     factors,
+    figures,
     filemanager,
     fleet,
     new,
@@ -51,7 +53,7 @@ from alveole.web import (
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
-    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
+    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet, figures),
 )
 
 

@@ -37,6 +37,7 @@ def tabs(page: Page, site: views.SiteView) -> list[tuple[str, str]]:
         ("files", N_("Files"), Right.SITE_FILES),
         ("settings", N_("Settings"), Right.SITE_CHANGE),
         ("logs", N_("Logs"), Right.SITE_LOGS),
+        ("figures", N_("Figures"), Right.SITE_LOOK),
         ("operations", N_("Operations"), Right.SITE_OPERATE),
         ("console", N_("Console"), Right.SITE_CONSOLE),
         ("checks", N_("Checks"), Right.SITE_LOOK),

@@ -34,7 +34,7 @@ def N_(sentence: str) -> str:
 
 
 #: The catalogue of one language: its own file, and those of pages with many sentences of their own.
-_PARTS = {"fr": ("fr", "fr-apps", "fr-checks", "fr-files", "fr-fleet", "fr-operations", "fr-outside")}
+_PARTS = {"fr": ("fr", "fr-apps", "fr-checks", "fr-figures", "fr-files", "fr-fleet", "fr-operations", "fr-outside")}
 
 
 @cache
@@ -93,6 +93,12 @@ class Words:
     def number(self, value: float, digits: int = 0) -> str:
         text = f"{value:,.{digits}f}"
         return text.replace(",", "\u202f").replace(".", ",") if self.code == "fr" else text
+
+    def share(self, value: float | None) -> str:
+        """Of 1, as per cent, cut and not rounded: 99.996 % is not 100 %."""
+        if value is None:
+            return NONE
+        return f"{self.number(int(value * 10_000 + 1e-6) / 100, 2)}\u00a0%"
 
     def size(self, count: int | None) -> str:
         """Bytes in binary units, with three digits at most."""
