@@ -89,7 +89,7 @@ def test_figures_from_the_page_to_the_report(filled: Door) -> None:
         page = rita.get("/admin/reports")
         assert "Rapports par mois" in page.text and f"/admin/reports/{month}/pdf" in rita.answer.text
         page = rita.get(f"/admin/reports/{month}")
-        assert "Croissance prévue" in page.text and "Épuisement le" in page.text and "99," in page.text
+        assert "Croissance prévue" in page.text and "Épuisement le" in page.text and "100,00" in page.text
         answer = rita.ask("GET", f"/admin/reports/{month}/pdf")
         assert answer.content.startswith(b"%PDF") and "attachment" in answer.headers["content-disposition"]
         assert rita.ask("GET", "/admin/reports/2001-01").status_code in (404, 422)

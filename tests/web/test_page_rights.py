@@ -123,7 +123,7 @@ def test_without_anybody_every_page_leads_to_the_sign_in(door: Door) -> None:
         "POST /welcome",
         "POST /language",
         "POST /theme",
-        # They let nobody see anything without a token of their own.
+        # They show nobody anything without a token of their own.
         "GET /wall",
         "POST /wall",
     }
