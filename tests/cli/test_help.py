@@ -26,7 +26,7 @@ site domain add, site domain check, site domain list, site domain remove
 site update, site set, site rename
 backup create, backup list, backup restore, backup delete
 plan list, plan show, plan create, plan delete
-why, doctor, status, journal, journal verify
+why, doctor, status, journal, journal verify, figures, report
 token create, token list, token delete
 ca show, export, image fetch, image import, image remove, image list, completion, version
 base list, base show, base verify, base upgrade, base rollback, base prune, base delete

@@ -100,6 +100,7 @@ def graphs(page: Page, found: FigureView, only: Sequence[str] = ()) -> list[dict
     """What a graph and the table beside it are made of; graphs of which nothing is known are left out."""
     machine = "cpus" in found.columns
     made = []
+    when = page.t("When")
     times = [found.start + number * found.step for number in range(len(found.rows))]
     for title, unit, names in _GRAPHS:
         if only and title not in only:
@@ -114,7 +115,7 @@ def graphs(page: Page, found: FigureView, only: Sequence[str] = ()) -> list[dict
         made.append(
             {
                 "title": page.t(title),
-                "data": json.dumps({"unit": unit, "span": found.span, "times": times, "series": series}),
+                "data": json.dumps({"unit": unit, "span": found.span, "when": when, "times": times, "series": series}),
                 "rows": [_summary(page, labels[name], values, unit) for name, values in columns.items()],
             }
         )

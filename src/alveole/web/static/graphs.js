@@ -61,7 +61,7 @@
         { ...axis, values: (_plot, splits) => splits.map((at) => short.format(new Date(at * 1000))), space: 70 },
         { ...axis, values: (_plot, splits) => splits.map(say), size: 78 },
       ],
-      series: [{ value: (_plot, at) => (at === null ? "–" : whole.format(new Date(at * 1000))) }, ...series],
+      series: [{ label: given.when, value: (_plot, at) => (at === null ? "–" : whole.format(new Date(at * 1000))) }, ...series],
     }, [given.times, ...given.series.map((each) => each.values)], place);
   }
 
