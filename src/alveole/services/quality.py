@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import tables
-from alveole.errors import InvalidInput, NotFound
+from alveole.errors import AlveoleError, InvalidInput, NotFound
 from alveole.figure_views import ForecastView, MachineMonth, QualityView, ReportList, ReportView
 from alveole.figures import forecast, months
 from alveole.figures.archive import MACHINE, MACHINE_COLUMNS, Table
@@ -23,6 +25,7 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.figuring import FigureVerbs
 
+log = logging.getLogger("alveole.reports")
 #: How often it is looked whether a month is over (seconds); the first look comes when the start is over.
 _LOOK_SECONDS, _FIRST_SECONDS = 1800.0, 120.0
 #: So many reports are kept: five years.
@@ -30,6 +33,8 @@ _KEPT = 60
 _FILE = re.compile(r"^(20\d\d-\d\d)\.json\Z")
 #: A forecast looks at so many days.
 _DAYS = 90
+#: So many sites are read at a time; of more than so many, a month that is over is read by its days.
+_CHUNK, _FINE_SITES = 25, 50
 _DEPLOYS = frozenset({"deploy", "update", "publish"})
 KINDS = {"html": "text/html; charset=utf-8", "pdf": "application/pdf"}
 
@@ -65,11 +70,17 @@ class QualityVerbs(FigureVerbs):
         if start > now:
             raise InvalidInput(f"{month} has not begun", field="month")
         step = months.step_for(start, now)
+        if len(sites) > _FINE_SITES and end <= now:
+            step = months.DAY
         over = min(end, now)
-        rows = self.archives.several([site.id for site in sites], start, min(end, int(now) // step * step), step)
+        to = min(end, int(now) // step * step)
         done = self._done(start, end)
         found = []
-        for site in sites:
+        rows: dict[str, Table] = {}
+        for number, site in enumerate(sites):
+            if number % _CHUNK == 0:
+                # A thousand months of hours at once would be half a gigabyte.
+                rows = self.archives.several([each.id for each in sites[number : number + _CHUNK]], start, to, step)
             sums = months.sums(rows[site.id], start, over)
             asked, failed = round(sums.requests), round(sums.failed)
             found.append(
@@ -207,7 +218,19 @@ class QualityVerbs(FigureVerbs):
         return any(value is not None for row in months.rows_in(table, start) for value in row)
 
     def _keep_reports(self) -> None:
-        self.ticker.add("reports", _LOOK_SECONDS, self.make_report, first=_FIRST_SECONDS)
+        self.ticker.add("reports", _LOOK_SECONDS, self._look_for_report, first=_FIRST_SECONDS)
+
+    def _look_for_report(self) -> None:
+        """Of many sites it takes seconds, which the ticker has not."""
+        month = months.before(months.month_of(time.time()))
+        if not (self._reports / f"{month}.json").exists() and self._knew(month):
+            threading.Thread(target=self._make_report, name="report", daemon=True).start()
+
+    def _make_report(self) -> None:
+        try:
+            self.make_report()
+        except (AlveoleError, OSError) as error:
+            log.warning("the report of the month could not be made: %s", error)
 
     def make_report(self) -> None:
         """Make and keep the report of the month before this one, unless it is there or nothing is known of it."""

@@ -142,7 +142,7 @@ def amount(page: Page, value: float | None, unit: str) -> str:
         return w.size(round(value)) + unit.removeprefix("bytes")
     if unit == "share":
         return f"{w.number(value * 100, 1)}\u00a0%"
-    text = w.number(value, 0 if value >= 100 or value == int(value) else 2)
+    text = w.number(value, 0 if value >= 100 or value == int(value) else 1 if value >= 10 else 2)
     return f"{text}\u00a0{unit}" if unit == "ms" else text + unit
 
 
