@@ -41,54 +41,52 @@ def past(alveole: Instance, site: str) -> None:
         os.chown(file, owner.st_uid, owner.st_gid)
 
 
-def test_figures_at_a_glance(alveole: Instance, browser: Any, axe: str) -> None:
-    alveole.cli("account", "add", "figaro", "--role", "reader", "--password-stdin", input=PASSWORD)
-    body = {"name": "graphs", "upload": alveole.upload(content("graphs"))}
-    change = alveole.api("POST", "/v1/sites", body)
+@pytest.mark.parametrize(
+    ("language", "width", "dark"),
+    [("fr-FR", 375, True), pytest.param("en-US", 1600, False, marks=pytest.mark.turn)],
+)
+def test_figures_at_a_glance(alveole: Instance, browser: Any, axe: str, language: str, width: int, dark: bool) -> None:
+    name, reader = f"graphs-{width}", f"figaro{width}"
+    alveole.cli("account", "add", reader, "--role", "reader", "--password-stdin", input=PASSWORD)
+    change = alveole.api("POST", "/v1/sites", {"name": name, "upload": alveole.upload(content(name))})
     alveole.ended(change["id"], good=True)
-    site = alveole.api("GET", "/v1/sites/graphs")["id"]
-    past(alveole, site)
+    past(alveole, alveole.api("GET", f"/v1/sites/{name}")["id"])
 
     def known(path: str) -> bool:
         found = alveole.api("GET", f"{path}?span=hour")
         place = found["columns"].index("memory")
         return sum(1 for row in found["rows"] if row[place] is not None) >= 2
 
-    for path in ("/v1/sites/graphs/figures", "/v1/figures"):
-        until(lambda path=path: known(path), 120, lambda: alveole.tail(), pause=1.0)  # type: ignore[misc]  the loop's
-    made = alveole.cli("token", "create", "wall", "--role", "reader", "--scope", "metrics.look", "--json")
-    token = made.json["secret"]
-    for language, width, dark in (("fr-FR", 375, True), ("en-US", 1600, False)):
-        someone = Person(browser, alveole, axe, language=language, width=width, dark=dark)
-        page = someone.page
-        someone.sign_in("figaro")
-        for path, name in (
-            ("/site/graphs/figures?span=hour", "figures-site"),
-            ("/admin/figures?span=hour", "figures-machine"),
-            ("/admin/traffic?span=hour", "figures-traffic"),
-        ):
-            someone.go(path)
-            page.wait_for_selector(".graph canvas")
-            # What a picture shows stands in words beside it.
-            assert page.locator(".graph-table").count() == page.locator(".graph").count()
-            someone.look(name)
-        someone.go("/admin/reports")
-        someone.look("reports")
-        page.click("main .panel li a")
-        page.wait_for_selector("main table")
-        someone.look("report")
-        someone.close()
-        screen = Person(browser, alveole, axe, language=language, width=width, dark=dark)
-        screen.go("/wall")
-        screen.look("wall-enter")
-        # As a screen without a keyboard does: another address than the one at hand, so that it is loaded.
-        screen.go("/favicon.ico")
-        screen.go(f"/wall#{token}")
-        screen.page.wait_for_selector(".wall-figures")
-        screen.page.wait_for_selector(".graph canvas")
-        assert "#" not in screen.page.url and screen.page.locator("button, a, input").count() == 0
-        screen.look("wall")
-        # It is brought anew by itself: what is marked here is gone after a while.
-        screen.page.evaluate("document.querySelector('#wall').dataset.old = '1'")
-        screen.page.wait_for_selector("#wall:not([data-old]) .graph canvas")
-        screen.close()
+    until(lambda: known(f"/v1/sites/{name}/figures") and known("/v1/figures"), 120, alveole.tail, pause=1.0)
+    someone = Person(browser, alveole, axe, language=language, width=width, dark=dark)
+    page = someone.page
+    someone.sign_in(reader)
+    for path, shot in (
+        (f"/site/{name}/figures?span=hour", "figures-site"),
+        ("/admin/figures?span=hour", "figures-machine"),
+        ("/admin/traffic?span=hour", "figures-traffic"),
+    ):
+        someone.go(path)
+        page.wait_for_selector(".graph canvas")
+        # What a picture shows stands in words beside it.
+        assert page.locator(".graph-table").count() == page.locator(".graph").count()
+        someone.look(shot)
+    someone.go("/admin/reports")
+    page.click("main .panel li a")
+    page.wait_for_selector("main table")
+    someone.look("report")
+    someone.close()
+    made = alveole.cli("token", "create", f"wall{width}", "--role", "reader", "--scope", "metrics.look", "--json")
+    screen = Person(browser, alveole, axe, language=language, width=width, dark=dark)
+    screen.go("/wall")
+    screen.look("wall-enter")
+    # As a screen without a keyboard does: from another address than the one at hand, so that it is loaded.
+    screen.go("/favicon.ico")
+    screen.go(f"/wall#{made.json['secret']}")
+    screen.page.wait_for_selector(".wall-figures")
+    assert "#" not in screen.page.url and screen.page.locator("button, a, input").count() == 0
+    screen.look("wall")
+    # It is brought anew by itself: what is marked here is gone after a while.
+    screen.page.evaluate("document.querySelector('#wall').dataset.old = '1'")
+    screen.page.wait_for_selector("#wall:not([data-old]) .wall-figures")
+    screen.close()
