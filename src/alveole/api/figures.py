@@ -34,6 +34,9 @@ class Language(StrEnum):
     FR = "fr"
 
 
+Over = Annotated[Span, Query(description="How far back.")]
+Peaks = Annotated[bool, Query(description="The highest value of each row's time instead of the average.")]
+Of = Annotated[Language, Query(description="Of what is written.")]
 Points = Annotated[int, Query(ge=0, le=1500, description="At most so many rows; 0: as finely as they are kept.")]
 Month = Annotated[str, Query(description="`YYYY-MM` (UTC); this one when none is named.")]
 
@@ -44,9 +47,9 @@ Month = Annotated[str, Query(description="`YYYY-MM` (UTC); this one when none is
 )
 @does(Right.PLATFORM_LOOK)
 async def of_machine(
-    request: Request, caller: Caller, span: Span = Span.DAY, peaks: bool = False, points: Points = 0
+    request: Request, caller: Caller, span: Over = Span.DAY, peaks: Peaks = False, points: Points = 0
 ) -> Response:
-    """The same columns as of a site, and more. `peaks`: the highest value of each row's time instead of the average."""
+    """The same columns as of a site, and more."""
     verb = services(request).show_figures
     return json(await run_in_threadpool(verb, caller, None, str(span), peaks=peaks, points=points))
 
@@ -65,7 +68,7 @@ async def interfaces(request: Request, caller: Caller) -> Response:
 )
 @does(Right.PLATFORM_LOOK)
 async def of_interface(
-    request: Request, caller: Caller, interface: str, span: Span = Span.DAY, peaks: bool = False, points: Points = 0
+    request: Request, caller: Caller, interface: str, span: Over = Span.DAY, peaks: Peaks = False, points: Points = 0
 ) -> Response:
     verb = services(request).show_interface
     return json(await run_in_threadpool(verb, caller, interface, str(span), peaks=peaks, points=points))
@@ -76,7 +79,7 @@ async def of_interface(
     **described("What each site was asked and has sent, over a span of time", list[shown.TrafficView], errors=(422,)),
 )
 @does(Right.SITE_LIST)
-async def traffic(request: Request, caller: Caller, span: Span = Span.DAY) -> Response:
+async def traffic(request: Request, caller: Caller, span: Over = Span.DAY) -> Response:
     """Only sites that the caller may look at; most bytes first."""
     return json(await run_in_threadpool(services(request).list_traffic, caller, str(span)))
 
@@ -93,7 +96,7 @@ async def wall(request: Request, caller: Caller) -> Response:
 )
 @does(Right.SITE_LOOK)
 async def of_site(
-    request: Request, caller: Caller, site: str, span: Span = Span.DAY, peaks: bool = False, points: Points = 0
+    request: Request, caller: Caller, site: str, span: Over = Span.DAY, peaks: Peaks = False, points: Points = 0
 ) -> Response:
     """`null` is what is not known: before the site was made, while it did not run, or while nobody looked."""
     verb = services(request).show_figures
@@ -147,9 +150,7 @@ async def report(request: Request, caller: Caller, month: str) -> Response:
     **described("The report of a month as a file", media="application/octet-stream", errors=(404, 422)),
 )
 @does(Right.PLATFORM_LOOK)
-async def report_file(
-    request: Request, caller: Caller, month: str, kind: str, language: Language = Language.EN
-) -> Response:
+async def report_file(request: Request, caller: Caller, month: str, kind: str, language: Of = Language.EN) -> Response:
     """`kind` is `html`, a page that needs nothing else, or `pdf`."""
     verb = services(request).report_file
     content, media = await run_in_threadpool(verb, caller, month, kind, str(language))
