@@ -39,7 +39,10 @@ class TrafficView(View, frozen=True, kw_only=True):
 
 
 class WallView(View, frozen=True, kw_only=True):
-    """The platform at a glance. ``now``: the newest row of the machine, by the names of its columns."""
+    """The platform at a glance. ``now``: the newest row of the machine, by the names of its columns.
+
+    ``day`` holds the last hour instead while nothing older is known.
+    """
 
     at: float
     sites: int

@@ -90,7 +90,12 @@ class FigureVerbs(Core):
         standing = {site.id: self._standing.get(site.id) for site in sites}
         bad = [site.name for site in sites if (how := standing[site.id]) is not None and how.up == 0]
         running = sum(1 for how in standing.values() if how is not None and how.up == 1)
-        table = thinned(self.archives.read(MACHINE, SPANS["day"], time.time()), 240)
+        span = "day"
+        table = self.archives.read(MACHINE, SPANS[span], time.time())
+        if not any(value is not None for row in table.rows for value in row):
+            # A day has rows of a minute: the first minutes of a new machine are only among the fine ones.
+            span = "hour"
+            table = self.archives.read(MACHINE, SPANS[span], time.time())
         return shown.WallView(
             at=time.time(),
             sites=len(sites),
@@ -99,7 +104,7 @@ class FigureVerbs(Core):
             broken=tuple(bad),
             agent=not self._figures_away,
             now=machine,
-            day=_view(MACHINE, "day", table),
+            day=_view(MACHINE, span, thinned(table, 240)),
         )
 
     def metrics(self, caller: Actor) -> str:

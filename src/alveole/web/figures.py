@@ -128,7 +128,8 @@ def _round(value: float | None) -> float | None:
 
 def _summary(page: Page, label: str, values: Sequence[float | None], unit: str) -> tuple[str, ...]:
     known = [value for value in values if value is not None]
-    last = values[-1] if values[-1] is not None else None
+    # The newest row is not whole yet.
+    last = next((value for value in reversed(values[-3:]) if value is not None), None)
     mean = sum(known) / len(known)
     return (label, *(amount(page, value, unit) for value in (last, mean, max(known))))
 
