@@ -32,6 +32,7 @@ NEEDED = {
     "python3": "runs Alvéole",
     "python3-venv": "keeps its libraries apart from the machine's",
     "restic": "backups",
+    "rrdtool": "keeps the figures of sites",
     "rsync": "files of sites by rsync",
     "s6": "logs, and sites of several processes",
     "skopeo": "reads images",

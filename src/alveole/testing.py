@@ -19,6 +19,7 @@ import msgspec
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.certifying import CertificateState, ListCertificates, ShowCertificate, Source
+from alveole.agent.figuring import Figures, TakeFigures
 from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
@@ -250,6 +251,8 @@ class FakeAgent:
                 return None
             case SetUpNames() | UndoNames():
                 return self.naming(request)
+            case TakeFigures():
+                return Figures(1.0, {})
             case ListAnchors():
                 return tuple(self.anchors)
             case protocol.Inspect() | protocol.Doctor():

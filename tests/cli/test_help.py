@@ -27,7 +27,7 @@ site update, site set, site rename
 backup create, backup list, backup restore, backup delete
 plan list, plan show, plan create, plan delete
 logs, analytics
-why, doctor, status, journal, journal verify
+why, doctor, status, journal, journal verify, figures, report
 token create, token list, token delete
 cert list, cert show, cert issue, cert renew, cert upload, cert remove
 acme list, acme add, acme remove, acme try, acme set, acme zone add, acme zone remove

@@ -140,12 +140,15 @@ CONSTANT = {
     "passport": "none",
     "signer": "far",
     "node": "far",
+    "interface": "none",
+    "month": "2001-01",
 }
 
 #: What of these is not there for anybody.
 ABSENT = (
     *("check", "secret", "channel", "operation", "run", "pid", "process", "passport", "signer", "node", "domain"),
     *("certificate", "authority", "zone"),
+    *("interface", "month"),
 )
 
 

@@ -91,6 +91,7 @@ def test_operators() -> None:
         Right.UPLOAD,
         Right.DOMAIN_CLAIM,
         Right.PLATFORM_LOOK,
+        Right.METRICS_LOOK,
         Right.JOURNAL_VERIFY,
         Right.PLATFORM_LOGS,
         Right.IMAGE_IMPORT,
@@ -110,7 +111,7 @@ def test_owners() -> None:
 
 
 def test_readers() -> None:
-    assert allowed(Role.READER, None) == SELF | {Right.PLATFORM_LOOK, Right.JOURNAL_VERIFY}
+    assert allowed(Role.READER, None) == SELF | {Right.PLATFORM_LOOK, Right.METRICS_LOOK, Right.JOURNAL_VERIFY}
     for held in (MINE, TEAMS):
         assert allowed(Role.READER, held) == LOOKS | SELVES
     for held in (WORK, LOOK, FOREIGN):

@@ -256,7 +256,11 @@ def _limits(settings: Settings, machine: Machine) -> list[Node]:
 
 
 def _log_format() -> str:
-    return "$status $alv_site {" + ",".join(f'"{name}":"{value}"' for name, value in LOG_FIELDS.items()) + "}"
+    return (
+        "$status $alv_site $request_time $request_length $bytes_sent $remote_addr {"
+        + ",".join(f'"{name}":"{value}"' for name, value in LOG_FIELDS.items())
+        + "}"
+    )
 
 
 def _map(default: str, values: dict[str, str]) -> list[Node]:

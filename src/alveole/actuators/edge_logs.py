@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pwd
 import re
@@ -20,13 +21,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from alveole.agent.figuring import BUCKETS, Served
 from alveole.config import Settings
 from alveole.errors import Temporary
 
 log = logging.getLogger("alveole.edge")
 
 ACCESS, ERROR = "access.log", "error.log"
-#: What nginx appends to: ``STATUS SITE {…}`` a line, the site empty for what belongs to none.
+#: What nginx appends to, a line: ``STATUS SITE SECONDS BYTES_IN BYTES_OUT CLIENT {…}``, the site empty for what belongs
+#: to none. What stands before the brace is counted, what follows goes into the site's log.
 STREAM = "requests.log"
 OLDER = f"{STREAM}.1"
 _PLACE = "requests.at"
@@ -37,7 +40,7 @@ STREAM_BYTES = 32 * 1024 * 1024
 #: Of the stream, and of the proxy's own lines, so much stays on the disk while the agent is away (bytes).
 WAITING_BYTES = 256 * 1024 * 1024
 _BLOCK = 1 << 20
-_LINE = re.compile(rb"^(\d{3}) (\w*) (\{[^\n]*\}\n)", re.MULTILINE)
+_LINE = re.compile(rb"^(\d{3}) (\w*) (\d+\.\d+) (\d+) (\d+) (\S+) (\{[^\n]*\}\n)", re.MULTILINE)
 #: Whether the site failed or the way to it: an owner looks for both in one place.
 _FAILED = frozenset((b"500", b"501", b"502", b"503", b"504", b"507", b"508", b"511"))
 #: Workers that were asked to open the new file have done so by then, also those that are busy (seconds).
@@ -54,6 +57,8 @@ class EdgeLogs:
         self._master = master
         self._read = self._remembered()
         self._told = 0.0
+        self._tallies: dict[bytes, _Tally] = {}
+        self.since = time.time()
 
     def run(self, stopped: threading.Event) -> None:
         """Hand out what comes until ``stopped``."""
@@ -116,7 +121,12 @@ class EdgeLogs:
         access: dict[bytes, list[bytes]] = {}
         failed: dict[bytes, list[bytes]] = {}
         lines = _LINE.findall(block)
-        for status, site, line in lines:
+        now = time.time()
+        for status, site, seconds, read, sent, client, line in lines:
+            tally = self._tallies.get(site)
+            if tally is None:
+                tally = self._tallies[site] = _Tally()
+            tally.add(status, seconds, int(read), int(sent), b":" in client, now)
             access.setdefault(site, []).append(line)
             if status in _FAILED and site:
                 failed.setdefault(site, []).append(line)
@@ -130,6 +140,14 @@ class EdgeLogs:
                     # On a full disk lines are lost, and nothing else.
                     self._tell(f"log lines of {site.decode() or 'no site'} are lost: {error}")
         return len(lines)
+
+    def served(self) -> dict[str, Served]:
+        """What was answered since :attr:`since`, by site; under no name what belongs to none."""
+        return {site.decode(): tally.told() for site, tally in list(self._tallies.items())}
+
+    def forget(self, site: str) -> None:
+        """The counts of a site that is gone."""
+        self._tallies.pop(site.encode(), None)
 
     def _append(self, file: Path, text: bytes, limit: int) -> None:
         # Its directory belongs to root, so the name cannot be a link of somebody else's making.
@@ -204,6 +222,39 @@ def _data(file: int, at: int) -> int:
     except OSError:
         # A file system that knows no holes has none.
         return at
+
+
+class _Tally:
+    """Counts of one site; one thread adds, others read."""
+
+    __slots__ = ("inward", "last_at", "outward", "statuses", "times")
+
+    def __init__(self) -> None:
+        self.statuses = [0] * 5
+        self.inward = [0, 0]
+        self.outward = [0, 0]
+        self.times: dict[int, int] = {}
+        self.last_at = 0.0
+
+    def add(self, status: bytes, seconds: bytes, read: int, sent: int, six: bool, now: float) -> None:
+        # nginx says 009 of a client that went before its answer was known.
+        self.statuses[min(max(status[0] - 49, 0), 4)] += 1
+        self.inward[six] += read
+        self.outward[six] += sent
+        milliseconds = float(seconds) * 1000
+        bucket = 0 if milliseconds < 1 else min(int(10 * math.log10(milliseconds)) + 1, BUCKETS - 1)
+        self.times[bucket] = self.times.get(bucket, 0) + 1
+        self.last_at = now
+
+    def told(self) -> Served:
+        one, two, three, four, five = self.statuses
+        return Served(
+            statuses=(one, two, three, four, five),
+            in_bytes=(self.inward[0], self.inward[1]),
+            out_bytes=(self.outward[0], self.outward[1]),
+            times=tuple(sorted(self.times.items())),
+            last_at=self.last_at,
+        )
 
 
 def make_log_directory(directory: Path, settings: Settings) -> None:

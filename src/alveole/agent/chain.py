@@ -290,6 +290,7 @@ PROGRAMS = {
     "s6-log": "s6",
     "s6-svscan": "s6",
     "restic": "restic",
+    "rrdtool": "rrdtool",
     "mmdebstrap": "mmdebstrap",
     "mkfs.ext4": "e2fsprogs",
     "tini-static": "tini",

@@ -37,6 +37,7 @@ from alveole.actuators.storage import Storage
 from alveole.agent import protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
+from alveole.agent.figuring import Figures, Served, SiteFigures, TakeFigures
 from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
@@ -45,7 +46,7 @@ from alveole.agent.reaching import Reach
 from alveole.agent.server import Server
 from alveole.agent.trial import Trials
 from alveole.app import prepare_control
-from alveole.backends.base import Say, Session
+from alveole.backends.base import Say, Session, Usage
 from alveole.backends.native import processes
 from alveole.backends.native.build import BuildRunner
 from alveole.backends.native.run import NativeBackend
@@ -162,6 +163,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     runner = BuildRunner(backend)
     builds = Builds(settings, releases, runner)
     edge = EdgeActuator(settings)
+    lines = EdgeLogs(settings, edge.master)
     routes = RoutesActuator(settings)
     anchors = Anchors(settings)
     reaches = Reaches(settings)
@@ -206,11 +208,33 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         keeper.retire(request.site)
         shutil.rmtree(paths.site_log(settings, request.site), ignore_errors=True)
         routes.forget(request.site)
+        lines.forget(request.site)
 
     def drop_release(request: protocol.DropRelease, _files: list[int], _say: Any) -> None:
         if visits.stands_on(request.site) == request.digest:
             raise Refused("the working copy stands on this release", field="release", hint="publish or drop it first")
         releases.drop_release(request.site, request.number, request.digest)
+
+    def figures() -> Figures:
+        served = lines.served()
+        usage = backend.usage(None, io=True)
+        return Figures(
+            since=lines.since,
+            sites={
+                site: SiteFigures(
+                    running=site in usage,
+                    memory_bytes=(used := usage.get(site, Usage())).memory_bytes,
+                    cpu_seconds=used.cpu_seconds,
+                    pids=used.pids,
+                    disk_bytes=used.disk_bytes,
+                    io_read_bytes=used.io_read_bytes,
+                    io_write_bytes=used.io_write_bytes,
+                    served=served.get(site, Served()),
+                )
+                for site in usage.keys() | served.keys() - {""}
+            },
+            edge=served.get("", Served()),
+        )
 
     def start(request: protocol.Exec | protocol.Visit) -> Session:
         if isinstance(request, protocol.Visit):
@@ -260,6 +284,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         **certifying(certificates),
         protocol.Inspect: inspect,
         protocol.Doctor: doctor,
+        TakeFigures: lambda _r, _f, _s: figures(),
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
         ListAnchors: lambda _r, _f, _s: anchors.all(),
         Reach: lambda r, f, _s: reaches.open(r, f),
@@ -290,7 +315,6 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     )
     stopped = threading.Event()
     threading.Thread(target=_look_after_edge, args=(edge, server, stopped), name="edge", daemon=True).start()
-    lines = EdgeLogs(settings, edge.master)
     threading.Thread(target=lines.run, args=(stopped,), name="edge logs", daemon=True).start()
     threading.Thread(target=keeper.run, args=(stopped,), name="logs", daemon=True).start()
     releases.recover()

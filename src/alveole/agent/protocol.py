@@ -16,6 +16,7 @@ import msgspec
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
 from alveole.agent.certifying import CERTIFYING, Certifying
+from alveole.agent.figuring import Figures, TakeFigures
 from alveole.agent.logwords import LOG_RESULTS, LogRequest
 from alveole.agent.naming import NAMES_RESULTS, AboutNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
@@ -430,6 +431,7 @@ Request = (
     | Inspect
     | Doctor
     | KeepAnchor
+    | TakeFigures
     | ListAnchors
     | Reach
     | AboutNames
@@ -593,6 +595,7 @@ RESULTS: dict[type, Any] = {
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
     KeepAnchor: None,
+    TakeFigures: Figures,
     ListAnchors: tuple[Anchor, ...],
     Reach: None,
     **NAMES_RESULTS,

@@ -49,6 +49,8 @@ class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpu_seconds: float = 0.0
     disk_bytes: int = 0
     pids: int = 0
+    io_read_bytes: int = 0
+    io_write_bytes: int = 0
 
 
 class Session(msgspec.Struct, frozen=True):

@@ -28,6 +28,8 @@ COMMANDS = {
     "logs": ("alveole.cli.logbook:logs", "Search and follow lines of sites, of Alvéole, of the machine."),
     "analytics": ("alveole.cli.logbook:analytics", "Count who visits a site."),
     "why": ("alveole.cli.look:why", "Say why a site answers, or does not."),
+    "figures": ("alveole.cli.figures:figures", "What a site or the machine used and served."),
+    "report": ("alveole.cli.report:report", "Quality by month, and when the room runs out."),
     "doctor": ("alveole.cli.look:doctor", "Look at the machine and the platform."),
     "status": ("alveole.cli.look:status", "The state of the platform in a few lines."),
     "journal": ("alveole.cli.change:journal", "What was done: who, when, what, how it ended."),

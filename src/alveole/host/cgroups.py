@@ -158,6 +158,21 @@ class Cgroups:
                 found[name] = stats
         return found
 
+    def io(self, name: str) -> tuple[int, int]:
+        """Bytes read from and written to block devices since the cgroup was made; zeros where nobody counts."""
+        if self.v2:
+            text = _text(self._paths[""] / name / "io.stat")
+            pairs = [word.partition("=") for line in text.splitlines() for word in line.split()[1:]]
+            read = sum(int(count) for way, _, count in pairs if way == "rbytes")
+            return read, sum(int(count) for way, _, count in pairs if way == "wbytes")
+        if "blkio" not in self._paths:
+            return 0, 0
+        # Bytes of the block layer's throttling counter: counted with and without a limit.
+        lines = _text(self._paths["blkio"] / name / "blkio.throttle.io_service_bytes").splitlines()
+        found = [line.split() for line in lines if len(line.split()) == 3]
+        read = sum(int(count) for _device, way, count in found if way == "Read")
+        return read, sum(int(count) for _device, way, count in found if way == "Write")
+
     def oom_kills(self, name: str) -> int:
         """How many processes the kernel has ended for want of memory."""
         try:
@@ -318,6 +333,13 @@ class Cgroups:
             # 1024 shares of v1 are a weight of 100 on v2.
             _write(top / "cpu.weight", max(1, min(10_000, _shares(limits) * 100 // 1024)))
         _write(top / "pids.max", limits.pids)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def _quota(limits: Limits) -> int:

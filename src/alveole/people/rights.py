@@ -33,6 +33,10 @@ class Right(StrEnum):
     PLATFORM_LOOK = "platform.look"
     PLATFORM_LOGS = "platform.logs"
     """Lines of Alvéole itself, of the machine and of sites that are destroyed."""
+    METRICS_LOOK = "metrics.look"
+    """The machine's figures and those of all sites, as ``/metrics`` and a screen on the wall show them.
+
+    It is all that the token of such a program or screen may do."""
     JOURNAL_VERIFY = "journal.verify"
     """Compare the whole journal with its chain."""
     IMAGE_IMPORT = "image.import"
@@ -129,6 +133,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.UPLOAD: (ANY, ANY, ANY, NO),
     R.PLATFORM_LOOK: (ANY, ANY, NO, ANY),
     R.PLATFORM_LOGS: (ANY, ANY, NO, NO),
+    R.METRICS_LOOK: (ANY, ANY, NO, ANY),
     R.JOURNAL_VERIFY: (ANY, ANY, NO, ANY),
     R.IMAGE_IMPORT: (ANY, ANY, NO, NO),
     R.IMAGE_PULL: (ANY, ANY, ANY, NO),

@@ -36,6 +36,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``certificates``, ``certifying`` | certificates and authorities; what gets and renews them |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
+| ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
 | ``looking`` | lists and documents of sites, wherever they live |
 | ``show``, ``appshow`` | stored and seen → documents |
@@ -53,6 +54,9 @@ from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.errors import InvalidInput
 from alveole.export import ExportedSite, export
+from alveole.figures.archive import Archives
+from alveole.figures.gather import Gatherer
+from alveole.figures.machine import Machine
 from alveole.journal import BESIDE, Journal
 from alveole.load import Loads
 from alveole.model.change import Change
@@ -81,6 +85,7 @@ from alveole.services.nodes import WATCH_SECONDS
 from alveole.services.notify import NotifyVerbs
 from alveole.services.operations import OperationVerbs
 from alveole.services.platform import PlatformVerbs
+from alveole.services.quality import QualityVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.syncing import SyncVerbs
@@ -108,6 +113,7 @@ class Services(
     ScenarioVerbs,
     NotifyVerbs,
     CertificateVerbs,
+    QualityVerbs,
     AccountVerbs,
 ):
     """Everything a door may call."""
@@ -156,6 +162,13 @@ class Services(
         self.certifier = Certifier(settings, store, self.journal, agent, self._acme, self.keep_authority)
         self.started_at = time.time()
         self.loads = Loads()
+        self.archives = Archives(settings.database.parent / "figures")
+        self._gatherer = Gatherer()
+        self._machine = Machine(settings.state, settings.network.interface_prefix)
+        self._figures = None
+        self._figures_away = False
+        self._standing, self._latest, self._links = {}, {}, {}
+        self._gathering = threading.Lock()
         self.traffic = Traffic(settings.logs / "edge")
         self._log_turns = threading.BoundedSemaphore(SEARCHES_AT_ONCE)
         self._log_use = None
@@ -183,6 +196,8 @@ class Services(
             services.loop.submit(services._sweep_at_start)
             services._keep_journal()
             services._keep_claims()
+            services._keep_figures()
+            services._keep_reports()
             services.checks.watch(services.ticker)
             services.telling.start()
             services.naming.watch(services.ticker)
@@ -208,6 +223,7 @@ class Services(
         self.close_operations()
         self.ticker.stop()
         self.certifier.close()
+        self.close_figures()
         self.checks.close()
         self.telling.close()
         self.loop.stop()

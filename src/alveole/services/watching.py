@@ -149,6 +149,12 @@ class Checks:
             for each in self.of_site(site_id)
         )
 
+    def failing_sites(self) -> frozenset[str]:
+        """Ids of the sites of which something that watches them did not pass at its last run."""
+        with self._lock:
+            found = ((each, self._states.get(each.id)) for each in self._known.values() if each.every)
+            return frozenset(known.site_id for known, state in found if state is not None and state.ok is False)
+
     def upcoming(self, site_id: str) -> tuple[CheckState, ...]:
         """The same, each with when it is run next by itself."""
         with self._lock:

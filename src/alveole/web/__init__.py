@@ -18,6 +18,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``apps``, ``newapp`` | applications: environments, versions, history; making one |
 | ``dns`` | where the names of sites are published |
 | ``certificates`` | what visitors of each name are shown, and who issues it |
+| ``figures`` | graphs, traffic, reports by month, the screen on the wall |
 | ``fleet`` | other machines, and moving a site to one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
@@ -40,6 +41,7 @@ from alveole.web import (
     dns,
     entrance,
     factors,
+    figures,
     filemanager,
     fleet,
     logbook,
@@ -58,7 +60,7 @@ __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
     *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
-    *(dns, certificates, logbook),
+    *(dns, certificates, logbook, figures),
 )
 
 

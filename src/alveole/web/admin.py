@@ -31,6 +31,9 @@ EXPORT_MAX = 50_000
 def admin_tabs(page: Page) -> list[tuple[str, str]]:
     every = [
         ("machine", N_("Machine"), Right.PLATFORM_LOOK),
+        ("figures", N_("Figures"), Right.PLATFORM_LOOK),
+        ("traffic", N_("Traffic"), Right.PLATFORM_LOOK),
+        ("reports", N_("Reports"), Right.PLATFORM_LOOK),
         ("servers", N_("Servers"), Right.PLATFORM_LOOK),
         ("plans", N_("Plans"), Right.PLATFORM_LOOK),
         ("bases", N_("Bases"), Right.PLATFORM_LOOK),

@@ -38,6 +38,7 @@ def tabs(page: Page, site: views.SiteView) -> list[tuple[str, str]]:
         ("settings", N_("Settings"), Right.SITE_CHANGE),
         ("logs", N_("Logs"), Right.SITE_LOGS),
         ("visitors", N_("Visitors"), Right.SITE_LOGS),
+        ("figures", N_("Figures"), Right.SITE_LOOK),
         ("operations", N_("Operations"), Right.SITE_OPERATE),
         ("console", N_("Console"), Right.SITE_CONSOLE),
         ("checks", N_("Checks"), Right.SITE_LOOK),

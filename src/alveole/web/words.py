@@ -41,6 +41,7 @@ _PARTS = {
         "fr-certificates",
         "fr-checks",
         "fr-dns",
+        "fr-figures",
         "fr-files",
         "fr-fleet",
         "fr-logs",
@@ -106,6 +107,12 @@ class Words:
     def number(self, value: float, digits: int = 0) -> str:
         text = f"{value:,.{digits}f}"
         return text.replace(",", "\u202f").replace(".", ",") if self.code == "fr" else text
+
+    def share(self, value: float | None) -> str:
+        """Of 1, as per cent, cut and not rounded: 99.996 % is not 100 %."""
+        if value is None:
+            return NONE
+        return f"{self.number(int(value * 10_000 + 1e-6) / 100, 2)}\u00a0%"
 
     def size(self, count: int | None) -> str:
         """Bytes in binary units, with three digits at most."""

@@ -175,18 +175,21 @@ class NativeBackend:
         with contextlib.suppress(OSError):
             os.close(self._namespaces.take(self.settings.uid_start(number)))
 
-    def usage(self, sites: Collection[str] | None = None) -> dict[str, Usage]:
+    def usage(self, sites: Collection[str] | None = None, *, io: bool = False) -> dict[str, Usage]:
         totals: dict[str, Usage] = {}
         for name, stats in self.cgroups.all_stats().items():
             instance = instances.parse_name(name)
             if instance is None or (sites is not None and instance[0] not in sites):
                 continue
             before = totals.get(instance[0], Usage())
+            read, written = self.cgroups.io(name) if io else (0, 0)
             totals[instance[0]] = Usage(
                 before.memory_bytes + stats.memory_bytes,
                 before.cpu_seconds + stats.cpu_seconds,
                 0,
                 before.pids + stats.pids,
+                before.io_read_bytes + read,
+                before.io_write_bytes + written,
             )
         return {site: msgspec.structs.replace(usage, disk_bytes=self._meter(site)) for site, usage in totals.items()}
 

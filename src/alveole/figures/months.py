@@ -1,0 +1,134 @@
+"""Months (UTC) of figures: where they begin, and from rows to what they say of a site or of the machine. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from alveole.errors import InvalidInput
+from alveole.figure_views import MachineMonth
+from alveole.figures.archive import Table
+
+_MONTH = re.compile(r"^(20\d\d)-(0[1-9]|1[0-2])\Z")
+_CODES = ("ok", "moved", "refused", "failed")
+HOUR, DAY = 3600, 86_400
+#: Hours are kept for 760 of them; a little less, so that none falls out while it is asked for.
+_HOURS_KEPT = 755 * HOUR
+
+
+def bounds(month: str) -> tuple[int, int]:
+    """Epoch seconds of the beginning and the end of ``YYYY-MM``; raises ``InvalidInput``."""
+    found = _MONTH.match(month)
+    if found is None:
+        raise InvalidInput(f"{month[:20]!r} is no month", field="month", hint="YYYY-MM, as 2026-10")
+    year, number = int(found[1]), int(found[2])
+    after = (year + 1, 1) if number == 12 else (year, number + 1)
+    return _epoch(year, number), _epoch(*after)
+
+
+def _epoch(year: int, month: int) -> int:
+    return int(datetime(year, month, 1, tzinfo=UTC).timestamp())
+
+
+def month_of(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m")
+
+
+def before(month: str) -> str:
+    """The month before."""
+    return month_of(bounds(month)[0] - 1)
+
+
+def step_for(start: int, now: float) -> int:
+    """The finest rows of which a month that began at ``start`` is still whole."""
+    return HOUR if now - start < _HOURS_KEPT else DAY
+
+
+class Sums(msgspec.Struct, frozen=True):
+    """What the rows of one month say."""
+
+    known: float
+    up: float | None
+    kept: float | None
+    requests: float
+    failed: float
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+def sums(table: Table, start: int, end: float) -> Sums:
+    """Of a site; ``start`` and ``end`` are those of the month, or of the part of it that is over."""
+    column = {name: place for place, name in enumerate(table.columns)}
+    rows = rows_in(table, start)
+
+    def weighed(name: str) -> float | None:
+        pairs = [
+            (value, asked)
+            for row in rows
+            if (value := row[column[name]]) is not None
+            and (asked := sum(row[column[code]] or 0.0 for code in _CODES)) > 0
+        ]
+        whole = sum(asked for _, asked in pairs)
+        return sum(value * asked for value, asked in pairs) / whole if whole else None
+
+    return Sums(
+        known=_known(rows, column["ok"], table.step, start, end),
+        up=mean(rows, column["up"]),
+        kept=mean(rows, column["kept"]),
+        requests=sum(row[column[code]] or 0.0 for row in rows for code in _CODES) * table.step,
+        failed=sum(row[column["failed"]] or 0.0 for row in rows) * table.step,
+        p50=weighed("p50"),
+        p95=weighed("p95"),
+        p99=weighed("p99"),
+    )
+
+
+def machine(table: Table, peaks: Table, start: int, end: float) -> MachineMonth:
+    """Of the machine. ``peaks`` has the highest values of the same rows."""
+    column = {name: place for place, name in enumerate(table.columns)}
+    rows = rows_in(table, start)
+    high = rows_in(peaks, start)
+
+    def total(*names: str) -> int:
+        return round(sum(row[column[name]] or 0.0 for row in rows for name in names) * table.step)
+
+    def last(name: str) -> float | None:
+        return next((row[column[name]] for row in reversed(rows) if row[column[name]] is not None), None)
+
+    def most(name: str) -> float | None:
+        return max((value for row in high if (value := row[column[name]]) is not None), default=None)
+
+    return MachineMonth(
+        known=_known(rows, column["memory"], table.step, start, end),
+        cpu=mean(rows, column["cpu"]),
+        cpu_peak=most("cpu"),
+        cpus=last("cpus"),
+        memory=mean(rows, column["memory"]),
+        memory_peak=most("memory"),
+        memory_all=last("memory_all"),
+        disk=last("disk"),
+        disk_all=last("disk_all"),
+        requests=total(*_CODES),
+        failed=total("failed"),
+        in_bytes=total("in4", "in6"),
+        out_bytes=total("out4", "out6"),
+    )
+
+
+def rows_in(table: Table, start: int) -> Sequence[tuple[float | None, ...]]:
+    """Rows whose time is within: each stands for the step that ends at its own time."""
+    return [row for number, row in enumerate(table.rows) if table.start + number * table.step > start]
+
+
+def mean(rows: Sequence[tuple[float | None, ...]], place: int) -> float | None:
+    known = [value for row in rows if (value := row[place]) is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _known(rows: Sequence[tuple[float | None, ...]], place: int, step: int, start: int, end: float) -> float:
+    passed = max(end - start, 1.0)
+    return min(sum(step for row in rows if row[place] is not None) / passed, 1.0)
