@@ -14,7 +14,9 @@ from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
+from alveole.channel_requests import AddChannel, SetChannel
 from alveole.domain_views import AddDomain, DomainView
+from alveole.incidents import model as incident_model
 from alveole.ledger import JournalView
 from alveole.logs import Line
 from alveole.model.change import Change, Event
@@ -108,12 +110,25 @@ TYPES: tuple[Any, ...] = (
     ask.CheckText,
     ask.RunChecks,
     ask.CheckSecret,
-    ask.AddChannel,
-    ask.SetChannel,
+    AddChannel,
+    SetChannel,
     ChannelView,
     MailServer,
     ToldView,
     MessageView,
+    incident_model.Figure,
+    incident_model.RuleView,
+    incident_model.RuleText,
+    incident_model.RuleChanges,
+    incident_model.TryRule,
+    incident_model.Tried,
+    incident_model.IncidentView,
+    incident_model.IncidentDetail,
+    incident_model.IncidentReport,
+    incident_model.Said,
+    incident_model.SilenceView,
+    incident_model.AddSilence,
+    incident_model.PromisesView,
     views.CheckState,
     CheckView,
     Report,
@@ -269,6 +284,7 @@ def install(app: FastAPI) -> None:
                     {"name": "checks", "description": "Scenarios: gate, verification and monitoring of a site."},
                     {"name": "operations", "description": "Named commands of a site, and the programs in it."},
                     {"name": "notifications", "description": "Being told by mail, webhook or feed."},
+                    {"name": "incidents", "description": "What is broken, rules, silences, and what is promised."},
                     {"name": "backups", "description": "Saved sites, and giving them back."},
                     {"name": "plans", "description": "Named sets of limits."},
                     {"name": "bases", "description": "Shared root file systems and imported images."},

@@ -31,6 +31,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
 | ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
+| ``incidents``, ``rules`` | incidents and promises; rules and silences (see :mod:`alveole.incidents`) |
+| ``measuring`` | what is measured of sites and platform for the rules |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``installing`` | Alvéole itself on another machine |
@@ -71,6 +73,7 @@ from alveole.services.nodes import WATCH_SECONDS
 from alveole.services.notify import NotifyVerbs
 from alveole.services.operations import OperationVerbs
 from alveole.services.platform import PlatformVerbs
+from alveole.services.rules import RuleVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.syncing import SyncVerbs
@@ -87,6 +90,7 @@ class Services(
     InstallVerbs,
     SyncVerbs,
     SourceVerbs,
+    RuleVerbs,
     FindVerbs,
     FileVerbs,
     OperationVerbs,
@@ -135,7 +139,7 @@ class Services(
         self.checks.load()
         self.telling = Telling(settings, store, self.people, self.ticker, lambda: self._setting("mail", MailServer))
         self.telling.load()
-        self.journal.tell = self.telling.ended
+        self.journal.tell = self._ended
         self.loop.abandoned = self._remove
         self.started_at = time.time()
         self.loads = Loads()
@@ -147,6 +151,8 @@ class Services(
         self._asking = set()
         self._usage = {}
         self._usage_at = float("-inf")
+        self._make_watch()
+        self.watch.load()
 
     @classmethod
     def open(cls, settings: Settings, agent: AgentPort, *, loop: bool = True) -> Services:
@@ -165,6 +171,7 @@ class Services(
             services._keep_claims()
             services.checks.watch(services.ticker)
             services.telling.start()
+            services._keep_watch()
             services.ticker.add("nodes", WATCH_SECONDS, services._watch_nodes)
             services.ticker.add(
                 "copies",
@@ -181,6 +188,7 @@ class Services(
         self.close_operations()
         self.ticker.stop()
         self.checks.close()
+        self._close_watch()
         self.telling.close()
         self.loop.stop()
         self.store.close()

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from msgspec import UNSET
 from starlette.responses import Response
 
-from alveole import requests as ask
 from alveole.api.gate import does
+from alveole.channel_requests import AddChannel, SetChannel
 from alveole.errors import AlveoleError, NotFound
 from alveole.masking import HIDDEN
 from alveole.notices import USUAL, ChannelView, Kind, MailServer, News
@@ -91,7 +91,7 @@ def _mail(page: Page) -> MailServer | None:
 @router.post("/channels")
 @does(Right.SELF_NOTIFY)
 def add(page: Asked, form: Form) -> Response:
-    wanted = ask.AddChannel(
+    wanted = AddChannel(
         name=form("name").strip(),
         kind=form("kind"),
         to=form("to").strip(),
@@ -143,7 +143,7 @@ def _one(
 @does(Right.SELF_NOTIFY)
 def change(page: Asked, channel: str, form: Form) -> Response:
     to = form("to").strip()
-    wanted = ask.SetChannel(name=form("name").strip(), to=to or UNSET, events=form.all("event"))
+    wanted = SetChannel(name=form("name").strip(), to=to or UNSET, events=form.all("event"))
     try:
         page.services.set_channel(page.actor, channel, wanted)
     except AlveoleError as error:
