@@ -131,6 +131,9 @@ class Watch:
                 asked = place < _ASKED_MOST and time.monotonic() < deadline
                 self._open(bad, names, at, asked=asked)
             with self.lock:
+                if (PLATFORM in (site for site, _cause in fresh)) and len(seen.firing) > 1:
+                    # What waited for it joins it at once.
+                    self._sort(seen, at)
                 for incident in list(self.open.values()):
                     self._go_on(incident, at)
                 self._forget(at)
@@ -453,6 +456,7 @@ class Watch:
                 reopened=incident.reopened + 1,
                 well_at=None if left else now,
                 told_at=None,
+                told=(),
                 escalated_at=None,
             )
             evidence = self.book.evidence(incident.id)

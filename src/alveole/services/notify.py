@@ -146,7 +146,7 @@ class NotifyVerbs(OutsideVerbs):
                     verb=message.verb,
                     state=message.state,
                     site=message.site,
-                    change=row.change_id,
+                    change=message.id,
                     told=row.state,
                     attempts=row.attempts,
                     next_at=row.next_at if row.state == WAITING else None,

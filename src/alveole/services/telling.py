@@ -78,6 +78,7 @@ class Telling:
         self._ticker = ticker
         self._server = server
         self._under_way: set[str] = set()
+        """Channels that are being told something."""
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="telling")
         self.channels: Mapping[str, Channel] = MappingProxyType({})
@@ -140,20 +141,29 @@ class Telling:
     def _look(self) -> None:
         now = time.time()
         table = tables.outbox
-        query = sa.select(table).where(table.c.state == WAITING, table.c.next_at <= now).order_by(table.c.next_at)
+        # The oldest of each channel: what it is told comes in order, and one that is slow holds up itself alone.
+        place = sa.func.row_number().over(
+            partition_by=table.c.channel_id, order_by=(table.c.created_at, sa.text("rowid"))
+        )
+        due = sa.select(table.c.id, place.label("place")).where(table.c.state == WAITING, table.c.next_at <= now)
+        found = due.subquery()
+        query = sa.select(table).join(found, table.c.id == found.c.id).where(found.c.place == 1)
         with self._store.read() as connection:
-            rows = connection.execute(query.limit(8 * _AT_ONCE)).all()
+            rows = connection.execute(query.order_by(table.c.next_at)).all()
         for row in rows:
             with self._lock:
-                if row.id in self._under_way:
+                if row.channel_id in self._under_way:
                     continue
-                self._under_way.add(row.id)
+                self._under_way.add(row.channel_id)
             with contextlib.suppress(RuntimeError):
                 self._pool.submit(self._one, row)
 
     def _one(self, row: Any) -> None:
         problem = ""
         try:
+            if not self._waits(row.id):
+                # It was told between the look that found it and now: only who has taken it up may tell it.
+                return
             channel = self.channels.get(row.channel_id)
             problem = "the channel is gone"
             if channel is not None:
@@ -168,9 +178,14 @@ class Telling:
             log.exception("telling failed by a fault of ours")
         finally:
             with self._lock:
-                self._under_way.discard(row.id)
+                self._under_way.discard(row.channel_id)
             if not problem:
                 self._ticker.poke("outbox")
+
+    def _waits(self, id: str) -> bool:
+        table = tables.outbox
+        with self._store.read() as connection:
+            return connection.execute(sa.select(table.c.state).where(table.c.id == id)).scalar() == WAITING
 
     def _note(self, row: Any, channel: Channel | None, problem: str) -> None:
         table = tables.outbox

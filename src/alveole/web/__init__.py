@@ -13,7 +13,8 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
 | ``checks`` | a site's checks: text, running, evidence, secrets |
 | ``operations`` | a site's programs, and named commands by button |
-| ``channels`` | who is told by mail, webhook and feed, and what came of it |
+| ``channels`` | who is told by mail, webhook, ntfy, Matrix and feed, and what came of it |
+| ``incidents`` | incidents, rules, silences; what is promised to a site |
 | ``apps``, ``newapp`` | applications: environments, versions, history; making one |
 | ``fleet`` | other machines, and moving a site to one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
@@ -37,6 +38,7 @@ from alveole.web import (
     factors,
     filemanager,
     fleet,
+    incidents,
     new,
     newapp,
     oidc,
@@ -51,7 +53,7 @@ from alveole.web import (
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
-    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
+    *(newapp, new, changes, admin, people, outside, oidc, channels, incidents, fleet),
 )
 
 
@@ -60,3 +62,4 @@ def install(app: FastAPI) -> None:
     for module in _PAGES:
         app.include_router(module.router)
     app.state.error_page = pages.error_page
+    app.state.incident_report = incidents.report_page
