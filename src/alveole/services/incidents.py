@@ -110,7 +110,8 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
         transaction.effects.append(lambda: self._saw_end(change))
 
     def _saw_end(self, change: Change) -> None:
-        if self._last_ended.saw(change):
+        # A check that begins to fail is told at once, and not with the next round.
+        if self._last_ended.saw(change) or change.verb == "check":
             self.ticker.poke("incidents")
 
     # --- what changed, and why ----------------------------------------------------------------
