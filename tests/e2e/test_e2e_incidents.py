@@ -31,8 +31,8 @@ def test_one_incident_from_broken_to_repaired(alveole: Instance, sites: Sites) -
         assert run(alveole, name)
         alveole.update(name, archive({"index.html": b"nothing of the kind"}))
         assert not run(alveole, name)
-        found: list[dict[str, Any]] = until(lambda: listed(alveole, name, "open"), 60)
-        (incident,) = found
+        until(lambda: listed(alveole, name, "open"), 60)
+        (incident,) = listed(alveole, name, "open")
         shown = json.loads(alveole.cli("incident", "show", incident["id"], "--json").out)
         links = {each["name"]: each["ok"] for each in shown["evidence"]["links"]}
         assert links["scenario front"] is False and len(links) > 5, "why was asked from the name to the application"
