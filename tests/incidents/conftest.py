@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("api", "people", "web", "scenarios")]
+sys.path[:0] = [
+    str(Path(__file__).resolve().parent.parent / name) for name in ("", "api", "people", "web", "scenarios")
+]
 
 from incidentkit import Incidents  # noqa: E402  found by the line above
 

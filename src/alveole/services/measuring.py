@@ -321,7 +321,7 @@ def _backups(of: Measured) -> dict[str, float]:
     query = sa.select(table.c.site_id, sa.func.max(table.c.created_at)).group_by(table.c.site_id)
     now = time.time()
     with of.store.read() as connection:
-        newest = dict(connection.execute(query).tuples().all())
+        newest = {row[0]: row[1] for row in connection.execute(query)}
     return {id: (now - newest[id]) / 3600 for id, _stored in running(of) if id in newest}
 
 
