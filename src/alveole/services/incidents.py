@@ -32,7 +32,6 @@ from alveole.incidents.promises import Ledger
 from alveole.incidents.readings import Readings
 from alveole.incidents.rules import condition
 from alveole.incidents.watch import Talk, Watch, describe
-from alveole.journal import BESIDE
 from alveole.model.change import Change
 from alveole.notices import Kind, Message, News
 from alveole.people.model import NOBODYS, Actor, Held, Near, Role
@@ -52,8 +51,11 @@ TEXT_MAX = 2000
 LIST_MAX = 200
 _DAY = 86_400.0
 _BEFORE = 3
-#: Nothing that these do can have broken a site.
-_HARMLESS = BESIDE - {"operation", "repair"}
+#: Nothing that these do can have broken a site; what somebody did inside of it can.
+_HARMLESS = frozenset({"repair", "check", "backup", "export", "add-channel", "set-channel", "remove-channel"}) | {
+    *("acknowledge-incident", "close-incident", "reopen-incident"),
+    *("set-rule", "remove-rule", "add-silence", "remove-silence"),
+}
 
 
 class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
@@ -121,7 +123,7 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
             found = self.journal.list(site=site_id, limit=30)
         else:
             found = tuple(each for each in self.journal.list(limit=60) if each.site_id is None)
-        changes = [each for each in found if each.verb not in _HARMLESS and each.verb != "repair"]
+        changes = [each for each in found if each.verb not in _HARMLESS]
         return tuple(
             Before(
                 change=each.id,
