@@ -211,6 +211,13 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often the agent is told the newest hash of the journal's chain, when there is a new one."""
 
 
+class Incidents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    every_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0
+    """How often the rules are asked."""
+    keep_seconds: Annotated[float, msgspec.Meta(ge=86_400)] = 400 * 86_400.0
+    """How long an incident that was closed is kept."""
+
+
 class Bases(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: tuple[str, ...] = ()
     """Package sources beside the machine's own Debian, for bases of packages: files in deb822 format."""
@@ -310,6 +317,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reconcile: Reconcile = Reconcile()
     backups: Backups = Backups()
     journal: Journal = Journal()
+    incidents: Incidents = Incidents()
     dns: Dns = Dns()
     nameserver: NameServer = NameServer()
     outgoing: Outgoing = Outgoing()

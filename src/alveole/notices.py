@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from alveole.errors import Problem
+from alveole.incidents import news
+from alveole.incidents.news import IncidentNews
 from alveole.model.change import Change, ChangeState
 from alveole.text import clean
 from alveole.views import View
@@ -45,9 +47,14 @@ class News(StrEnum):
     """What is about no one site: bases, accounts, modules."""
     FAILED = "failed"
     """Whatever failed, of any kind."""
+    INCIDENT = "incident"
+    """What is broken, as the rules say, and that it is over. What the rules tell of is not told as ``check`` and
+    ``repair`` as well."""
 
 
-USUAL = (News.DEPLOY, News.ROLLBACK, News.CHECK, News.FAILED)
+USUAL = (News.DEPLOY, News.ROLLBACK, News.CHECK, News.FAILED, News.INCIDENT)
+#: What Alvéole does by itself, which the rules look at.
+_WATCHED = frozenset({("check", "monitor"), ("repair", "reconciler")})
 _DEPLOYS = frozenset({"update", "publish", "deploy", "deliver"})
 _ROLLBACKS = frozenset({"rollback", "roll-back", "rollback-bases"})
 
@@ -56,6 +63,14 @@ class Kind(StrEnum):
     MAIL = "mail"
     WEBHOOK = "webhook"
     FEED = "feed"
+    NTFY = "ntfy"
+    """Published to a topic of ntfy."""
+    MATRIX = "matrix"
+    """Said in a room of Matrix."""
+
+
+#: Those that are told by a request to an address.
+BY_ADDRESS = (Kind.WEBHOOK, Kind.NTFY, Kind.MATRIX)
 
 
 class MailServer(msgspec.Struct, frozen=True):
@@ -99,6 +114,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     ended_at: float = 0.0
     problems: tuple[str, ...] = ()
     result: dict[str, str | int | float | None] = {}
+    incident: IncidentNews | None = None
 
 
 class MessageView(View, frozen=True, kw_only=True):
@@ -109,7 +125,7 @@ class MessageView(View, frozen=True, kw_only=True):
     verb: str
     """What was done."""
     state: str
-    """How that ended: ``done`` or ``failed``."""
+    """How that ended: ``done`` or ``failed``; of an incident ``opened``, ``escalated``, ``closed``…"""
     site: str
     change: str
     told: str
@@ -128,7 +144,7 @@ class ChannelView(View, frozen=True, kw_only=True):
     whom: str
     """``ana``, ``team:club`` or ``site:blog``."""
     to: str
-    """The address of mail; of a webhook scheme and host, for the rest may be a secret."""
+    """The address of mail; of others scheme and host, for the rest may be a secret."""
     events: tuple[News, ...]
     created_at: float
     waiting: int = 0
@@ -164,6 +180,8 @@ def kind_of(change: Change) -> News:
 def wanted(change: Change, events: Iterable[str]) -> bool:
     """Whether a channel for ``events`` is told of ``change``."""
     kinds = set(events)
+    if News.INCIDENT in kinds and (change.verb, change.actor) in _WATCHED:
+        return False
     return kind_of(change) in kinds or (News.FAILED in kinds and change.state is ChangeState.FAILED)
 
 
@@ -186,6 +204,8 @@ def message_of(change: Change) -> Message:
 
 def headline(message: Message) -> str:
     """One line, like ``blog: update failed``."""
+    if message.incident is not None:
+        return news.headline(message.incident, message.site)
     words = {"done": "done", "failed": "failed"}.get(message.state, message.state)
     if message.kind == News.CHECK:
         words = "fails" if message.state == "failed" else "passes again"
@@ -195,6 +215,8 @@ def headline(message: Message) -> str:
 
 def text(message: Message) -> str:
     """A few lines for a mail or a feed."""
+    if message.incident is not None:
+        return news.text(message.incident, message.site)
     lines = [
         headline(message),
         "",

@@ -52,12 +52,15 @@ def is_own(text: str) -> bool:
     return True
 
 
-def post(url: str, headers: Mapping[str, str], body: bytes, inside: Iterable[str], patience: float) -> int:
-    """POST once, and give the status; nothing is followed. Raises ``Refused``, ``Temporary``, ``OSError``.
+def post(
+    url: str, headers: Mapping[str, str], body: bytes, inside: Iterable[str], patience: float, method: str = "POST"
+) -> int:
+    """POST (or ``method``) once, and give the status; nothing is followed.
 
+    Raises ``Refused``, ``Temporary``, ``OSError``.
     ``patience``: seconds for all of it, however slowly the answer comes. Only over https, but to hosts of ``inside``.
     """
-    return asyncio.run(_post(url, headers, body, tuple(inside), patience))
+    return asyncio.run(_post(url, headers, body, tuple(inside), patience, method))
 
 
 def check_url(url: str, inside: Iterable[str]) -> tuple[str, int, str, bool]:
@@ -78,7 +81,9 @@ def check_url(url: str, inside: Iterable[str]) -> tuple[str, int, str, bool]:
     return host, port or (443 if parts.scheme == "https" else 80), path, parts.scheme == "https"
 
 
-async def _post(url: str, headers: Mapping[str, str], body: bytes, inside: tuple[str, ...], patience: float) -> int:
+async def _post(
+    url: str, headers: Mapping[str, str], body: bytes, inside: tuple[str, ...], patience: float, method: str
+) -> int:
     host, port, path, secure = check_url(url, inside)
     try:
         async with asyncio.timeout(patience):
@@ -89,7 +94,8 @@ async def _post(url: str, headers: Mapping[str, str], body: bytes, inside: tuple
             )
             try:
                 sent = {"host": urlsplit(url).netloc, "user-agent": f"alveole/{__version__}", "connection": "close"}
-                lines = [f"POST {path} HTTP/1.1", *(f"{key}: {value}" for key, value in {**sent, **headers}.items())]
+                heads = (f"{key}: {value}" for key, value in {**sent, **headers}.items())
+                lines = [f"{method} {path} HTTP/1.1", *heads]
                 lines += [f"content-length: {len(body)}", "", ""]
                 writer.write("\r\n".join(lines).encode("ascii") + body)
                 await writer.drain()

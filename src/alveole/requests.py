@@ -578,23 +578,3 @@ class RunChecks(Body, frozen=True, kw_only=True):
 
 class CheckSecret(Body, frozen=True, kw_only=True):
     value: str
-
-
-class AddChannel(Body, frozen=True, kw_only=True):
-    """``kind``: mail, webhook or feed. ``whom``: ``team:NAME``, ``site:NAME``, a person; ``None``: who asks."""
-
-    name: str
-    kind: str
-    to: str = ""
-    """Of mail the address; empty: one's own. Of a webhook the URL."""
-    whom: str | None = None
-    events: tuple[str, ...] = ()
-    """Kinds of news; none: deploy, rollback, check and failed."""
-
-
-class SetChannel(Body, frozen=True, kw_only=True):
-    """Absent fields stay as they are."""
-
-    name: str | UnsetType = UNSET
-    to: str | UnsetType = UNSET
-    events: tuple[str, ...] | UnsetType = UNSET

@@ -37,7 +37,7 @@ from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePl
 from alveole.reserve import Reserve
 
 #: The newest migration; a test keeps it equal to the newest script.
-HEAD = "0011"
+HEAD = "0014"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 

@@ -41,6 +41,9 @@ app rollback, app sync, app history, app add-env, app set-env, app set, app give
 check add, check list, check show, check run, check remove, check lint, check record, check secret
 notify add, notify list, notify set, notify remove, notify test, notify log
 notify mail set, notify mail show, notify mail remove
+incident list, incident show, incident ack, incident comment, incident act, incident close, incident reopen
+incident report, site promises, silence list, silence add, silence remove
+rule list, rule figures, rule show, rule add, rule set, rule remove, rule try
 op list, op run, op log, op add, op remove, op ps, op kill, op restart
 account key list, account key add, account key remove
 module list, module show, module new, module lint, module add, module remove, module sources

@@ -26,7 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def alveole() -> Iterator[Instance]:
-    with Instance() as made:
+    # Nothing is proved by waiting ten seconds for a round.
+    with Instance(more="[incidents]\nevery_seconds = 1\n") as made:
         yield made
 
 

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute
 
 from alveole.api import gate
 from alveole.errors import Refused
+from alveole.incidents.book import Incident
 from alveole.model.app import App, Environment, Version, VersionState
 from alveole.model.site import Backup
 from alveole.people.model import Actor, Held, Near, Role
@@ -101,6 +102,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/sites/{site}/programs/{pid}/signal": {"started": 1},
     "PATCH /v1/channels/{channel}": {"name": "fresh"},
     "PUT /v1/mail": {"host": "localhost", "sender": "a@b.example"},
+    "POST /v1/incidents/{incident}/comment": {"text": "x"},
+    "POST /v1/incidents/{incident}/act": {"text": "x"},
+    "PUT /v1/rules/{rule}": {"text": 'on = "site.state"\nis = ["failed"]'},
+    "PATCH /v1/rules/{rule}": {"changes": {"below": 7}},
+    "POST /v1/rules/try": {"name": "disk-low"},
+    "POST /v1/silences": {"why": "x", "length": "1h"},
+    "POST /v1/sites/{site}/silences": {"why": "x", "length": "1h"},
     "POST /v1/sites/{site}/domains": {"domain": "club.example.org"},
     "POST /v1/certificates": {"chain": "none", "key": "none"},
     "POST /v1/certificates/{certificate}/issue": {},
@@ -137,6 +145,8 @@ CONSTANT = {
     "secret": "password",
     "channel": "none",
     "feed": "none",
+    "rule": "disk-low",
+    "silence": "none",
     "passport": "none",
     "signer": "far",
     "node": "far",
@@ -149,6 +159,7 @@ ABSENT = (
     *("check", "secret", "channel", "operation", "run", "pid", "process", "passport", "signer", "node", "domain"),
     *("certificate", "authority", "zone"),
     *("interface", "month"),
+    "silence",
 )
 
 
@@ -170,7 +181,7 @@ class World:
             wanted = {"whom": "team:club", "level": level}
             assert door.http.put(f"/v1/sites/{site}/sharing", json=wanted).status_code == 200
         services = door.services
-        self.backups, self.changes = {}, {}
+        self.backups, self.changes, self.incidents = {}, {}, {}
         with services.store.write() as transaction:
             for site in self.sites:
                 found = services.store.site(site)
@@ -178,6 +189,10 @@ class World:
                 backup = Backup(new_id("b"), found.site.id, site, "x", 1, 1.0, f"sha256:{'0' * 64}", found.site.owner)
                 transaction.put_backup(backup)
                 self.backups[site] = backup.id
+                self.incidents[site] = new_id("i")
+                about = {"site_id": found.site.id, "site_name": site, "owner": found.site.owner, "cause": "serving"}
+                about |= {"title": "x", "severity": "warning", "opened_at": 1.0, "began_at": 1.0, "closed_at": 2.0}
+                services.watch.book.put(transaction, Incident(id=self.incidents[site], **about))
         for site in self.sites:
             self.changes[site] = door.http.get("/v1/changes", params={"site": site}).json()[-1]["id"]
         for name in PEOPLE:
@@ -372,6 +387,7 @@ def test_every_route_as(world: World, person: str) -> None:
                 "app": f"app-{site}",
                 "backup": world.backups[site],
                 "change": world.changes[site],
+                "incident": world.incidents[site],
                 "me": person,
                 "account": account,
                 "whom": account,
@@ -407,6 +423,7 @@ def test_without_anybody_only_open_routes_answer(world: World) -> None:
         "app": "app-foreign",
         "backup": "b",
         "change": "c",
+        "incident": "i",
         "me": "ana",
         "account": "zoe",
         "whom": "zoe",

@@ -29,8 +29,9 @@ SELF = {
     Right.SITE_LIST,
     Right.CATALOGUE_LOOK,
 }
-LOOKS = {Right.SITE_LOOK, Right.BACKUP_LOOK, Right.CHANGE_LOOK, Right.APP_LOOK}
+LOOKS = {Right.SITE_LOOK, Right.BACKUP_LOOK, Right.CHANGE_LOOK, Right.APP_LOOK, Right.INCIDENT_LOOK}
 WORKS = {
+    Right.INCIDENT_ACT,
     Right.SITE_LOGS,
     Right.SITE_CHECKS,
     Right.SITE_OPERATE,
@@ -97,6 +98,7 @@ def test_operators() -> None:
         Right.IMAGE_IMPORT,
         Right.IMAGE_PULL,
         Right.BASE_CHANGE,
+        Right.RULE_CHANGE,
     }
     assert allowed(Role.OPERATOR, FOREIGN) == LOOKS | WORKS | OWNS | MOVES | STAFFS
     assert allowed(Role.OPERATOR, MINE) == OBJECTS - NOBODYS

@@ -69,11 +69,15 @@ class _Hook(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.got.append((dict(self.headers), body))
+        self.server.paths.append(self.path)
         status = self.server.answers.pop(0) if self.server.answers else 204
         self.send_response(status)
         self.send_header("Location", "http://169.254.169.254/")
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    # A room of Matrix is told by it.
+    do_PUT = do_POST
 
 
 class Receiver(ThreadingHTTPServer):
@@ -84,6 +88,7 @@ class Receiver(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Hook)
         self.got: list[tuple[dict[str, str], bytes]] = []
+        self.paths: list[str] = []
         self.answers: list[int] = []
         self.url = f"http://localhost:{self.server_address[1]}/hooks/very-secret-path"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

@@ -302,9 +302,10 @@ def test_what_ended_is_told_though_control_is_killed(
     settings = parse(raw)
     services = Services.open(settings, FakeAgent(), loop=False)
     from alveole import requests as ask
+    from alveole.channel_requests import AddChannel
 
     services.add_account(ROOT, ask.AddAccount(name="ada", role="administrator", password="correct horse battery"))
-    wanted = ask.AddChannel(name="chat", kind="webhook", to=receiver.url, whom="ada", events=("deploy",))
+    wanted = AddChannel(name="chat", kind="webhook", to=receiver.url, whom="ada", events=("deploy",))
     services.add_channel(ROOT, wanted)
     services.close()
     receiver.got.clear()

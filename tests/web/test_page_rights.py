@@ -55,6 +55,7 @@ MORE = {
     "factor": "none",
     "run": "none",
     "operation": "none",
+    "what": "ack",
 }
 
 
@@ -75,6 +76,7 @@ def test_every_page_as(world: World, person: str) -> None:
                 "app": f"app-{site}",
                 "backup": world.backups[site],
                 "change": world.changes[site],
+                "incident": world.incidents[site],
                 "me": person,
                 "account": account,
                 "team": "club" if near in ("own", "team") else "others",
@@ -93,7 +95,8 @@ def test_every_page_as(world: World, person: str) -> None:
             if want == 0 and "/{node}" in path:
                 continue
             absent = any(
-                each in path for each in ("/{check}", "/{secret}", "/{channel}", "/{run}", "/{operation}", "/{month}")
+                each in path
+                for each in ("/{check}", "/{secret}", "/{channel}", "/{run}", "/{operation}", "/{month}", "/{silence}")
             )
             if got != want and not (absent and want == 0):
                 text = " ".join(re.sub(r"<[^>]*>", " ", answer.text.partition("<main")[2]).split())

@@ -129,7 +129,9 @@ class CertificatesActuator:
                     defects = looked_at[file]
                 if self._linked(entry.name) != str(self._files / file):
                     defects = (Defect("link-missing", f"the edge has lost the certificate of {entry.name}"), *defects)
-                found.append(Observed(ResourceId(Kind.CERTIFICATE, scope, entry.name), stamp, not defects, defects))
+                detail: dict[str, str | int | float] = {"expires": self.verdict(file).expires_at}
+                id = ResourceId(Kind.CERTIFICATE, scope, entry.name)
+                found.append(Observed(id, stamp, not defects, defects, detail=detail))
         return Observation(tuple(found))
 
     def _linked(self, name: str) -> str | None:

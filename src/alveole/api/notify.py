@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from alveole import requests as ask
 from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body, document
 from alveole.api.gate import does
 from alveole.api.schema import described
+from alveole.channel_requests import AddChannel, SetChannel
 from alveole.notices import ChannelView, MailServer, MessageView, ToldView
 from alveole.people.rights import Right
 
@@ -29,13 +29,11 @@ async def list_channels(request: Request, caller: Caller) -> Response:
 
 @router.post(
     "/channels",
-    **described(
-        "Be told by mail, webhook or feed", ChannelView, status=201, body=ask.AddChannel, errors=(404, 409, 422)
-    ),
+    **described("Be told by mail, webhook or feed", ChannelView, status=201, body=AddChannel, errors=(404, 409, 422)),
 )
 @does(Right.SELF_NOTIFY)
 async def add_channel(
-    request: Request, caller: Caller, wanted: Annotated[ask.AddChannel, Depends(body(ask.AddChannel))]
+    request: Request, caller: Caller, wanted: Annotated[AddChannel, Depends(body(AddChannel))]
 ) -> Response:
     """`secret` is only in this answer: what a webhook is signed with, or where the feed is."""
     return json(await run_in_threadpool(services(request).add_channel, caller, wanted), 201)
@@ -50,11 +48,11 @@ async def drop_channel(request: Request, caller: Caller, channel: str) -> Respon
 
 @router.patch(
     "/channels/{channel}",
-    **described("Change a channel", ChannelView, body=ask.SetChannel, errors=(404, 409, 422)),
+    **described("Change a channel", ChannelView, body=SetChannel, errors=(404, 409, 422)),
 )
 @does(Right.SELF_NOTIFY)
 async def set_channel(
-    request: Request, caller: Caller, channel: str, wanted: Annotated[ask.SetChannel, Depends(body(ask.SetChannel))]
+    request: Request, caller: Caller, channel: str, wanted: Annotated[SetChannel, Depends(body(SetChannel))]
 ) -> Response:
     return json(await run_in_threadpool(services(request).set_channel, caller, channel, wanted))
 

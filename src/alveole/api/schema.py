@@ -24,7 +24,9 @@ from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
+from alveole.channel_requests import AddChannel, SetChannel
 from alveole.domain_views import AddDomain, DomainView
+from alveole.incidents import model as incident_model
 from alveole.issuing.model import Zone
 from alveole.ledger import JournalView
 from alveole.logbook.model import Entry, Found, LogUse
@@ -121,12 +123,25 @@ TYPES: tuple[Any, ...] = (
     ask.CheckText,
     ask.RunChecks,
     ask.CheckSecret,
-    ask.AddChannel,
-    ask.SetChannel,
+    AddChannel,
+    SetChannel,
     ChannelView,
     MailServer,
     ToldView,
     MessageView,
+    incident_model.Figure,
+    incident_model.RuleView,
+    incident_model.RuleText,
+    incident_model.RuleChanges,
+    incident_model.TryRule,
+    incident_model.Tried,
+    incident_model.IncidentView,
+    incident_model.IncidentDetail,
+    incident_model.IncidentReport,
+    incident_model.Said,
+    incident_model.SilenceView,
+    incident_model.AddSilence,
+    incident_model.PromisesView,
     views.CheckState,
     CheckView,
     Report,
@@ -310,6 +325,7 @@ def install(app: FastAPI) -> None:
                     {"name": "operations", "description": "Named commands of a site, and the programs in it."},
                     {"name": "logs", "description": "Log lines, their room, and who visits a site."},
                     {"name": "notifications", "description": "Being told by mail, webhook or feed."},
+                    {"name": "incidents", "description": "What is broken, rules, silences, and what is promised."},
                     {"name": "backups", "description": "Saved sites, and giving them back."},
                     {"name": "plans", "description": "Named sets of limits."},
                     {"name": "bases", "description": "Shared root file systems and imported images."},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ from alveole.text import clean
 
 @click.group("notify", cls=Tree)
 def group() -> None:
-    """Be told by mail, webhook or feed."""
+    """Be told by mail, webhook, ntfy, Matrix or feed."""
 
 
 @click.group("mail", cls=Tree)
@@ -34,32 +35,44 @@ channel_name = click.argument("channel", metavar="CHANNEL", shell_complete=compl
     examples=[
         "alveole notify add mails --mail ana@school.example --for ana",
         "alveole notify add chat --webhook https://chat.example/hooks/x --for team:shop --event deploy --event check",
+        "alveole notify add phone --ntfy https://ntfy.example/our-topic --event incident",
+        "alveole notify add room --matrix 'https://matrix.example/!abc:matrix.example' --token-stdin < token",
         "alveole notify add reader --feed --for site:blog",
     ],
 )
 @click.argument("name", metavar="CHANNEL")
 @click.option("--mail", "address", metavar="ADDRESS", help="Mail to this address.")
 @click.option("--webhook", metavar="URL", help="POST to this address, signed.")
+@click.option("--ntfy", metavar="URL", help="Publish to this topic of ntfy.")
+@click.option("--matrix", metavar="URL", help="Say it in a room of Matrix: https://HOST/!ROOM:SERVER.")
+@click.option("--token-stdin", is_flag=True, help="What lets us in there, from standard input (ntfy, Matrix).")
 @click.option("--feed", is_flag=True, help="An Atom feed at an address that only you are told.")
 @click.option("--for", "whom", metavar="WHOM", help="A person, team:NAME or site:NAME. Default: yourself.")
 @click.option(
     "--event", "events", multiple=True, metavar="KIND",
-    help="deploy, rollback, check, repair, backup, site, platform, failed. Default: deploy, rollback, check, failed.",
+    help="deploy, rollback, check, repair, backup, site, platform, failed, incident. "
+    "Default: deploy, rollback, check, failed, incident.",
 )  # fmt: skip
 def add(
     here: Here,
     name: str,
     address: str | None,
     webhook: str | None,
+    ntfy: str | None,
+    matrix: str | None,
+    token_stdin: bool,
     feed: bool,
     whom: str | None,
     events: tuple[str, ...],
 ) -> None:
     """Add a channel. It tells what whoever it is for may look at, at that moment."""
-    if sum((address is not None, webhook is not None, feed)) != 1:
-        raise InvalidInput("give exactly one of --mail, --webhook and --feed", field="kind")
-    kind = "mail" if address is not None else "webhook" if webhook is not None else "feed"
-    body = {"name": name, "kind": kind, "to": address or webhook or "", "whom": whom, "events": list(events)}
+    given = {"mail": address, "webhook": webhook, "ntfy": ntfy, "matrix": matrix, "feed": "" if feed else None}
+    given = {kind: to for kind, to in given.items() if to is not None}
+    if len(given) != 1:
+        raise InvalidInput("give exactly one of --mail, --webhook, --ntfy, --matrix and --feed", field="kind")
+    kind, to = next(iter(given.items()))
+    token = sys.stdin.readline().strip() if token_stdin else ""
+    body = {"name": name, "kind": kind, "to": to, "whom": whom, "events": list(events), "token": token}
     found = here.client.send("POST", "/v1/channels", body)
     if here.json:
         emit(found)

@@ -32,6 +32,7 @@ from alveole.cli.verbs import Tree
         "export": ("alveole.cli.carry:export", "Write a site into one signed file."),
         "import": ("alveole.cli.carry:import_", "Make a site of such a file."),
         "destroy": ("alveole.cli.states:destroy", "Destroy a stopped site for good."),
+        "promises": ("alveole.cli.incident:promises", "Show what is promised, and how it is kept."),
         "logs": ("alveole.cli.logs:logs", "Show or follow what a site prints."),
         "exec": ("alveole.cli.execute:exec_", "Run a program inside a site."),
     },

@@ -50,6 +50,8 @@ class Right(StrEnum):
     """Accounts, teams and quotas; listing them too."""
     FIRST_TOKEN = "account.first-token"  # noqa: S105  the word of an action, no secret
     """Make an administrator of whoever holds a token: only for root on the machine itself (threat 32)."""
+    RULE_CHANGE = "rule.change"
+    """Rules of incidents, and silences of more than one site."""
     NODE_CHANGE = "node.change"
     """Which other machines are driven from here, and whose passports are taken."""
     SETTINGS_CHANGE = "settings.change"
@@ -108,6 +110,10 @@ class Right(StrEnum):
     BACKUP_RESTORE = "backup.restore"
     BACKUP_DELETE = "backup.delete"
     CHANGE_LOOK = "change.look"
+    INCIDENT_LOOK = "incident.look"
+    """An incident belongs to whom its site belongs to, and to nobody when it is the platform's."""
+    INCIDENT_ACT = "incident.act"
+    """Acknowledge, comment, close, reopen; and silence a site for a while."""
     ACCOUNT_LOOK = "account.look"
     """The object is the account: one's own is near enough for everybody."""
     ACCOUNT_KEYS = "account.keys"
@@ -144,6 +150,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.ACCOUNT_CHANGE: (ANY, NO, NO, NO),
     R.FIRST_TOKEN: (ANY, NO, NO, NO),
     R.SETTINGS_CHANGE: (ANY, NO, NO, NO),
+    R.RULE_CHANGE: (ANY, ANY, NO, NO),
     R.NODE_CHANGE: (ANY, NO, NO, NO),
     R.SITE_CREATE: (ANY, ANY, OWN, NO),
     R.SITE_LOOK: (ANY, ANY, LOOK, ANY),
@@ -184,6 +191,8 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.BACKUP_RESTORE: (ANY, ANY, OWN, NO),
     R.BACKUP_DELETE: (ANY, ANY, OWN, NO),
     R.CHANGE_LOOK: (ANY, ANY, LOOK, ANY),
+    R.INCIDENT_LOOK: (ANY, ANY, LOOK, ANY),
+    R.INCIDENT_ACT: (ANY, ANY, WORK, NO),
     R.ACCOUNT_LOOK: (ANY, OWN, OWN, OWN),
     R.ACCOUNT_KEYS: (ANY, OWN, OWN, OWN),
     R.TEAM_LOOK: (ANY, OWN, OWN, OWN),
@@ -193,6 +202,8 @@ _ABOUT_PEOPLE = frozenset({R.ACCOUNT_LOOK, R.ACCOUNT_KEYS, R.TEAM_LOOK, R.QUOTA_
 #: Rights whose answer hangs on an object; asked without one they are denied.
 OBJECTS = _ABOUT_PEOPLE | {
     R.CHANGE_LOOK,
+    R.INCIDENT_LOOK,
+    R.INCIDENT_ACT,
     *(each for each in R if each.startswith(("site.", "backup.", "app.", "version.")) and each is not R.SITE_LIST),
 }
 #: All that somebody may do whose second factor is still to be given.

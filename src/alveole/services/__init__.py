@@ -33,6 +33,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
 | ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
 | ``logbook``, ``analytics`` | log lines: searching, following, their room; who visits a site |
+| ``incidents``, ``rules`` | incidents and promises; rules and silences (see :mod:`alveole.incidents`) |
+| ``measuring`` | what is measured of sites and platform for the rules |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``certificates``, ``certifying`` | certificates and authorities; what gets and renews them |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
@@ -86,6 +88,7 @@ from alveole.services.notify import NotifyVerbs
 from alveole.services.operations import OperationVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.quality import QualityVerbs
+from alveole.services.rules import RuleVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.syncing import SyncVerbs
@@ -105,6 +108,7 @@ class Services(
     AnalyticsVerbs,
     SyncVerbs,
     SourceVerbs,
+    RuleVerbs,
     FindVerbs,
     FileVerbs,
     OperationVerbs,
@@ -180,6 +184,8 @@ class Services(
         self._asking = set()
         self._usage = {}
         self._usage_at = float("-inf")
+        self._make_watch()
+        self.watch.load()
 
     @classmethod
     def open(cls, settings: Settings, agent: AgentPort, *, loop: bool = True) -> Services:
@@ -202,6 +208,7 @@ class Services(
             services.telling.start()
             services.naming.watch(services.ticker)
             services.certifier.watch(services.ticker)
+            services._keep_watch()
             services.ticker.add("nodes", WATCH_SECONDS, services._watch_nodes)
             services.ticker.add(
                 "copies",
@@ -213,7 +220,7 @@ class Services(
         return services
 
     def _ended(self, transaction: Transaction, change: Change) -> None:
-        self.telling.ended(transaction, change)
+        super()._ended(transaction, change)
         if change.verb not in BESIDE:
             transaction.effects.append(self.naming.news)
 
@@ -225,6 +232,7 @@ class Services(
         self.certifier.close()
         self.close_figures()
         self.checks.close()
+        self._close_watch()
         self.telling.close()
         self.loop.stop()
         self.store.close()

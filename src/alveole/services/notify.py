@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from msgspec import UNSET
 
 from alveole import notices, outgoing, tables
-from alveole import requests as ask
+from alveole.channel_requests import AddChannel, SetChannel
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.masking import HIDDEN
 from alveole.model.change import ChangeState
-from alveole.notices import USUAL, ChannelView, Kind, MailServer, Message, MessageView, News, ToldView
+from alveole.notices import BY_ADDRESS, USUAL, ChannelView, Kind, MailServer, Message, MessageView, News, ToldView
 from alveole.people import passwords
 from alveole.people.model import NOBODYS, Actor, Role
 from alveole.people.rights import Right, may
@@ -27,6 +27,7 @@ from alveole.services.telling import WAITING, Channel, Telling
 from alveole.store import new_id
 
 CHANNELS_MAX = 20
+_ROOM = re.compile(r"/(?:!|%21)[^/]+(?::|%3[Aa])[^/]+\Z")
 FEED_LENGTH = 50
 MESSAGES_SHOWN = 20
 
@@ -43,16 +44,16 @@ class NotifyVerbs(OutsideVerbs):
         found = [each for each in found if self._may_keep(caller, each.whom)]
         return tuple(self._channel_view(each) for each in sorted(found, key=lambda each: (each.whom, each.name)))
 
-    def add_channel(self, caller: Actor, request: ask.AddChannel) -> ChannelView:
+    def add_channel(self, caller: Actor, request: AddChannel) -> ChannelView:
         """The secret is in the answer, and nowhere else any more."""
         self._allow(caller, Right.SELF_NOTIFY)
         whom = self._whom(caller, request.whom)
         to = self._checked(caller, whom, request)
         secret = passwords.secret("whsec_" if request.kind == Kind.WEBHOOK else "feed_")
-        kept = passwords.digest(secret) if request.kind == Kind.FEED else secret
+        kept = {Kind.FEED: passwords.digest(secret), Kind.WEBHOOK: secret}.get(Kind(request.kind), request.token)
         document = {"to": to, "events": list(dict.fromkeys(request.events)) or [str(each) for each in USUAL]}
         row = {"id": new_id("n"), "whom": whom, "name": request.name, "kind": request.kind}
-        row |= {"document": msgspec.json.encode(document).decode(), "secret": kept if request.kind != Kind.MAIL else ""}
+        row |= {"document": msgspec.json.encode(document).decode(), "secret": kept}
         table = tables.channels
         with self.store.write() as transaction:
             names = [each.name for each in self.telling.channels.values() if each.whom == whom]
@@ -66,13 +67,17 @@ class NotifyVerbs(OutsideVerbs):
         shown = {Kind.WEBHOOK: secret, Kind.FEED: f"/v1/feeds/{secret}"}.get(Kind(request.kind), "")
         return msgspec.structs.replace(self._channel_view(self.telling.channels[row["id"]]), secret=shown)
 
-    def _checked(self, caller: Actor, whom: str, request: ask.AddChannel) -> str:
+    def _checked(self, caller: Actor, whom: str, request: AddChannel) -> str:
         """Where the channel leads to. Raises ``InvalidInput`` with all that is wrong."""
         problems = []
         if not re.match(NAME, request.name):
             problems.append(Problem("name", f"{request.name[:80]!r} is not a name", "use a-z, 0-9 and '-'"))
         if request.kind not in list(Kind):
-            problems.append(Problem("kind", f"{request.kind[:80]!r} is not mail, webhook or feed"))
+            problems.append(Problem("kind", f"{request.kind[:80]!r} is not {', '.join(Kind)}"))
+        elif request.token and request.kind not in (Kind.NTFY, Kind.MATRIX):
+            problems.append(Problem("token", "is only for ntfy and Matrix"))
+        if len(request.token) > 1000 or not request.token.isascii() or not request.token.isprintable():
+            problems.append(Problem("token", "is longer than 1,000 characters, or not of printable ASCII"))
         for event in request.events:
             if event not in list(News):
                 problems.append(Problem("events", f"there is no kind {event[:80]!r} of news", ", ".join(News)))
@@ -80,28 +85,33 @@ class NotifyVerbs(OutsideVerbs):
         if not problems and request.kind == Kind.MAIL:
             to, found = self._mail_address(caller, whom, request.to)
             problems += found
-        elif not problems and request.kind == Kind.WEBHOOK:
+        elif not problems and request.kind in BY_ADDRESS:
             inside = self.settings.outgoing.inside_hosts
             try:
                 host, port, _path, _secure = outgoing.check_url(to, inside)
                 outgoing.addresses(host, port, inside)
             except Refused as error:
                 problems += [msgspec.structs.replace(each, field="to") for each in error.problems]
+            if request.kind == Kind.MATRIX and not _ROOM.match(urlsplit(to).path) and not problems:
+                problems.append(Problem("to", "names no room", "https://HOST/!ROOM:SERVER"))
+            if request.kind == Kind.NTFY and urlsplit(to).path.strip("/").count("/") and not problems:
+                problems.append(Problem("to", "is no topic", "https://HOST/TOPIC"))
         elif request.kind == Kind.FEED and to:
             problems.append(Problem("to", "a feed is fetched, and sent nowhere"))
         if problems:
             raise InvalidInput(problems=problems)
         return to
 
-    def set_channel(self, caller: Actor, channel: str, request: ask.SetChannel) -> ChannelView:
+    def set_channel(self, caller: Actor, channel: str, request: SetChannel) -> ChannelView:
         """Another name, another receiver, other news; its secret and what waits in it stay."""
         found = self._channel(caller, channel)
-        if request == ask.SetChannel():
+        if request == SetChannel():
             raise InvalidInput("nothing to change", hint="give at least one option")
         to = found.to if request.to is UNSET else request.to
         name = found.name if request.name is UNSET else request.name
         events = found.events if request.events is UNSET else request.events
-        wanted = ask.AddChannel(name=name, kind=found.kind, to=to, events=events)
+        token = "" if request.token is UNSET else request.token
+        wanted = AddChannel(name=name, kind=found.kind, to=to, events=events, token=token)
         to = self._checked(caller, found.whom, wanted)
         document = {"to": to, "events": list(dict.fromkeys(events)) or [str(each) for each in USUAL]}
         with self.store.write() as transaction:
@@ -111,6 +121,8 @@ class NotifyVerbs(OutsideVerbs):
             if name in [each.name for each in others]:
                 raise Refused(f"there is a channel {name!r} already", field="name", hint="choose another name")
             values = {"name": name, "document": msgspec.json.encode(document).decode()}
+            if request.token is not UNSET:
+                values["secret"] = token
             table = tables.channels
             transaction.connection.execute(sa.update(table).where(table.c.id == found.id).values(**values))
             transaction.effects.append(self.telling.load)
@@ -134,7 +146,7 @@ class NotifyVerbs(OutsideVerbs):
                     verb=message.verb,
                     state=message.state,
                     site=message.site,
-                    change=row.change_id,
+                    change=message.id,
                     told=row.state,
                     attempts=row.attempts,
                     next_at=row.next_at if row.state == WAITING else None,
@@ -223,7 +235,7 @@ class NotifyVerbs(OutsideVerbs):
             query = sa.select(table.c.problem).where(table.c.channel_id == channel.id, table.c.attempts > 0)
             problem = connection.execute(query.order_by(table.c.created_at.desc()).limit(1)).scalar()
         to = channel.to
-        if channel.kind is Kind.WEBHOOK:
+        if channel.kind in BY_ADDRESS:
             parts = urlsplit(to)
             to = f"{parts.scheme}://{parts.netloc}/…"
         stored = self.store.sites.get(channel.whom)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote, unquote
 
 import msgspec
 import sqlalchemy as sa
@@ -24,6 +25,7 @@ from alveole import notices, outgoing, tables
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Refused, StepFailed
 from alveole.failpoints import hit
+from alveole.incidents import news
 from alveole.model.change import Change
 from alveole.notices import Kind, MailServer, Message
 from alveole.people.directory import Directory
@@ -76,6 +78,7 @@ class Telling:
         self._ticker = ticker
         self._server = server
         self._under_way: set[str] = set()
+        """Channels that are being told something."""
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="telling")
         self.channels: Mapping[str, Channel] = MappingProxyType({})
@@ -99,22 +102,22 @@ class Telling:
         told = [each for each in self.channels.values() if each.kind is not Kind.FEED and self.concerns(each, change)]
         if not told:
             return
-        message = msgspec.json.encode(notices.message_of(change)).decode()
-        now = time.time()
-        table = tables.outbox
+        message = notices.message_of(change)
         for channel in told:
-            waiting = sa.select(sa.func.count()).where(table.c.channel_id == channel.id, table.c.state == WAITING)
-            if transaction.connection.execute(waiting).scalar_one() >= WAITING_MOST:
-                log.warning("channel %s has %d messages waiting: one is dropped", channel.id, WAITING_MOST)
-                continue
-            row: dict[str, Any] = {
-                "id": new_id("m"),
-                "channel_id": channel.id,
-                "change_id": change.id,
-                "message": message,
-            }
-            row |= {"created_at": now, "next_at": now, "attempts": 0, "state": WAITING, "problem": ""}
-            transaction.connection.execute(sa.insert(table).prefix_with("OR IGNORE").values(**row))
+            self.put(transaction, channel, change.id, message)
+
+    def put(self, transaction: Transaction, channel: Channel, key: str, message: Message) -> None:
+        """Put one message into the outbox. What a channel was told under the same ``key`` it is not told again."""
+        table = tables.outbox
+        waiting = sa.select(sa.func.count()).where(table.c.channel_id == channel.id, table.c.state == WAITING)
+        if transaction.connection.execute(waiting).scalar_one() >= WAITING_MOST:
+            log.warning("channel %s has %d messages waiting: one is dropped", channel.id, WAITING_MOST)
+            return
+        now = time.time()
+        text = msgspec.json.encode(message).decode()
+        row: dict[str, Any] = {"id": new_id("m"), "channel_id": channel.id, "change_id": key, "message": text}
+        row |= {"created_at": now, "next_at": now, "attempts": 0, "state": WAITING, "problem": ""}
+        transaction.connection.execute(sa.insert(table).prefix_with("OR IGNORE").values(**row))
         transaction.effects.append(lambda: self._ticker.poke("outbox"))
 
     def concerns(self, channel: Channel, change: Change) -> bool:
@@ -138,20 +141,29 @@ class Telling:
     def _look(self) -> None:
         now = time.time()
         table = tables.outbox
-        query = sa.select(table).where(table.c.state == WAITING, table.c.next_at <= now).order_by(table.c.next_at)
+        # The oldest of each channel: what it is told comes in order, and one that is slow holds up itself alone.
+        place = sa.func.row_number().over(
+            partition_by=table.c.channel_id, order_by=(table.c.created_at, sa.text("rowid"))
+        )
+        due = sa.select(table.c.id, place.label("place")).where(table.c.state == WAITING, table.c.next_at <= now)
+        found = due.subquery()
+        query = sa.select(table).join(found, table.c.id == found.c.id).where(found.c.place == 1)
         with self._store.read() as connection:
-            rows = connection.execute(query.limit(8 * _AT_ONCE)).all()
+            rows = connection.execute(query.order_by(table.c.next_at)).all()
         for row in rows:
             with self._lock:
-                if row.id in self._under_way:
+                if row.channel_id in self._under_way:
                     continue
-                self._under_way.add(row.id)
+                self._under_way.add(row.channel_id)
             with contextlib.suppress(RuntimeError):
                 self._pool.submit(self._one, row)
 
     def _one(self, row: Any) -> None:
         problem = ""
         try:
+            if not self._waits(row.id):
+                # It was told between the look that found it and now: only who has taken it up may tell it.
+                return
             channel = self.channels.get(row.channel_id)
             problem = "the channel is gone"
             if channel is not None:
@@ -166,9 +178,14 @@ class Telling:
             log.exception("telling failed by a fault of ours")
         finally:
             with self._lock:
-                self._under_way.discard(row.id)
+                self._under_way.discard(row.channel_id)
             if not problem:
                 self._ticker.poke("outbox")
+
+    def _waits(self, id: str) -> bool:
+        table = tables.outbox
+        with self._store.read() as connection:
+            return connection.execute(sa.select(table.c.state).where(table.c.id == id)).scalar() == WAITING
 
     def _note(self, row: Any, channel: Channel | None, problem: str) -> None:
         table = tables.outbox
@@ -190,9 +207,19 @@ class Telling:
         """One attempt. Gives what came. Raises ``AlveoleError``, ``OSError``, ``ValueError``."""
         if channel.kind is Kind.MAIL:
             return self._mail(channel, message, id)
-        body = msgspec.json.encode(message)
-        headers = notices.signed(body, id, int(time.time()), channel.secret)
-        status = outgoing.post(channel.to, headers, body, self._settings.outgoing.inside_hosts, _PATIENCE)
+        to, method = channel.to, "POST"
+        if channel.kind is Kind.NTFY:
+            title, text = notices.headline(message), notices.text(message)
+            headers, body = news.ntfy(title, text, message.incident, channel.secret)
+        elif channel.kind is Kind.MATRIX:
+            # The server takes a message once under one transaction id (client-server API, "transaction identifiers").
+            to, method = matrix_address(channel.to, id), "PUT"
+            headers = {"content-type": "application/json", "authorization": f"Bearer {channel.secret}"}
+            body = news.matrix(notices.headline(message), notices.text(message))
+        else:
+            body = msgspec.json.encode(message)
+            headers = notices.signed(body, id, int(time.time()), channel.secret)
+        status = outgoing.post(to, headers, body, self._settings.outgoing.inside_hosts, _PATIENCE, method)
         if not 200 <= status <= 299:
             raise StepFailed(f"the receiver answered {status}")
         return f"the receiver answered {status}"
@@ -222,6 +249,12 @@ class Telling:
         except smtplib.SMTPException as error:
             raise StepFailed(f"{server.host}: {_words(error)}") from None
         return f"{server.host} took it"
+
+
+def matrix_address(to: str, id: str) -> str:
+    """Where a message is put for a room that is said as ``https://HOST/!ROOM:SERVER``."""
+    server, _, room = to.rpartition("/")
+    return f"{server}/_matrix/client/v3/rooms/{quote(unquote(room), safe='')}/send/m.room.message/{id}"
 
 
 def _channel(row: Any) -> Channel:

@@ -109,10 +109,20 @@ class Checks:
             for row in connection.execute(sa.select(runs).where(runs.c.seq.in_(last))):
                 known = self._known.get(row.scenario_id)
                 if known is not None:
-                    self._failures[known.id] = 0 if row.ok else known.after
+                    failures = 0 if row.ok else self._failed_in_a_row(connection, known)
+                    self._failures[known.id] = failures
                     self._states[known.id] = CheckState(
-                        name=known.name, ok=row.ok, at=row.at, since=row.at, seconds=row.seconds, problem=row.problem
-                    )
+                        name=known.name, ok=row.ok, at=row.at, since=row.at, seconds=row.seconds, problem=row.problem,
+                        failing=failures >= known.after,
+                    )  # fmt: skip
+
+    @staticmethod
+    def _failed_in_a_row(connection: sa.Connection, known: Known) -> int:
+        """How many of the last runs failed, up to as many as are told of."""
+        runs = tables.check_runs
+        query = sa.select(runs.c.ok).where(runs.c.scenario_id == known.id).order_by(runs.c.seq.desc())
+        found = list(connection.execute(query.limit(known.after)).scalars())
+        return next((place for place, ok in enumerate(found) if ok), len(found))
 
     def remember(self, known: Known) -> None:
         """It is stored, or was changed."""
@@ -154,6 +164,11 @@ class Checks:
         with self._lock:
             found = ((each, self._states.get(each.id)) for each in self._known.values() if each.every)
             return frozenset(known.site_id for known, state in found if state is not None and state.ok is False)
+
+    def all_states(self) -> list[tuple[str, CheckState]]:
+        """How every scenario stands that was run, with the id of its site."""
+        with self._lock:
+            return [(self._known[id].site_id, state) for id, state in self._states.items() if id in self._known]
 
     def upcoming(self, site_id: str) -> tuple[CheckState, ...]:
         """The same, each with when it is run next by itself."""

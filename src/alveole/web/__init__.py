@@ -14,7 +14,8 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``logbook`` | log lines, and who visits a site |
 | ``checks`` | a site's checks: text, running, evidence, secrets |
 | ``operations`` | a site's programs, and named commands by button |
-| ``channels`` | who is told by mail, webhook and feed, and what came of it |
+| ``channels`` | who is told by mail, webhook, ntfy, Matrix and feed, and what came of it |
+| ``incidents`` | incidents, rules, silences; what is promised to a site |
 | ``apps``, ``newapp`` | applications: environments, versions, history; making one |
 | ``dns`` | where the names of sites are published |
 | ``certificates`` | what visitors of each name are shown, and who issues it |
@@ -44,6 +45,7 @@ from alveole.web import (
     figures,
     filemanager,
     fleet,
+    incidents,
     logbook,
     new,
     newapp,
@@ -60,7 +62,7 @@ __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
     *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
-    *(dns, certificates, logbook, figures),
+    *(dns, certificates, logbook, figures, incidents),
 )
 
 
@@ -69,3 +71,4 @@ def install(app: FastAPI) -> None:
     for module in _PAGES:
         app.include_router(module.router)
     app.state.error_page = pages.error_page
+    app.state.incident_report = incidents.report_page

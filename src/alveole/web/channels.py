@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from msgspec import UNSET
 from starlette.responses import Response
 
-from alveole import requests as ask
 from alveole.api.gate import does
+from alveole.channel_requests import AddChannel, SetChannel
 from alveole.errors import AlveoleError, NotFound
 from alveole.masking import HIDDEN
 from alveole.notices import USUAL, ChannelView, Kind, MailServer, News
@@ -19,7 +19,13 @@ from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute
 from alveole.web.words import N_
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
-KINDS = {Kind.MAIL: N_("Mail"), Kind.WEBHOOK: N_("Webhook"), Kind.FEED: N_("Feed")}
+KINDS = {
+    Kind.MAIL: N_("Mail"),
+    Kind.WEBHOOK: N_("Webhook"),
+    Kind.NTFY: "ntfy",
+    Kind.MATRIX: "Matrix",
+    Kind.FEED: N_("Feed"),
+}
 NEWS = {
     News.DEPLOY: N_("new content or a new version"),
     News.ROLLBACK: N_("a roll back"),
@@ -29,6 +35,7 @@ NEWS = {
     News.SITE: N_("anything else about a site"),
     News.PLATFORM: N_("what is about no one site"),
     News.FAILED: N_("whatever failed"),
+    News.INCIDENT: N_("incidents: what is broken, and that it is over"),
 }
 TOLD = {"waiting": N_("waits"), "told": N_("was taken"), "failed": N_("given up")}
 TLS = {"starttls": N_("STARTTLS"), "tls": N_("TLS from the first byte on"), "none": N_("none (this machine only)")}
@@ -91,12 +98,13 @@ def _mail(page: Page) -> MailServer | None:
 @router.post("/channels")
 @does(Right.SELF_NOTIFY)
 def add(page: Asked, form: Form) -> Response:
-    wanted = ask.AddChannel(
+    wanted = AddChannel(
         name=form("name").strip(),
         kind=form("kind"),
         to=form("to").strip(),
         whom=form("whom") or None,
         events=form.all("event"),
+        token=form("token").strip(),
     )
     try:
         made = page.services.add_channel(page.actor, wanted)
@@ -142,8 +150,9 @@ def _one(
 @router.post("/channels/{channel}")
 @does(Right.SELF_NOTIFY)
 def change(page: Asked, channel: str, form: Form) -> Response:
-    to = form("to").strip()
-    wanted = ask.SetChannel(name=form("name").strip(), to=to or UNSET, events=form.all("event"))
+    to, token = form("to").strip(), form("token").strip()
+    name = form("name").strip()
+    wanted = SetChannel(name=name, to=to or UNSET, events=form.all("event"), token=token or UNSET)
     try:
         page.services.set_channel(page.actor, channel, wanted)
     except AlveoleError as error:

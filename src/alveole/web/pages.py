@@ -11,7 +11,7 @@ import base64
 import contextlib
 import json
 from collections.abc import Callable, Coroutine, Mapping
-from functools import cache
+from functools import cache, cached_property
 from http.cookies import CookieError, SimpleCookie
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
@@ -191,6 +191,11 @@ class Page:
         if self._actor is None:
             return False
         return may(self._actor, right, None if site is None else self.services.people.held_by_id(site))
+
+    @cached_property
+    def incidents(self) -> int:
+        """How many are open of those that the caller may look at, for the menu."""
+        return self.services.count_incidents(self._actor) if self._actor is not None else 0
 
     # --- answers ----------------------------------------------------------------------------------
     def show(

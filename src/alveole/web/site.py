@@ -42,6 +42,7 @@ def tabs(page: Page, site: views.SiteView) -> list[tuple[str, str]]:
         ("operations", N_("Operations"), Right.SITE_OPERATE),
         ("console", N_("Console"), Right.SITE_CONSOLE),
         ("checks", N_("Checks"), Right.SITE_LOOK),
+        ("promises", N_("Promises"), Right.SITE_LOOK),
         ("backups", N_("Backups"), Right.BACKUP_LOOK),
         ("journal", N_("Journal"), Right.CHANGE_LOOK),
         ("why", N_("Why"), Right.SITE_LOOK),

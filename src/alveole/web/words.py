@@ -44,6 +44,7 @@ _PARTS = {
         "fr-figures",
         "fr-files",
         "fr-fleet",
+        "fr-incidents",
         "fr-logs",
         "fr-operations",
         "fr-outside",
