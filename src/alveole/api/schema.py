@@ -9,7 +9,16 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alveole import __version__, app_views, fleet, operation_requests, operation_views, views
+from alveole import (
+    __version__,
+    app_views,
+    backup_requests,
+    backup_views,
+    fleet,
+    operation_requests,
+    operation_views,
+    views,
+)
 from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
@@ -105,6 +114,21 @@ TYPES: tuple[Any, ...] = (
     app_views.SyncPlan,
     AddDomain,
     DomainView,
+    backup_requests.PinBackup,
+    backup_requests.SetPolicy,
+    backup_requests.SetSitePolicy,
+    backup_requests.ProveBackup,
+    backup_requests.PutRepository,
+    backup_requests.RestoreFile,
+    backup_views.RepositoryView,
+    backup_views.SshKeyView,
+    backup_views.BackupKeyView,
+    backup_views.KeepingView,
+    backup_views.TreeView,
+    backup_views.BackupView,
+    backup_views.BackupDetail,
+    backup_views.PolicyView,
+    backup_views.SiteBackupsView,
     ask.CheckText,
     ask.RunChecks,
     ask.CheckSecret,
@@ -131,7 +155,6 @@ TYPES: tuple[Any, ...] = (
     views.BaseView,
     views.UpgradeView,
     views.RollbackView,
-    views.BackupView,
     views.TokenView,
     people_views.PersonView,
     people_views.TeamView,

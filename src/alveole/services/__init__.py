@@ -32,6 +32,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
 | ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
+| ``nightly``, ``proving`` | backups by themselves and how they are kept; giving one back into a scratch site |
+| ``repositories``, ``browsing`` | where they are kept, the platform's own; looking into one |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``installing`` | Alvéole itself on another machine |
 | ``looking`` | lists and documents of sites, wherever they live |
@@ -61,6 +63,7 @@ from alveole.people.rights import Right
 from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
+from alveole.services.browsing import BrowseVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
@@ -84,6 +87,7 @@ __all__ = ["Services", "VersionConflict"]
 
 
 class Services(
+    BrowseVerbs,
     InstallVerbs,
     SyncVerbs,
     SourceVerbs,
@@ -146,6 +150,7 @@ class Services(
         self._nodes_known = None
         self._asking = set()
         self._usage = {}
+        self._night_failures, self._tidied_at, self._trees = {}, 0.0, {}
         self._usage_at = float("-inf")
 
     @classmethod
@@ -163,6 +168,7 @@ class Services(
             services.loop.submit(services._sweep_at_start)
             services._keep_journal()
             services._keep_claims()
+            services._keep_backups()
             services.checks.watch(services.ticker)
             services.telling.start()
             services.ticker.add("nodes", WATCH_SECONDS, services._watch_nodes)
