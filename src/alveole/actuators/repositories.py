@@ -25,7 +25,7 @@ from alveole.agent.saving import LOCAL, BackupMade, Kind, PutRepository, Reposit
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.host import paths
-from alveole.host.run import run
+from alveole.host.run import ProgramFailed, run
 from alveole.host.tree import write_all
 
 _SFTP = re.compile(
@@ -148,8 +148,10 @@ class Repositories:
         with self._lock:
             self._known.pop(request.name, None)
         try:
-            self.of(request.name).prepare()
-            return self.check(request.name)
+            with _told(request.name):
+                count = len(self.of(request.name).list())
+            self._asked[request.name] = (time.time(), "", count)
+            return self._state(request.name)
         except AlveoleError:
             with self._lock:
                 self._known.pop(request.name, None)
@@ -201,7 +203,8 @@ class Repositories:
     def check(self, name: str) -> RepositoryState:
         """Reach it and compare its structure; the state says what came."""
         try:
-            count = self.of(name).check()
+            with _told(name):
+                count = self.of(name).check()
             self._asked[name] = (time.time(), "", count)
         except AlveoleError as error:
             self._asked[name] = (time.time(), str(error)[:500], None)
@@ -211,7 +214,8 @@ class Repositories:
     def use(self, name: str) -> None:
         if name != LOCAL:
             self._own(name)
-        self.of(name).prepare()
+        with _told(name):
+            self.of(name).prepare()
         _write(self._place / "used", name.encode())
 
     def forget(self, name: str) -> None:
@@ -271,6 +275,18 @@ class Repositories:
         if target is source:
             return snapshot
         return target.copy_from(source, snapshot, id)
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What restic says of a repository that it cannot use, as a refusal that names it."""
+    try:
+        yield
+    except ProgramFailed as error:
+        said = [line.split("subprocess ssh: ")[-1].strip() for line in error.tail if line.strip()]
+        # ssh speaks first, and says why; restic only that nothing came.
+        text = said[0] if "subprocess ssh: " in "".join(error.tail) else said[-1] if said else "restic printed nothing"
+        raise Refused(f"{name} cannot be used: {text[:400]}", field="repository") from None
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -192,7 +192,6 @@ def completion(here: Here, shell: str) -> None:
 @click.option(
     "--identity",
     type=click.Path(exists=True, dir_okay=False),
-    default="",
     help="SFTP: the private key to sign in with.",
 )
 @click.option("--host-key", metavar="KEY", default="", help="SFTP: the key of the host, TYPE BASE64.")
@@ -203,7 +202,7 @@ def restore_platform(
     repository: str,
     key_file: str | None,
     kind: str,
-    identity: str,
+    identity: str | None,
     host_key: str,
     user: str,
     secret_file: str | None,
@@ -225,7 +224,7 @@ def restore_platform(
     asked = {"kind": kind, "place": repository, "host_key": " ".join(host_key.split()[:2]), "user": user}
     asked["secret"] = Path(secret_file).read_text().strip() if secret_file else ""
     with Show("restoring") as show:
-        found = restored(here.settings, asked, key.strip(), show.now, identity)
+        found = restored(here.settings, asked, key.strip(), show.now, identity or "")
     if here.json:
         emit(found)
         return 3 if found["without"] else 0

@@ -166,7 +166,8 @@ class ProofVerbs(NightVerbs, Trials):
 
 def _not_its_fault(error: AlveoleError) -> bool:
     """What says nothing of the backup: it is tried again, and nobody is told that the backup is bad."""
-    return type(error) is Temporary or isinstance(error, NoRoom) or error.code == "program-failed"
+    # Of the plain kind is what a program said for which nothing has a word: restic that does not reach a repository.
+    return type(error) in (AlveoleError, Temporary) or isinstance(error, NoRoom)
 
 
 def _judged(link: protocol.Link) -> protocol.Link:
