@@ -17,6 +17,7 @@ from doorkit import Door
 from peoplekit import Browser, add
 from starlette.routing import BaseRoute
 
+from alveole.agent.protocol import BackupMade
 from alveole.api import gate
 from alveole.errors import Refused
 from alveole.model.app import App, Environment, Version, VersionState
@@ -38,6 +39,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/sites/{site}/releases": {"release": "0" * 12},
     "POST /v1/backups": {"site": "{site}"},
     "POST /v1/backups/{backup}/restore": {},
+    "POST /v1/backups/prove": {"site": "{site}"},
+    "PUT /v1/backups/{backup}/pinned": {"pinned": True},
+    "POST /v1/backups/{backup}/files": {"path": "volumes/data/x"},
+    "PATCH /v1/backup-policy": {"days": 8},
+    "PATCH /v1/sites/{site}/backups": {"days": 8},
+    "PUT /v1/repositories/{repository}": {"kind": "local", "place": "/mnt/x"},
     "POST /v1/plans": {"name": "tiny", "cpu_millis": 100, "memory_bytes": 64 << 20, "pids": 32},
     "POST /v1/bases/verify": {},
     "POST /v1/bases/upgrade": {},
@@ -126,10 +133,24 @@ CONSTANT = {
     "passport": "none",
     "signer": "far",
     "node": "far",
+    "repository": "none",
 }
 
 #: What of these is not there for anybody.
-ABSENT = ("check", "secret", "channel", "operation", "run", "pid", "process", "passport", "signer", "node", "domain")
+ABSENT = (
+    "check",
+    "secret",
+    "channel",
+    "operation",
+    "run",
+    "pid",
+    "process",
+    "passport",
+    "signer",
+    "node",
+    "domain",
+    "repository",
+)
 
 
 class World:
@@ -158,6 +179,7 @@ class World:
                 backup = Backup(new_id("b"), found.site.id, site, "x", 1, 1.0, f"sha256:{'0' * 64}", found.site.owner)
                 transaction.put_backup(backup)
                 self.backups[site] = backup.id
+        services.agent.backups["x"] = (BackupMade("b" + "a" * 12, "x", 1, f"sha256:{'0' * 64}"), "{}", None)
         for site in self.sites:
             self.changes[site] = door.http.get("/v1/changes", params={"site": site}).json()[-1]["id"]
         for name in PEOPLE:

@@ -228,7 +228,6 @@ def tree(here: Here, backup: str, where: str) -> None:
 @verb(
     None,
     "download",
-    json=False,
     examples=[
         "alveole backup download b4k2q7x5m3n6p blog.tar",
         "alveole backup download b4k2q7x5m3n6p --path volumes/data/notes.txt notes.txt",
@@ -256,7 +255,10 @@ def download(here: Here, backup: str, file: str, where: str | None) -> None:
             fresh.replace(target)
         finally:
             fresh.unlink(missing_ok=True)
-    say(f"{clean(file)}  {size(target.stat().st_size)}")
+    if here.json:
+        emit({"file": file, "bytes": target.stat().st_size})
+    else:
+        say(f"{clean(file)}  {size(target.stat().st_size)}")
 
 
 @verb(
@@ -308,7 +310,7 @@ def list_repositories(here: Here) -> None:
     ],
 )
 @click.argument("name", metavar="NAME")
-@click.option("--kind", type=click.Choice(["local", "sftp", "s3"]), default="local", show_default=True)
+@click.option("--kind", type=click.Choice(["local", "sftp", "s3"]), default="local", help="How it is reached; local.")
 @click.option("--place", required=True, help="A directory; USER@HOST:PORT/PATH; https://HOST/BUCKET/PREFIX.")
 @click.option("--host-key", metavar="KEY", default="", help="SFTP: the key of the host, TYPE BASE64, or a file of it.")
 @click.option("--user", metavar="ID", default="", help="S3: the id of the access key. The key itself is asked for.")

@@ -188,7 +188,7 @@ def completion(here: Here, shell: str) -> None:
 @click.option(
     "--key-file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), help="What 'backup key export' gave."
 )
-@click.option("--kind", type=click.Choice(["local", "sftp", "s3"]), default="local", show_default=True)
+@click.option("--kind", type=click.Choice(["local", "sftp", "s3"]), default="local", help="How it is reached; local.")
 @click.option(
     "--identity",
     type=click.Path(exists=True, dir_okay=False),
