@@ -11,6 +11,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
+| ``backups`` | backups of a site, what is in one, and where a machine keeps them |
 | ``checks`` | a site's checks: text, running, evidence, secrets |
 | ``operations`` | a site's programs, and named commands by button |
 | ``channels`` | who is told by mail, webhook and feed, and what came of it |
@@ -28,6 +29,7 @@ from alveole.web import (
     admin,
     apps,
     assets,
+    backups,
     changes,
     channels,
     checks,
@@ -51,7 +53,7 @@ from alveole.web import (
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
-    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
+    *(newapp, new, changes, backups, admin, people, outside, oidc, channels, fleet),
 )
 
 
