@@ -91,9 +91,9 @@ async def export_backup_key(request: Request, caller: Caller) -> Response:
 
 @router.post("/platform-backups", **accepted("Save the platform itself"))
 @does(Right.SETTINGS_CHANGE)
-async def save_platform(request: Request, caller: Caller) -> Response:
+async def save_platform(request: Request, caller: Caller, key: Key) -> Response:
     """Database, settings, authority, sealed secrets and keys; the sites' own data are in their backups."""
-    return change_accepted(await run_in_threadpool(services(request).save_platform, caller))
+    return change_accepted(await run_in_threadpool(services(request).save_platform, caller, key=key))
 
 
 # --- what is in a backup ------------------------------------------------------------------------

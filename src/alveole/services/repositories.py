@@ -22,7 +22,7 @@ from alveole.model.change import Change
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.proving import ProofVerbs
-from alveole.store import new_id
+from alveole.store import Transaction, new_id
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
 _KEY, _PLATFORM = "backup-key", "platform-backup"
@@ -164,10 +164,15 @@ class RepositoryVerbs(ProofVerbs):
         return link, protocol.Link("backup key", True, "whether it was exported", said)
 
     # --- the platform -------------------------------------------------------------------------
-    def save_platform(self, caller: Actor) -> Change:
+    def save_platform(self, caller: Actor, *, key: str | None = None) -> Change:
         """Save the platform itself now."""
         self._allow(caller, Right.SETTINGS_CHANGE)
-        return self._begin_platform(caller).view()
+        digest = self._digest("save-platform")
+        return self._accept(caller, digest, key, lambda within: self._platform_change(caller, within), self._need_room)
+
+    def _platform_change(self, actor: Actor | str, transaction: Transaction) -> Live:
+        work = Work(stored=True, backup=new_id("b"))
+        return self.journal.begin("save-platform", actor, work=work, transaction=transaction)
 
     def _platform_due(self, policy: Policy, now: float) -> bool:
         saved = self._setting(_PLATFORM, PlatformSaved)
@@ -175,9 +180,7 @@ class RepositoryVerbs(ProofVerbs):
 
     def _begin_platform(self, actor: Actor | str) -> Live:
         with self.store.write() as transaction:
-            live = self.journal.begin(
-                "save-platform", actor, work=Work(stored=True, backup=new_id("b")), transaction=transaction
-            )
+            live = self._platform_change(actor, transaction)
         self._go(live)
         return live
 

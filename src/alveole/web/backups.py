@@ -216,10 +216,17 @@ def set_machine_backups(page: Asked, form: Form) -> Response:
     return page.go("/admin/backups", page.t("It holds from now on."))
 
 
+@router.post("/admin/backups/add")
+@does(Right.SETTINGS_CHANGE)
+def add_repository(page: Asked, form: Form) -> Response:
+    """``do``: ``add`` or ``key``."""
+    return change_repository(page, form)
+
+
 @router.post("/admin/backups/repository")
 @does(Right.SETTINGS_CHANGE)
-def put_repository(page: Asked, form: Form) -> Response:
-    """``do``: ``add``, ``key``, ``check``, ``use`` or ``forget``."""
+def change_repository(page: Asked, form: Form) -> Response:
+    """``do``: ``check``, ``use`` or ``forget``."""
     services, actor, name = page.services, page.actor, form("name").strip()
     try:
         if form("do") == "key":
