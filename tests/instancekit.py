@@ -64,6 +64,9 @@ work_bytes = 268435456
 [dns]
 resolvers = ["127.0.0.1:9"]
 
+[backups]
+by_itself = false
+
 [reconcile]
 drift_seconds = {drift}
 drain_seconds = 0.3

@@ -20,9 +20,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 from alveole.config import ENVIRONMENT, Settings
 from alveole.errors import InvalidInput, Refused
@@ -32,6 +33,8 @@ from alveole.ssh.door import LISTENERS, has_keys, open_listeners
 Role = Literal["agent", "control", "ssh", "porter"]
 log = logging.getLogger("alveole.app")
 _M_ARENA_MAX = -8  # malloc.h
+#: There while a platform is being restored into the state directory: ``restoring`` has begun and not ended.
+MARK = "restoring.json"
 #: A role that ends is started again after this long, doubled each time up to the second figure.
 _RESTART_SECONDS = (0.2, 10.0)
 #: A role that has run this long starts again without delay.
@@ -47,6 +50,8 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
     )
     if role is not None:
         logging.getLogger().addHandler(OwnHandler(settings.logs, role))
+    if (settings.state / MARK).exists():
+        raise Refused(f"{settings.state} is only half restored", hint="ask for it again: alveole restore-platform")
     # Each request has a thread of its own, and the C library would keep what is left over for each of many apart.
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     if role == "agent":
@@ -219,3 +224,20 @@ class Supervisor:
             extra_groups=[pwd.getpwnam(self._settings.users.control).pw_gid] if role == "porter" else [],
             umask=0o077,
         )
+
+
+def restore_platform(
+    settings: Settings, repository: dict[str, str], key: str, tell: Callable[[str, float | None], None], identity: str
+) -> dict[str, Any]:
+    """Make a lost machine again: see :mod:`alveole.restoring`. ``repository``: as :class:`PutRepository`'s fields."""
+    import msgspec
+
+    from alveole.agent.saving import PutRepository
+    from alveole.restoring import NAME, document
+    from alveole.restoring import restore_platform as restored
+
+    try:
+        wanted = msgspec.convert({"name": NAME, **repository}, PutRepository)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(str(error), field="repository") from error
+    return document(restored(settings, wanted, key, tell, identity=Path(identity) if identity else None))

@@ -163,6 +163,11 @@ class Reconcile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repository: str = ""
     """A restic repository; empty: ``backups`` in the state directory."""
+    by_itself: bool = True
+    """Whether sites are saved each night and before they are destroyed, and backups proved; how: ``alveole backup
+    policy``."""
+    places: tuple[str, ...] = ("/var/backups", "/mnt", "/media", "/srv")
+    """Directories below which a further repository may be: a disk, or a share that is mounted."""
 
 
 class Dns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

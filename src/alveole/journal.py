@@ -47,6 +47,7 @@ BESIDE = frozenset(
         "issue-certificate",
         "renew-certificate",
         "certificate-warning",
+        "prove-backup",
     }
 )
 #: Level of an event that is shown while it is new and never stored: ``seconds`` carries the share.

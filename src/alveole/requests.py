@@ -209,6 +209,7 @@ class RenameSite(Body, frozen=True, kw_only=True):
 class DestroySite(Body, frozen=True, kw_only=True):
     confirm: str
     """The name once more, so that a wrong address destroys nothing."""
+    unsaved: bool = False
 
 
 class ImportImage(Body, frozen=True, kw_only=True):
@@ -216,10 +217,9 @@ class ImportImage(Body, frozen=True, kw_only=True):
 
 
 class PullImage(Body, frozen=True, kw_only=True):
-    """From one of the registries that the settings of the machine name."""
+    """From one of the registries (HOST or HOST:PORT) that the settings of the machine name."""
 
     registry: str
-    """HOST or HOST:PORT."""
     repository: str
     tag: str = "latest"
     """A tag, or a digest: ``sha256:…``."""

@@ -29,7 +29,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 from sqlalchemy.pool import StaticPool
 
-from alveole import tables
+from alveole import backup_tables, tables
 from alveole.agent.protocol import Image
 from alveole.errors import AlveoleError, NoRoom, Refused, Temporary
 from alveole.failpoints import hit
@@ -37,7 +37,7 @@ from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePl
 from alveole.reserve import Reserve
 
 #: The newest migration; a test keeps it equal to the newest script.
-HEAD = "0014"
+HEAD = "0015"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -423,6 +423,7 @@ _OF_A_SITE = (
     tables.check_secrets,
     tables.operation_runs,
     tables.claims,
+    backup_tables.policies,
 )
 _CONNECT = {"check_same_thread": False, "timeout": 10.0, "isolation_level": None}
 

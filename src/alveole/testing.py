@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from alveole.agent import protocol
+from alveole.agent import protocol, saving
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.certifying import CertificateState, ListCertificates, ShowCertificate, Source
 from alveole.agent.figuring import Figures, TakeFigures
@@ -74,6 +74,10 @@ class FakeAgent:
         self.things: dict[ResourceId, Thing] = {}
         self.releases: dict[str, dict[str, Release]] = {}
         self.backups: dict[str, tuple[protocol.BackupMade, str, Release | None]] = {}
+        self.copies: dict[str, tuple[protocol.BackupMade, str, Release | None]] = {}
+        self.repositories: dict[str, saving.RepositoryState] = {}
+        self.used = "local"
+        self.platform_backups: list[protocol.BackupMade] = []
         self.violations: list[str] = []
         self.calls: list[protocol.Request] = []
         self.anchors: list[Anchor] = []
@@ -378,10 +382,67 @@ class FakeAgent:
                 return (protocol.VolumeState("data", 1000, 2, 1.0),) if there else ()
             case protocol.DropBackup(snapshot):
                 self.backups.pop(snapshot, None)
+                self.copies.pop(snapshot, None)
                 return None
             case protocol.ListBackups():
                 return tuple(made for made, _manifest, _release in self.backups.values())
+        return self._repository_verbs(request)
+
+    def _repository_verbs(self, request: protocol.Request) -> Any:
+        match request:
+            case saving.PruneBackups():
+                return None
+            case saving.CopyBackup(_id, snapshot, to):
+                made, manifest, release = self._kept_backup(snapshot)
+                name = f"{to}/copy{len(self.copies)}"
+                self.copies[name] = (made, manifest, release)
+                return name
+            case saving.ListRepositories():
+                return (
+                    saving.RepositoryState("local", saving.Kind.LOCAL, "here", self.used == "local"),
+                    *(
+                        msgspec.structs.replace(each, used=each.name == self.used)
+                        for each in self.repositories.values()
+                    ),
+                )
+            case saving.PutRepository(name, kind, place):
+                self.repositories[name] = saving.RepositoryState(name, kind, place, False)
+                return self.repositories[name]
+            case saving.CheckRepository(name):
+                return self._repository(name)
+            case saving.UseRepository(name):
+                self.used = self._repository(name).name
+                return None
+            case saving.ForgetRepository(name):
+                self.repositories.pop(self._repository(name).name)
+                return None
+            case saving.NewRepositoryKey():
+                return "ssh-ed25519 AAAA alveole"
+            case saving.BackupKey():
+                return "the key of the backups"
+            case saving.SavePlatform(id):
+                made = saving.BackupMade(id, f"snap{len(self.backups)}p", 2000, f"sha256:{'0' * 64}", time.time())
+                self.platform_backups.append(made)
+                return made
+            case saving.BrowseBackup(snapshot, path):
+                self._kept_backup(snapshot)
+                if path:
+                    return (saving.Entry("page.html", "f", 5, 0o644, 1),)
+                return (saving.Entry("release", "d"), saving.Entry("volumes", "d"))
+            case saving.FetchBackup(snapshot):
+                self._kept_backup(snapshot)
+                raise InvalidInput("the fake agent holds no bytes")
+            case saving.RestoreFile(snapshot):
+                self._kept_backup(snapshot)
+                return 1
         raise InvalidInput(f"the agent cannot {type(request).__name__}")
+
+    def _repository(self, name: str) -> saving.RepositoryState:
+        if name == "local":
+            return saving.RepositoryState("local", saving.Kind.LOCAL, "here", self.used == "local")
+        if name not in self.repositories:
+            raise NotFound(f"there is no repository {name!r}")
+        return self.repositories[name]
 
     def _kept_backup(self, snapshot: str) -> tuple[protocol.BackupMade, str, Release | None]:
         if snapshot not in self.backups:

@@ -446,17 +446,6 @@ class RollbackView(View, frozen=True, kw_only=True):
     """``earlier``: the content that it had there comes back, too; ``rebuilt``: it is built again; else it stays."""
 
 
-class BackupView(View, frozen=True, kw_only=True):
-    id: str
-    site: str
-    site_id: str
-    exists: bool
-    """Whether the site it was made of still exists."""
-    bytes: int
-    created_at: float
-    digest: str
-
-
 class TokenView(View, frozen=True, kw_only=True):
     id: str
     name: str
@@ -589,6 +578,8 @@ class StatusView(View, frozen=True, kw_only=True):
     """Sites with configuration files that somebody changed inside the container, and which."""
     log_bytes: int = 0
     """What all log lines take on the disk; at most half a minute old."""
+    reminders: tuple[str, ...] = ()
+    """What people still have to do, such as keeping the key of the backups elsewhere."""
 
 
 class Exported(View, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from doorkit import Door, until
 from test_gate import problem
 
 from alveole import views
+from alveole.backup_views import BackupView
 from alveole.model.change import Change
 
 
@@ -219,7 +220,7 @@ def test_documents_are_what_the_schema_says(door: Door) -> None:
     msgspec.convert(get("/v1/plans").json(), tuple[views.PlanView, ...])
     msgspec.convert(get("/v1/plans/small").json(), views.PlanView)
     msgspec.convert(get("/v1/bases").json(), tuple[views.BaseView, ...])
-    msgspec.convert(get("/v1/backups").json(), tuple[views.BackupView, ...])
+    msgspec.convert(get("/v1/backups").json(), tuple[BackupView, ...])
     msgspec.convert(get("/v1/changes").json(), tuple[Change, ...])
     assert get("/v1/authority").text.startswith("-----BEGIN CERTIFICATE-----")
 

@@ -285,7 +285,7 @@ def test_the_password_is_nowhere_but_in_its_file(place: Place) -> None:
     file = paths.backup_password(place.settings)
     assert file.stat().st_mode & 0o777 == 0o600 and file.parent.stat().st_mode & 0o777 == 0o700
     password = file.read_text().strip()
-    assert len(password) > 30 and not any(password in word for word in place.backups.repository._argv("x"))
+    assert len(password) > 30 and not any(password in word for word in place.backups.repository.of("local")._argv("x"))
     again = Backups(place.settings, place.sandbox, place.releases)
     again.repository.prepare()
     assert file.read_text().strip() == password
@@ -344,7 +344,7 @@ def test_a_lock_of_the_dead_does_not_block(place: Place) -> None:
     """Fault 11: restic killed in the middle of a backup leaves a lock."""
     place.backups.repository.prepare()
     reader, writer = os.pipe()
-    argv = place.backups.repository._argv("backup", "--stdin", "--stdin-filename", "x")
+    argv = place.backups.repository.of("local")._argv("backup", "--stdin", "--stdin-filename", "x")
     restic = subprocess.Popen(argv[argv.index("restic") :], stdin=reader, stdout=subprocess.DEVNULL)
     locks = place.settings.state / "backups" / "locks"
     deadline = time.monotonic() + 90

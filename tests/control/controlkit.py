@@ -24,6 +24,8 @@ def make_settings(directory: Path, **sections: dict[str, Any]) -> Settings:
         {
             "paths": {"state": str(directory / "state"), "run": str(directory / "run")},
             "reconcile": {"drain_seconds": 0.15, "drift_seconds": 0.3, **sections.pop("reconcile", {})},
+            # What comes by the clock is tested where it is, and disturbs nobody else.
+            "backups": {"by_itself": False, **sections.pop("backups", {})},
             "content": {"reserve_bytes": 0, **sections.pop("content", {})},
             **sections,
         }

@@ -17,6 +17,7 @@ from doorkit import Door
 from peoplekit import Browser, add
 from starlette.routing import BaseRoute
 
+from alveole.agent.protocol import BackupMade
 from alveole.api import gate
 from alveole.errors import Refused
 from alveole.incidents.book import Incident
@@ -39,6 +40,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/sites/{site}/releases": {"release": "0" * 12},
     "POST /v1/backups": {"site": "{site}"},
     "POST /v1/backups/{backup}/restore": {},
+    "POST /v1/backups/prove": {"site": "{site}"},
+    "PUT /v1/backups/{backup}/pinned": {"pinned": True},
+    "POST /v1/backups/{backup}/files": {"path": "volumes/data/x"},
+    "PATCH /v1/backup-policy": {"days": 8},
+    "PATCH /v1/sites/{site}/backups": {"days": 8},
+    "PUT /v1/repositories/{repository}": {"kind": "local", "place": "/mnt/x"},
     "POST /v1/plans": {"name": "tiny", "cpu_millis": 100, "memory_bytes": 64 << 20, "pids": 32},
     "POST /v1/bases/verify": {},
     "POST /v1/bases/upgrade": {},
@@ -152,6 +159,7 @@ CONSTANT = {
     "node": "far",
     "interface": "none",
     "month": "2001-01",
+    "repository": "none",
 }
 
 #: What of these is not there for anybody.
@@ -160,6 +168,7 @@ ABSENT = (
     *("certificate", "authority", "zone"),
     *("interface", "month"),
     "silence",
+    "repository",
 )
 
 
@@ -193,6 +202,7 @@ class World:
                 about = {"site_id": found.site.id, "site_name": site, "owner": found.site.owner, "cause": "serving"}
                 about |= {"title": "x", "severity": "warning", "opened_at": 1.0, "began_at": 1.0, "closed_at": 2.0}
                 services.watch.book.put(transaction, Incident(id=self.incidents[site], **about))
+        services.agent.backups["x"] = (BackupMade("b" + "a" * 12, "x", 1, f"sha256:{'0' * 64}"), "{}", None)
         for site in self.sites:
             self.changes[site] = door.http.get("/v1/changes", params={"site": site}).json()[-1]["id"]
         for name in PEOPLE:

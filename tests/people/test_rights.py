@@ -43,6 +43,8 @@ WORKS = {
     Right.SITE_RELEASE,
     Right.SITE_CHANGE,
     Right.BACKUP_CREATE,
+    Right.BACKUP_PROVE,
+    Right.BACKUP_READ,
     Right.VERSION_SEND,
     Right.VERSION_DECIDE,
     Right.APP_DELIVER,

@@ -24,7 +24,8 @@ import msgspec
 
 from alveole import failpoints
 from alveole.actuators.releases import Releases, room, sync_directory
-from alveole.actuators.repository import Repository, damaged
+from alveole.actuators.repositories import Repositories
+from alveole.actuators.repository import damaged
 from alveole.agent.protocol import (
     ArchiveFormat,
     BackupMade,
@@ -109,7 +110,7 @@ class Backups:
         self._freezer = freezer
         self._saver = saver
         self._work = work
-        self.repository = Repository(settings)
+        self.repository = Repositories(settings)
 
     def recover(self) -> None:
         """Remove what a death in the middle of a restore left in the writable parts. Once, at the agent's start."""
@@ -120,9 +121,9 @@ class Backups:
         """What the repository holds of ours, oldest first."""
         return self.repository.list()
 
-    def drop(self, snapshot: str) -> None:
+    def drop(self, snapshot: str, *, prune: bool = True) -> None:
         """Forget a backup and give its room back; an absent one is fine."""
-        self.repository.drop(snapshot)
+        self.repository.drop(snapshot, prune=prune)
 
     # Making
 
@@ -135,7 +136,7 @@ class Backups:
         self.repository.prepare()
         self._releases.prepare_site(request.site)
         with self._spool(request.site) as spool:
-            self._write(request, spool, say, copies=1 if self._settings.backups.repository else 2)
+            self._write(request, spool, say, copies=2 if self.repository.is_local else 1)
             failpoints.hit("backup-spooled")
             return self._store(request.id, request.site, spool, say)
 

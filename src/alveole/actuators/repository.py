@@ -17,7 +17,7 @@ from typing import IO
 import msgspec
 
 from alveole.actuators.releases import sync_directory
-from alveole.agent.protocol import BackupMade
+from alveole.agent.saving import LOCAL, BackupMade
 from alveole.config import Settings
 from alveole.errors import NotFound, Refused, Temporary
 from alveole.host import paths
@@ -41,11 +41,24 @@ class _Snapshot(msgspec.Struct):
     tags: tuple[str, ...] = ()
 
 
-class Repository:
-    """Safe from several threads."""
+class Way(msgspec.Struct, frozen=True):
+    """How restic reaches a repository. ``environment`` holds what is secret: no argument ever does."""
 
-    def __init__(self, settings: Settings) -> None:
+    place: str
+    """What ``restic --repo`` is given."""
+    local: Path | None = None
+    """Its directory, when it is one of this machine."""
+    options: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+
+class Repository:
+    """One repository. Safe from several threads."""
+
+    def __init__(self, settings: Settings, name: str, way: Way) -> None:
         self._settings = settings
+        self.name = name
+        self.way = way
         # restic locks its repository against itself; waiting here is kinder than failing there.
         self._lock = threading.RLock()
         self._ready = False
@@ -58,17 +71,9 @@ class Repository:
         with self._lock:
             if self._ready:
                 return
-            password = paths.backup_password(self._settings)
-            local = None if self._settings.backups.repository else Path(paths.backup_repository(self._settings))
+            local = self.way.local
             exists = (local / "config").exists() if local is not None else None
-            if not password.exists():
-                if exists:
-                    raise Refused(
-                        f"the password of the backups is missing ({password})",
-                        field="backups",
-                        hint="put the file back; without it no backup can be read",
-                    )
-                _make_password(password)
+            self.prepare_key()
             if exists is None:
                 exists = self._restic("cat", "config", check=False).returncode == 0
             if not exists:
@@ -78,19 +83,33 @@ class Repository:
                 self._restic("unlock")
             self._ready = True
 
+    def prepare_key(self) -> None:
+        """Make the key unless it is there. Raises ``Refused`` where it is lost."""
+        password = paths.backup_password(self._settings)
+        with self._lock:
+            if password.exists():
+                return
+            if self.way.local is not None and (self.way.local / "config").exists():
+                raise Refused(
+                    f"the password of the backups is missing ({password})",
+                    field="backups",
+                    hint="put the file back; without it no backup can be read",
+                )
+            _make_password(password)
+
     def _argv(self, *words: str) -> list[str]:
         cache = ("--no-cache",)
-        if self._settings.backups.repository:
+        if self.way.local is None:
             cache = (f"--cache-dir={paths.secrets(self._settings) / 'restic-cache'}",)
         return [
             # A backup that nobody waits for any more must not go on and appear later.
-            *("setpriv", "--pdeathsig", "KILL", "restic", "--repo", paths.backup_repository(self._settings)),
+            *("setpriv", "--pdeathsig", "KILL", "restic", "--repo", self.way.place, *self.way.options),
             *("--password-file", str(paths.backup_password(self._settings)), *cache, *words),
         ]
 
-    @staticmethod
-    def _environment() -> dict[str, str]:
-        return {key: value for key, value in os.environ.items() if _PASSED.match(key)}
+    def _environment(self) -> dict[str, str]:
+        passed = {key: value for key, value in os.environ.items() if _PASSED.match(key)}
+        return {**passed, **self.way.environment}
 
     def _restic(self, *words: str, stdin: int | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         argv = self._argv(*words)
@@ -108,15 +127,17 @@ class Repository:
         text = next((line for line in done.stdout.splitlines() if line.startswith(("[", "null"))), "null")
         return msgspec.json.decode(text, type=list[_Snapshot] | None) or []
 
-    def list(self) -> tuple[BackupMade, ...]:
-        """What the repository holds of ours, oldest first."""
+    def list(self, site: str | None = None) -> tuple[BackupMade, ...]:
+        """What the repository holds of ours, or of one site, oldest first."""
         found = []
         for snapshot in self._snapshots():
             tags = dict(tag.partition("=")[::2] for tag in snapshot.tags)
+            if site is not None and tags.get("site") != site:
+                continue
             with contextlib.suppress(msgspec.ValidationError, ValueError):
                 made = {
                     "id": tags.get("id"),
-                    "snapshot": snapshot.id[:8],
+                    "snapshot": self._named(snapshot.id[:8]),
                     "bytes": int(tags.get("bytes", "")),
                     "digest": f"sha256:{tags.get('digest')}",
                     "created_at": _seconds(snapshot.time),
@@ -133,22 +154,25 @@ class Repository:
         match = re.search(r'"snapshot_id":"([0-9a-f]{8,64})"', done.stdout)
         if match is None:
             raise Temporary("restic did not say under which name it stored the backup")
-        return BackupMade(id, match[1], size, digest, datetime.datetime.now(datetime.UTC).timestamp())
+        return BackupMade(id, self._named(match[1]), size, digest, datetime.datetime.now(datetime.UTC).timestamp())
+
+    def _named(self, snapshot: str) -> str:
+        return snapshot if self.name == LOCAL else f"{self.name}/{snapshot}"
 
     def known(self, snapshot: str) -> BackupMade:
-        if not _SNAPSHOT.match(snapshot):
+        if not _SNAPSHOT.match(snapshot.rpartition("/")[2]):
             raise NotFound("that is no name of a backup")
         for backup in self.list():
             if snapshot.startswith(backup.snapshot):
                 return backup
-        raise NotFound(f"the backup {snapshot[:8]} is not in the repository", hint="alveole backup list")
+        raise NotFound(f"the backup {snapshot} is not in the repository {self.name}", hint="alveole backup list")
 
     @contextlib.contextmanager
     def dump(self, snapshot: str) -> Iterator[IO[bytes]]:
         """The archive's bytes as restic gives them; raises ``Refused`` when it cannot read all of them."""
         with self._lock:
             process = start(
-                self._argv("dump", snapshot, FILE),
+                self._argv("dump", snapshot.rpartition("/")[2], FILE),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -173,20 +197,51 @@ class Repository:
             said = b"".join(errors).decode("utf-8", "replace").strip().splitlines()
             raise damaged(snapshot, f"restic cannot read it: {said[-1] if said else f'status {status}'}")
 
-    def drop(self, snapshot: str) -> None:
-        """Forget a backup and give its room back; an absent one is fine."""
+    def drop(self, snapshot: str, *, prune: bool = True) -> None:
+        """Forget a backup and give its room back, at once or with the next :meth:`prune`; an absent one is fine."""
         try:
             known = self.known(snapshot)
         except NotFound:
             return
         with self._lock:
             self._restic("unlock")
-            self._restic("forget", known.snapshot)
+            self._restic("forget", known.snapshot.rpartition("/")[2])
+        if prune:
+            self.prune()
+
+    def prune(self) -> None:
+        with self._lock:
             try:
                 self._restic("prune")
             except ProgramFailed as error:
-                # The backup is gone from the list all the same; a damaged repository must not keep it there.
-                log.warning("the room of the backup %s is not given back: %s", known.snapshot, error)
+                # What was dropped is gone from the list all the same; a damaged repository must not keep it there.
+                log.warning("the room of what was dropped in %s is not given back: %s", self.name, error)
+
+    def check(self) -> int:
+        """Have restic compare the repository's structure; gives how many backups it holds. Raises ``ProgramFailed``."""
+        self.prepare()
+        with self._lock:
+            self._restic("check")
+        return len(self.list())
+
+    def copy_from(self, source: Repository, snapshot: str, id: str) -> str:
+        """Copy a backup of another repository of the same key; gives its name here. Raises ``Refused``."""
+        if there := self._called(id):
+            return there
+        shared = source.way.environment.keys() & self.way.environment.keys()
+        if shared or (source.way.options and self.way.options):
+            raise Refused("restic cannot copy between two repositories of this kind", hint="copy by way of a local one")
+        words = ("copy", "--from-repo", source.way.place, *source.way.options)
+        password = ("--from-password-file", str(paths.backup_password(self._settings)))
+        argv = self._argv(*words, *password, snapshot.rpartition("/")[2])
+        with self._lock, source._lock:
+            run(argv, env={**self._environment(), **source.way.environment}, timeout=_SECONDS)
+        if there := self._called(id):
+            return there
+        raise Temporary("restic did not say under which name it stored the copy")
+
+    def _called(self, id: str) -> str:
+        return next((each.snapshot for each in self.list() if each.id == id), "")
 
 
 def _make_password(path: Path) -> None:
@@ -204,7 +259,7 @@ def _make_password(path: Path) -> None:
 
 
 def damaged(snapshot: str, why: str) -> Refused:
-    return Refused(f"the backup {snapshot[:8]} is damaged: {why}", field="backup", hint="use another backup")
+    return Refused(f"the backup {snapshot} is damaged: {why}", field="backup", hint="use another backup")
 
 
 def _seconds(text: str) -> float:

@@ -34,7 +34,7 @@ from alveole.actuators.network import Instance, NetworkActuator
 from alveole.actuators.releases import Releases, room
 from alveole.actuators.routes import RoutesActuator
 from alveole.actuators.storage import Storage
-from alveole.agent import protocol
+from alveole.agent import keeping, protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
 from alveole.agent.figuring import Figures, Served, SiteFigures, TakeFigures
@@ -278,8 +278,9 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.PackSite: lambda r, f, s: backups.pack(r, _one(f), s),
         protocol.UnpackSite: lambda r, f, s: backups.unpack(r, _one(f), s),
         protocol.LookAtData: lambda r, _f, _s: backups.look(r),
-        protocol.DropBackup: lambda r, _f, _s: backups.drop(r.snapshot),
+        protocol.DropBackup: lambda r, _f, _s: backups.drop(r.snapshot, prune=r.prune),
         protocol.ListBackups: lambda _r, _f, _s: backups.list(),
+        **keeping.verbs(settings, sandbox, backups),
         protocol.GetAuthority: lambda _r, _f, _s: certificates.authority_pem(),
         **certifying(certificates),
         protocol.Inspect: inspect,

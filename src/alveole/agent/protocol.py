@@ -21,6 +21,29 @@ from alveole.agent.logwords import LOG_RESULTS, LogRequest
 from alveole.agent.naming import NAMES_RESULTS, AboutNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
+from alveole.agent.saving import (
+    BackupKey,
+    BackupMade,
+    BrowseBackup,
+    CheckRepository,
+    CopyBackup,
+    CreateBackup,
+    DropBackup,
+    Entry,
+    FetchBackup,
+    ForgetRepository,
+    ListBackups,
+    ListRepositories,
+    NewRepositoryKey,
+    PruneBackups,
+    PutRepository,
+    ReadBackup,
+    RepositoryState,
+    RestoreBackup,
+    RestoreFile,
+    SavePlatform,
+    UseRepository,
+)
 from alveole.agent.working import (
     Changes,
     DropWork,
@@ -43,7 +66,6 @@ from alveole.model.names import (
     REGISTRY,
     REPOSITORY,
     TAG,
-    BackupId,
     BaseKey,
     Digest,
     Domain,
@@ -55,20 +77,25 @@ from alveole.model.names import (
     Port,
     SiteId,
     Slot,
-    VolumeName,
 )
 from alveole.model.resource import Observation, Outcome, Step
-from alveole.model.site import Base, BuildCommand, HealthCheck, Release, VolumeMount
+from alveole.model.site import Base, BuildCommand, HealthCheck, Release
 
 #: What is of another file and is known by this one's name too.
 __all__ = [
+    "BackupMade",
     "Changes",
+    "CreateBackup",
+    "DropBackup",
     "DropWork",
     "EndVisits",
     "KeepWork",
+    "ListBackups",
     "LookAtWork",
     "PackSite",
     "Packed",
+    "ReadBackup",
+    "RestoreBackup",
     "UnpackSite",
     "Visit",
     "Visited",
@@ -303,61 +330,12 @@ class Exec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="exec"):
     """An id inside the container."""
 
 
-class CreateBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="create-backup"):
-    """→ :class:`BackupMade`. ``manifest`` is control's own JSON about the site, kept inside."""
-
-    id: BackupId
-    site: SiteId
-    number: Number
-    slot: Slot
-    generation: Generation
-    release: Digest | None
-    manifest: str
-    volumes: tuple[VolumeMount, ...] = ()
-    """Of the site: which of them no backup takes."""
-    work: bool = False
-    """Also what of the working copy is not published, and the git repository."""
-
-
-class ReadBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read-backup"):
-    """→ the manifest (``str``), after the whole backup was read and its digest compared."""
-
-    snapshot: str
-    digest: Digest
-
-
-class RestoreBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="restore-backup"):
-    """Unpack content and volumes for ``site`` beside what is live: a new data generation.
-
-    Nothing that is live is touched. → :class:`~alveole.model.site.Release` or ``None``.
-    """
-
-    snapshot: str
-    digest: Digest
-    site: SiteId
-    number: Number
-    generation: Generation
-    disk_bytes: Annotated[int, msgspec.Meta(ge=1)] | None
-    without: tuple[tuple[VolumeName, str], ...] = ()
-    """Volume and pattern of files that are left out; ``*`` stands for slashes too."""
-    work: bool = False
-    """Also the working copy, in the place of one that holds nothing unpublished. ``Refused`` where one does."""
-
-
 class LookAtData(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="look-at-data"):
     """→ ``tuple[VolumeState, ...]``: what each volume of a site holds, by name. Nothing is changed."""
 
     site: SiteId
     number: Number
     generation: Generation
-
-
-class DropBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-backup"):
-    snapshot: str
-
-
-class ListBackups(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list-backups"):
-    """→ ``tuple[BackupMade, ...]``: what the repository holds."""
 
 
 class GetAuthority(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="authority"):
@@ -424,6 +402,19 @@ Request = (
     | LookAtData
     | DropBackup
     | ListBackups
+    | PruneBackups
+    | CopyBackup
+    | BrowseBackup
+    | FetchBackup
+    | RestoreFile
+    | PutRepository
+    | NewRepositoryKey
+    | ListRepositories
+    | CheckRepository
+    | UseRepository
+    | ForgetRepository
+    | BackupKey
+    | SavePlatform
     | PackSite
     | UnpackSite
     | GetAuthority
@@ -520,14 +511,6 @@ class ProcessState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ended_at: float | None = None
 
 
-class BackupMade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: BackupId
-    snapshot: str
-    bytes: int
-    digest: Digest
-    created_at: float = 0.0
-
-
 class VolumeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     bytes: int
@@ -588,6 +571,19 @@ RESULTS: dict[type, Any] = {
     LookAtData: tuple[VolumeState, ...],
     DropBackup: None,
     ListBackups: tuple[BackupMade, ...],
+    PruneBackups: None,
+    CopyBackup: str,
+    BrowseBackup: tuple[Entry, ...],
+    FetchBackup: int,
+    RestoreFile: int,
+    PutRepository: RepositoryState,
+    NewRepositoryKey: str,
+    ListRepositories: tuple[RepositoryState, ...],
+    CheckRepository: RepositoryState,
+    UseRepository: None,
+    ForgetRepository: None,
+    BackupKey: str,
+    SavePlatform: BackupMade,
     PackSite: Packed,
     UnpackSite: Release | None,
     GetAuthority: str,

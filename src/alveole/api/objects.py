@@ -1,4 +1,4 @@
-"""Routes of everything that is not a site, a change or the machine: backups, plans, bases, uploads."""
+"""Routes of everything that is not a site, a change or the machine: plans, bases, uploads."""
 
 from __future__ import annotations
 
@@ -18,51 +18,6 @@ from alveole.api.schema import accepted, described
 from alveole.people.rights import Right
 
 router = APIRouter(prefix="/v1")
-
-
-# --- backups ------------------------------------------------------------------------------------
-@router.get(
-    "/backups", tags=["backups"], **described("List backups, newest first", list[views.BackupView], errors=(404,))
-)
-@does(Right.SITE_LIST)
-async def list_backups(
-    request: Request,
-    caller: Caller,
-    site: Annotated[str | None, Query(description="Only those of this site, also of a destroyed one.")] = None,
-) -> Response:
-    return json(await run_in_threadpool(services(request).list_backups, caller, site))
-
-
-@router.post("/backups", tags=["backups"], **accepted("Save a site", body=ask.CreateBackup, errors=(507,)))
-@does(Right.BACKUP_CREATE)
-async def create_backup(
-    request: Request, caller: Caller, key: Key, wanted: Annotated[ask.CreateBackup, Depends(body(ask.CreateBackup))]
-) -> Response:
-    """Content, configuration and volumes, while the site runs. Its id is in the change's `result`."""
-    return change_accepted(await run_in_threadpool(services(request).create_backup, caller, wanted, key=key))
-
-
-@router.post(
-    "/backups/{backup}/restore",
-    tags=["backups"],
-    **accepted("Give a backup back", body=ask.RestoreBackup, errors=(507,)),
-)
-@does(Right.BACKUP_RESTORE)
-async def restore_backup(
-    request: Request,
-    caller: Caller,
-    key: Key,
-    backup: str,
-    wanted: Annotated[ask.RestoreBackup, Depends(body(ask.RestoreBackup))],
-) -> Response:
-    """Into the site it was made of, or with `name` as a new one; the live one is untouched until the switch."""
-    return change_accepted(await run_in_threadpool(services(request).restore_backup, caller, backup, wanted, key=key))
-
-
-@router.delete("/backups/{backup}", tags=["backups"], **accepted("Delete a backup"))
-@does(Right.BACKUP_DELETE)
-async def delete_backup(request: Request, caller: Caller, key: Key, backup: str) -> Response:
-    return change_accepted(await run_in_threadpool(services(request).delete_backup, caller, backup, key=key))
 
 
 # --- plans --------------------------------------------------------------------------------------

@@ -84,8 +84,9 @@ async def destroy_site(
     version: Version,
     site: str,
     confirm: Annotated[str, Query(description="The site's name once more.")] = "",
+    unsaved: Annotated[bool, Query(description="Without the backup that is made of it otherwise.")] = False,
 ) -> Response:
-    wanted = ask.DestroySite(confirm=confirm)
+    wanted = ask.DestroySite(confirm=confirm, unsaved=unsaved)
     return change_accepted(
         await run_in_threadpool(services(request).destroy_site, caller, site, wanted, key=key, version=version)
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from alveole.cli import follow
+from alveole.cli import backup_keep, follow
 from alveole.cli.client import segment
 from alveole.cli.output import emit, note, say, size, table, when
 from alveole.cli.states import named, reached
@@ -17,10 +17,15 @@ from alveole.text import clean
 
 @click.group("backup", cls=Tree)
 def group() -> None:
-    """Save sites and give them back."""
+    """Save sites and give them back; prove that it works, and say how long what stays."""
 
 
-backup_id = click.argument("backup", metavar="ID", shell_complete=complete("/v1/backups", "id"))
+for _command in (
+    *(backup_keep.prove, backup_keep.show, backup_keep.pin, backup_keep.unpin, backup_keep.policy, backup_keep.tree),
+    *(backup_keep.download, backup_keep.restore_file, backup_keep.repository, backup_keep.key, backup_keep.platform),
+):
+    group.add_command(_command)
+backup_id = backup_keep.backup_id
 
 
 @verb(group, "create", waits=True, examples=["alveole backup create blog", "alveole backup create blog --json"])
@@ -57,10 +62,12 @@ def list_(here: Here, name: str | None) -> None:
             clean(item["site"]) + ("" if item["exists"] else " (destroyed)"),
             size(item["bytes"]),
             when(item["created_at"], short=True),
+            clean(item["cause"]) + (" pinned" if item["pinned"] else ""),
+            backup_keep.proved(item),
         )
         for item in found
     ]
-    table(("ID", "SITE", "SIZE", "CREATED"), rows, right="SIZE", flexible=1)
+    table(("ID", "SITE", "SIZE", "CREATED", "WHY", "PROOF"), rows, right="SIZE", flexible=1)
 
 
 @verb(

@@ -105,6 +105,7 @@ def status(here: Here) -> None:
             "\n".join(f"{clean(name)}: {clean(what)}" for name, what in sorted(found["changed_by_hand"].items())),
         ),
         ("log lines", f"{size(found['log_bytes'])}; see: alveole logs usage"),
+        ("to do", "\n".join(paint(clean(item), "yellow") for item in found.get("reminders", ()))),
         ("damaged", "\n".join(paint(clean(item), "red") for item in found["damaged"])),
     ]
     if machine:

@@ -13,6 +13,7 @@ from alveole.cli import parse
 from alveole.cli.client import segment
 from alveole.cli.output import emit, note, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
+from alveole.errors import InvalidInput
 from alveole.text import clean
 
 
@@ -172,3 +173,67 @@ def completion(here: Here, shell: str) -> None:
     if found is None:
         raise click.UsageError(f"no completion for {shell}")
     sys.stdout.write(found(root, {}, "alveole", "_ALVEOLE_COMPLETE").source())
+
+
+@verb(
+    None,
+    "restore-platform",
+    examples=[
+        "alveole restore-platform /mnt/disk/alveole --key-file alveole.key",
+        "alveole restore-platform backup@host.example.org/srv/alveole --kind sftp --identity id_ed25519 \\",
+        "    --host-key 'ssh-ed25519 AAAAC3Nza…' --key-file alveole.key",
+    ],
+)
+@click.argument("repository", metavar="REPOSITORY")
+@click.option(
+    "--key-file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), help="What 'backup key export' gave."
+)
+@click.option("--kind", type=click.Choice(["local", "sftp", "s3"]), default="local", help="How it is reached; local.")
+@click.option(
+    "--identity",
+    type=click.Path(exists=True, dir_okay=False),
+    help="SFTP: the private key to sign in with.",
+)
+@click.option("--host-key", metavar="KEY", default="", help="SFTP: the key of the host, TYPE BASE64.")
+@click.option("--user", metavar="ID", default="", help="S3: the id of the access key.")
+@click.option("--secret-file", type=click.Path(exists=True, dir_okay=False), help="S3: a file of the access key.")
+def restore_platform(
+    here: Here,
+    repository: str,
+    key_file: str | None,
+    kind: str,
+    identity: str | None,
+    host_key: str,
+    user: str,
+    secret_file: str | None,
+) -> int:
+    """Make a lost machine again from a repository of its backups.
+
+    Into an empty state directory, while Alvéole does not run: people, settings, keys, and each site with the content
+    and the volumes of its newest backup. Cut short, it goes on where it was when it is asked again.
+    """
+    from alveole.app import restore_platform as restored
+    from alveole.cli.follow import Show
+
+    if key_file:
+        key = sys.stdin.read() if key_file == "-" else Path(key_file).read_text()
+    elif sys.stdin.isatty():
+        key = click.prompt("Key of the backups", hide_input=True, err=True)
+    else:
+        raise InvalidInput("is needed where nobody can be asked", field="key_file", hint="--key-file FILE")
+    asked = {"kind": kind, "place": repository, "host_key": " ".join(host_key.split()[:2]), "user": user}
+    asked["secret"] = Path(secret_file).read_text().strip() if secret_file else ""
+    with Show("restoring") as show:
+        found = restored(here.settings, asked, key.strip(), show.now, identity or "")
+    if here.json:
+        emit(found)
+        return 3 if found["without"] else 0
+    say(f"{len(found['sites'])} sites are back: {', '.join(map(clean, found['sites'])) or 'none'}")
+    for name, why in sorted(found["without"].items()):
+        note(f"NOT back: {clean(name)}: {clean(why)}")
+    for text in found["said"]:
+        note(clean(text))
+    if found["settings"]:
+        note(f"The settings of the lost machine are in {clean(found['settings'])}: compare them with yours.")
+    say("Start it: alveole serve")
+    return 3 if found["without"] else 0

@@ -83,8 +83,9 @@ def rename(here: Here, name: str, new: str) -> None:
 )
 @site_name
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
-def destroy(here: Here, name: str, yes: bool) -> None:
-    """Destroy a stopped site with everything that is its own. Its backups stay."""
+@click.option("--unsaved", is_flag=True, help="Without the backup that is made of it first.")
+def destroy(here: Here, name: str, yes: bool, unsaved: bool) -> None:
+    """Destroy a stopped site with everything that is its own. It is saved first, and its backups stay."""
     site = view(here, name)
     real = str(site["name"])
     if not yes:
@@ -93,7 +94,12 @@ def destroy(here: Here, name: str, yes: bool) -> None:
         if here.json or not interactive():
             raise InvalidInput("is needed where nobody can be asked", field="yes", hint="add --yes")
         _ask(site)
-    change = here.client.send("DELETE", path(name), query={"confirm": real}, version=site["version"])
+    change = here.client.send(
+        "DELETE",
+        path(name),
+        query={"confirm": real, **({"unsaved": "true"} if unsaved else {})},
+        version=site["version"],
+    )
     follow.finish(here, change, lambda ended: say(f"{clean(real)} is gone{follow.took(ended)}"))
 
 

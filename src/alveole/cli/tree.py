@@ -52,6 +52,7 @@ COMMANDS = {
     "ca": ("alveole.cli.platform:ca", "The internal certificate authority."),
     "export": ("alveole.cli.platform:export", "Configuration for a proxy that stands in front."),
     "serve": ("alveole.cli.platform:serve", "Run Alvéole."),
+    "restore-platform": ("alveole.cli.platform:restore_platform", "Make a lost machine again from its backups."),
     "completion": ("alveole.cli.platform:completion", "Completion for bash, zsh and fish."),
     "version": ("alveole.cli.platform:version", "The version of this program."),
 }

@@ -55,7 +55,9 @@ class Right(StrEnum):
     NODE_CHANGE = "node.change"
     """Which other machines are driven from here, and whose passports are taken."""
     SETTINGS_CHANGE = "settings.change"
-    """Where people come from: LDAP, OIDC, second factors."""
+    """Where people come from: LDAP, OIDC, second factors; how backups are kept, and where."""
+    PLATFORM_KEY = "platform.key"
+    """See the key that all backups are sealed with."""
     # About one object.
     SITE_CREATE = "site.create"
     """The object is one of the owner that is asked for."""
@@ -107,6 +109,10 @@ class Right(StrEnum):
     """Deploy past the life cycle, with a reason."""
     BACKUP_LOOK = "backup.look"
     BACKUP_CREATE = "backup.create"
+    BACKUP_READ = "backup.read"
+    """See its files and take them away: it holds every secret of the site."""
+    BACKUP_PROVE = "backup.prove"
+    """Have one given back into a scratch site, and asked."""
     BACKUP_RESTORE = "backup.restore"
     BACKUP_DELETE = "backup.delete"
     CHANGE_LOOK = "change.look"
@@ -151,6 +157,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.FIRST_TOKEN: (ANY, NO, NO, NO),
     R.SETTINGS_CHANGE: (ANY, NO, NO, NO),
     R.RULE_CHANGE: (ANY, ANY, NO, NO),
+    R.PLATFORM_KEY: (ANY, NO, NO, NO),
     R.NODE_CHANGE: (ANY, NO, NO, NO),
     R.SITE_CREATE: (ANY, ANY, OWN, NO),
     R.SITE_LOOK: (ANY, ANY, LOOK, ANY),
@@ -188,6 +195,8 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.APP_PASS: (ANY, NO, NO, NO),
     R.BACKUP_LOOK: (ANY, ANY, LOOK, ANY),
     R.BACKUP_CREATE: (ANY, ANY, WORK, NO),
+    R.BACKUP_READ: (ANY, ANY, WORK, NO),
+    R.BACKUP_PROVE: (ANY, ANY, WORK, NO),
     R.BACKUP_RESTORE: (ANY, ANY, OWN, NO),
     R.BACKUP_DELETE: (ANY, ANY, OWN, NO),
     R.CHANGE_LOOK: (ANY, ANY, LOOK, ANY),
@@ -209,7 +218,7 @@ OBJECTS = _ABOUT_PEOPLE | {
 #: All that somebody may do whose second factor is still to be given.
 _ENTERING = frozenset({R.OPEN, R.SELF_ENTER})
 #: Never with a token: whoever found one could keep the account for good.
-_NO_TOKEN = frozenset({R.SELF_ENTER, R.ACCOUNT_KEYS})
+_NO_TOKEN = frozenset({R.SELF_ENTER, R.ACCOUNT_KEYS, R.PLATFORM_KEY})
 #: What a token that is for some sites may do besides them.
 _BESIDE_SITES = frozenset({R.OPEN, R.SELF_LOOK, R.SITE_LIST, R.CATALOGUE_LOOK, R.UPLOAD})
 

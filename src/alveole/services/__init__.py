@@ -37,6 +37,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``measuring`` | what is measured of sites and platform for the rules |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``certificates``, ``certifying`` | certificates and authorities; what gets and renews them |
+| ``nightly``, ``proving`` | backups by themselves and how they are kept; giving one back into a scratch site |
+| ``repositories``, ``browsing`` | where they are kept, the platform's own; looking into one |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
@@ -72,6 +74,7 @@ from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.analytics import AnalyticsVerbs
+from alveole.services.browsing import BrowseVerbs
 from alveole.services.certificates import CertificateVerbs
 from alveole.services.certifying import Certifier
 from alveole.services.core import VersionConflict
@@ -104,6 +107,7 @@ __all__ = ["Services", "VersionConflict"]
 
 class Services(
     DnsVerbs,
+    BrowseVerbs,
     InstallVerbs,
     AnalyticsVerbs,
     SyncVerbs,
@@ -183,6 +187,7 @@ class Services(
         self._nodes_known = None
         self._asking = set()
         self._usage = {}
+        self._night_failures, self._tidied_at, self._trees = {}, 0.0, {}
         self._usage_at = float("-inf")
         self._make_watch()
         self.watch.load()
@@ -204,6 +209,7 @@ class Services(
             services._keep_claims()
             services._keep_figures()
             services._keep_reports()
+            services._keep_backups()
             services.checks.watch(services.ticker)
             services.telling.start()
             services.naming.watch(services.ticker)

@@ -12,9 +12,13 @@ import time
 
 import msgspec
 
+from alveole import backupstore
 from alveole import requests as ask
-from alveole import views
 from alveole.agent import protocol
+from alveole.agent.saving import LOCAL
+from alveole.backup_policy import Cause
+from alveole.backup_views import BackupView
+from alveole.backupstore import Mark, Proof
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
@@ -93,7 +97,7 @@ class BackupVerbs(SiteVerbs):
 
         return self._accept(caller, self._digest("backup", request.digest()), key, build, self._need_room)
 
-    def list_backups(self, caller: Actor, site: str | None = None) -> tuple[views.BackupView, ...]:
+    def list_backups(self, caller: Actor, site: str | None = None) -> tuple[BackupView, ...]:
         self._allow(caller, Right.SITE_LIST)
         stored = self.store.site(site) if site is not None else None
         if stored is not None and not self._sees(caller, stored.site):
@@ -105,17 +109,28 @@ class BackupVerbs(SiteVerbs):
         ]
         if site is not None and stored is None and not found:
             raise NotFound(f"there is no site {site!r} and no backup of one", field="site")
-        return tuple(
-            views.BackupView(
-                id=each.id,
-                site=each.site_name,
-                site_id=each.site_id,
-                exists=each.site_id in self.store.sites,
-                bytes=each.bytes,
-                created_at=each.created_at,
-                digest=each.digest,
-            )
-            for each in found
+        with self.store.read() as connection:
+            marks = backupstore.marks_of(connection)
+            proofs = {each.backup_id: each for each in backupstore.proofs_of(connection)}
+        return tuple(self._backup_view(each, marks.get(each.id, Mark()), proofs.get(each.id)) for each in found)
+
+    def _backup_view(self, backup: Backup, mark: Mark, proof: Proof | None) -> BackupView:
+        where, _slash, _snapshot = backup.snapshot.rpartition("/")
+        return BackupView(
+            id=backup.id,
+            site=backup.site_name,
+            site_id=backup.site_id,
+            exists=backup.site_id in self.store.sites,
+            bytes=backup.bytes,
+            created_at=backup.created_at,
+            digest=backup.digest,
+            cause=mark.cause,
+            pinned=mark.pinned,
+            repository=where or LOCAL,
+            copies=tuple(sorted(mark.copies)),
+            proved=None if proof is None else proof.ok,
+            proved_at=None if proof is None else proof.at,
+            problem="" if proof is None else proof.problem,
         )
 
     def _backup(self, caller: Actor, right: Right, id: str) -> Backup:
@@ -188,7 +203,21 @@ class BackupVerbs(SiteVerbs):
     # --- flows --------------------------------------------------------------------------------
     def _flow_backup(self, live: Live) -> None:
         site = self._site_of(live)
-        id = live.work.backup or ""
+        backup = self._save(live, site, live.work.backup or "", work=True)
+        mark = Mark(Cause(live.work.note or Cause.HAND))
+        hit("services.backup-made")
+        live.say(f"{backup.bytes} bytes, snapshot {backup.snapshot}")
+        self.journal.end(
+            live, (), {"bytes": backup.bytes}, also=lambda transaction: self._keep(transaction, backup, mark)
+        )
+
+    @staticmethod
+    def _keep(transaction: Transaction, backup: Backup, mark: Mark) -> None:
+        transaction.put_backup(backup)
+        backupstore.put_mark(transaction.connection, backup.id, mark)
+
+    def _save(self, live: Live, site: Site, id: str, *, work: bool) -> Backup:
+        """The backup called ``id``; the one that is there when an earlier try has made it."""
         made = self._made(id)
         if made is None:
             # What somebody typed into a file is saved as what it is: a text that stays.
@@ -204,16 +233,35 @@ class BackupVerbs(SiteVerbs):
                     site.release,
                     manifest,
                     site.volumes,
-                    work=True,
+                    work=work,
                 ),
                 say=live.show,
             )
-        backup = Backup(
+        return Backup(
             id, site.id, site.name, made.snapshot, made.bytes, made.created_at or time.time(), made.digest, site.owner
         )
-        hit("services.backup-made")
-        live.say(f"{backup.bytes} bytes, snapshot {backup.snapshot[:12]}")
-        self.journal.end(live, (), {"bytes": backup.bytes}, also=lambda transaction: transaction.put_backup(backup))
+
+    def _saved_first(self, live: Live, site: Site) -> bool:
+        """Save what is about to be destroyed; where that fails the site stays, and the change has ended."""
+        id = live.work.backup
+        if id is None or self.store.backup(id) is not None:
+            return True
+        try:
+            backup = self._save(live, site, id, work=True)
+        except AlveoleError as error:
+            if self.loop.stopping:
+                return False
+            hint = f"destroy it without: alveole site destroy {site.name} --unsaved"
+            problems = [msgspec.structs.replace(each, hint=each.hint or hint) for each in error.problems]
+            live.say(f"it could not be saved, and stays; {hint}", level="error")
+            back = msgspec.structs.replace(site, version=site.version + 1)
+            self.journal.end(live, problems, {"code": error.code}, also=lambda transaction: transaction.save_site(back))
+            return False
+        with self.store.write() as transaction:
+            self._keep(transaction, backup, Mark(Cause.DESTROY))
+        hit("services.saved-first")
+        live.say(f"saved first: backup {backup.id}, {backup.bytes} bytes")
+        return True
 
     def _made(self, id: str) -> protocol.BackupMade | None:
         """The backup, when an earlier try of the same change made it and control ended before it was noted."""
@@ -225,9 +273,20 @@ class BackupVerbs(SiteVerbs):
     def _flow_delete_backup(self, live: Live) -> None:
         backup = self.store.backup(live.work.backup or "")
         if backup is not None:
-            self.agent.call(protocol.DropBackup(backup.snapshot), say=live.show)
+            self._drop_everywhere(live, backup, prune=True)
             hit("services.backup-dropped")
-        self.journal.end(live, (), also=lambda transaction: transaction.delete_backup(live.work.backup or ""))
+        self.journal.end(live, (), also=lambda transaction: self._forget(transaction, live.work.backup or ""))
+
+    def _drop_everywhere(self, live: Live, backup: Backup, *, prune: bool) -> None:
+        with self.store.read() as connection:
+            copies = backupstore.mark_of(connection, backup.id).copies
+        for snapshot in (*copies.values(), backup.snapshot):
+            self.agent.call(protocol.DropBackup(snapshot, prune), say=live.show)
+
+    @staticmethod
+    def _forget(transaction: Transaction, id: str) -> None:
+        transaction.delete_backup(id)
+        backupstore.drop_mark(transaction.connection, id)
 
     def _flow_restore(self, live: Live) -> None:
         site = self._site_of(live)

@@ -19,6 +19,8 @@ import msgspec
 from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.app_views import AppView, DeployPlan
+from alveole.backup_policy import Cause
+from alveole.backupstore import Mark
 from alveole.compile import is_static
 from alveole.errors import AlveoleError, Denied, InvalidInput, Problem, Refused
 from alveole.failpoints import hit
@@ -385,7 +387,7 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
         delivery = msgspec.structs.replace(live.work.delivery, phase=phase, switched_at=switched_at)
         with self.store.write() as transaction:
             if backup is not None:
-                transaction.put_backup(backup)
+                self._keep(transaction, backup, Mark(Cause.DEPLOY))
             self.journal.save(live, transaction, msgspec.structs.replace(live.work, delivery=delivery))
         hit(f"delivery.{phase}")
 

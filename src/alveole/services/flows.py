@@ -353,6 +353,8 @@ class Flows(Builders):
 
     def _flow_destroy(self, live: Live) -> None:
         site = self._site_of(live)
+        if not self._saved_first(live, site):
+            return
         self.agent.call(protocol.EndVisits(site.id))
         settled = self.loop.settle(site, live, version=site.version)
         if settled.problems:
@@ -371,6 +373,10 @@ class Flows(Builders):
     @abstractmethod
     def _flow_forward(self, live: Live) -> None:
         """Supplied by the class that joins the parts: what is asked of the machine that the site lives on."""
+
+    @abstractmethod
+    def _saved_first(self, live: Live, site: Site) -> bool:
+        """Likewise: what is to be saved before a site is destroyed; false when the change has ended by it."""
 
     @abstractmethod
     def _destroy_there(self, live: Live, node: str, name: str) -> None:

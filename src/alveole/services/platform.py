@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import shutil
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 
 from alveole import __version__, views
@@ -172,6 +173,7 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
             promises=promise_views(look.promises) if look else (),
             damaged=tuple(self.store.damaged.values()),
             changed_by_hand=self._changed_by_hand(),
+            reminders=self._backup_reminders(),
         )
 
     def _changed_by_hand(self) -> dict[str, str]:
@@ -221,7 +223,16 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
         reserve = self.settings.content.reserve_bytes
         cure = "" if free > reserve else "free some space; uploads and backups are refused"
         links.insert(1, protocol.Link("state disk", free > reserve, f"more than {reserve} bytes free", str(free), cure))
+        links += self._backup_links()
         return views.DoctorView(ok=all(link.ok for link in links), links=tuple(links))
+
+    @abstractmethod
+    def _backup_links(self) -> tuple[protocol.Link, ...]:
+        """Supplied by the class that joins the parts: how the backups stand."""
+
+    @abstractmethod
+    def _backup_reminders(self) -> tuple[str, ...]:
+        """Likewise: what people still have to do for them."""
 
     def authority(self, caller: Actor) -> str:
         self._allow(caller, Right.CATALOGUE_LOOK)

@@ -214,6 +214,10 @@ class SiteVerbs(LookVerbs):
             raise InvalidInput(f"there is no base {base!r}", field="base")
         return known.base
 
+    @abstractmethod
+    def _is_saved_first(self, site: Site) -> bool:
+        """Supplied by the class that joins the parts: whether a backup is made before it is destroyed."""
+
     # --- on another machine; supplied by the class that joins the parts ------------------------
     @abstractmethod
     def _there(
@@ -304,7 +308,8 @@ class SiteVerbs(LookVerbs):
             # A destroy that failed half-way, and a create that could not be cleaned up, may be ended.
             if not stored.pending:
                 self._free_to_change(caller, Right.SITE_DESTROY, site, version)
-            going_on = self.journal.all_of_site(old.id)
+            # A proof works on a copy of a backup and holds up nothing.
+            going_on = [live for live in self.journal.all_of_site(old.id) if live.change.verb != "prove-backup"]
             if going_on:
                 verbs = ", ".join(live.change.verb for live in going_on)
                 raise Refused(f"site {old.name} is busy: {verbs}", field="site", hint="wait for it to end")
@@ -315,7 +320,10 @@ class SiteVerbs(LookVerbs):
                 raise Refused(f"site {old.name} is still stopping", field="site", hint="wait a moment")
             gone = msgspec.structs.replace(old, wanted=Wanted.STOPPED, version=old.version + 1)
             transaction.save_site(gone, None, "destroy")
-            return self.journal.begin("destroy", caller, site=gone, work=work_for(), transaction=transaction)
+            work = work_for()
+            if not request.unsaved and not stored.pending and self._is_saved_first(gone):
+                work = msgspec.structs.replace(work, backup=new_id("b"))
+            return self.journal.begin("destroy", caller, site=gone, work=work, transaction=transaction)
 
         return self._accept(caller, self._digest("destroy", site, request.digest()), key, build)
 

@@ -155,12 +155,12 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
             backup = self.store.backup(each.backup or "")
             try:
                 if backup is not None:
-                    self.agent.call(protocol.DropBackup(backup.snapshot))
+                    self._drop_everywhere(live, backup, prune=True)
             except AlveoleError as error:
                 live.say(f"backup {each.backup} could not be dropped, and is tried again next time: {error}")
                 continue
             with self.store.write() as transaction:
-                transaction.delete_backup(each.backup or "")
+                self._forget(transaction, each.backup or "")
                 self.apps.put_deployment(transaction, msgspec.structs.replace(each, backup=None))
 
     def _becoming(self, live: Live, delivery: Delivery, site: Site) -> Deployment:

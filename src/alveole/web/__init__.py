@@ -12,6 +12,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
 | ``logbook`` | log lines, and who visits a site |
+| ``backups`` | backups of a site, what is in one, and where a machine keeps them |
 | ``checks`` | a site's checks: text, running, evidence, secrets |
 | ``operations`` | a site's programs, and named commands by button |
 | ``channels`` | who is told by mail, webhook, ntfy, Matrix and feed, and what came of it |
@@ -33,6 +34,7 @@ from alveole.web import (
     admin,
     apps,
     assets,
+    backups,
     certificates,
     changes,
     channels,
@@ -62,7 +64,7 @@ __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
     *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
-    *(dns, certificates, logbook, figures, incidents),
+    *(dns, certificates, logbook, figures, incidents, backups),
 )
 
 

@@ -38,6 +38,7 @@ def admin_tabs(page: Page) -> list[tuple[str, str]]:
         ("plans", N_("Plans"), Right.PLATFORM_LOOK),
         ("bases", N_("Bases"), Right.PLATFORM_LOOK),
         ("certificates", N_("Certificates"), Right.PLATFORM_LOOK),
+        ("backups", N_("Backups"), Right.PLATFORM_LOOK),
         ("modules", N_("Modules"), Right.PLATFORM_LOOK),
         ("accounts", N_("Accounts"), Right.ACCOUNT_CHANGE),
         ("teams", N_("Teams"), Right.ACCOUNT_CHANGE),

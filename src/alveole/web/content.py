@@ -1,10 +1,9 @@
-"""What a site holds: content and releases, backups."""
+"""What a site holds: content and releases."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from urllib.parse import quote
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -14,7 +13,7 @@ from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput
 from alveole.people.rights import Right
 from alveole.web.files import Files
-from alveole.web.pages import Asked, Errors, Form, Page, PageRoute
+from alveole.web.pages import Asked, Errors, Page, PageRoute
 from alveole.web.site import show
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -56,50 +55,4 @@ def publish(page: Asked, site: str, form: Files) -> Response:
         if error.http_status in (403, 404):
             raise
         return _content(page, site, Errors(page.words, error.problems), error.http_status, note)
-    return page.go(f"/change/{change.id}")
-
-
-# --- backups ----------------------------------------------------------------------------------------
-@router.get("/site/{site}/backups")
-@does(Right.SITE_LOOK)
-def backups(page: Asked, site: str) -> Response:
-    view = page.services.show_site(page.actor, site)
-    found = page.services.list_backups(page.actor, site)
-    return show(page, "site/backups.html", view, "backups", backups=found, errors=Errors(page.words))
-
-
-@router.post("/site/{site}/backups")
-@does(Right.BACKUP_CREATE)
-def create_backup(page: Asked, site: str) -> Response:
-    try:
-        change = page.services.create_backup(page.actor, ask.CreateBackup(site=site))
-    except AlveoleError as error:
-        if error.http_status in (403, 404):
-            raise
-        return page.go(f"/site/{quote(site)}/backups", page.refused(error), "danger")
-    return page.go(f"/change/{change.id}")
-
-
-@router.post("/backup/{backup}/restore")
-@does(Right.BACKUP_RESTORE)
-def restore_backup(page: Asked, backup: str, form: Form) -> Response:
-    name = form("name").strip()
-    try:
-        change = page.services.restore_backup(page.actor, backup, ask.RestoreBackup(name=name or None))
-    except AlveoleError as error:
-        if error.http_status in (403, 404):
-            raise
-        return page.back("/sites", page.refused(error), "danger")
-    return page.go(f"/change/{change.id}")
-
-
-@router.post("/backup/{backup}/delete")
-@does(Right.BACKUP_DELETE)
-def delete_backup(page: Asked, backup: str) -> Response:
-    try:
-        change = page.services.delete_backup(page.actor, backup)
-    except AlveoleError as error:
-        if error.http_status in (403, 404):
-            raise
-        return page.back("/sites", page.refused(error), "danger")
     return page.go(f"/change/{change.id}")

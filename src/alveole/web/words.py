@@ -38,6 +38,7 @@ _PARTS = {
     "fr": (
         "fr",
         "fr-apps",
+        "fr-backups",
         "fr-certificates",
         "fr-checks",
         "fr-dns",
