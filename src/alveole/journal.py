@@ -33,7 +33,7 @@ from alveole.tables import changes, events
 REPAIR = "repair"
 RECONCILER = "reconciler"
 #: What goes on at a site without holding it.
-BESIDE = frozenset({REPAIR, "exec", "ssh", "console", "operation", "backup", "check", "export"})
+BESIDE = frozenset({REPAIR, "exec", "ssh", "console", "operation", "backup", "check", "export", "sleep", "wake"})
 #: Level of an event that is shown while it is new and never stored: ``seconds`` carries the share.
 PROGRESS = "progress"
 _ENDED = frozenset({ChangeState.DONE, ChangeState.FAILED})

@@ -68,6 +68,14 @@ POINTS = {
         "services.backup-dropped",
     ),
     "change": ("services.accepted", "reconcile.after-step:1", "services.accepted:2", "services.accepted:3"),
+    "sleep": (
+        "services.accept",
+        "services.accepted",
+        *(f"reconcile.{when}-step:{number}" for number in (1, 2, 3) for when in ("before", "after")),
+        "store.before-commit:3",
+        "services.woken",
+        *(f"reconcile.{when}-step:{number}" for number in (4, 5) for when in ("before", "after")),
+    ),
     "image": ("services.accepted", "services.image-kept", "store.before-commit:4"),
     "modules": (
         "services.accept",

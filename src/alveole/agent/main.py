@@ -38,6 +38,7 @@ from alveole.agent.reach import Reaches
 from alveole.agent.reaching import Reach
 from alveole.agent.server import Server
 from alveole.agent.trial import Trials
+from alveole.agent.using import Use, Using
 from alveole.app import prepare_control
 from alveole.backends.base import Say, Session
 from alveole.backends.native import processes
@@ -158,6 +159,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     routes = RoutesActuator(settings)
     anchors = Anchors(settings)
     reaches = Reaches(settings)
+    lines = EdgeLogs(settings, edge.master)
 
     # What asks over HTTP and TLS is loaded when somebody wants to know: it is large.
     def inspect(request: protocol.Inspect, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
@@ -197,6 +199,29 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         if visits.stands_on(request.site) == request.digest:
             raise Refused("the working copy stands on this release", field="release", hint="publish or drop it first")
         releases.drop_release(request.site, request.number, request.digest)
+
+    def using(request: Using, _files: list[int], _say: Any) -> dict[str, Use]:
+        # Only where sites sleep.
+        from alveole.host import connections
+
+        network4 = settings.addressing()
+        sockets = {each.site: paths.web_socket(settings, each.site, each.slot) for each in request.instances}
+        ports = {
+            each.site: (network4.instance(each.number, each.slot).own4, each.port)
+            for each in request.instances
+            if each.port is not None
+        }
+        by_file, by_port = connections.count(
+            [path for site, path in sockets.items() if site not in ports], ports.values()
+        )
+        found = {}
+        for each in request.instances:
+            address = ports.get(each.site)
+            found[each.site] = Use(
+                *lines.last_asked(each.site),
+                by_file.get(sockets[each.site], 0) if address is None else by_port[f"{address[0]}:{address[1]}"],
+            )
+        return found
 
     def start(request: protocol.Exec | protocol.Visit) -> Session:
         if isinstance(request, protocol.Visit):
@@ -248,6 +273,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
         ListAnchors: lambda _r, _f, _s: anchors.all(),
         Reach: lambda r, f, _s: reaches.open(r, f),
+        Using: using,
     }
     agent = Agent(
         (
@@ -271,7 +297,6 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
     )
     stopped = threading.Event()
     threading.Thread(target=_look_after_edge, args=(edge, server, stopped), name="edge", daemon=True).start()
-    lines = EdgeLogs(settings, edge.master)
     threading.Thread(target=lines.run, args=(stopped,), name="edge logs", daemon=True).start()
     releases.recover()
     bases.recover()

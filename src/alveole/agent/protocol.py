@@ -17,6 +17,7 @@ from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
+from alveole.agent.using import Use, Using
 from alveole.agent.working import (
     Changes,
     DropWork,
@@ -369,6 +370,7 @@ class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="insp
     domain: Domain
     path: PathPrefix | None = None
     port: Port | None = None
+    asleep: bool = False
 
 
 class Doctor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="doctor"):
@@ -428,6 +430,7 @@ Request = (
     | KeepAnchor
     | ListAnchors
     | Reach
+    | Using
     | Watch
 )
 
@@ -588,10 +591,10 @@ RESULTS: dict[type, Any] = {
     KeepAnchor: None,
     ListAnchors: tuple[Anchor, ...],
     Reach: None,
+    Using: dict[str, Use],
 }
 
-# msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter
-# down (seen with 0.22: control ended by SIGSEGV at every fifth start on a slow machine). So all of them are
-# worked out here, at import, before there are threads.
+# msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter down (seen
+# with 0.22: control ended by SIGSEGV at every fifth start on a slow machine). So all are worked out here, at import.
 for _type in (Request, Answer, *filter(None, RESULTS.values())):
     msgspec.json.Decoder(_type)

@@ -22,6 +22,7 @@ from alveole.notices import ChannelView, MailServer, MessageView, ToldView
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
+from alveole.plan_requests import CreatePlan
 from alveole.scenarios.model import CheckView, Report, Scenario
 from alveole.services.factors import SecondFactorPolicy
 
@@ -49,7 +50,7 @@ TYPES: tuple[Any, ...] = (
     ask.PruneBases,
     ask.CreateBackup,
     ask.RestoreBackup,
-    ask.CreatePlan,
+    CreatePlan,
     ask.CreateToken,
     ask.SignIn,
     ask.UseInvitation,

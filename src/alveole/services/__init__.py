@@ -34,6 +34,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``installing`` | Alvéole itself on another machine |
+| ``sleep`` | sites that sleep until somebody asks for them |
 | ``looking`` | lists and documents of sites, wherever they live |
 | ``show``, ``appshow`` | stored and seen → documents |
 """
@@ -145,6 +146,7 @@ class Services(
         self._node_looks, self._node_problems = {}, {}
         self._nodes_known = None
         self._asking = set()
+        self._last_used = {}
         self._usage = {}
         self._usage_at = float("-inf")
 
@@ -172,6 +174,7 @@ class Services(
                 lambda: services.loop.submit(services._sweep_copies),
                 first=SWEEP_SECONDS,
             )
+            services.ticker.add("sleep", settings.sleep.look_seconds, services.look_for_idle)
             services.ticker.start()
         return services
 
