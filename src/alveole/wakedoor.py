@@ -134,7 +134,9 @@ class WakeDoor:
 
     def _take(self, site: str, link: socket.socket) -> Woken | None:
         """Let ``link`` wait for ``site``; what it is told at once otherwise."""
-        if not self._waker.sleeps(site):
+        with self._lock:
+            at_work = site in self._waiting
+        if not at_work and not self._waker.sleeps(site):
             # Awake since the edge looked, or none that is ever woken: the link says which.
             return Woken(True)
         with self._lock:

@@ -131,8 +131,11 @@ class Sleeping(Builders):
 
     def _serves(self, stored: Stored) -> bool:
         look = self.loop.looks.get(stored.site.id)
-        routes = [each.state for each in look.promises if each.id.kind is Kind.ROUTE] if look is not None else []
-        return stored.site.runs and bool(routes) and all(state is PromiseState.KEPT for state in routes)
+        if look is None or not stored.site.runs:
+            return False
+        # Of one that sleeps the routes are kept too, and there is no instance.
+        states = {each.id.kind: each.state for each in look.promises if each.id.kind in (Kind.WORKLOAD, Kind.ROUTE)}
+        return len(states) == 2 and all(state is PromiseState.KEPT for state in states.values())
 
     def _be_awake(self, site: Site, by: Actor | str) -> None:
         if not self._sleeps(site.id):

@@ -35,6 +35,7 @@ local UPGRADED_SECONDS = 3600
 
 -- The other end is ours: what it has not said by then it will not say (milliseconds).
 local WAKE_CONNECT, WAKE_MOST = 2000, 40000
+local WAKE_TRIES, WAKE_PAUSE = 5, 0.1
 
 local ROUTES, DOMAIN, TLS_PORT, POOLS, WAKE, ROBOTS
 local _M = {}
@@ -438,7 +439,14 @@ end
 -- Runs where a request may wait. The body is still unread, so whatever the method, it goes to the instance whole.
 function _M.wake()
     local target = look_again()
-    if target and target.to == "=asleep" then
+    for try = 1, WAKE_TRIES do
+        if not target or target.to ~= "=asleep" then
+            break
+        end
+        if try > 1 then
+            -- It is switched this moment, or fell asleep again in the other.
+            ngx.sleep(WAKE_PAUSE)
+        end
         if not target.for_all and (var.request_uri == "/robots.txt" or is_robot(var.http_user_agent or "")) then
             var.alv_retry = "3600"
             return ngx.exit(503)
