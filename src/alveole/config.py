@@ -169,8 +169,8 @@ class Sleep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sites that may wait for their turn; requests for others are answered with 503 at once."""
     a_minute: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 120
     """Sites woken in a minute, beside the first ``queue`` of a burst: visits of a thousand sites do not start all."""
-    wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=35)] = 30.0
-    """How long a request is held; the proxy itself gives up after 40 s."""
+    wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 30.0
+    """How long a request is held; then it is answered with 503."""
     waiting: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 400
     """Requests held at once."""
     waiting_site: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200

@@ -172,6 +172,7 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         "https_port": str(edge.https_port),
         "pools": _lua_list(POOL_NAMES),
         "wake": lua_string(f"unix:{settings.wake_socket}"),
+        "wake_most": str(round(settings.sleep.wait_seconds * 1000)),
         "robots": _lua_list(ROBOTS),
     }
     listed = ", ".join(f"{key} = {value}" for key, value in options.items())

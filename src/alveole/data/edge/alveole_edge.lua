@@ -33,11 +33,10 @@ local buffer = ffi.new("char[4096]")
 local CACHED = 20000
 local UPGRADED_SECONDS = 3600
 
--- The other end is ours: what it has not said by then it will not say (milliseconds).
-local WAKE_CONNECT, WAKE_MOST = 2000, 40000
+local WAKE_CONNECT = 2000
 local WAKE_TRIES, WAKE_PAUSE = 5, 0.1
 
-local ROUTES, DOMAIN, TLS_PORT, POOLS, WAKE, ROBOTS
+local ROUTES, DOMAIN, TLS_PORT, POOLS, WAKE, WAKE_MOST, ROBOTS
 local _M = {}
 
 function _M.setup(options)
@@ -46,6 +45,7 @@ function _M.setup(options)
     TLS_PORT = options.https_port == 443 and "" or ":" .. options.https_port
     POOLS = options.pools
     WAKE = options.wake
+    WAKE_MOST = options.wake_most
     ROBOTS = options.robots
 end
 
