@@ -71,10 +71,12 @@ POINTS = {
     "sleep": (
         "services.accept",
         "services.accepted",
-        *(f"reconcile.{when}-step:{number}" for number in (1, 2, 3) for when in ("before", "after")),
+        "reconcile.before-step:1",
+        "reconcile.after-step:2",
         "store.before-commit:3",
         "services.woken",
-        *(f"reconcile.{when}-step:{number}" for number in (4, 5) for when in ("before", "after")),
+        "reconcile.before-step:4",
+        "reconcile.after-step:5",
     ),
     "image": ("services.accepted", "services.image-kept", "store.before-commit:4"),
     "modules": (

@@ -111,7 +111,7 @@ def test_idle_falls_asleep_and_stays_so_when_alveole_dies(machine: Instance, sit
 
 @pytest.mark.parametrize(
     ("role", "point"),
-    [("agent", "workload-begin"), ("agent", "workload-running"), ("control", "services.woken")],
+    [("agent", "workload-running"), ("control", "services.woken")],
 )
 def test_killed_while_it_wakes(machine: Instance, site: str, role: str, point: str) -> None:
     machine.verb(site, "sleep")
