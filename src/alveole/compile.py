@@ -32,7 +32,7 @@ from alveole.model.resource import (
     WorkloadSpec,
     stamp,
 )
-from alveole.model.site import Base, Limits, Site, Wanted
+from alveole.model.site import Base, Limits, Site, Wanted, WokenBy
 
 NETWORK = ResourceId(Kind.NETWORK, PLATFORM, "network")
 FIREWALL = ResourceId(Kind.FIREWALL, PLATFORM, "firewall")
@@ -104,12 +104,12 @@ def compile_site(site: Site, settings: Settings, plans: Mapping[str, Limits]) ->
     """The resources of one site.
 
     Raises ``KeyError`` when its plan is not among ``plans``: the services never let that happen.
-    A stopped site keeps its base, content, storage, certificates and names; its names say so. Of a site on another
-    machine there are the names alone, and what a stopped one keeps as long as it is kept here too.
+    A stopped site, and one that sleeps, keeps its base, content, storage, certificates and names; its names say so. Of
+    a site on another machine there are the names alone, and what a stopped one keeps as long as it is kept here too.
     """
     if site.node and "" not in site.kept_at:
         return tuple(_names(site, settings, running=False))
-    running = site.wanted is Wanted.RUNNING and not site.node
+    running = site.runs and not site.node
     limits = plans[site.plan]
     resources: list[Desired] = []
     parts: list[ResourceId] = [base_id(site.base)]
@@ -189,7 +189,7 @@ def _names(site: Site, settings: Settings, running: bool) -> list[Desired]:
     if running and is_static(site) and site.release is not None:
         # Not the instance, which may start before its content is in: it follows the link.
         leans_on = (*leans_on, ResourceId(Kind.RELEASE, site.id, CURRENT))
-    target = RouteTarget.WORKLOAD if running else RouteTarget.STOPPED
+    target = RouteTarget.WORKLOAD if running else _at_rest(site)
     main = ResourceId(Kind.CERTIFICATE, PLATFORM, settings.domain)
 
     def route(name: str, domain: str, path: str | None, certificate: ResourceId) -> None:
@@ -218,6 +218,12 @@ def _names(site: Site, settings: Settings, running: bool) -> list[Desired]:
     if site.path is not None:
         route(f"@{site.path}", settings.domain, site.path, main)
     return resources
+
+
+def _at_rest(site: Site) -> RouteTarget:
+    if site.wanted is Wanted.STOPPED:
+        return RouteTarget.STOPPED
+    return RouteTarget.ASLEEP if site.woken_by is WokenBy.PEOPLE else RouteTarget.ASLEEP_FOR_ALL
 
 
 def _desired(id: ResourceId, spec: Spec, needs: tuple[ResourceId, ...] = ()) -> Desired:

@@ -160,6 +160,27 @@ class Reconcile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sites worked on at once."""
 
 
+class Sleep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sites that sleep while nobody asks for them."""
+
+    look_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 10.0
+    """How often it is looked for sites that have been idle long enough."""
+    least_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 60
+    """The shortest idle time that a site may set."""
+    parallel: Annotated[int, msgspec.Meta(ge=1, le=32)] = 4
+    """Sites woken at once."""
+    queue: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 64
+    """Sites that may wait for their turn; requests for others are answered with 503 at once."""
+    a_minute: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 120
+    """Sites woken in a minute, beside the first ``queue`` of a burst: visits of a thousand sites do not start all."""
+    wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 30.0
+    """How long a request is held; then it is answered with 503."""
+    waiting: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 400
+    """Requests held at once."""
+    waiting_site: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
+    """Of them, for one site."""
+
+
 class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repository: str = ""
     """A restic repository; empty: ``backups`` in the state directory."""
@@ -320,6 +341,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cgroup: Cgroup = Cgroup()
     content: Content = Content()
     reconcile: Reconcile = Reconcile()
+    sleep: Sleep = Sleep()
     backups: Backups = Backups()
     journal: Journal = Journal()
     incidents: Incidents = Incidents()
@@ -361,6 +383,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def panel_socket(self) -> Path:
         """Control's pages for the edge: its own user and root are let in."""
         return self.run / "control" / "panel.sock"
+
+    @property
+    def wake_socket(self) -> Path:
+        """Where the edge asks control to wake a site: its own user and root are let in."""
+        return self.run / "control" / "wake.sock"
 
     @property
     def panel_domain(self) -> str:

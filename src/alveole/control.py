@@ -27,13 +27,17 @@ def run_control(settings: Settings, ready: Callable[[], None]) -> None:
     from alveole.agent.client import AgentClient
     from alveole.services import Services
     from alveole.ssh.porter import Porter
+    from alveole.wakedoor import WakeDoor
 
     agent = AgentClient(settings.agent_socket)
     services = Services.open(settings, agent)
     porter = Porter(services, settings, agent)
+    wakes = WakeDoor(settings, services)
     try:
         porter.start()
+        wakes.start()
         api.run(api.build(services, settings, start=agent.exec, pages=web.install), settings, ready)
     finally:
+        wakes.close()
         porter.close()
         services.close()

@@ -48,6 +48,8 @@ BESIDE = frozenset(
         "renew-certificate",
         "certificate-warning",
         "prove-backup",
+        "sleep",
+        "wake",
     }
 )
 #: Level of an event that is shown while it is new and never stored: ``seconds`` carries the share.

@@ -41,6 +41,8 @@ class News(StrEnum):
     """A promise that was broken was kept again, or could not be."""
     BACKUP = "backup"
     """A backup was made, given back or deleted."""
+    SLEEP = "sleep"
+    """A site fell asleep, or was woken."""
     SITE = "site"
     """Anything else about a site: created, started, stopped, configured, shared, destroyed."""
     PLATFORM = "platform"
@@ -172,6 +174,9 @@ def kind_of(change: Change) -> News:
         return News.ROLLBACK
     if verb in _DEPLOYS:
         return News.DEPLOY
+    if verb in ("sleep", "wake"):
+        # Every visit may do it.
+        return News.SLEEP
     if "backup" in verb or verb == "restore":
         return News.BACKUP
     return News.SITE if change.site_id is not None else News.PLATFORM

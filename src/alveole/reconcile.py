@@ -448,6 +448,10 @@ class Reconciler(Workers):
             self.host_base = self.agent.call(protocol.ResolveBase("host"))
         return self.host_base
 
+    def has_failed(self, scope: str) -> bool:
+        """Whether something of it is tried again later only."""
+        return self.backoff.next_try(scope) is not None
+
     def base_ready(self, base: Base) -> bool:
         found = self._platform.get(base_id(base))
         return found is not None and found.ready and not found.defects

@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from alveole.agent.protocol import ArchiveFormat
 from alveole.model.app import DEFAULT_ENVIRONMENTS, Accept
-from alveole.model.site import Answer, Arrival
+from alveole.model.site import Answer, Arrival, WokenBy
 from alveole.people.model import Role
 
 
@@ -83,6 +83,10 @@ class CreateSite(Body, frozen=True, kw_only=True):
     stop_seconds: int = 10
     stopped: bool = False
     """Store it without starting it."""
+    sleep_after: int | None = None
+    """Seconds without a visit after which it sleeps until the next one; 0: never; ``None``: as its plan says."""
+    woken_by: WokenBy = WokenBy.PEOPLE
+    """Whether crawlers and monitoring wake it as well."""
     note: str = ""
     """Kept with the first release."""
     modules: tuple[str, ...] = ()
@@ -138,6 +142,9 @@ class SetSite(Body, frozen=True, kw_only=True):
     allow: tuple[str, ...] | UnsetType = UNSET
     deny: tuple[str, ...] | UnsetType = UNSET
     https_only: bool | UnsetType = UNSET
+    sleep_after: int | UnsetType | None = UNSET
+    """As for :class:`CreateSite`."""
+    woken_by: WokenBy | UnsetType = UNSET
     on_push: Arrival | UnsetType = UNSET
     """What becomes of what ``git push`` brings."""
     on_files: Arrival | UnsetType = UNSET
@@ -259,17 +266,6 @@ class RestoreBackup(Body, frozen=True, kw_only=True):
     name: str | None = None
     """Restore as a new site of this name; ``None``: into the site it was made of, or a new one of
     its name when that was destroyed."""
-
-
-class CreatePlan(Body, frozen=True, kw_only=True):
-    name: str
-    cpu_millis: int
-    memory_bytes: int
-    pids: int
-    io_bytes_per_second: int | None = None
-    disk_bytes: int | None = None
-    internet: bool = False
-    description: str = ""
 
 
 class CreateToken(Body, frozen=True, kw_only=True):

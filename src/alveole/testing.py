@@ -24,6 +24,7 @@ from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
+from alveole.agent.using import Use, Using
 from alveole.backends.base import Say, Usage
 from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
 from alveole.model.app import Difference
@@ -105,6 +106,8 @@ class FakeAgent:
         """By check: how it fails."""
         self.ended: dict[str, set[int]] = {}
         """By site: programs that were sent a signal."""
+        self.uses: dict[str, Use] = {}
+        """By site: when somebody asked for it."""
         self._watchers: list[Callable[[str], None]] = []
         self._lock = threading.RLock()
 
@@ -250,6 +253,8 @@ class FakeAgent:
                     raise Refused("an earlier anchor says otherwise")
                 self.anchors.append(Anchor(seq, hash, 1.0))
                 return None
+            case Using(instances):
+                return {each.site: self.uses.get(each.site, Use(0.0, 0.0, 0)) for each in instances}
             case Reach():
                 self.reached(request, os.dup(files[0]))
                 return None

@@ -15,6 +15,7 @@ from alveole.errors import Problem
 from alveole.model.change import Change
 from alveole.model.resource import PromiseState
 from alveole.model.site import Access, Answer, HealthCheck, Limits, Process, Release, VolumeMount, Wanted
+from alveole.sleeping import Sleep
 
 
 class State(StrEnum):
@@ -27,6 +28,8 @@ class State(StrEnum):
     UPDATING = "updating"
     FAILED = "failed"
     UNKNOWN = "unknown"
+    ASLEEP = "asleep"
+    """Nobody asks for it; the next visit wakes it."""
     UNREACHABLE = "unreachable"
     """It lives on another machine, which does not answer."""
 
@@ -143,6 +146,7 @@ class SiteView(View, frozen=True, kw_only=True):
     path: str | None
     access: Access
     https_only: bool
+    sleep: Sleep = Sleep()
     on_push: str
     on_files: str
     release: str | None
@@ -375,6 +379,8 @@ class PlanView(View, frozen=True, kw_only=True):
     name: str
     limits: Limits
     description: str
+    sleep_after: int = 0
+    """Seconds without a visit after which its sites sleep, where they do not say by themselves; 0: never."""
     built_in: bool
     sites: int
     """How many sites have it."""

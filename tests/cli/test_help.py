@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).parent / "golden" / "help.txt"
 #: The contract of issue 2, and what belongs beside it.
 CONTRACT = """
 serve
-site create, site list, site show, site start, site stop, site restart, site destroy, site logs, site exec
+site create, site list, site show, site start, site stop, site restart, site sleep, site destroy, site logs, site exec
 site domain add, site domain check, site domain list, site domain remove
 site update, site set, site rename
 backup create, backup list, backup restore, backup delete, backup prove, backup show, backup pin, backup unpin

@@ -81,7 +81,12 @@ def main() -> None:
         wanted = ask.Synchronise(source="alpha", content=True, data=True, confirm="prod", reason="try")
         go(services.synchronise(ROOT, "shop", "prod", wanted))
 
-    scripts = (create, update, destroy, backup, change, modules, image, send, deliver, deploy, rollback, sync)
+    def sleep() -> None:
+        go(services.sleep_site(ROOT, "app"))
+        site = services.store.site("app")
+        assert site is not None and services.wake(site.site.id).awake
+
+    scripts = (sleep, create, update, destroy, backup, change, modules, image, send, deliver, deploy, rollback, sync)
     {each.__name__: each for each in scripts}[sys.argv[2]]()
     services.close()
 

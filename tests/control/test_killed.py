@@ -68,6 +68,16 @@ POINTS = {
         "services.backup-dropped",
     ),
     "change": ("services.accepted", "reconcile.after-step:1", "services.accepted:2", "services.accepted:3"),
+    "sleep": (
+        "services.accept",
+        "services.accepted",
+        "reconcile.before-step:1",
+        "reconcile.after-step:2",
+        "store.before-commit:3",
+        "services.woken",
+        "reconcile.before-step:4",
+        "reconcile.after-step:5",
+    ),
     "image": ("services.accepted", "services.image-kept", "store.before-commit:4"),
     "modules": (
         "services.accept",

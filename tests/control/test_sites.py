@@ -14,6 +14,7 @@ from alveole.errors import Denied, InvalidInput, NoRoom, NotFound, Refused
 from alveole.model.change import ChangeState
 from alveole.model.resource import Action, Kind
 from alveole.people.model import Role
+from alveole.plan_requests import CreatePlan
 from alveole.services import VersionConflict
 from alveole.testing import FakeAgent
 from alveole.views import State
@@ -353,12 +354,12 @@ def test_tokens(control: Control) -> None:
 
 
 def test_plans(control: Control) -> None:
-    plan = ask.CreatePlan(name="tiny", cpu_millis=100, memory_bytes=64 << 20, pids=16)
+    plan = CreatePlan(name="tiny", cpu_millis=100, memory_bytes=64 << 20, pids=16)
     assert control.services.create_plan(ROOT, plan).limits.pids == 16
     with pytest.raises(Refused):
         control.services.create_plan(ROOT, plan)
     with pytest.raises(InvalidInput) as error:
-        control.services.create_plan(ROOT, ask.CreatePlan(name="A", cpu_millis=1, memory_bytes=1, pids=1))
+        control.services.create_plan(ROOT, CreatePlan(name="A", cpu_millis=1, memory_bytes=1, pids=1))
     assert fields(error) == {"name", "cpu_millis", "memory_bytes", "pids"}
     control.static("blog", plan="tiny")
     with pytest.raises(Refused, match="1 sites have plan"):

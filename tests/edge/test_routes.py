@@ -56,6 +56,8 @@ def write(actuator: RoutesActuator, route: RouteSpec, site: str = SITE) -> Resou
         (spec(port=8000), "0"),
         (spec(port=8000, slot=1, number=700), "1"),
         (spec(target=RouteTarget.STOPPED), None),
+        (spec(target=RouteTarget.ASLEEP), None),
+        (spec(target=RouteTarget.ASLEEP_FOR_ALL), None),
         (spec("alv.test", path="/a/b.c/~d_e-f/g", https_only=True), "0"),
         (spec(access=Access(("10.0.0.0/8", "fd00::/8"), ("10.1.0.0/16",))), "0"),
     ],

@@ -81,11 +81,14 @@ def test_limits_are_what_the_plan_says(settings: Settings) -> None:
         pytest.skip("see tests/guest")
     name = create(groups)
     try:
-        groups.settle(name, LIMITS)
 
         def value(controller: str, file: str) -> str:
             return (groups._paths[controller] / name / file).read_text().strip()
 
+        groups.settle(name, LIMITS, starting=True)
+        assert value("cpu", "cpu.cfs_quota_us") == value("cpu", "cpu.cfs_period_us"), "one core while it starts"
+        assert value("cpu", "cpu.shares") == "512" and value("pids", "pids.max") == "32"
+        groups.settle(name, LIMITS)
         assert value("memory", "memory.limit_in_bytes") == str(64 * MIB)
         assert value("pids", "pids.max") == "32"
         assert int(value("cpu", "cpu.cfs_quota_us")) / int(value("cpu", "cpu.cfs_period_us")) == 0.5

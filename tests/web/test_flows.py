@@ -452,3 +452,23 @@ def test_an_image_is_fetched_and_becomes_a_site(directory: Path) -> None:
             assert [each.path for each in site.site.volumes] == ["/var/lib/app"]
     finally:
         door.close()
+
+
+def test_a_site_is_set_to_sleep_and_says_that_it_does(door: Door) -> None:
+    """What is no time is told beside its field, and the page shows since when it sleeps."""
+    add(door, "ana")
+    door.site("blog", owner="ana")
+    with Visitor(door, "fr") as ana:
+        ana.sign_in("ana")
+        ana.get("/site/blog/settings")
+        page = ana.submit("/site/blog/settings", ("do", "apply"), expect=422, sleep_after="bientot")
+        assert "pas une durée" in page.text
+        ana.submit("/site/blog/settings", ("do", "apply"), sleep_after="1h30m", woken_by="everybody")
+        ended(ana)
+        found = door.services.show_site(ROOT, "blog").sleep
+        assert (found.set, found.after, found.woken_by) == (5400, 5400, "everybody")
+        assert any(("sleep_after", "1h30m") in form["fields"] for form in ana.get("/site/blog/settings").forms)
+        change = door.services.sleep_site(ROOT, "blog")
+        until(lambda: door.services.show_change(ROOT, change.id).state == "done")
+        page = ana.get("/site/blog")
+        assert "endormi" in page.text and "la prochaine visite le réveille" in page.text

@@ -8,11 +8,13 @@ becomes the directory of the logs.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from alveole.actuators.edge_logs import ERROR, STREAM, WAITING_BYTES
+from alveole.actuators.robots import ROBOTS
 from alveole.config import Settings
 from alveole.host import paths
 from alveole.proxyconf import Block, Comment, LuaBlock, Node, Template, block, directive, lua_string, nginx
@@ -33,6 +35,8 @@ LUA = "alveole_edge.lua"
 PAGES = {403: "403.html", 404: "404.html", 502: "502.html", 503: "503.html"}
 #: Instead of what an instance on another machine would have said, when the way there is cut.
 AWAY = "away.html"
+#: Instead of what a site that sleeps would have said, to whom does not wake it, or when it could not be woken.
+ASLEEP = "asleep.html"
 
 # Mozilla's "intermediate" of guideline 5.7, https://ssl-config.mozilla.org, without its DHE suites:
 # they need an RSA key and parameters of their own, and every client since 2014 knows the others.
@@ -118,7 +122,10 @@ def status_socket(settings: Settings) -> Path:
 
 
 def render(settings: Settings, machine: Machine) -> Rendered:
-    texts = {f"lua/{LUA}": _data(LUA), **{f"pages/.alveole/{name}": _data(name) for name in (*PAGES.values(), AWAY)}}
+    texts = {
+        f"lua/{LUA}": _data(LUA),
+        **{f"pages/.alveole/{name}": _data(name) for name in (*PAGES.values(), AWAY, ASLEEP)},
+    }
     body = nginx(_configuration(settings, machine, "@digest@"))
     covered = hashlib.sha256(body.encode())
     for name in sorted(texts):
@@ -165,7 +172,10 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         "routes": lua_string(str(paths.routes(settings))),
         "domain": lua_string(settings.domain),
         "https_port": str(edge.https_port),
-        "pools": "{ " + ", ".join(lua_string(name) for name in POOL_NAMES) + " }",
+        "pools": _lua_list(POOL_NAMES),
+        "wake": lua_string(f"unix:{settings.wake_socket}"),
+        "wake_most": str(round(settings.sleep.wait_seconds * 1000)),
+        "robots": _lua_list(ROBOTS),
     }
     listed = ", ".join(f"{key} = {value}" for key, value in options.items())
     temporary = [
@@ -222,6 +232,10 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         _status(settings, digest),
         block("server", body=_server(settings, machine)),
     ]
+
+
+def _lua_list(texts: Sequence[str]) -> str:
+    return "{ " + ", ".join(map(lua_string, texts)) + " }"
 
 
 def _limits(settings: Settings, machine: Machine) -> list[Node]:
@@ -396,6 +410,13 @@ def _server(settings: Settings, machine: Machine) -> list[Node]:
                 LuaBlock(("set_by_lua_block", Template("$alv_to")), "return alveole_edge.route()"),
                 *(_answer(code) for code in (400, 403, 404, 502, 503)),
                 _answer(308, Template("$alv_location")),
+                block(
+                    "if",
+                    Template("($alv_to"),
+                    "=",
+                    "=asleep)",
+                    body=[directive("rewrite", "^", "/.alveole/asleep", "last")],
+                ),
                 block("if", Template("($alv_prefix)"), body=[directive("rewrite", "^", "/.alveole/prefix", "last")]),
                 block("if", Template("($alv_node)"), body=[directive("rewrite", "^", "/.alveole/node", "last")]),
                 directive("proxy_pass", Template("http://$alv_pool")),
@@ -411,6 +432,32 @@ def _server(settings: Settings, machine: Machine) -> list[Node]:
                 directive("error_page", "500", "502", "504", "=503", f"/.alveole/{AWAY}"),
                 directive("proxy_pass", Template("http://$alv_pool$request_uri")),
                 directive("proxy_redirect", "off"),
+            ],
+        ),
+        block(
+            "location",
+            "=",
+            "/.alveole/asleep",
+            body=[
+                directive("internal"),
+                directive("set", Template("$alv_retry"), "10"),
+                directive("error_page", "503", f"/.alveole/{ASLEEP}"),
+                directive("error_page", "500", "502", "504", "=502", "/.alveole/502.html"),
+                directive("lua_socket_log_errors", "off"),
+                LuaBlock(("access_by_lua_block",), "alveole_edge.wake()"),
+                directive("proxy_pass", Template("http://$alv_pool$request_uri")),
+                directive("proxy_redirect", "off"),
+            ],
+        ),
+        block(
+            "location",
+            "=",
+            f"/.alveole/{ASLEEP}",
+            body=[
+                directive("internal"),
+                directive("charset", "utf-8"),
+                directive("add_header", "Cache-Control", "no-store", "always"),
+                directive("add_header", "Retry-After", Template("$alv_retry"), "always"),
             ],
         ),
         block(

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from alveole.actuators.robots import is_robots
 from alveole.agent.figuring import BUCKETS, Served
 from alveole.config import Settings
 from alveole.errors import Temporary
@@ -46,6 +47,8 @@ _FAILED = frozenset((b"500", b"501", b"502", b"503", b"504", b"507", b"508", b"5
 #: Workers that were asked to open the new file have done so by then, also those that are busy (seconds).
 _REOPENED_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
+#: When somebody asked for a site is told as exactly as this (seconds): not every line is looked into.
+_SEEN_SECONDS = 5.0
 
 
 class EdgeLogs:
@@ -59,6 +62,16 @@ class EdgeLogs:
         self._told = 0.0
         self._tallies: dict[bytes, _Tally] = {}
         self.since = time.time()
+        self._people: dict[bytes, float] = {}
+        self._asked: dict[bytes, float] = {}
+
+    def last_asked(self, site: str) -> tuple[float, float]:
+        """When a person asked for a site, and when anybody did (seconds since the epoch).
+
+        Before this agent began nothing is known; then it is taken for the moment of the last request.
+        """
+        key = site.encode()
+        return max(self.since, self._people.get(key, 0.0)), max(self.since, self._asked.get(key, 0.0))
 
     def run(self, stopped: threading.Event) -> None:
         """Hand out what comes until ``stopped``."""
@@ -128,8 +141,11 @@ class EdgeLogs:
                 tally = self._tallies[site] = _Tally()
             tally.add(status, seconds, int(read), int(sent), b":" in client, now)
             access.setdefault(site, []).append(line)
+            if now - self._people.get(site, 0.0) > _SEEN_SECONDS and not is_robots(line):
+                self._people[site] = now
             if status in _FAILED and site:
                 failed.setdefault(site, []).append(line)
+        self._asked.update(dict.fromkeys(access, now))
         for name, found in ((ACCESS, access), (ERROR, failed)):
             for site, parts in found.items():
                 try:

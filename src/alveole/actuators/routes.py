@@ -4,6 +4,7 @@
 
     R/edge/routes/blog.example.org -> "unix:/run/alveole/sockets/sabc….0/web.sock site=sabc… stamp=… sum=…"
     R/edge/routes/far.example.org  -> "node:/run/alveole/lines/paris/web site=… stamp=… sum=…"
+    R/edge/routes/idle.example.org -> "asleep site=… stamp=… sum=…"
     R/edge/routes/@|my-app         -> "tcp:10.1.65.1:8000 site=… https=1 allow=10.0.0.0/8 stamp=… sum=…"
 
 Tokens are separated by single spaces. The edge reads the link for every request; it refuses a text
@@ -50,7 +51,8 @@ from alveole.model.resource import (
 MAX_TEXT = 4000
 #: NAME_MAX.
 MAX_NAME = 255
-STOPPED = "stopped"
+#: What is no address: the edge answers by itself, or asks that the site be woken.
+AT_REST = frozenset({RouteTarget.STOPPED, RouteTarget.ASLEEP, RouteTarget.ASLEEP_FOR_ALL})
 
 _UNIX = re.compile(r"unix:(?:/[A-Za-z0-9._-]+)+\Z")
 _NODE = re.compile(r"node:(?:/[A-Za-z0-9._-]+)+\Z")
@@ -59,7 +61,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9:./_,-]*\Z")
 
 
 class RouteText(msgspec.Struct, frozen=True):
-    """What the text of a link says. ``target``: ``unix:/path``, ``tcp:address:port``, ``node:/path`` or ``stopped``."""
+    """What a link says. ``target``: ``unix:/path``, ``tcp:address:port``, ``node:/path``, or one of ``AT_REST``."""
 
     target: str
     site: str
@@ -84,7 +86,7 @@ def write_text(route: RouteText, name: str) -> str:
 
     Raises ``InvalidInput`` for what the grammar cannot hold, so that no value can add a token.
     """
-    if route.target != STOPPED and not any(each.match(route.target) for each in (_UNIX, _TCP, _NODE)):
+    if route.target not in AT_REST and not any(each.match(route.target) for each in (_UNIX, _TCP, _NODE)):
         raise InvalidInput(f"{route.target!r} is not a target of a route")
     problems = [
         problem
@@ -155,8 +157,8 @@ def text_for(settings: Settings, spec: RouteSpec | NodeRouteSpec | PanelSpec, di
     if isinstance(spec, NodeRouteSpec):
         target = f"node:{paths.lines(settings) / spec.node / 'web'}"
         return write_text(RouteText(target, spec.site, digest, spec.https_only), name)
-    if spec.target is RouteTarget.STOPPED:
-        target = STOPPED
+    if spec.target in AT_REST:
+        target = str(spec.target)
     elif spec.port is None:
         target = f"unix:{paths.web_socket(settings, spec.site, spec.slot)}"
     else:

@@ -120,11 +120,20 @@ class Inspector:
         name = request.domain
         where = f"unix:{target}" if isinstance(target, str) else f"tcp:{target[0]}:{target[1]}"
         path = f"{request.path}/" if request.path else "/"
-        return (
+        before = (
             _link("name", f"resolve {name}", lambda: self._name(name)),
             _link("address", f"ask port {settings.edge.http_port} of this machine", self._address),
             _link("certificate", f"TLS handshake for {name}", lambda: self._certificate(name)),
             _link("proxy", "the proxy's own status", self._proxy),
+        )
+        if request.asleep:
+            return (
+                *before,
+                _link("route", f"the route of {name}{request.path or ''}", lambda: self._at_rest(request)),
+                _link("asleep", "whether a request can wake it", self._wake),
+            )
+        return (
+            *before,
             _link("route", f"the route of {name}{request.path or ''}", lambda: self._route(request, where)),
             _link("container", "its first process", lambda: self._container(request, net)),
             _link("process", f"connect to {where}", lambda: self._process(target)),
@@ -204,14 +213,37 @@ class Inspector:
             connection.close()
         return text.splitlines()[0].strip() if text else f"status {answer.status}"
 
-    def _route(self, request: Inspect, where: str) -> str:
+    def _leads(self, request: Inspect) -> str:
         name = request.domain if request.path is None else "@" + request.path.replace("/", "|")
         link = paths.routes(self._settings) / name
         try:
             text = os.readlink(link)  # noqa: PTH115  Path would normalise the text
         except FileNotFoundError:
             raise _Broken("there is none", "it is made again by itself once the site is ready") from None
-        leads = text.split(" ", 1)[0]
+        return text.split(" ", 1)[0]
+
+    def _at_rest(self, request: Inspect) -> str:
+        leads = self._leads(request)
+        if not leads.startswith("asleep"):
+            raise _Broken(f"it leads to {leads}", "it is switched by itself while the site falls asleep")
+        return leads
+
+    def _wake(self) -> str:
+        try:
+            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+                connection.settimeout(PATIENCE)
+                connection.connect(str(self._settings.wake_socket))
+        except OSError as error:
+            raise _Broken(
+                f"nobody wakes sites: {error.strerror or error}", "see the log of alveole serve --role control"
+            ) from None
+        return "nobody asks for the site; the next visit wakes it"
+
+    def _route(self, request: Inspect, where: str) -> str:
+        leads = self._leads(request)
+        if leads.startswith("asleep"):
+            # Why it is not switched, the links that follow say.
+            return "it holds visits until the site is awake"
         if leads == "stopped":
             raise _Broken("it says that the site is stopped", "alveole site start")
         if leads != where:

@@ -45,6 +45,7 @@ from alveole.agent.reach import Reaches
 from alveole.agent.reaching import Reach
 from alveole.agent.server import Server
 from alveole.agent.trial import Trials
+from alveole.agent.using import Use, Using
 from alveole.app import prepare_control
 from alveole.backends.base import Say, Session, Usage
 from alveole.backends.native import processes
@@ -236,6 +237,29 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
             edge=served.get("", Served()),
         )
 
+    def using(request: Using, _files: list[int], _say: Any) -> dict[str, Use]:
+        # Only where sites sleep.
+        from alveole.host import connections
+
+        network4 = settings.addressing()
+        sockets = {each.site: paths.web_socket(settings, each.site, each.slot) for each in request.instances}
+        ports = {
+            each.site: (network4.instance(each.number, each.slot).own4, each.port)
+            for each in request.instances
+            if each.port is not None
+        }
+        by_file, by_port = connections.count(
+            [path for site, path in sockets.items() if site not in ports], ports.values()
+        )
+        found = {}
+        for each in request.instances:
+            address = ports.get(each.site)
+            found[each.site] = Use(
+                *lines.last_asked(each.site),
+                by_file.get(sockets[each.site], 0) if address is None else by_port[f"{address[0]}:{address[1]}"],
+            )
+        return found
+
     def start(request: protocol.Exec | protocol.Visit) -> Session:
         if isinstance(request, protocol.Visit):
             return visits.open(request)
@@ -293,6 +317,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         UndoNames: lambda _r, _f, _s: names.undo(),
         GatherLogs: lambda _r, _f, _s: keeper.gather(),
         AnalyseLogs: lambda r, f, _s: analyses.analyse(r, [_one(f)]),
+        Using: using,
     }
     agent = Agent(
         (

@@ -44,6 +44,7 @@ from alveole.agent.saving import (
     SavePlatform,
     UseRepository,
 )
+from alveole.agent.using import Use, Using
 from alveole.agent.working import (
     Changes,
     DropWork,
@@ -351,6 +352,7 @@ class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="insp
     domain: Domain
     path: PathPrefix | None = None
     port: Port | None = None
+    asleep: bool = False
 
 
 class Doctor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="doctor"):
@@ -427,6 +429,7 @@ Request = (
     | Reach
     | AboutNames
     | LogRequest
+    | Using
     | Watch
 )
 
@@ -596,10 +599,10 @@ RESULTS: dict[type, Any] = {
     Reach: None,
     **NAMES_RESULTS,
     **LOG_RESULTS,
+    Using: dict[str, Use],
 }
 
-# msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter
-# down (seen with 0.22: control ended by SIGSEGV at every fifth start on a slow machine). So all of them are
-# worked out here, at import, before there are threads.
+# msgspec works out a type at its first use, and two threads that do so at once can bring the interpreter down (seen
+# with 0.22: control ended by SIGSEGV at every fifth start on a slow machine). So all are worked out here, at import.
 for _type in (Request, Answer, *filter(None, RESULTS.values())):
     msgspec.json.Decoder(_type)

@@ -16,6 +16,7 @@ from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
 from alveole.api.schema import accepted, described
 from alveole.people.rights import Right
+from alveole.plan_requests import CreatePlan
 
 router = APIRouter(prefix="/v1")
 
@@ -36,11 +37,11 @@ async def show_plan(request: Request, caller: Caller, plan: str) -> Response:
 @router.post(
     "/plans",
     tags=["plans"],
-    **described("Create a plan", views.PlanView, status=201, body=ask.CreatePlan, errors=(409, 422)),
+    **described("Create a plan", views.PlanView, status=201, body=CreatePlan, errors=(409, 422)),
 )
 @does(Right.PLAN_CHANGE)
 async def create_plan(
-    request: Request, caller: Caller, wanted: Annotated[ask.CreatePlan, Depends(body(ask.CreatePlan))]
+    request: Request, caller: Caller, wanted: Annotated[CreatePlan, Depends(body(CreatePlan))]
 ) -> Response:
     made = await run_in_threadpool(services(request).create_plan, caller, wanted)
     return json(made, 201, {"Location": f"/v1/plans/{made.name}"})

@@ -38,6 +38,7 @@ from alveole.notices import ChannelView, MailServer, MessageView, ToldView
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
+from alveole.plan_requests import CreatePlan
 from alveole.scenarios.model import CheckView, Report, Scenario
 from alveole.services.analytics import Analytics
 from alveole.services.factors import SecondFactorPolicy
@@ -66,7 +67,7 @@ TYPES: tuple[Any, ...] = (
     ask.PruneBases,
     ask.CreateBackup,
     ask.RestoreBackup,
-    ask.CreatePlan,
+    CreatePlan,
     ask.CreateToken,
     ask.SignIn,
     ask.UseInvitation,

@@ -114,6 +114,14 @@ async def restart_site(request: Request, caller: Caller, key: Key, version: Vers
     )
 
 
+@router.post("/{site}/sleep", **accepted("Put a running site to sleep until somebody asks for it", errors=(412,)))
+@does(Right.SITE_RUN)
+async def sleep_site(request: Request, caller: Caller, key: Key, version: Version, site: str) -> Response:
+    return change_accepted(
+        await run_in_threadpool(services(request).sleep_site, caller, site, key=key, version=version)
+    )
+
+
 @router.post("/{site}/rename", **accepted("Give a site another name", body=ask.RenameSite, errors=(412,)))
 @does(Right.SITE_RENAME)
 async def rename_site(

@@ -49,6 +49,12 @@ shared = _options(
     click.option("--allow", metavar="CIDR", help="Let only these networks in.", **MANY),
     click.option("--deny", metavar="CIDR", help="Keep these networks out.", **MANY),
     click.option("--https-only/--no-https-only", default=None, help="Answer HTTP with a redirect to HTTPS."),
+    click.option(
+        "--sleep-after", metavar="TIME|never|plan", help="Let it sleep after so long without a visit: 30m, 12h, 7d."
+    ),
+    click.option(
+        "--woken-by", type=click.Choice(["people", "everybody"]), help="Whether crawlers and monitoring wake it too."
+    ),
     click.option("--base", metavar="BASE", help="host, debian, a digest, oci:DIR or oci-archive:FILE."),
     click.option("--packages", metavar="A,B", help="Debian packages (base debian).", **MANY),
 )
@@ -81,9 +87,11 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
     """The fields that ``create`` and ``set`` have in common; what was not given is left out."""
     found: dict[str, Any] = {
         name: options[name]
-        for name in ("plan", "port", "health", "ready_seconds", "stop_seconds", "https_only")
+        for name in ("plan", "port", "health", "ready_seconds", "stop_seconds", "https_only", "woken_by")
         if options[name] is not None
     }
+    if options["sleep_after"] is not None:
+        found["sleep_after"] = parse.sleep_after(options["sleep_after"], "sleep_after", problems)
     if options["prefix"] is not None:
         found["path"] = options["prefix"]
     if options["command"] is not None:
@@ -298,6 +306,7 @@ CLEARED = ("path", "port", "allow", "deny", "domains", "volumes", "command", "pa
         "alveole site set blog --plan large",
         "alveole site set hello --env LEVEL=info --unset env.DEBUG --domain hello.example.org",
         "alveole site set blog --allow 192.0.2.0/24 --https-only",
+        "alveole site set blog --sleep-after 30m",
         "alveole site set blog --unset allow --unset path",
     ],
 )

@@ -26,6 +26,7 @@ _STATES = {
     "failed": "red",
     "broken": "red",
     "stopped": "dim",
+    "asleep": "dim",
 }
 #: JSON escapes C0 by itself; the rest of what a terminal obeys is legal in a JSON string as it is.
 _TERMINAL = "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"

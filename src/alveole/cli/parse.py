@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from alveole.errors import InvalidInput, Problem
+from alveole.text import read_span
 
 _SIZE = re.compile(r"^(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -41,6 +42,17 @@ def cpu(text: str, field: str, problems: Problems) -> int | None:
         return round(float(text) * 1000)
     problems.add(field, f"{text!r} is not an amount of processor", "write it like 0.5, 2 or 250m")
     return None
+
+
+def sleep_after(text: str, field: str, problems: Problems) -> int | None:
+    """``30m``, ``1d`` or ``never`` in seconds; ``None`` for ``plan``: as the plan says."""
+    if text == "plan":
+        return None
+    try:
+        return read_span(text)
+    except ValueError as error:
+        problems.add(field, str(error), "write it like 30m, 12h or never")
+        return None
 
 
 def command(text: str, field: str, problems: Problems) -> list[str]:

@@ -10,7 +10,7 @@ from alveole.cli import parse
 from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, paint, say, size, table
 from alveole.cli.verbs import Here, Tree, complete, verb
-from alveole.text import clean
+from alveole.text import clean, span
 
 
 @click.group("plan", cls=Tree)
@@ -71,6 +71,7 @@ def _show(here: Here, plan: dict[str, Any]) -> None:
             ("io", _rate(limits)),
             ("disk", _size(limits["disk_bytes"])),
             ("internet", "yes" if limits["internet"] else "no"),
+            ("sites sleep after", span(plan["sleep_after"])),
             ("built in", "yes" if plan["built_in"] else "no"),
             ("sites", str(plan["sites"])),
         ]
@@ -89,6 +90,7 @@ def _show(here: Here, plan: dict[str, Any]) -> None:
 @click.option("--io", metavar="SIZE", help="Bytes a second to and from disks. Default: no limit.")
 @click.option("--disk", metavar="SIZE", help="The writable part. Default: no limit.")
 @click.option("--internet/--no-internet", default=False, help="Whether its sites may open connections outside.")
+@click.option("--sleep-after", metavar="TIME", help="Its sites sleep after so long without a visit: 30m, 7d.")
 @click.option("--description", metavar="TEXT", default="", help="For people.")
 def create(here: Here, name: str, cpu: str, memory: str, pids: int, **more: Any) -> None:
     """Make a plan of one's own."""
@@ -104,6 +106,8 @@ def create(here: Here, name: str, cpu: str, memory: str, pids: int, **more: Any)
     for option, field in (("io", "io_bytes_per_second"), ("disk", "disk_bytes")):
         if more[option] is not None:
             body[field] = parse.size(more[option], option, problems)
+    if more["sleep_after"] is not None:
+        body["sleep_after"] = parse.sleep_after(more["sleep_after"], "sleep_after", problems) or 0
     problems.stop()
     made = here.client.send("POST", "/v1/plans", body)
     if here.json:

@@ -9,7 +9,7 @@ import click
 from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, note, paint, seconds, size, state, table, when
 from alveole.cli.verbs import Here, site_name, verb
-from alveole.text import clean
+from alveole.text import clean, span
 
 
 def path(name: str, *more: str) -> str:
@@ -101,6 +101,7 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("disk", size(site["disk_bytes"])),
         ("processes", str(site["pids"])),
         ("https only", "yes" if site["https_only"] else ""),
+        ("sleeps after", _sleep(site)),
         ("git push", "waits to be made live" if site["on_push"] == "wait" else ""),
         ("files by sftp", "published by themselves" if site["on_files"] == "live" else ""),
         ("access", _lines(rules)),
@@ -114,6 +115,14 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("created", when(site["created_at"])),
         ("version", str(site["version"])),
     ]
+
+
+def _sleep(site: dict[str, Any]) -> str:
+    sleep = site["sleep"]
+    usual = f"{span(sleep['after'])} without a visit" if sleep["after"] else ""
+    if sleep["since"] is not None:
+        return f"{usual or 'when told to'}; asleep since {when(sleep['since'])}, a visit wakes it"
+    return f"never: {clean(sleep['why_not'])}" if sleep["why_not"] and sleep["set"] else usual
 
 
 def _check(item: dict[str, Any]) -> str:

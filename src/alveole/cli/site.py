@@ -17,6 +17,7 @@ from alveole.cli.verbs import Tree
         "start": ("alveole.cli.states:start", "Start a stopped site and wait until it answers."),
         "stop": ("alveole.cli.states:stop", "Stop a site; its names answer 503."),
         "restart": ("alveole.cli.states:restart", "Start a running site anew."),
+        "sleep": ("alveole.cli.states:sleep", "Let a site sleep until somebody visits it."),
         "update": ("alveole.cli.create:update", "Give a site new content; no request fails."),
         "work": ("alveole.cli.work:work", "Show what was changed by SFTP."),
         "publish": ("alveole.cli.work:publish", "Make a release of what was changed by SFTP."),

@@ -62,6 +62,9 @@ def _plain_verb(word: str, done: str, about: str) -> click.Command:
 start = _plain_verb("start", "is running", "Start a stopped site and wait until it answers.")
 stop = _plain_verb("stop", "is stopped", "Stop a site; its names answer 503 until it starts again.")
 restart = _plain_verb("restart", "runs anew", "Start a running site anew, the new instance beside the old one.")
+sleep = _plain_verb(
+    "sleep", "is asleep", "Put a running site to sleep now: no process, no memory, until the next visit wakes it."
+)
 
 
 @verb(None, "rename", waits=True, examples=["alveole site rename blog journal-of-anna"])

@@ -31,6 +31,8 @@ V1 = ("cpu", "cpuacct", "memory", "pids", "blkio", "freezer")
 V2 = ("cpu", "memory", "pids", "io")
 #: CFS period in microseconds, the kernel's default (sched-bwc.rst); 1 ms is its smallest quota.
 PERIOD = 100_000
+#: One core: an instance that starts works for nobody yet, and somebody waits for it.
+START_MILLIS = 1000
 #: The runtime's own processes share the instance's cgroup while it starts or joins one.
 RUNTIME_PIDS = 8
 _DEADLINE = 5.0
@@ -97,9 +99,16 @@ class Cgroups:
         loose = Limits(1_000_000, limits.memory_bytes, limits.pids + RUNTIME_PIDS, limits.io_bytes_per_second)
         (self._limit_v2 if self.v2 else self._limit_v1)(name, loose, settled=False)
 
-    def settle(self, name: str, limits: Limits) -> None:
-        """All limits as the plan has them."""
-        (self._limit_v2 if self.v2 else self._limit_v1)(name, limits, settled=True)
+    def settle(self, name: str, limits: Limits, *, starting: bool = False) -> None:
+        """All limits as the plan has them; while it is ``starting`` up to :data:`START_MILLIS` of processor time.
+
+        Where processors are short its weight against others is the plan's from the first moment on.
+        """
+        millis = max(limits.cpu_millis, START_MILLIS) if starting else limits.cpu_millis
+        if self.v2:
+            self._limit_v2(name, limits, settled=True, millis=millis)
+        else:
+            self._limit_v1(name, limits, settled=True, millis=millis)
 
     def spawn(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start ``argv`` inside the cgroup; ``options`` are those of ``subprocess.Popen``."""
@@ -296,7 +305,7 @@ class Cgroups:
                             _enable(base, controller)
             self._ready = True
 
-    def _limit_v1(self, name: str, limits: Limits, *, settled: bool) -> None:
+    def _limit_v1(self, name: str, limits: Limits, *, settled: bool, millis: int = 0) -> None:
         memory = self._paths["memory"] / name
         if not settled:
             # Memory with swap may never be below memory alone: the order matters only when it falls,
@@ -315,11 +324,11 @@ class Cgroups:
             cpu = self._paths["cpu"] / name
             with contextlib.suppress(FileNotFoundError):  # a kernel without CONFIG_CFS_BANDWIDTH
                 _write(cpu / "cpu.cfs_period_us", PERIOD)
-                _write(cpu / "cpu.cfs_quota_us", _quota(limits))
+                _write(cpu / "cpu.cfs_quota_us", _quota(millis))
             _write(cpu / "cpu.shares", _shares(limits))
         _write(self._paths["pids"] / name / "pids.max", limits.pids)
 
-    def _limit_v2(self, name: str, limits: Limits, *, settled: bool) -> None:
+    def _limit_v2(self, name: str, limits: Limits, *, settled: bool, millis: int = 0) -> None:
         top = self._paths[""] / name
         if not settled:
             _write(top / "memory.max", limits.memory_bytes)
@@ -329,7 +338,7 @@ class Cgroups:
                 bps = limits.io_bytes_per_second
                 _write(top / "io.max", f"{self._disk} rbps={bps} wbps={bps}")
         if settled:
-            _write(top / "cpu.max", f"{_quota(limits)} {PERIOD}")
+            _write(top / "cpu.max", f"{_quota(millis)} {PERIOD}")
             # 1024 shares of v1 are a weight of 100 on v2.
             _write(top / "cpu.weight", max(1, min(10_000, _shares(limits) * 100 // 1024)))
         _write(top / "pids.max", limits.pids)
@@ -342,8 +351,8 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _quota(limits: Limits) -> int:
-    return max(1000, limits.cpu_millis * PERIOD // 1000)
+def _quota(millis: int) -> int:
+    return max(1000, millis * PERIOD // 1000)
 
 
 def _shares(limits: Limits) -> int:

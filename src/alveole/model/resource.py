@@ -187,6 +187,10 @@ class RouteTarget(StrEnum):
     WORKLOAD = "workload"
     STOPPED = "stopped"
     """Answers 503 with a plain page."""
+    ASLEEP = "asleep"
+    """The request waits at the edge until the site is awake; of crawlers and the like it is answered with 503."""
+    ASLEEP_FOR_ALL = "asleep-for-all"
+    """The same, and every request wakes it."""
 
 
 class RouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="route"):

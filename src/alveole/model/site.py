@@ -45,6 +45,20 @@ SITE_CONTENT = "/site/current"
 CONFIG = "/config"
 
 
+#: A year.
+SLEEP_MOST_SECONDS = 31_536_000
+SleepSeconds = Annotated[int, msgspec.Meta(ge=0, le=SLEEP_MOST_SECONDS)]
+"""0: never."""
+
+
+class WokenBy(StrEnum):
+    """Whose request wakes a site that sleeps, and keeps it awake."""
+
+    PEOPLE = "people"
+    """Not crawlers, and not what looks whether it answers."""
+    EVERYBODY = "everybody"
+
+
 class Wanted(StrEnum):
     """The state a person asked for."""
 
@@ -71,6 +85,8 @@ class ResourcePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: SiteName
     limits: Limits
     description: str = ""
+    sleep_after: SleepSeconds = 0
+    """Of its sites that do not say by themselves; see :attr:`Site.sleep_after`."""
 
 
 BUILT_IN_PLANS = (
@@ -368,7 +384,17 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created_at: float = 0.0
     """Seconds since the epoch."""
     version: int = 1
-    """Rises with every change of the row; the ETag of the site."""
+    """Rises with every change of the row but falling asleep and waking; the ETag of the site."""
+    sleep_after: SleepSeconds | None = None
+    """Seconds without a visit after which it sleeps; ``None``: as its plan says."""
+    woken_by: WokenBy = WokenBy.PEOPLE
+    asleep: float = 0.0
+    """Since when it sleeps (seconds since the epoch), wanted as it is; 0: it does not. Every change wakes it."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether an instance of it is to be there, on whatever machine."""
+        return self.wanted is Wanted.RUNNING and not self.asleep
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

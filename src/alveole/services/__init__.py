@@ -42,6 +42,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
+| ``sleep`` | sites that sleep until somebody asks for them |
 | ``looking`` | lists and documents of sites, wherever they live |
 | ``show``, ``appshow`` | stored and seen → documents |
 """
@@ -186,6 +187,7 @@ class Services(
         self._node_looks, self._node_problems = {}, {}
         self._nodes_known = None
         self._asking = set()
+        self._last_used = {}
         self._usage = {}
         self._night_failures, self._tidied_at, self._trees = {}, 0.0, {}
         self._usage_at = float("-inf")
@@ -222,6 +224,7 @@ class Services(
                 lambda: services.loop.submit(services._sweep_copies),
                 first=SWEEP_SECONDS,
             )
+            services.ticker.add("sleep", settings.sleep.look_seconds, services.look_for_idle)
             services.ticker.start()
         return services
 

@@ -413,6 +413,7 @@ class BaseVerbs(Trials):
         try:
             moved = self._fitting(live, site, new)
             if site.wanted is Wanted.RUNNING:
+                self._be_awake(site, live.change.actor)
                 self._try(live, moved, new)
         except AlveoleError as error:
             self._drop_built(site, moved)

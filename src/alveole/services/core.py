@@ -270,6 +270,10 @@ class Core(ABC):
         self.journal.end(self.journal.begin(verb, caller, site=site, reason=reason[:500]))
 
     @abstractmethod
+    def _be_awake(self, site: Site, by: Actor | str) -> None:
+        """Wake a site that sleeps, for what needs what runs there. Raises ``Temporary``."""
+
+    @abstractmethod
     def _go(self, live: Live) -> None:
         """Set an accepted change going."""
 

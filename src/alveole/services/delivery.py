@@ -338,7 +338,9 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
         if application is not None and application.building is not None:
             building = msgspec.structs.replace(application.building, made_for=deployment.made_for)
             application = msgspec.structs.replace(application, building=building)
-        return msgspec.structs.replace(site, release=deployment.release, application=application, wanted=Wanted.RUNNING)
+        return msgspec.structs.replace(
+            site, release=deployment.release, application=application, wanted=Wanted.RUNNING, asleep=0.0
+        )
 
     @abstractmethod
     def _tried_beside(self, live: Live, app: App, old: Site, new: Site) -> AbstractContextManager[None]:

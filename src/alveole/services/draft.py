@@ -27,8 +27,21 @@ from alveole.model.names import (
     check_pattern,
     check_site_name,
 )
-from alveole.model.site import Access, Base, BaseKind, Limits, Process, ResourcePlan, Run, Task, VolumeMount
+from alveole.model.site import (
+    SLEEP_MOST_SECONDS,
+    Access,
+    Application,
+    Base,
+    BaseKind,
+    Limits,
+    Process,
+    ResourcePlan,
+    Run,
+    Task,
+    VolumeMount,
+)
 from alveole.requests import CreateSite, ProcessBody, SetSite, VolumeBody
+from alveole.sleeping import needs_no_visit
 from alveole.store import KnownBase
 
 WEB = "web"
@@ -76,6 +89,14 @@ class Draft:
     def _taken(self, name: str) -> bool:
         owner = self.owner_of(name)
         return owner is not None and owner != self.own
+
+    def sleep(self, after: int | None, run: Run, application: Application | None) -> None:
+        """``after`` seconds; 0: never, ``None``: as the plan says. What runs may forbid it."""
+        least = self.settings.sleep.least_seconds
+        if after is not None and after != 0 and not least <= after <= SLEEP_MOST_SECONDS:
+            self.wrong("sleep_after", f"{after} s is not within {least} s and a year", "or never")
+        elif after and (reason := needs_no_visit(run, application)):
+            self.wrong("sleep_after", f"it cannot sleep: {reason}", "never")
 
     # --- names --------------------------------------------------------------------------------
     def name(self, name: str, taken: bool) -> None:

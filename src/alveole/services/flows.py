@@ -22,9 +22,9 @@ from alveole.errors import AlveoleError, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import RECONCILER, REPAIR, Live, Work
 from alveole.model.resource import Kind, WorkloadSpec, stamp
-from alveole.model.site import Release, Site, UpdateMode, Wanted
+from alveole.model.site import Release, Site, UpdateMode
 from alveole.reconcile import Settled
-from alveole.services.building import Builders
+from alveole.services.sleep import Sleeping
 from alveole.store import KnownBase, Transaction
 
 log = logging.getLogger("alveole.services")
@@ -32,10 +32,12 @@ log = logging.getLogger("alveole.services")
 _CHECK_SECONDS = 5.0
 #: After a change what fails is asked once more: a process may have been started anew this moment.
 _AGAIN_SECONDS = 2.0
+#: What asks, or talks to, an instance that runs before anything is stored.
+_NEEDS_AWAKE = frozenset({"deploy", "rollback", "synchronise", "move"})
 _CUT = Problem("", "was cut: control ended before it was stored", "ask for it again")
 
 
-class Flows(Builders):
+class Flows(Sleeping):
     """The work behind the verbs. ``_go`` starts it, ``_resume`` takes it up after a restart."""
 
     def _go(self, live: Live) -> None:
@@ -47,6 +49,9 @@ class Flows(Builders):
         if live.work.forward is not None:
             flow = self._flow_forward
         try:
+            site = self.store.sites.get(live.change.site_id or "")
+            if site is not None and live.change.verb in _NEEDS_AWAKE:
+                self._be_awake(site.site, live.change.actor)
             flow(live)
         except AlveoleError as error:
             self._fail(live, error.problems, error.code)
@@ -102,7 +107,7 @@ class Flows(Builders):
 
     def _flipped(self, old: Site, new: Site) -> Site:
         """``new`` in the other slot when its instance differs, so that the old one serves meanwhile."""
-        if old.wanted is not Wanted.RUNNING or new.wanted is not Wanted.RUNNING:
+        if not old.runs or not new.runs:
             return new
         same = msgspec.structs.replace(new, slot=old.slot)
         if UpdateMode.STOP_START in (old.run.update, new.run.update):
@@ -130,7 +135,7 @@ class Flows(Builders):
 
     def _store_content(self, live: Live, old: Site, new: Site, release: Release | None) -> Site:
         """The one commit that makes new content (or configuration) the wanted one."""
-        new = self._flipped(old, msgspec.structs.replace(new, version=old.version + 1))
+        new = self._flipped(old, msgspec.structs.replace(new, version=old.version + 1, asleep=0.0))
         self._tell_plan(live, new)
         with self.store.write() as transaction:
             stored = self.store.sites.get(old.id)
@@ -172,7 +177,7 @@ class Flows(Builders):
 
     def check_links(self, site: Site) -> tuple[protocol.Link, ...]:
         """What the checks of its modules say of the instance that runs; nothing when none can be asked."""
-        if not site.run.checks or site.wanted is not Wanted.RUNNING:
+        if not site.run.checks or not site.runs:
             return ()
         for slot in (site.slot, 1 - site.slot):
             request = protocol.CheckHealth(site.id, slot, site.run.checks, _CHECK_SECONDS)

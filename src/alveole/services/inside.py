@@ -12,6 +12,8 @@ from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.claims import ClaimVerbs
+from alveole.services.sleep import VISIT
+from alveole.sleeping import is_asleep
 
 
 class InsideVerbs(ClaimVerbs):
@@ -45,6 +47,7 @@ class InsideVerbs(ClaimVerbs):
 
     def _ready_slot(self, site: Site) -> int:
         """The instance that serves; the other one while that is not ready. Raises ``Refused``."""
+        self._be_awake(site, VISIT)
         look = self.loop.looks.get(site.id)
         slots = [item.id.name for item in look.found if item.id.kind is Kind.WORKLOAD and item.ready] if look else []
         if not slots:
@@ -87,6 +90,7 @@ class InsideVerbs(ClaimVerbs):
                     site_domain(found.name, self.settings),
                     found.path,
                     found.run.port,
+                    is_asleep(found),
                 )
             )
         except AlveoleError as error:

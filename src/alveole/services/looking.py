@@ -70,6 +70,7 @@ class LookVerbs(Compositions):
             owner=self.people.shown(stored.site.owner),
             load=self.loads.saw(id, usage.cpu_seconds) if usage is not None else 0.0,
             traffic=self.traffic.look((id,))[id],
+            plans=self.store.plans,
             checks=self.checks.states(id),
             claims=self._claimed(id),
         )
@@ -106,6 +107,7 @@ class LookVerbs(Compositions):
             owner=self.people.shown(stored.site.owner),
             load=self.loads.of((stored.site.id,)).get(stored.site.id, 0.0),
             traffic=traffic,
+            plans=self.store.plans,
             checks=self.checks.states(stored.site.id),
         )
         return self._elsewhere(stored, view) if stored.site.node else view

@@ -18,10 +18,11 @@ from alveole.load import machine_load
 from alveole.model.change import Change, Event
 from alveole.model.names import check_site_name
 from alveole.model.resource import PLATFORM
-from alveole.model.site import BUILT_IN_PLANS, Limits, ResourcePlan
+from alveole.model.site import BUILT_IN_PLANS, SLEEP_MOST_SECONDS, Limits, ResourcePlan
 from alveole.people.model import NOBODYS, Actor, Held
 from alveole.people.rights import Right, may
 from alveole.plan import BY_HAND
+from alveole.plan_requests import CreatePlan
 from alveole.services.draft import check_limits
 from alveole.services.images import ImageVerbs
 from alveole.services.rollback import RollbackVerbs
@@ -80,6 +81,7 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
             name=plan.name,
             limits=plan.limits,
             description=plan.description,
+            sleep_after=plan.sleep_after,
             built_in=plan.name in _BUILT_IN,
             sites=sum(1 for stored in self._visible(caller) if stored.site.plan == plan.name),
         )
@@ -99,7 +101,7 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
             raise NotFound(f"there is no plan {name!r}", field="plan", hint="see: alveole plan list")
         return plan
 
-    def create_plan(self, caller: Actor, request: ask.CreatePlan) -> views.PlanView:
+    def create_plan(self, caller: Actor, request: CreatePlan) -> views.PlanView:
         self._allow(caller, Right.PLAN_CHANGE)
         problems = [*check_site_name(request.name)]
         problems += check_limits(
@@ -107,6 +109,9 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
         )
         if len(request.description) > 500 or not request.description.isprintable():
             problems.append(Problem("description", "is longer than 500 characters or not printable"))
+        least = self.settings.sleep.least_seconds
+        if request.sleep_after and not least <= request.sleep_after <= SLEEP_MOST_SECONDS:
+            problems.append(Problem("sleep_after", f"{request.sleep_after} s is not within {least} s and a year"))
         if problems:
             raise InvalidInput(problems=problems)
         limits = Limits(
@@ -117,7 +122,7 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
             request.disk_bytes,
             request.internet,
         )
-        plan = ResourcePlan(request.name, limits, request.description)
+        plan = ResourcePlan(request.name, limits, request.description, request.sleep_after)
         with self.store.write() as transaction:
             if plan.name in self.store.plans:
                 raise Refused(f"there is a plan {plan.name!r} already", field="name", hint="choose another name")

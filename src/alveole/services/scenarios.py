@@ -144,6 +144,7 @@ class ScenarioVerbs(Core):
         self, caller: Actor, site: str, request: ask.RunChecks
     ) -> tuple[Site, tuple[str, ...], Scenario | None]:
         found = self._stored(caller, Right.SITE_CHECKS, site).site
+        self._be_awake(found, caller)
         if request.text is not None:
             return found, (UNNAMED,), read(request.text)
         there = {each.name for each in self.checks.of_site(found.id)}

@@ -14,8 +14,9 @@ from alveole.journal import Live
 from alveole.masking import HIDDEN
 from alveole.model.addressing import Addressing
 from alveole.model.resource import Kind, Promise, PromiseState
-from alveole.model.site import Process, Release, Site, Wanted
+from alveole.model.site import Process, Release, ResourcePlan, Site, Wanted
 from alveole.reconcile import Look
+from alveole.sleeping import is_asleep, sleep_of
 from alveole.store import Stored
 from alveole.traffic import Counted
 from alveole.views import CheckState, ModulesView, ProcessView, PromiseView, SiteView, State
@@ -49,6 +50,7 @@ def site_view(
     log_bytes: int | None = None,
     checks: tuple[CheckState, ...] = (),
     claims: tuple[str, ...] = (),
+    plans: Mapping[str, ResourcePlan] | None = None,
 ) -> SiteView:
     """``known``: whether the agent answered lately, so that ``look`` still says how things are. ``owner``: its name."""
     site = stored.site
@@ -81,6 +83,7 @@ def site_view(
         path=site.path,
         access=site.access,
         https_only=site.https_only,
+        sleep=sleep_of(site, plans or {}),
         on_push=site.on_push,
         on_files=site.on_files,
         release=site.release,
@@ -118,6 +121,9 @@ def state_of(stored: Stored, look: Look | None, live: Live | None, known: bool) 
     if stored.site.wanted is Wanted.STOPPED:
         lives = any(item.id.kind is Kind.WORKLOAD for item in look.found)
         return State.STOPPING if lives else State.STOPPED
+    if is_asleep(stored.site):
+        lives = any(item.id.kind is Kind.WORKLOAD for item in look.found)
+        return State.STOPPING if lives else State.ASLEEP
     for promise in look.promises:
         if promise.id.kind is Kind.WORKLOAD:
             return _BY_PROMISE[promise.state]

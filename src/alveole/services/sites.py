@@ -26,6 +26,7 @@ from alveole.services.draft import Draft, find_base, newest_base
 from alveole.services.flows import work_for
 from alveole.services.looking import LookVerbs
 from alveole.services.modules import DEFAULT_PLAN, Composed
+from alveole.sleeping import why_awake
 from alveole.store import KnownBase, Stored, Transaction, new_id
 
 #: Stands for content that is not unpacked yet, in a dry run.
@@ -162,6 +163,8 @@ class SiteVerbs(LookVerbs):
             self._check_plan(draft, plan, made.least_plan)
             run, volumes = made.run, made.volumes
             env = {**made.env, **env}
+        application = made.application if made is not None else None
+        draft.sleep(request.sleep_after, run, application)
         draft.finish()
         return Site(
             id=new_id("s"),
@@ -178,7 +181,9 @@ class SiteVerbs(LookVerbs):
             access=access,
             https_only=request.https_only,
             files=made.files if made is not None else (),
-            application=made.application if made is not None else None,
+            application=application,
+            sleep_after=request.sleep_after,
+            woken_by=request.woken_by,
             created_at=time.time(),
         )
 
@@ -232,7 +237,7 @@ class SiteVerbs(LookVerbs):
     # --- start, stop, restart, destroy --------------------------------------------------------
     def start_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
         def to(old: Site) -> Site:
-            if old.wanted is Wanted.RUNNING:
+            if old.runs:
                 raise Refused(f"site {old.name} is already running", field="site", hint="see: alveole why")
             return msgspec.structs.replace(old, wanted=Wanted.RUNNING)
 
@@ -257,6 +262,24 @@ class SiteVerbs(LookVerbs):
         there = self._there(caller, Right.SITE_RUN, "restart", site, "POST", "/restart", None, key)
         return there or self._change(caller, Right.SITE_RUN, "restart", site, "", key, version, to)
 
+    def sleep_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
+        """Put a site to sleep now. Raises ``Refused`` for one that cannot sleep, or is at work."""
+
+        def build(transaction: Transaction) -> Live:
+            old = self._free_to_change(caller, Right.SITE_RUN, site, version)
+            if not old.runs:
+                word = "asleep already" if old.asleep else "not running"
+                raise Refused(f"site {old.name} is {word}", field="site", hint="see: alveole site show")
+            if reason := why_awake(old):
+                raise Refused(f"site {old.name} does not sleep: {reason}", field="site")
+            if going_on := self.journal.all_of_site(old.id):
+                verbs = ", ".join(sorted({live.change.verb for live in going_on}))
+                raise Refused(f"site {old.name} is busy: {verbs}", field="site", hint="wait for it to end")
+            return self._put_to_sleep(transaction, old, caller, "")
+
+        there = self._there(caller, Right.SITE_RUN, "sleep", site, "POST", "/sleep", None, key)
+        return there or self._accept(caller, self._digest("sleep", site, str(version)), key, build)
+
     def _change(
         self,
         caller: Actor,
@@ -276,7 +299,7 @@ class SiteVerbs(LookVerbs):
 
         def build(transaction: Transaction) -> Live:
             old = self._free_to_change(caller, right, site, version, superseding=superseding)
-            new = msgspec.structs.replace(to(old), version=old.version + 1)
+            new = msgspec.structs.replace(to(old), version=old.version + 1, asleep=0.0)
             if new.plan != old.plan:
                 self._check_quota(new.owner, new)
             undo = None
@@ -443,6 +466,9 @@ class SiteVerbs(LookVerbs):
             run = old.run
             draft.not_of_modules(request)
             self._check_plan(draft, plan, self._least_plan_of(old))
+        sleep_after = old.sleep_after if request.sleep_after is UNSET else request.sleep_after
+        if request.sleep_after is not UNSET or run != old.run:
+            draft.sleep(sleep_after, run, old.application)
         if old.application is None and not run.processes and old.release is None and not draft.problems:
             draft.wrong("command", "nothing to serve: this site has no content", "update it with content first")
         known = request.base is UNSET or request.base in ("host", "debian") or find_base(request.base, self.store.bases)
@@ -464,6 +490,8 @@ class SiteVerbs(LookVerbs):
             path=path,
             access=access,
             https_only=old.https_only if request.https_only is UNSET else request.https_only,
+            sleep_after=sleep_after,
+            woken_by=old.woken_by if request.woken_by is UNSET else request.woken_by,
             on_push=old.on_push if request.on_push is UNSET else request.on_push,
             on_files=old.on_files if request.on_files is UNSET else request.on_files,
         )

@@ -187,6 +187,7 @@ class SyncVerbs(SwitchingVerbs, WashingVerbs):
         washing = needs_washing(app.masks, source, site)
         ready = self._made(delivery.masked) if washing else None
         if ready is None:
+            self._be_awake(source, live.change.actor)
             live.show(f"saving the data of {source.name}")
             taken = self._made(delivery.taken)
             if taken is None:

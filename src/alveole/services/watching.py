@@ -26,7 +26,7 @@ from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Problem
 from alveole.journal import Journal
-from alveole.model.site import Site, Wanted
+from alveole.model.site import Site, Wanted, WokenBy
 from alveole.ports import AgentPort
 from alveole.scenarios.doors import Door
 from alveole.scenarios.model import Report, Scenario, StepReport, Use
@@ -355,7 +355,7 @@ class Checks:
     def _begin(self, id: str) -> None:
         known = self._known.get(id)
         stored = self._store.sites.get(known.site_id) if known is not None else None
-        if known is None or stored is None or stored.pending or stored.site.wanted is not Wanted.RUNNING:
+        if known is None or stored is None or stored.pending or not _is_watched(stored.site):
             return
         if self._journal.of_site(stored.site.id) is not None:
             self._due[id] = time.monotonic() + min(_BUSY_SECONDS, known.every)
@@ -469,6 +469,11 @@ class Checks:
                 .offset(RUNS_KEPT)
             )
             transaction.connection.execute(sa.delete(table).where(table.c.seq.in_(old)))
+
+
+def _is_watched(site: Site) -> bool:
+    # One that sleeps is not down, and asking it is a request that wakes it.
+    return site.wanted is Wanted.RUNNING and (not site.asleep or site.woken_by is WokenBy.EVERYBODY)
 
 
 def known_of(id: str, site_id: str, name: str, scenario: Scenario) -> Known:

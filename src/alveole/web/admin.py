@@ -16,9 +16,11 @@ from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput
 from alveole.model.change import Change, ChangeState
 from alveole.people.rights import Right
+from alveole.plan_requests import CreatePlan
 from alveole.web.changes import VERBS
 from alveole.web.files import Files
 from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute, query
+from alveole.web.site import idle_seconds
 from alveole.web.words import N_
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -98,7 +100,7 @@ def _plans(page: Page, errors: Errors | None = None, form: Fields | None = None,
 @does(Right.PLAN_CHANGE)
 def create_plan(page: Asked, form: Form) -> Response:
     try:
-        wanted = ask.CreatePlan(
+        wanted = CreatePlan(
             name=form("name").strip(),
             cpu_millis=round(_number(form, "cpu", 1) * 1000),
             memory_bytes=round(_number(form, "memory", 256) * MIB),
@@ -106,6 +108,7 @@ def create_plan(page: Asked, form: Form) -> Response:
             disk_bytes=round(_number(form, "disk", 0) * MIB) or None,
             internet=form("internet") == "yes",
             description=form("description").strip(),
+            sleep_after=idle_seconds(form("sleep_after")) or 0,
         )
         page.services.create_plan(page.actor, wanted)
     except AlveoleError as error:

@@ -17,6 +17,8 @@ VERBS = {
     "start": N_("Start"),
     "stop": N_("Stop"),
     "restart": N_("Restart"),
+    "sleep": N_("Fall asleep"),
+    "wake": N_("Wake up"),
     "destroy": N_("Destroy"),
     "update": N_("New content"),
     "set": N_("Change settings"),

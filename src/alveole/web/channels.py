@@ -32,6 +32,7 @@ NEWS = {
     News.CHECK: N_("a check that begins to fail, or passes again"),
     News.REPAIR: N_("a promise that was broken and repaired"),
     News.BACKUP: N_("backups"),
+    News.SLEEP: N_("a site that falls asleep or wakes"),
     News.SITE: N_("anything else about a site"),
     News.PLATFORM: N_("what is about no one site"),
     News.FAILED: N_("whatever failed"),

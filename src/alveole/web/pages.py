@@ -63,6 +63,7 @@ STATES = {
     State.UPDATING: N_("updating"),
     State.FAILED: N_("failed"),
     State.UNKNOWN: N_("unknown"),
+    State.ASLEEP: N_("asleep"),
     State.UNREACHABLE: N_("unreachable"),
 }
 ROLES = {

@@ -16,9 +16,10 @@ from alveole import requests as ask
 from alveole import views
 from alveole.api.gate import does
 from alveole.domain_views import AddDomain
-from alveole.errors import AlveoleError
-from alveole.model.site import Answer, Arrival
+from alveole.errors import AlveoleError, InvalidInput
+from alveole.model.site import Answer, Arrival, WokenBy
 from alveole.people.rights import Right
+from alveole.text import read_span, span
 from alveole.web import questions
 from alveole.web.changes import VERBS
 from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute
@@ -26,6 +27,10 @@ from alveole.web.words import N_
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 ARRIVALS = {Arrival.WAIT: N_("it waits for the button"), Arrival.LIVE: N_("it goes live by itself")}
+WOKEN_BY = {
+    WokenBy.PEOPLE: N_("visits of people"),
+    WokenBy.EVERYBODY: N_("every request, of crawlers and monitoring too"),
+}
 LEVELS = {"look": N_("may look"), "change": N_("may change it")}
 
 
@@ -128,6 +133,7 @@ def _settings(
         difference=difference,
         sharing=sharing,
         levels=LEVELS,
+        woken_by=[(str(each), page.t(text)) for each, text in WOKEN_BY.items()],
         arrivals=[(str(each), page.t(text)) for each, text in ARRIVALS.items()],
     )
 
@@ -157,6 +163,8 @@ def as_typed(view: views.SiteView) -> dict[str, object]:
         "domains": "\n".join(view.domains),
         "path": view.path or "",
         "https_only": view.https_only,
+        "sleep_after": "" if view.sleep.set is None else span(view.sleep.set),
+        "woken_by": str(view.sleep.woken_by),
         "on_push": str(view.on_push),
         "on_files": str(view.on_files),
         "allow": "\n".join(view.access.allow),
@@ -198,6 +206,15 @@ def _changed(field: str, old: str, new: str) -> list[str]:
     return [f"{line[0]} {field}: {line[1:]}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
 
 
+def idle_seconds(text: str) -> int | None:
+    """``30m``, ``never``; ``None`` for nothing. Raises ``InvalidInput``."""
+    text = text.replace(" ", "").lower()
+    try:
+        return read_span(text) if text else None
+    except ValueError as error:
+        raise InvalidInput(str(error), field="sleep_after", hint="write it like 30m, 12h or never") from None
+
+
 def _wanted(view: views.SiteView, typed: dict[str, object]) -> ask.SetSite:
     """Only what is another than it was."""
     old = as_typed(view)
@@ -213,6 +230,8 @@ def _wanted(view: views.SiteView, typed: dict[str, object]) -> ask.SetSite:
         text = of(key)
         return Arrival(text) if text in tuple(Arrival) else UNSET
 
+    after = of("sleep_after")
+    woken_by = of("woken_by")
     env: dict[str, str | None] | msgspec.UnsetType = UNSET
     if (text := of("env")) is not None:
         pairs = dict(line.partition("=")[::2] for line in text.splitlines() if line.strip())
@@ -226,6 +245,8 @@ def _wanted(view: views.SiteView, typed: dict[str, object]) -> ask.SetSite:
         allow=words("allow"),
         deny=words("deny"),
         https_only=UNSET if typed["https_only"] == old["https_only"] else bool(typed["https_only"]),
+        sleep_after=UNSET if after is None else idle_seconds(after),
+        woken_by=WokenBy(woken_by) if woken_by in tuple(WokenBy) else UNSET,
         on_push=arrival("on_push"),
         on_files=arrival("on_files"),
         env=env,

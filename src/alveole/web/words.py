@@ -49,6 +49,7 @@ _PARTS = {
         "fr-logs",
         "fr-operations",
         "fr-outside",
+        "fr-sleep",
     )
 }
 

@@ -44,6 +44,8 @@ from alveole.model.site import BaseKind
 log = logging.getLogger("alveole.native")
 #: How often a supervisor is asked again to end.
 _AGAIN_SECONDS = 0.5
+#: How long a fresh instance may use more processor time than its plan gives.
+_START_SECONDS = 3.0
 #: Where the trees of a base are mounted for the moment in which the root is put together, below the instance's place.
 _SCRATCH = ("base", "lower", *(f"lower{number}" for number in range(2, bases.DEPTH)))
 
@@ -123,6 +125,9 @@ class NativeBackend:
             pidfd = instances.open_process(state.pid, state.started)
             if pidfd is not None:
                 self._watch.add(state.name, pidfd)
+                if not state.ready:
+                    # An agent that was killed while it started has left it without its limit.
+                    self.cgroups.settle(state.name, state.spec.limits)
             elif state.ended is None:
                 self._record_end(state, None, None)
         for name in (self.cgroups.names() | self._crun.known()) - owned:
@@ -227,7 +232,8 @@ class NativeBackend:
             undo.callback(self._purge, spec.site, spec.slot, spec.number)
             state = self._launch(spec, digest)
             say("waiting until it answers", None)
-            self._wait_ready(state)
+            with self._starting(state.name, spec):
+                self._wait_ready(state)
             instances.save(self.settings, msgspec.structs.replace(state, ready=True))
             undo.pop_all()
         hit("workload-ready")
@@ -272,8 +278,25 @@ class NativeBackend:
         started = instances.start_time(pid)
         state = msgspec.structs.replace(state, pid=pid, started=started or -1)
         instances.save(self.settings, state)
-        self.cgroups.settle(name, spec.limits)
+        self.cgroups.settle(name, spec.limits, starting=True)
         return state
+
+    @contextlib.contextmanager
+    def _starting(self, name: str, spec: WorkloadSpec) -> Iterator[None]:
+        """After the block, and after a few seconds in any case, it has the processor time of its plan."""
+
+        def settle() -> None:
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                self.cgroups.settle(name, spec.limits)
+
+        timer = threading.Timer(_START_SECONDS, settle)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            settle()
 
     def _wait_ready(self, state: State) -> None:
         pidfd = instances.open_process(state.pid, state.started)

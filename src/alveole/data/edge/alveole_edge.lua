@@ -37,7 +37,10 @@ local buffer = ffi.new("char[4096]")
 local CACHED = 20000
 local UPGRADED_SECONDS = 3600
 
-local ROUTES, DOMAIN, TLS_PORT, POOLS
+local WAKE_CONNECT = 2000
+local WAKE_TRIES, WAKE_PAUSE = 5, 0.1
+
+local ROUTES, DOMAIN, TLS_PORT, POOLS, WAKE, WAKE_MOST, ROBOTS
 local _M = {}
 
 function _M.setup(options)
@@ -45,6 +48,9 @@ function _M.setup(options)
     DOMAIN = options.domain
     TLS_PORT = options.https_port == 443 and "" or ":" .. options.https_port
     POOLS = options.pools
+    WAKE = options.wake
+    WAKE_MOST = options.wake_most
+    ROBOTS = options.robots
 end
 
 -- Networks ------------------------------------------------------------------------------------
@@ -133,6 +139,9 @@ local function parse(text)
     end
     if first == "stopped" then
         target.to = "=503"
+    elseif first == "asleep" or first == "asleep-for-all" then
+        target.to = "=asleep"
+        target.for_all = first ~= "asleep"
     elseif match(first, "^unix:/[%w/._-]+$") then
         target.to = first
     elseif match(first, "^node:/[%w/._-]+$") then
@@ -312,7 +321,7 @@ local function route_prefix(target, prefix, uri, entry)
         return "=308"
     end
     local answer = finish(target, entry)
-    if byte(answer) ~= 61 then
+    if byte(answer) ~= 61 or answer == "=asleep" then
         var.alv_prefix = prefix
         var.alv_rest = rest_after(prefix, uri)
     end
@@ -357,8 +366,8 @@ function _M.route()
     return finish(target, entry)
 end
 
--- The link again, for the second try: the first instance may just have been replaced.
-local function again()
+-- The link again: the instance may just have been replaced, or woken.
+local function look_again()
     local prefix = var.alv_prefix
     local path
     if prefix and prefix ~= "" then
@@ -368,7 +377,12 @@ local function again()
         path = entry and entry.path
     end
     local target = path and look_up(path)
-    if not target or byte(target.to) == 61 or target.site ~= var.alv_site then
+    return target and target.site == var.alv_site and target or nil
+end
+
+local function again()
+    local target = look_again()
+    if not target or byte(target.to) == 61 then
         return nil
     end
     return target.to
@@ -392,6 +406,72 @@ function _M.balance()
     if not ok then
         ngx.log(ngx.ERR, "no such target: ", why)
         return ngx.exit(502)
+    end
+end
+
+-- Sites that sleep ----------------------------------------------------------------------------
+
+-- Who reads pages for a machine, or looks whether the site answers. "Cubot" is a make of telephones.
+local function is_robot(agent)
+    agent = gsub(lower(agent), "cubot", "")
+    if find(agent, "bot%f[%A]") then
+        return true
+    end
+    for _, word in ipairs(ROBOTS) do
+        if find(agent, word, 1, true) then
+            return true
+        end
+    end
+    return false
+end
+
+-- Whether the site is awake now; else after how many seconds asking again makes sense.
+local function ask_to_wake(site)
+    local link = ngx.socket.tcp()
+    link:settimeouts(WAKE_CONNECT, WAKE_CONNECT, WAKE_MOST)
+    local answer
+    if link:connect(WAKE) and link:send("wake " .. site .. "\n") then
+        answer = link:receive("*l")
+    end
+    link:close()
+    if answer == "awake" then
+        return true
+    end
+    return false, answer and match(answer, "^later (%d+)$") or "10"
+end
+
+-- Runs where a request may wait. The body is still unread, so whatever the method, it goes to the instance whole.
+function _M.wake()
+    local target = look_again()
+    for try = 1, WAKE_TRIES do
+        if not target or target.to ~= "=asleep" then
+            break
+        end
+        if try > 1 then
+            -- It is switched this moment, or fell asleep again in the other.
+            ngx.sleep(WAKE_PAUSE)
+        end
+        if not target.for_all and (var.request_uri == "/robots.txt" or is_robot(var.http_user_agent or "")) then
+            var.alv_retry = "3600"
+            return ngx.exit(503)
+        end
+        local awake, seconds = ask_to_wake(target.site)
+        if not awake then
+            var.alv_retry = seconds
+            return ngx.exit(503)
+        end
+        target = look_again()
+    end
+    if not target or byte(target.to) == 61 then
+        return ngx.exit(503)
+    end
+    if byte(var.request_uri) ~= 47 then
+        return ngx.exit(400)
+    end
+    var.alv_to = target.to
+    var.alv_pool = target.pool
+    if var.alv_prefix ~= "" then
+        return ngx.exec("/.alveole/prefix")
     end
 end
 
