@@ -22,27 +22,14 @@ from alveole.agent.naming import NAMES_RESULTS, AboutNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.saving import (
-    BackupKey,
+    KEEPING_RESULTS,
+    AboutKept,
     BackupMade,
-    BrowseBackup,
-    CheckRepository,
-    CopyBackup,
     CreateBackup,
     DropBackup,
-    Entry,
-    FetchBackup,
-    ForgetRepository,
     ListBackups,
-    ListRepositories,
-    NewRepositoryKey,
-    PruneBackups,
-    PutRepository,
     ReadBackup,
-    RepositoryState,
     RestoreBackup,
-    RestoreFile,
-    SavePlatform,
-    UseRepository,
 )
 from alveole.agent.using import Use, Using
 from alveole.agent.working import (
@@ -399,24 +386,12 @@ Request = (
     | DropWork
     | EndVisits
     | CreateBackup
+    | AboutKept
     | ReadBackup
     | RestoreBackup
     | LookAtData
     | DropBackup
     | ListBackups
-    | PruneBackups
-    | CopyBackup
-    | BrowseBackup
-    | FetchBackup
-    | RestoreFile
-    | PutRepository
-    | NewRepositoryKey
-    | ListRepositories
-    | CheckRepository
-    | UseRepository
-    | ForgetRepository
-    | BackupKey
-    | SavePlatform
     | PackSite
     | UnpackSite
     | GetAuthority
@@ -569,24 +544,12 @@ RESULTS: dict[type, Any] = {
     DropWork: None,
     EndVisits: None,
     CreateBackup: BackupMade,
+    **KEEPING_RESULTS,
     ReadBackup: str,
     RestoreBackup: Release | None,
     LookAtData: tuple[VolumeState, ...],
     DropBackup: None,
     ListBackups: tuple[BackupMade, ...],
-    PruneBackups: None,
-    CopyBackup: str,
-    BrowseBackup: tuple[Entry, ...],
-    FetchBackup: int,
-    RestoreFile: int,
-    PutRepository: RepositoryState,
-    NewRepositoryKey: str,
-    ListRepositories: tuple[RepositoryState, ...],
-    CheckRepository: RepositoryState,
-    UseRepository: None,
-    ForgetRepository: None,
-    BackupKey: str,
-    SavePlatform: BackupMade,
     PackSite: Packed,
     UnpackSite: Release | None,
     GetAuthority: str,

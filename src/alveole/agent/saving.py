@@ -7,7 +7,7 @@ begins with that one's name and a slash.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -210,3 +210,37 @@ class BackupMade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: int
     digest: Digest
     created_at: float = 0.0
+
+
+#: Where backups are kept, what is in them, and the platform's own.
+AboutKept = (
+    PruneBackups
+    | CopyBackup
+    | BrowseBackup
+    | FetchBackup
+    | RestoreFile
+    | PutRepository
+    | NewRepositoryKey
+    | ListRepositories
+    | CheckRepository
+    | UseRepository
+    | ForgetRepository
+    | BackupKey
+    | SavePlatform
+)
+#: For the table of the protocol.
+KEEPING_RESULTS: dict[type, Any] = {
+    PruneBackups: None,
+    CopyBackup: str,
+    BrowseBackup: tuple[Entry, ...],
+    FetchBackup: int,
+    RestoreFile: int,
+    PutRepository: RepositoryState,
+    NewRepositoryKey: str,
+    ListRepositories: tuple[RepositoryState, ...],
+    CheckRepository: RepositoryState,
+    UseRepository: None,
+    ForgetRepository: None,
+    BackupKey: str,
+    SavePlatform: BackupMade,
+}
