@@ -194,6 +194,7 @@ class Services(
         self.failures.close()
         self.close_operations()
         self.ticker.stop()
+        self.naming.close()
         self.checks.close()
         self.telling.close()
         self.loop.stop()
