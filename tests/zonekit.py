@@ -110,6 +110,14 @@ def log_of(place: Path) -> str:
     return (place / "log").read_text(errors="replace")
 
 
+def gone(pid: int) -> bool:
+    """Whether that process has ended; nobody may have taken its status yet."""
+    try:
+        return not Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
+
+
 class Bind:
     """A machine's BIND as the package leaves it, but in a directory and at ports of its own; it does not run yet."""
 
@@ -147,9 +155,7 @@ class Bind:
             handle = os.pidfd_open(pid)
             try:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-                until(
-                    lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
-                )
+                until(lambda: gone(pid))
             finally:
                 os.close(handle)
         (self.place / "named.pid").unlink(missing_ok=True)

@@ -103,6 +103,9 @@ class NameServers:
             if self._started.exists():
                 with contextlib.suppress(AlveoleError):
                     self._rndc("stop")
+                until = time.monotonic() + _START_SECONDS
+                while self._runs() and time.monotonic() < until:
+                    time.sleep(0.1)
                 self._started.unlink()
             elif there and self._runs():
                 self._rndc("reconfig")

@@ -240,6 +240,7 @@ class Services(
         self.ticker.stop()
         self.certifier.close()
         self.close_figures()
+        self.naming.close()
         self.checks.close()
         self._close_watch()
         self.telling.close()

@@ -66,6 +66,11 @@ class Naming:
         ticker.add(WORK, self.settings.reconcile.drift_seconds, self._begin)
         self._poke = lambda: ticker.poke(WORK)
 
+    def close(self) -> None:
+        """After the pass under way there is no other."""
+        with self._lock:
+            self.dns = None
+
     def news(self) -> None:
         """Something about sites has changed: look soon. Costs nothing where no zone is managed."""
         if self.dns is not None:
