@@ -142,6 +142,7 @@ class Services(
         self.journal.tell = self.telling.ended
         self.loop.abandoned = self._remove
         self.certifier = Certifier(settings, store, self.journal, agent, self._acme, self.keep_authority)
+        self.checks.private_authorities = self.private_authorities
         self.started_at = time.time()
         self.loads = Loads()
         self.traffic = Traffic(settings.logs / "edge")
