@@ -7,7 +7,6 @@ shows one, for control is not believed. ``cryptography`` is loaded when there is
 from __future__ import annotations
 
 import re
-import ssl
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -234,6 +233,8 @@ def _look_at_chain(
 
 
 def _known(certificate: x509.Certificate, roots: Path) -> bool:
+    import ssl
+
     from cryptography import x509
 
     try:

@@ -16,6 +16,8 @@ from alveole.people.rights import Right
 __all__ = ["world"]
 #: The fields of a form that its refusals come after, by path.
 FORMS = {
+    "/admin/certificates": {"do": "set", "look": "yes"},
+    "/site/{site}/certificates": {"do": "upload", "chain": "none", "key": "none"},
     "/new/{way}": {"name": "fresh", "do": "create", "base": "host", "command": "serve", "port": "8000"},
     "/site/{site}/settings": {"https_only": "yes", "do": "apply"},
     "/site/{site}/content": {"release": "0" * 12},

@@ -169,6 +169,7 @@ class Services(
         self.journal.tell = self._ended
         self.loop.abandoned = self._remove
         self.certifier = Certifier(settings, store, self.journal, agent, self._acme, self.keep_authority)
+        self.checks.private_authorities = self.private_authorities
         self.started_at = time.time()
         self.loads = Loads()
         self.archives = Archives(settings.database.parent / "figures")

@@ -209,6 +209,10 @@ class CertificateVerbs(OutsideVerbs):
     def _acme(self) -> AcmeSettings:
         return self._setting(_KEY, AcmeSettings) or AcmeSettings()
 
+    def private_authorities(self) -> tuple[str, ...]:
+        """Whom to trust when one's own authorities are asked (PEM): mostly what they sign with, too."""
+        return tuple(each.certificates for each in self._acme().authorities if each.private and each.certificates)
+
     def show_acme(self, caller: Actor) -> cv.AcmeView:
         """Secrets in it are hidden."""
         self._allow(caller, Right.SETTINGS_CHANGE)

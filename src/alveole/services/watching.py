@@ -96,6 +96,8 @@ class Checks:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._room: asyncio.Semaphore | None = None
         self._trusted: tuple[float, ssl.SSLContext] | None = None
+        self.private_authorities: Callable[[], Iterable[str]] = tuple
+        """Those (PEM) of one's own that issue certificates for sites."""
 
     # --- what there is ------------------------------------------------------------------------
     def load(self) -> None:
@@ -325,6 +327,9 @@ class Checks:
         if kept is not None and now - kept[0] < _TRUST_SECONDS:
             return kept[1]
         context = ssl.create_default_context()
+        for pem in self.private_authorities():
+            with contextlib.suppress(ssl.SSLError):
+                context.load_verify_locations(cadata=pem)
         with contextlib.suppress(AlveoleError, ssl.SSLError):
             context.load_verify_locations(cadata=self._agent.call(protocol.GetAuthority()))
             self._trusted = (now, context)

@@ -80,8 +80,9 @@ def _change(page: Page, form: Fields, where: str, site: str | None) -> Response:
 
 # --- of the platform --------------------------------------------------------------------------------
 @router.get("/admin/certificates")
-@does(Right.PLATFORM_LOOK)
+@does(Right.SITE_LIST)
 def of_all(page: Asked) -> Response:
+    """Those of the names that somebody may look at."""
     return _of_all(page)
 
 
