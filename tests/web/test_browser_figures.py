@@ -67,7 +67,9 @@ def test_figures_at_a_glance(alveole: Instance, browser: Any, axe: str, language
         ("/admin/traffic?span=hour", "figures-traffic"),
     ):
         someone.go(path)
-        page.wait_for_selector(".graph canvas")
+        if "traffic" not in path:
+            # A machine may have no interface that has carried anything.
+            page.wait_for_selector(".graph canvas")
         # What a picture shows stands in words beside it.
         assert page.locator(".graph-table").count() == page.locator(".graph").count()
         someone.look(shot)
