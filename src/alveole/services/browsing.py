@@ -59,6 +59,8 @@ class BrowseVerbs(RepositoryVerbs):
 
     def restore_file(self, caller: Actor, backup: str, request: RestoreFile, *, key: str | None = None) -> Change:
         """Put one file of a volume, or a directory, back into the site it was saved from."""
+        # Before anything is said of the path: whose backup it is.
+        self._backup(caller, Right.BACKUP_RESTORE, backup)
         path = _checked(request.path)
         if not path.startswith("volumes/") or path.count("/") < 2:
             raise InvalidInput(

@@ -220,13 +220,17 @@ def set_machine_backups(page: Asked, form: Form) -> Response:
 @does(Right.SETTINGS_CHANGE)
 def add_repository(page: Asked, form: Form) -> Response:
     """``do``: ``add`` or ``key``."""
-    return change_repository(page, form)
+    return _repository(page, form)
 
 
 @router.post("/admin/backups/repository")
 @does(Right.SETTINGS_CHANGE)
 def change_repository(page: Asked, form: Form) -> Response:
     """``do``: ``check``, ``use`` or ``forget``."""
+    return _repository(page, form)
+
+
+def _repository(page: Page, form: Fields) -> Response:
     services, actor, name = page.services, page.actor, form("name").strip()
     try:
         if form("do") == "key":
