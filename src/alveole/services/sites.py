@@ -272,9 +272,10 @@ class SiteVerbs(LookVerbs):
                 raise Refused(f"site {old.name} is {word}", field="site", hint="see: alveole site show")
             if reason := why_awake(old):
                 raise Refused(f"site {old.name} does not sleep: {reason}", field="site")
-            if going_on := self.journal.all_of_site(old.id):
-                verbs = ", ".join(sorted({live.change.verb for live in going_on}))
-                raise Refused(f"site {old.name} is busy: {verbs}", field="site", hint="wait for it to end")
+            if going_on := self._at_work(old.id):
+                raise Refused(
+                    f"site {old.name} is busy: {', '.join(sorted(going_on))}", field="site", hint="wait for it to end"
+                )
             return self._put_to_sleep(transaction, old, caller, "")
 
         there = self._there(caller, Right.SITE_RUN, "sleep", site, "POST", "/sleep", None, key)

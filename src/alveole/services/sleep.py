@@ -17,7 +17,7 @@ import msgspec
 from alveole.agent.using import Used, Using
 from alveole.errors import AlveoleError, Problem, Temporary
 from alveole.failpoints import hit
-from alveole.journal import Live, Work
+from alveole.journal import REPAIR, Live, Work
 from alveole.model.resource import Kind, PromiseState
 from alveole.model.site import ResourcePlan, Site, WokenBy
 from alveole.people.model import Actor
@@ -33,6 +33,7 @@ _ROOM = 0.05
 #: After how long it makes sense to ask again (seconds): for what failed, and while there is no room.
 _FAILED_SECONDS, _ROOM_SECONDS = 30, 60
 _POLL_SECONDS = 0.05
+_NO_WORK = frozenset({REPAIR, "check", "sleep", "wake"})
 
 
 class Woken(msgspec.Struct, frozen=True):
@@ -48,6 +49,10 @@ class Sleeping(Builders):
     """When something was last seen at work at a site, by its id; of others since control began."""
 
     # --- falling asleep -----------------------------------------------------------------------
+    def _at_work(self, site_id: str) -> set[str]:
+        """What goes on at a site that keeps it awake: a person's work, and no care of the loop's own."""
+        return {live.change.verb for live in self.journal.all_of_site(site_id)} - _NO_WORK
+
     def _put_to_sleep(self, transaction: Transaction, old: Site, by: Actor | str, reason: str) -> Live:
         new = msgspec.structs.replace(old, asleep=time.time())
         transaction.save_site(new)
@@ -157,7 +162,7 @@ class Sleeping(Builders):
             after = sleeps_after(site, plans)
             if not after or not site.runs or stored.pending:
                 continue
-            if self.journal.all_of_site(site.id):
+            if self._at_work(site.id):
                 self._last_used[site.id] = now
             elif now - self._last_used.get(site.id, self.started_at) >= after and self._serves(stored):
                 found[site.id] = site, after
@@ -175,7 +180,7 @@ class Sleeping(Builders):
     def _fall_asleep(self, site: Site, after: int) -> None:
         with self.store.write() as transaction:
             stored = self.store.sites.get(site.id)
-            if stored is None or stored.pending or stored.site is not site or self.journal.all_of_site(site.id):
+            if stored is None or stored.pending or stored.site is not site or self._at_work(site.id):
                 return
             live = self._put_to_sleep(transaction, site, IDLE, f"no visit for {after} s")
             hit("services.sleep-stored")
