@@ -304,10 +304,11 @@ def test_lines_that_waited_too_long_are_given_up_and_the_rest_is_handed_out(sett
     top = settings.logs / "edge"
     (top / SITE).mkdir(parents=True)
     stream = top / "requests.log"
-    forged = b"200 " + SITE.encode() + b' {"time":"2020-01-01T00:00:00+00:00","uri":"/forged"}'
+    before = b"200 " + SITE.encode() + b" 0.001 120 400 192.0.2.7 "
+    forged = before + b'{"time":"2020-01-01T00:00:00+00:00","uri":"/forged"}'
     with stream.open("wb") as file:
         for number in range(400):
-            file.write(b"200 " + SITE.encode() + b" " + request(number, "/x" * 200 + forged.decode("latin-1")))
+            file.write(before + request(number, "/x" * 200 + forged.decode("latin-1")))
     size = stream.stat().st_size
     hole = 200 * 1024
     subprocess.run(["fallocate", "--punch-hole", "--offset=0", f"--length={hole}", stream], check=True)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import ssl
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -148,11 +148,11 @@ class Dialogue:
     def _trust(self) -> str | bool:
         if not self.authority.certificates:
             return str(ROOTS) if ROOTS.exists() else True
-        made = tempfile.NamedTemporaryFile("w", prefix="alveole-", suffix=".pem")  # noqa: SIM115  ends with the dialogue
-        file = self._end.enter_context(made)
-        file.write(self.authority.certificates)
-        file.flush()
-        return file.name
+        # In memory, so that nothing is left lying about when this process is killed.
+        fd = os.memfd_create("authorities", os.MFD_CLOEXEC)
+        self._end.callback(os.close, fd)
+        os.write(fd, self.authority.certificates.encode())
+        return f"/proc/self/fd/{fd}"
 
     def _register(self, found: client.ClientV2, key: JWK) -> None:
         if self.authority.account:
