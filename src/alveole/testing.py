@@ -245,7 +245,7 @@ class FakeAgent:
             case GatherLogs():
                 return None
             case AnalyseLogs():
-                raise Temporary("goaccess is not installed", hint="apt-get install goaccess")
+                return "{}"
             case ShowCertificate() | protocol.GetAuthority():
                 return self.authority
             case KeepAnchor(seq, hash):
