@@ -34,6 +34,8 @@ class Incidents:
 
     def prepare(self) -> None:
         """After each start of control."""
+        # A round of its own, poked by the end of a change, would come in between with another clock.
+        self.services.ticker.add("incidents", 1e9, lambda: None, first=1e9)
         self.services.readings.add(Source(FIGURES, self._read))
         watch = self.services.watch
         for name in list(watch.rules):

@@ -34,13 +34,14 @@ def prepare(raw: dict[str, Any], url: str) -> None:
     services.close()
 
 
-def open_services(raw: dict[str, Any], value: str) -> Services:
-    """With what empties the outbox; rounds are the caller's."""
+def open_services(raw: dict[str, Any], value: str, *, tells: bool = True) -> Services:
+    """Rounds are the caller's. ``tells``: with what empties the outbox."""
     services = Services.open(parse(raw), FakeAgent(), loop=False)
     services.readings.add(Source((POWER,), lambda: {POWER.name: [Reading(PLATFORM, value)]}))
     services.watch.load()
-    services.telling.start()
-    services.ticker.start()
+    if tells:
+        services.telling.start()
+        services.ticker.start()
     return services
 
 

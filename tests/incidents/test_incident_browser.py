@@ -68,7 +68,6 @@ def test_every_page(world: Incidents, browser: Any, axe: str, language: str, wid
                 ("rule", "/incidents/rule/t-heat"),
                 ("silences", "/incidents/silences"),
                 ("promises", "/site/blog/promises"),
-                ("channels", "/channels"),
             ):
                 person.go(path)
                 person.look(name)
