@@ -17,6 +17,7 @@ import msgspec
 
 from alveole.errors import InvalidInput, NotFound, Problem
 from alveole.model.addressing import Addressing
+from alveole.model.lent import HostPath
 from alveole.model.names import DOMAIN, EnvKey, Port, check_network, split_resolver
 from alveole.model.site import GIB, MIB
 
@@ -25,6 +26,9 @@ ENVIRONMENT = "ALVEOLE_CONFIG"
 _UIDS = 65_536
 #: Ids have 32 bits, and the last is "no id" (user_namespaces(7), chown(2)).
 _LAST_UID = (1 << 32) - 1
+
+#: What no site is ever shown, nor what is in it.
+_NEVER_SHARED = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/root", "/run", "/sbin", "/sys", "/usr")
 
 Interface = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,14}\Z")]
 User = Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}\Z")]
@@ -257,6 +261,20 @@ class Accounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long the token for a first sign-in or a new password is good."""
 
 
+class Sites(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of the machine itself administrators may lend to sites."""
+
+    ports: Annotated[str, msgspec.Meta(pattern=r"^(?:\d{1,5}-\d{1,5})?\Z")] = "20000-29999"
+    """Ports of the machine that may lead into a site, as FIRST-LAST; empty: none."""
+    shared: tuple[HostPath, ...] = ()
+    """Directories of the machine that sites may be shown, with all below them; none: no site sees any."""
+
+    def published(self) -> range:
+        """The ports as numbers."""
+        first, _, last = self.ports.partition("-")
+        return range(int(first), int(last) + 1) if first else range(0)
+
+
 #: A host with its port, perhaps; ``http://`` before it: without TLS, for one on this machine.
 Registry = Annotated[
     str,
@@ -295,6 +313,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     build: Build = Build()
     bases: Bases = Bases()
     images: Images = Images()
+    sites: Sites = Sites()
 
     @property
     def state(self) -> Path:
@@ -492,6 +511,15 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
             wrong(f"ssh.{key}", f"{value!r} is not an address")
     if settings.ssh.enabled and settings.ssh.port in (settings.edge.http_port, settings.edge.https_port):
         wrong("ssh.port", "is a port of the edge")
+    ports = settings.sites.published()
+    if settings.sites.ports and not (ports and ports[0] >= 1024 and ports[-1] <= 65_535):
+        wrong("sites.ports", f"{settings.sites.ports} is no range within 1024-65535", "write it like 20000-29999")
+    for place, root in enumerate(settings.sites.shared):
+        if any(f"{root}/".startswith(f"{own}/") or f"{own}/".startswith(f"{root}/") for own in _NEVER_SHARED):
+            wrong(f"sites.shared[{place}]", f"{root} is of the system's own")
+        for own in (settings.paths.state, settings.paths.run):
+            if f"{root}/".startswith(f"{own}/") or f"{own}/".startswith(f"{root}/"):
+                wrong(f"sites.shared[{place}]", f"{root} holds what is Alvéole's own, or lies in it")
     if settings.edge.http_port == settings.edge.https_port:
         wrong("edge.https_port", "is the same as edge.http_port")
     return problems

@@ -18,10 +18,11 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
+from alveole.agent.lending import CheckShared
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.backends.base import Say, Usage
-from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
+from alveole.errors import InvalidInput, NotFound, Problem, Refused, StepFailed, Temporary
 from alveole.model.app import Difference
 from alveole.model.resource import (
     PLATFORM,
@@ -234,6 +235,10 @@ class FakeAgent:
                     raise Refused("an earlier anchor says otherwise")
                 self.anchors.append(Anchor(seq, hash, 1.0))
                 return None
+            case CheckShared(wanted):
+                return tuple(
+                    Problem("shared", f"{each.source} is not there") for each in wanted if "gone" in each.source
+                )
             case Reach():
                 self.reached(request, os.dup(files[0]))
                 return None

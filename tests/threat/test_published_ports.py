@@ -186,7 +186,10 @@ def test_what_was_flushed_by_hand_is_seen_and_put_back(machine: Machine) -> None
     assert machine.address(1, 0, ports=(WEB,)).done
     with answering(one, b"one"):
         table = machine.settings.network.table
-        for command in (f"flush map inet {table} publish4", f"add element inet {table} open4 {{ 10.77.1.1 . tcp . 22 }}"):
+        for command in (
+            f"flush map inet {table} publish4",
+            f"add element inet {table} open4 {{ 10.77.1.1 . tcp . 22 }}",
+        ):
             subprocess.run(["nft", *command.split(" ", 3)[:3], command.split(" ", 3)[3]], check=True)
             seen = machine.seen(Kind.FIREWALL)
             assert seen is not None and seen.defects

@@ -211,9 +211,7 @@ class NetworkActuator:
         if step.action is Action.DELETE:
             self.firewall.remove()
             return
-        self.firewall.update(
-            lambda: _present(self.network.ports(), self._running()), step.digest, self._openings
-        )
+        self.firewall.update(lambda: _present(self.network.ports(), self._running()), step.digest, self._openings)
 
     def _apply_address(self, step: Step) -> None:
         file = self._directory / step.id.scope

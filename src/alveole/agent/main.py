@@ -33,6 +33,7 @@ from alveole.actuators.storage import Storage
 from alveole.agent import protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
+from alveole.agent.lending import CheckShared
 from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
 from alveole.agent.reach import Reaches
 from alveole.agent.reaching import Reach
@@ -46,7 +47,7 @@ from alveole.backends.native.run import NativeBackend
 from alveole.backends.native.visits import Visits
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Refused
-from alveole.host import instances, paths, runtime
+from alveole.host import instances, lent, paths, runtime
 from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
 from alveole.host.sandbox import Sandbox
@@ -247,6 +248,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         protocol.Doctor: doctor,
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
         ListAnchors: lambda _r, _f, _s: anchors.all(),
+        CheckShared: lambda r, _f, _s: lent.check(settings, r.shared),
         Reach: lambda r, f, _s: reaches.open(r, f),
     }
     agent = Agent(

@@ -2,8 +2,8 @@
 
 On the wire: a Unix stream socket, one request a connection, messages of JSON ended by a line
 feed. Files travel beside the first message (``SCM_RIGHTS``). The agent answers any number of
-:class:`Said` and then one :class:`Done` or one :class:`Failed`. There is no field for a path of
-the host: the agent derives every path itself from ids and numbers.
+:class:`Said` and then one :class:`Done` or one :class:`Failed`. It derives every path of the host
+itself from ids and numbers, but for shared directories: below those that its settings name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
+from alveole.agent.lending import CheckShared
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.working import (
@@ -428,6 +429,7 @@ Request = (
     | KeepAnchor
     | ListAnchors
     | Reach
+    | CheckShared
     | Watch
 )
 
@@ -585,6 +587,7 @@ RESULTS: dict[type, Any] = {
     GetAuthority: str,
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
+    CheckShared: tuple[Problem, ...],
     KeepAnchor: None,
     ListAnchors: tuple[Anchor, ...],
     Reach: None,

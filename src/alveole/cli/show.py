@@ -104,6 +104,9 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("files by sftp", "published by themselves" if site["on_files"] == "live" else ""),
         ("access", _lines(rules)),
         ("environment", _lines(f"{key}={value}" for key, value in sorted(site["env"].items()))),
+        ("ports", _lines(f"{each['host']} leads to {each['port']}/{each['protocol']}" for each in site["published"])),
+        ("shared", _lines(_shared(each) for each in site["shared"])),
+        ("lasts", "" if site["persistent"] else "only what is in volumes"),
         ("volumes", _lines(f"{item['name']} at {item['path']}" for item in site["volumes"])),
         ("releases", _lines(releases)),
         ("promises", "\n".join(promises)),
@@ -113,6 +116,10 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("created", when(site["created_at"])),
         ("version", str(site["version"])),
     ]
+
+
+def _shared(item: dict[str, Any]) -> str:
+    return f"{clean(item['source'])} at {clean(item['path'])}, {'to write' if item['writable'] else 'to read'}"
 
 
 def _check(item: dict[str, Any]) -> str:

@@ -371,9 +371,7 @@ class Firewall:
             self._seen = (asked, state)
             return state
 
-    def _look(
-        self, required: Instances, tolerated: Instances, openings: Collection[Opening]
-    ) -> FirewallState | None:
+    def _look(self, required: Instances, tolerated: Instances, openings: Collection[Opening]) -> FirewallState | None:
         stamp, digest = self._sealed() or ("", "")
         try:
             rules, elements = self._list()

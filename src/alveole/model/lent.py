@@ -23,7 +23,7 @@ class Transport(StrEnum):
     UDP = "udp"
 
 
-class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, order=True):
+class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order=True):
     """A port of the machine's addresses, IPv4 and IPv6, that leads to a port of the site. The site's as long as it
     is there, started or not."""
 
@@ -36,7 +36,7 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         return f"{self.host}:{self.port}/{self.protocol}"
 
 
-class Shared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, order=True):
+class Shared(msgspec.Struct, frozen=True, forbid_unknown_fields=True, order=True):
     """A directory of the machine, seen in the site at ``path``.
 
     Read-only it shows what everybody on the machine may read. ``writable``, the program of the site is its owner there,

@@ -174,7 +174,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     """Directories of the machine: the one path of the host that a message holds. The agent takes it only below those
     that the settings name. Absent where there are none, like ``ports`` of the address."""
     forgets: bool | UnsetType = UNSET
-    """Each start begins with the root of the base: nothing but volumes lasts. Absent: it lasts until the next update."""
+    """Each start begins with the root of the base, and nothing but volumes lasts. Absent: until the next update."""
 
 
 class AddressSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="address"):

@@ -46,6 +46,8 @@ class Right(StrEnum):
     """Make an administrator of whoever holds a token: only for root on the machine itself (threat 32)."""
     NODE_CHANGE = "node.change"
     """Which other machines are driven from here, and whose passports are taken."""
+    MACHINE_LEND = "machine.lend"
+    """Give a site ports of the machine's addresses, or directories of its own: what more than one site could want."""
     SETTINGS_CHANGE = "settings.change"
     """Where people come from: LDAP, OIDC, second factors."""
     # About one object.
@@ -136,6 +138,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.ACCOUNT_CHANGE: (ANY, NO, NO, NO),
     R.FIRST_TOKEN: (ANY, NO, NO, NO),
     R.SETTINGS_CHANGE: (ANY, NO, NO, NO),
+    R.MACHINE_LEND: (ANY, NO, NO, NO),
     R.NODE_CHANGE: (ANY, NO, NO, NO),
     R.SITE_CREATE: (ANY, ANY, OWN, NO),
     R.SITE_LOOK: (ANY, ANY, LOOK, ANY),

@@ -15,6 +15,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``operations`` | a site's programs, and named commands by button |
 | ``channels`` | who is told by mail, webhook and feed, and what came of it |
 | ``apps``, ``newapp`` | applications: environments, versions, history; making one |
+| ``lent`` | ports and directories of the machine for a site |
 | ``fleet`` | other machines, and moving a site to one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
@@ -37,6 +38,7 @@ from alveole.web import (
     factors,
     filemanager,
     fleet,
+    lent,
     new,
     newapp,
     oidc,
@@ -51,7 +53,7 @@ from alveole.web import (
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
-    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
+    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet, lent),
 )
 
 

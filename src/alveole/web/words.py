@@ -34,7 +34,7 @@ def N_(sentence: str) -> str:
 
 
 #: The catalogue of one language: its own file, and those of pages with many sentences of their own.
-_PARTS = {"fr": ("fr", "fr-apps", "fr-checks", "fr-files", "fr-fleet", "fr-operations", "fr-outside")}
+_PARTS = {"fr": ("fr", "fr-apps", "fr-checks", "fr-files", "fr-fleet", "fr-operations", "fr-outside", "fr-doors")}
 
 
 @cache
