@@ -69,6 +69,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/factors/totp/confirm": {"code": "123456"},
     "POST /v1/keys": {"key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIiyuBLDGW4uhJ3HQYx36mFc0y8hOgOrLaP4UEcrPSGv"},
     "POST /v1/sites/{site}/work/publish": {},
+    # Paths that no working copy has: what may be done is refused by the program, not by the rights.
+    "PUT /v1/sites/{site}/files/text": {"text": "x"},
+    "POST /v1/sites/{site}/files/folders": {"at": "none/none"},
+    "POST /v1/sites/{site}/files/rename": {"at": "none", "to": "other"},
+    "POST /v1/sites/{site}/files/unpack": {"at": "none"},
     "POST /v1/factors/passkey": {"credential": {}},
     "POST /v1/sites/{site}/passports": {},
     "POST /v1/sites/{site}/move": {"to": "here"},

@@ -18,6 +18,7 @@ from alveole.api import (
     entrance,
     exec,
     factors,
+    files,
     fleet,
     modules,
     notify,
@@ -80,6 +81,7 @@ def build(
         apps,
         fleet,
         operations,
+        files,
     ):
         app.include_router(module.router)
     if pages is not None:

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alveole import __version__, app_views, fleet, operation_requests, operation_views, views
+from alveole import __version__, app_views, file_requests, file_views, fleet, operation_requests, operation_views, views
 from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
@@ -105,6 +105,14 @@ TYPES: tuple[Any, ...] = (
     app_views.SyncPlan,
     AddDomain,
     DomainView,
+    file_requests.WriteText,
+    file_requests.MakeFolder,
+    file_requests.RenameFile,
+    file_requests.UnpackFile,
+    file_views.FolderView,
+    file_views.FileEntry,
+    file_views.TextFileView,
+    file_views.Unpacked,
     ask.CheckText,
     ask.RunChecks,
     ask.CheckSecret,
@@ -170,6 +178,7 @@ _ERRORS = {
     412: "The site has changed since the ETag was given.",
     429: "Too many attempts: wait as long as Retry-After says.",
     413: "More bytes than the settings let through.",
+    416: "The file has no such part.",
     422: "The request is wrong; every problem is listed.",
     503: "Temporary: try again.",
     507: "A quota, a pool or a disk is exhausted.",
@@ -278,6 +287,7 @@ def install(app: FastAPI) -> None:
                     {"name": "outside", "description": "Where people come from besides: LDAP, OIDC."},
                     {"name": "entrance", "description": "Signing in and out, and who one is."},
                     {"name": "ssh", "description": "Keys of people, and the working copies that SFTP and rsync fill."},
+                    {"name": "files", "description": "Single files of a site's working copy and volumes."},
                     {"name": "fleet", "description": "Other machines, and sites that go from one to another."},
                     {"name": "platform", "description": "The machine and Alvéole itself."},
                 ],
