@@ -56,11 +56,14 @@ def ls(here: Here, name: str, at: str) -> None:
         note("There is more in it than is listed; SFTP lists all.")
 
 
-@verb(group, "cat", examples=["alveole site files cat blog index.html"], json=False)
+@verb(group, "cat", examples=["alveole site files cat blog index.html", "alveole site files cat blog a.txt --json"])
 @site_name
 @at_path
 def cat(here: Here, name: str, at: str) -> None:
-    """Write a file to standard output."""
+    """Write a file to standard output. With --json only a text, together with its ETag."""
+    if here.json:
+        emit(here.client.get(path(name, "files/text"), {"at": at}))
+        return
     with here.client.open("GET", path(name, "files/content"), query={"at": at}, patience=None) as answer:
         for block in answer.blocks():
             sys.stdout.buffer.write(block)
