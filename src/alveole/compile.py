@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from msgspec import UNSET
+
 from alveole.config import Settings
 from alveole.model.resource import (
     PLATFORM,
@@ -144,7 +146,7 @@ def compile_site(site: Site, settings: Settings, plans: Mapping[str, Limits]) ->
         resources.append(
             _desired(
                 ResourceId(Kind.ADDRESS, site.id, "ipv4"),
-                AddressSpec(site.id, site.number, site.slot),
+                AddressSpec(site.id, site.number, site.slot, site.published or UNSET),
                 (workload_id(site),),
             )
         )
@@ -179,6 +181,8 @@ def _workload(site: Site, limits: Limits, parts: tuple[ResourceId, ...]) -> Desi
         accounts=site.run.accounts,
         links=site.run.links,
         config=bool(site.files),
+        shared=site.shared or UNSET,
+        forgets=UNSET if site.persistent else True,
     )
     return _desired(workload_id(site), spec, (NETWORK, FIREWALL, *parts))
 

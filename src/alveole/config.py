@@ -18,8 +18,10 @@ import msgspec
 from alveole.errors import InvalidInput, NotFound, Problem
 from alveole.logbook.settings import Logbook, SyslogIn, SyslogOut, check_logbook
 from alveole.model.addressing import Addressing
+from alveole.model.lent import HostPath
 from alveole.model.names import DOMAIN, EnvKey, Port, check_network, split_resolver
 from alveole.model.site import GIB, MIB
+from alveole.sections import Backups, Dns, Incidents, Journal, NameServer, Outgoing, Sleep, User
 
 DEFAULT_FILE = Path("/etc/alveole/alveole.toml")
 ENVIRONMENT = "ALVEOLE_CONFIG"
@@ -27,8 +29,10 @@ _UIDS = 65_536
 #: Ids have 32 bits, and the last is "no id" (user_namespaces(7), chown(2)).
 _LAST_UID = (1 << 32) - 1
 
+#: What no site is ever shown, nor what is in it.
+_NEVER_SHARED = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/root", "/run", "/sbin", "/sys", "/usr")
+
 Interface = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,14}\Z")]
-User = Annotated[str, msgspec.Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}\Z")]
 
 
 class Paths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,90 +164,6 @@ class Reconcile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sites worked on at once."""
 
 
-class Sleep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sites that sleep while nobody asks for them."""
-
-    look_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 10.0
-    """How often it is looked for sites that have been idle long enough."""
-    least_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 60
-    """The shortest idle time that a site may set."""
-    parallel: Annotated[int, msgspec.Meta(ge=1, le=32)] = 4
-    """Sites woken at once."""
-    queue: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 64
-    """Sites that may wait for their turn; requests for others are answered with 503 at once."""
-    a_minute: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 120
-    """Sites woken in a minute, beside the first ``queue`` of a burst: visits of a thousand sites do not start all."""
-    wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 30.0
-    """How long a request is held; then it is answered with 503."""
-    waiting: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 400
-    """Requests held at once."""
-    waiting_site: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
-    """Of them, for one site."""
-
-
-class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    repository: str = ""
-    """A restic repository; empty: ``backups`` in the state directory."""
-    by_itself: bool = True
-    """Whether sites are saved each night and before they are destroyed, and backups proved; how: ``alveole backup
-    policy``."""
-    places: tuple[str, ...] = ("/var/backups", "/mnt", "/media", "/srv")
-    """Directories below which a further repository may be: a disk, or a share that is mounted."""
-
-
-class Dns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where it is looked up whether a domain is its claimer's."""
-
-    resolvers: tuple[str, ...] = ()
-    """Name servers that are asked, as ADDRESS or ADDRESS:PORT; none: those of the machine."""
-    seconds: Annotated[float, msgspec.Meta(gt=0, le=30)] = 5.0
-    """How long they may take for one answer."""
-    claim_seconds: Annotated[float, msgspec.Meta(ge=60)] = 7 * 86_400.0
-    """A claim that was not proven ends after so long."""
-
-
-class NameServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """BIND on this machine, for `alveole dns setup`; the values of Debian's package."""
-
-    directory: str = "/etc/bind"
-    """Where named.conf is, which includes named.conf.local; and rndc.key."""
-    zones: str = "/var/lib/bind"
-    """Where the zone and its journal are kept; the server writes there."""
-    user: User = "bind"
-    """Runs the server."""
-    address: str = "127.0.0.1"
-    """Where Alvéole asks it; it listens where its own configuration says."""
-    port: Port = 53
-    """Its port."""
-    control_port: Port = 953
-    """Where it takes the word of rndc."""
-
-
-class Outgoing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What Alvéole itself asks of other machines because a person has said so."""
-
-    check_hosts: tuple[str, ...] = ()
-    """Hosts whose web services scenarios may call, beside the site's own names."""
-    inside_hosts: tuple[str, ...] = ()
-    """Hosts among these, and receivers of webhooks, that may have an address that is not public."""
-    checks_parallel: Annotated[int, msgspec.Meta(ge=1, le=256)] = 32
-    """Sites that are watched by their scenarios at a time, one scenario each."""
-
-
-class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    keep_seconds: Annotated[float, msgspec.Meta(ge=0)] = 400 * 86_400.0
-    """How long a change that has ended stays in the journal; 0: for ever."""
-    anchor_seconds: Annotated[float, msgspec.Meta(gt=0)] = 5.0
-    """How often the agent is told the newest hash of the journal's chain, when there is a new one."""
-
-
-class Incidents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    every_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0
-    """How often the rules are asked."""
-    keep_seconds: Annotated[float, msgspec.Meta(ge=86_400)] = 400 * 86_400.0
-    """How long an incident that was closed is kept."""
-
-
 class Bases(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: tuple[str, ...] = ()
     """Package sources beside the machine's own Debian, for bases of packages: files in deb822 format."""
@@ -311,6 +231,20 @@ class Accounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long the token for a first sign-in or a new password is good."""
 
 
+class Sites(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of the machine itself administrators may lend to sites."""
+
+    ports: Annotated[str, msgspec.Meta(pattern=r"^(?:\d{1,5}-\d{1,5})?\Z")] = "20000-29999"
+    """Ports of the machine that may lead into a site, as FIRST-LAST; empty: none."""
+    shared: tuple[HostPath, ...] = ()
+    """Directories of the machine that sites may be shown, with all below them; none: no site sees any."""
+
+    def published(self) -> range:
+        """The ports as numbers."""
+        first, _, last = self.ports.partition("-")
+        return range(int(first), int(last) + 1) if first else range(0)
+
+
 #: A host with its port, perhaps; ``http://`` before it: without TLS, for one on this machine.
 Registry = Annotated[
     str,
@@ -355,6 +289,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logbook: Logbook = Logbook()
     syslog_out: SyslogOut = SyslogOut()
     syslog_in: SyslogIn = SyslogIn()
+    sites: Sites = Sites()
 
     @property
     def state(self) -> Path:
@@ -572,6 +507,15 @@ def _check(settings: Settings, origin: str) -> list[Problem]:
             wrong(f"ssh.{key}", f"{value!r} is not an address")
     if settings.ssh.enabled and settings.ssh.port in (settings.edge.http_port, settings.edge.https_port):
         wrong("ssh.port", "is a port of the edge")
+    ports = settings.sites.published()
+    if settings.sites.ports and not (ports and ports[0] >= 1024 and ports[-1] <= 65_535):
+        wrong("sites.ports", f"{settings.sites.ports} is no range within 1024-65535", "write it like 20000-29999")
+    for place, root in enumerate(settings.sites.shared):
+        if any(f"{root}/".startswith(f"{own}/") or f"{own}/".startswith(f"{root}/") for own in _NEVER_SHARED):
+            wrong(f"sites.shared[{place}]", f"{root} is of the system's own")
+        for own in (settings.paths.state, settings.paths.run):
+            if f"{root}/".startswith(f"{own}/") or f"{own}/".startswith(f"{root}/"):
+                wrong(f"sites.shared[{place}]", f"{root} holds what is Alvéole's own, or lies in it")
     if settings.edge.http_port == settings.edge.https_port:
         wrong("edge.https_port", "is the same as edge.http_port")
     return problems

@@ -36,3 +36,8 @@ class TextFileView(View, frozen=True, kw_only=True):
     etag: str
     """Given back with the change; empty for a file that is not there yet."""
     bytes: int
+
+
+class Unpacked(View, frozen=True, kw_only=True):
+    files: int
+    """How many the archive held."""

@@ -19,6 +19,9 @@ from alveole.agent.protocol import ArchiveFormat
 from alveole.model.app import DEFAULT_ENVIRONMENTS, Accept
 from alveole.model.site import Answer, Arrival, WokenBy
 from alveole.people.model import Role
+from alveole.request_parts import ProcessBody as ProcessBody  # noqa: PLC0414  words of requests too
+from alveole.request_parts import PublishBody, ShareBody
+from alveole.request_parts import VolumeBody as VolumeBody  # noqa: PLC0414  likewise
 
 
 class ShareLevel(StrEnum):
@@ -36,16 +39,6 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
-
-
-class ProcessBody(Body, frozen=True, kw_only=True):
-    name: str
-    argv: tuple[str, ...]
-
-
-class VolumeBody(Body, frozen=True, kw_only=True):
-    name: str
-    path: str
 
 
 class CreateSite(Body, frozen=True, kw_only=True):
@@ -74,6 +67,10 @@ class CreateSite(Body, frozen=True, kw_only=True):
     domains: tuple[str, ...] = ()
     env: dict[str, str] = {}
     volumes: tuple[VolumeBody, ...] = ()
+    published: tuple[PublishBody, ...] = ()
+    shared: tuple[ShareBody, ...] = ()
+    persistent: bool = True
+    """``false``: each start begins with the files of its base, and only volumes last."""
     path: str | None = None
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
@@ -155,6 +152,9 @@ class SetSite(Body, frozen=True, kw_only=True):
     health: str | UnsetType = UNSET
     ready_seconds: int | UnsetType = UNSET
     stop_seconds: int | UnsetType = UNSET
+    published: tuple[PublishBody, ...] | UnsetType = UNSET
+    shared: tuple[ShareBody, ...] | UnsetType = UNSET
+    persistent: bool | UnsetType = UNSET
     volumes: tuple[VolumeBody, ...] | UnsetType = UNSET
     """The whole list. A volume that is no longer named keeps its files until the site is destroyed."""
     base: str | UnsetType = UNSET

@@ -20,13 +20,14 @@ from alveole.agent import protocol, saving
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.certifying import CertificateState, ListCertificates, ShowCertificate, Source
 from alveole.agent.figuring import Figures, TakeFigures
+from alveole.agent.lending import CheckShared
 from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.agent.reaching import Reach
 from alveole.agent.using import Use, Using
 from alveole.backends.base import Say, Usage
-from alveole.errors import InvalidInput, NotFound, Refused, StepFailed, Temporary
+from alveole.errors import InvalidInput, NotFound, Problem, Refused, StepFailed, Temporary
 from alveole.model.app import Difference
 from alveole.model.resource import (
     PLATFORM,
@@ -255,6 +256,10 @@ class FakeAgent:
                 return None
             case Using(instances):
                 return {each.site: self.uses.get(each.site, Use(0.0, 0.0, 0)) for each in instances}
+            case CheckShared(wanted):
+                return tuple(
+                    Problem("shared", f"{each.source} is not there") for each in wanted if "gone" in each.source
+                )
             case Reach():
                 self.reached(request, os.dup(files[0]))
                 return None

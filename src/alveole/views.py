@@ -13,6 +13,7 @@ import msgspec
 from alveole.agent.protocol import Link, MachineFacts
 from alveole.errors import Problem
 from alveole.model.change import Change
+from alveole.model.lent import Published, Shared
 from alveole.model.resource import PromiseState
 from alveole.model.site import Access, Answer, HealthCheck, Limits, Process, Release, VolumeMount, Wanted
 from alveole.sleeping import Sleep
@@ -155,6 +156,12 @@ class SiteView(View, frozen=True, kw_only=True):
     env: dict[str, str]
     """Values are ``***`` unless they were asked for."""
     volumes: tuple[VolumeMount, ...]
+    published: tuple[Published, ...] = ()
+    """Ports of the machine that lead to it."""
+    shared: tuple[Shared, ...] = ()
+    """Directories of the machine that it sees."""
+    persistent: bool = True
+    """Whether what its programs write outside of volumes lasts from a stop to the next start."""
     processes: tuple[Process, ...]
     port: int | None
     health: str

@@ -39,6 +39,8 @@ base list, base show, base verify, base upgrade, base rollback, base prune, base
 change show, change follow
 site configure, site answers
 site work, site publish
+site files ls, site files cat, site files get, site files put, site files mkdir, site files mv, site files rm
+site files unzip
 app create, app list, app show, app send, app accept, app refuse, app forget, app deliver, app approve, app deploy
 app rollback, app sync, app history, app add-env, app set-env, app set, app give, app destroy
 check add, check list, check show, check run, check remove, check lint, check record, check secret

@@ -21,7 +21,7 @@ from alveole.actuators.storage import Storage
 from alveole.backends.base import Session
 from alveole.backends.native import lower
 from alveole.backends.native.run import NativeBackend
-from alveole.config import Cgroup, Network, Paths, Settings, Users
+from alveole.config import Cgroup, Network, Paths, Settings, Sites, Users
 from alveole.host import disk, mounts, paths, runtime, syscalls
 from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
@@ -84,6 +84,7 @@ def settings_for_test(directory: str, tag: str = "") -> Settings:
             ipv6="fd78:6c76:656f::/64",
         ),
         cgroup=Cgroup(f"alvtest-{os.getpid()}{tag}"),
+        sites=Sites(shared=(f"{directory}/share",)),
     )
 
 

@@ -18,12 +18,15 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TypeVar
 
+from msgspec import UNSET
+
 from alveole.actuators.network import Instance, NetworkActuator
 from alveole.config import Network, Paths, Settings
 from alveole.host import netlink, netns, syscalls
 from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
 from alveole.model.addressing import InstanceNet
+from alveole.model.lent import Published
 from alveole.model.resource import (
     PLATFORM,
     Action,
@@ -163,8 +166,11 @@ class Machine:
         digest = stamp(spec) if spec else ""
         return self.actuator.apply(Step(ResourceId(kind, scope, name), action, digest, spec))
 
-    def address(self, number: int, slot: int, action: Action = Action.CREATE) -> Outcome:
-        return self.apply(Kind.ADDRESS, action, site_id(number), AddressSpec(site_id(number), number, slot))
+    def address(
+        self, number: int, slot: int, action: Action = Action.CREATE, ports: tuple[Published, ...] = ()
+    ) -> Outcome:
+        spec = AddressSpec(site_id(number), number, slot, ports or UNSET)
+        return self.apply(Kind.ADDRESS, action, site_id(number), spec)
 
     def seen(self, kind: Kind, scope: str = PLATFORM) -> Observed | None:
         observation = self.actuator.observe((scope,))

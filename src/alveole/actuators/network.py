@@ -23,8 +23,9 @@ from alveole import failpoints
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError
-from alveole.host.firewall import Firewall
+from alveole.host.firewall import Firewall, Opening
 from alveole.host.network import BridgeState, Port, SiteNetwork
+from alveole.model.lent import Published
 from alveole.model.resource import (
     PLATFORM,
     Action,
@@ -63,6 +64,7 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     number: int
     slot: int
     digest: str
+    ports: tuple[Published, ...] = ()
 
 
 _keeps: msgspec.json.Decoder[_Kept] = msgspec.json.Decoder(_Kept)
@@ -129,7 +131,7 @@ class NetworkActuator:
         ports = list_ports()
         running = self._running()
         present = _present(ports, running)
-        state = self.firewall.observe(present, running)
+        state = self.firewall.observe(present, running, self._openings())
         if state is None:
             return []
         return [self._seen(FIREWALL, state.stamp, [Defect("rules-missing", each) for each in state.problems])]
@@ -209,26 +211,40 @@ class NetworkActuator:
         if step.action is Action.DELETE:
             self.firewall.remove()
             return
-        self.firewall.update(lambda: _present(self.network.ports(), self._running()), step.digest)
+        self.firewall.update(lambda: _present(self.network.ports(), self._running()), step.digest, self._openings)
 
     def _apply_address(self, step: Step) -> None:
         file = self._directory / step.id.scope
+        before = self._kept((step.id.scope,)).get(step.id.scope)
         if step.action is Action.DELETE:
-            for each in self._kept((step.id.scope,)).values():
-                self.network.drop_life_address(each.number)
+            if before is not None:
+                self.network.drop_life_address(before.number)
             file.unlink(missing_ok=True)
+            if before is not None and before.ports:
+                self.firewall.publish(self._openings)
             return
         spec = step.spec
         if not isinstance(spec, AddressSpec) or not _SITE.match(step.id.scope):
             raise TypeError(f"{step.id} with {spec!r}")
         # The file first: after a crash in between, the address is seen with a defect and set again.
         self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        content = msgspec.json.encode(_Kept(spec.number, spec.slot, step.digest))
+        ports = spec.ports or ()
+        content = msgspec.json.encode(_Kept(spec.number, spec.slot, step.digest, ports))
         partial = self._directory / f".{step.id.scope}"
         partial.write_bytes(content)
         partial.replace(file)
         failpoints.hit("address-written")
         self.network.set_life_address(spec.number, spec.slot)
+        if ports or (before is not None and before.ports):
+            self.firewall.publish(self._openings)
+
+    def _openings(self) -> tuple[Opening, ...]:
+        """Every port of the machine that is to lead into a site now."""
+        return tuple(
+            Opening(kept.number, kept.slot, each.host, each.port, each.protocol)
+            for kept in self._kept(None).values()
+            for each in kept.ports
+        )
 
     def _kept(self, sites: Collection[str] | None) -> dict[str, _Kept]:
         if sites is None:

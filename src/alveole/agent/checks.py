@@ -113,6 +113,7 @@ def _name_of(spec: object) -> str | None:
 
 def _problems(spec: WorkloadSpec) -> list[Problem]:
     found = [problem for each in spec.volumes for problem in check_mount_path(each.path, "step.spec.volumes")]
+    found += [problem for each in spec.shared or () for problem in check_mount_path(each.path, "step.spec.shared")]
     if not _HOSTNAME.fullmatch(spec.hostname):
         found.append(Problem("step.spec.hostname", "is not a host name"))
     if spec.health and not _HEALTH.fullmatch(spec.health):

@@ -38,6 +38,7 @@ from alveole.agent import keeping, protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
 from alveole.agent.figuring import Figures, Served, SiteFigures, TakeFigures
+from alveole.agent.lending import CheckShared
 from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
@@ -54,7 +55,7 @@ from alveole.backends.native.run import NativeBackend
 from alveole.backends.native.visits import Visits
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Refused
-from alveole.host import instances, paths, runtime
+from alveole.host import instances, lent, paths, runtime
 from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
 from alveole.host.sandbox import Sandbox
@@ -312,6 +313,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         TakeFigures: lambda _r, _f, _s: figures(),
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
         ListAnchors: lambda _r, _f, _s: anchors.all(),
+        CheckShared: lambda r, _f, _s: lent.check(settings, r.shared),
         Reach: lambda r, f, _s: reaches.open(r, f),
         SetUpNames: lambda r, _f, _s: names.set_up(r),
         UndoNames: lambda _r, _f, _s: names.undo(),

@@ -2,8 +2,8 @@
 
 On the wire: a Unix stream socket, one request a connection, messages of JSON ended by a line
 feed. Files travel beside the first message (``SCM_RIGHTS``). The agent answers any number of
-:class:`Said` and then one :class:`Done` or one :class:`Failed`. There is no field for a path of
-the host: the agent derives every path itself from ids and numbers.
+:class:`Said` and then one :class:`Done` or one :class:`Failed`. It derives every path of the host
+itself from ids and numbers, but for shared directories: below those that its settings name.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
 from alveole.agent.certifying import CERTIFYING, Certifying
 from alveole.agent.figuring import Figures, TakeFigures
+from alveole.agent.lending import CheckShared
 from alveole.agent.logwords import LOG_RESULTS, LogRequest
 from alveole.agent.naming import NAMES_RESULTS, AboutNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
@@ -405,6 +406,7 @@ Request = (
     | AboutNames
     | LogRequest
     | Using
+    | CheckShared
     | Watch
 )
 
@@ -556,6 +558,7 @@ RESULTS: dict[type, Any] = {
     **CERTIFYING,
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
+    CheckShared: tuple[Problem, ...],
     KeepAnchor: None,
     TakeFigures: Figures,
     ListAnchors: tuple[Anchor, ...],

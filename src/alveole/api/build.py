@@ -22,6 +22,7 @@ from alveole.api import (
     exec,
     factors,
     figures,
+    files,
     fleet,
     incidents,
     logbook,
@@ -94,6 +95,7 @@ def build(
         fleet,
         operations,
         logbook,
+        files,
     ):
         app.include_router(module.router)
     if pages is not None:

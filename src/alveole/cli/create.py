@@ -46,6 +46,15 @@ shared = _options(
     click.option("--domain", metavar="D", help="A domain of its own, beside NAME.DOMAIN.", **MANY),
     click.option("--path", "prefix", metavar="/PREFIX", help="Also answer below this path of the main domain."),
     click.option("--volume", metavar="NAME:/PATH", help="A directory that outlives updates.", **MANY),
+    click.option(
+        "--publish", metavar="HOST:PORT[/udp]", help="A port of this machine that leads to one of it.", **MANY
+    ),
+    click.option("--share", metavar="DIR:/PATH[:rw]", help="A directory of this machine that it sees.", **MANY),
+    click.option(
+        "--persistent/--forgetful",
+        default=None,
+        help="Keep what it writes outside of volumes over a stop (the default), or begin anew at each start.",
+    ),
     click.option("--allow", metavar="CIDR", help="Let only these networks in.", **MANY),
     click.option("--deny", metavar="CIDR", help="Keep these networks out.", **MANY),
     click.option("--https-only/--no-https-only", default=None, help="Answer HTTP with a redirect to HTTPS."),
@@ -87,7 +96,7 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
     """The fields that ``create`` and ``set`` have in common; what was not given is left out."""
     found: dict[str, Any] = {
         name: options[name]
-        for name in ("plan", "port", "health", "ready_seconds", "stop_seconds", "https_only", "woken_by")
+        for name in ("plan", "port", "health", "ready_seconds", "stop_seconds", "https_only", "woken_by", "persistent")
         if options[name] is not None
     }
     if options["sleep_after"] is not None:
@@ -106,6 +115,10 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
         found["env"] = parse.environment(options["env"], options["env_file"], problems)
     if options["volume"]:
         found["volumes"] = parse.volumes(options["volume"], problems)
+    if options["publish"]:
+        found["published"] = parse.published(options["publish"], problems)
+    if options["share"]:
+        found["shared"] = parse.shared(options["share"], problems)
     for name in ("allow", "deny"):
         if options[name]:
             found[name] = parse.words(options[name])
@@ -126,6 +139,7 @@ def _fields(problems: parse.Problems, options: dict[str, Any]) -> dict[str, Any]
         "    --base debian --packages gunicorn --env DEBUG=0 --volume data:/data --plan medium",
         "alveole site create shop --base oci:./image --domain shop.example.org --dry-run",
         "alveole site create app --image registry.example.org/club/app:2 --volume data:/var/lib/app",
+        "alveole site create game --base oci:./image --publish 20565:25565/udp --share /srv/maps:/maps",
         "alveole site create blog --module wordpress --set title='My blog'",
         "alveole site create wiki --module apache,php,mysql --from ./wiki --set-file answers.toml --defaults",
     ],
@@ -295,7 +309,7 @@ def _release(site: dict[str, Any], text: str) -> str:
     return str(fit[0]) if len(fit) == 1 else text
 
 
-CLEARED = ("path", "port", "allow", "deny", "domains", "volumes", "command", "packages")
+CLEARED = ("path", "port", "allow", "deny", "domains", "volumes", "command", "packages", "published", "shared")
 
 
 @verb(
@@ -320,7 +334,7 @@ CLEARED = ("path", "port", "allow", "deny", "domains", "volumes", "command", "pa
 def set_(here: Here, name: str, **options: Any) -> None:
     """Change a site's configuration. What is not named stays as it is.
 
-    --env and --domain add; --volume, --allow and --deny replace the whole list.
+    --env and --domain add; --volume, --publish, --share, --allow and --deny replace the whole list.
     """
     problems = parse.Problems()
     body = _fields(problems, options)

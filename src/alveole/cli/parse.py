@@ -89,6 +89,28 @@ def volumes(texts: Sequence[str], problems: Problems) -> list[dict[str, str]]:
     return found
 
 
+def published(texts: Sequence[str], problems: Problems) -> list[dict[str, str | int]]:
+    """``20080:80`` or ``20053:53/udp``."""
+    found: list[dict[str, str | int]] = []
+    for text in texts:
+        if not (one := re.match(r"^(\d{1,5}):(\d{1,5})(?:/([a-z]{1,10}))?\Z", text)):
+            problems.add("published", f"{text!r} is not HOST:CONTAINER", "write it like 20080:80 or 20053:53/udp")
+            continue
+        found.append({"host": int(one[1]), "port": int(one[2]), "protocol": one[3] or "tcp"})
+    return found
+
+
+def shared(texts: Sequence[str], problems: Problems) -> list[dict[str, str | bool]]:
+    """``/srv/share/photos:/photos``, with ``:rw`` behind it to write there."""
+    found: list[dict[str, str | bool]] = []
+    for text in texts:
+        if not (one := re.match(r"^(/[^:]*):(/[^:]*?)(?::(ro|rw))?\Z", text)):
+            problems.add("shared", f"{text!r} is not HOSTDIR:/PATH", "write it like /srv/share/photos:/photos:ro")
+            continue
+        found.append({"source": one[1], "path": one[2], "writable": one[3] == "rw"})
+    return found
+
+
 def environment(pairs: Sequence[str], files: Sequence[str], problems: Problems) -> dict[str, str]:
     """``--env-file`` first, in order, then ``--env``; the last one of a name counts."""
     found: dict[str, str] = {}

@@ -106,6 +106,9 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("files by sftp", "published by themselves" if site["on_files"] == "live" else ""),
         ("access", _lines(rules)),
         ("environment", _lines(f"{key}={value}" for key, value in sorted(site["env"].items()))),
+        ("ports", _lines(f"{each['host']} leads to {each['port']}/{each['protocol']}" for each in site["published"])),
+        ("shared", _lines(_shared(each) for each in site["shared"])),
+        ("lasts", "" if site["persistent"] else "only what is in volumes"),
         ("volumes", _lines(f"{item['name']} at {item['path']}" for item in site["volumes"])),
         ("releases", _lines(releases)),
         ("promises", "\n".join(promises)),
@@ -123,6 +126,10 @@ def _sleep(site: dict[str, Any]) -> str:
     if sleep["since"] is not None:
         return f"{usual or 'when told to'}; asleep since {when(sleep['since'])}, a visit wakes it"
     return f"never: {clean(sleep['why_not'])}" if sleep["why_not"] and sleep["set"] else usual
+
+
+def _shared(item: dict[str, Any]) -> str:
+    return f"{clean(item['source'])} at {clean(item['path'])}, {'to write' if item['writable'] else 'to read'}"
 
 
 def _check(item: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from alveole.cli.verbs import Tree
         "sleep": ("alveole.cli.states:sleep", "Let a site sleep until somebody visits it."),
         "update": ("alveole.cli.create:update", "Give a site new content; no request fails."),
         "work": ("alveole.cli.work:work", "Show what was changed by SFTP."),
+        "files": ("alveole.cli.files:group", "Files of a site: list, read, send, move, delete."),
         "publish": ("alveole.cli.work:publish", "Make a release of what was changed by SFTP."),
         "set": ("alveole.cli.create:set_", "Change a site's configuration."),
         "domain": ("alveole.cli.domain:group", "Domains of a site: add, claim, prove, remove."),

@@ -1,16 +1,23 @@
 """The rules around the sites, kept by libnftables in this process.
 
 Two tables of our own, so that nothing of anybody else's is ever read or changed. Rules are
-constant; instances are elements of four sets:
+constant; instances and what of them is open to the outside are elements of sets and maps:
 
-========== ======= ==============================================================
-set        family  element
-========== ======= ==============================================================
-``from4``  bridge  interface . hardware address . IPv4 address it may send from
-``from6``  bridge  the same for IPv6
-``out4``   inet    own IPv4 address of an instance that may reach the internet
-``out6``   inet    the same for IPv6
-========== ======= ==============================================================
+============ ======= ==============================================================
+set or map   family  element
+============ ======= ==============================================================
+``from4``    bridge  interface . hardware address . IPv4 address it may send from
+``from6``    bridge  the same for IPv6
+``out4``     inet    own IPv4 address of an instance that may reach the internet
+``out6``     inet    the same for IPv6
+``publish4`` inet    protocol . port of the machine : IPv4 address . port of a site
+``publish6`` inet    the same for IPv6
+``open4``    inet    IPv4 address . protocol . port of a site that something of ``publish4`` leads to
+``open6``    inet    the same for IPv6
+============ ======= ==============================================================
+
+A published port takes the gateway's address for its client's (masquerade): a site whose plan has no way to the
+internet has no route to a client either, and answers all the same. See ADR 23.
 
 A chain without rules, ``seal``, carries in its comment the stamp given by control and a digest of
 the rules as the kernel lists them, so that any change by another hand shows.
@@ -26,7 +33,7 @@ import hashlib
 import re
 import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -38,6 +45,7 @@ from alveole.errors import Temporary
 from alveole.host import netlink
 from alveole.host.network import group_of
 from alveole.model.addressing import InstanceNet
+from alveole.model.lent import Transport
 
 #: Never reached from a site: IANA's special-purpose registry (RFC 6890), multicast, and 168.63.129.16, where
 #: Azure keeps its metadata. The other clouds' addresses are link-local, shared or unique-local ones.
@@ -65,6 +73,21 @@ _OUTPUT_JSON = 1 << 4
 _OUTPUT_NUMERIC = 0b1111 << 6
 _NETLINK_NETFILTER = 12
 _GET_GENERATION = 10 << 8 | 16
+
+
+#: IANA's protocol numbers, which is what the kernel lists.
+_PROTOCOLS = {Transport.TCP: 6, Transport.UDP: 17}
+_OPENINGS = ("inet publish4", "inet publish6", "inet open4", "inet open6")
+
+
+class Opening(msgspec.Struct, frozen=True, order=True):
+    """A port of the machine, ``outer``, that leads to the port ``inner`` of one instance."""
+
+    number: int
+    slot: int
+    outer: int
+    inner: int
+    protocol: Transport
 
 
 class RulesRefused(Temporary):
@@ -114,6 +137,22 @@ table inet {names.table} {{
 		type ipv6_addr
 	}}
 
+	set open4 {{
+		type ipv4_addr . inet_proto . inet_service
+	}}
+
+	set open6 {{
+		type ipv6_addr . inet_proto . inet_service
+	}}
+
+	map publish4 {{
+		type inet_proto . inet_service : ipv4_addr . inet_service
+	}}
+
+	map publish6 {{
+		type inet_proto . inet_service : ipv6_addr . inet_service
+	}}
+
 	chain raw_output {{
 		type filter hook output priority raw; policy accept;
 		oifname "{names.bridge}" notrack
@@ -121,7 +160,25 @@ table inet {names.table} {{
 
 	chain raw_prerouting {{
 		type filter hook prerouting priority raw; policy accept;
+		iifname "{names.bridge}" ip saddr . meta l4proto . th sport @open4 ip daddr {plan.gateway4} accept
+		iifname "{names.bridge}" ip6 saddr . meta l4proto . th sport @open6 ip6 daddr {plan.gateway6} accept
 		iifname "{names.bridge}" fib daddr type local notrack
+	}}
+
+	chain published {{
+		type nat hook prerouting priority dstnat; policy accept;
+		iifname != "{names.bridge}" meta l4proto {{ tcp, udp }} fib daddr type local goto publish
+	}}
+
+	chain published_here {{
+		type nat hook output priority -100; policy accept;
+		meta l4proto {{ tcp, udp }} fib daddr type local ip daddr != 127.0.0.0/8 goto publish
+		meta l4proto {{ tcp, udp }} fib daddr type local ip6 daddr != ::1 goto publish
+	}}
+
+	chain publish {{
+		dnat ip to meta l4proto . th dport map @publish4
+		dnat ip6 to meta l4proto . th dport map @publish6
 	}}
 
 	chain input {{
@@ -130,6 +187,7 @@ table inet {names.table} {{
 	}}
 
 	chain site_to_host {{
+		ct direction reply ct status dnat accept
 		ip daddr {plan.gateway4} tcp flags & (ack | rst) != 0 accept
 		ip daddr {plan.gateway4} icmp type {{ {errors4} }} accept
 		ip6 daddr {plan.gateway6} tcp flags & (ack | rst) != 0 accept
@@ -146,6 +204,7 @@ table inet {names.table} {{
 	chain from_site {{
 		ct state invalid drop
 		oifname "{names.bridge}" goto refuse
+		ct direction reply ct status dnat accept
 {_resolvers(settings)}		ip saddr @out4 ip daddr != {plan.network4} ip daddr != {{ {closed4} }} accept
 		ip6 saddr @out6 ip6 daddr 2000::/3 ip6 daddr != {plan.network6} ip6 daddr != {{ {closed6} }} accept
 		goto refuse
@@ -157,7 +216,15 @@ table inet {names.table} {{
 	}}
 
 	chain to_site {{
+		ct status dnat goto to_published
 		ct state established,related accept
+		drop
+	}}
+
+	chain to_published {{
+		ct state related accept
+		ip daddr . meta l4proto . th dport @open4 accept
+		ip6 daddr . meta l4proto . th dport @open6 accept
 		drop
 	}}
 
@@ -165,6 +232,7 @@ table inet {names.table} {{
 		type nat hook postrouting priority srcnat; policy accept;
 		ip saddr {plan.network4} oifname != "{names.bridge}" masquerade
 		ip6 saddr {plan.network6} oifname != "{names.bridge}" masquerade
+		oifname "{names.bridge}" ct status dnat masquerade
 	}}
 }}
 table bridge {names.table} {{
@@ -215,7 +283,7 @@ class Firewall:
         self.addressing = settings.addressing()
         self._nft: _Nft | None = None
         self._lock = threading.RLock()
-        self._seen: tuple[int, Instances, Instances, FirewallState | None] | None = None
+        self._seen: tuple[tuple[object, ...], FirewallState | None] | None = None
 
     def admit(self, net: InstanceNet, internet: bool) -> None:
         """Let the instance's frames pass: from its own addresses only; and out where ``internet``."""
@@ -235,6 +303,19 @@ class Firewall:
             if self._sealed() is not None:
                 raise
 
+    def publish(self, openings: Callable[[], Collection[Opening]]) -> None:
+        """Let just these ports of the machine lead into sites: one transaction, and nothing else is touched.
+
+        ``openings`` is asked when no other change can come in between.
+        """
+        with self._lock:
+            if self._sealed() is None:
+                return  # the tables are about to be made anew, with all of them
+            wanted = set(self._elements_open(openings()))
+            there = {each for each in self._list()[1] if each[0] in _OPENINGS}
+            # What leaves before what comes: a port that changes hands has one element.
+            self._run(self._delete(sorted(there - wanted)) + self._add(sorted(wanted - there)))
+
     def ensure(self, instances: Instances, stamp: str = "") -> bool:
         """Make the tables, or put them right when anything differs; gives whether anything did."""
         with self._lock:
@@ -244,9 +325,9 @@ class Firewall:
             self.rebuild(instances, stamp)
             return True
 
-    def rebuild(self, instances: Instances, stamp: str = "") -> None:
-        """Put both tables anew in one transaction, with the elements of ``instances`` and nothing else."""
-        elements: list[tuple[str, str]] = []
+    def rebuild(self, instances: Instances, stamp: str = "", openings: Collection[Opening] = ()) -> None:
+        """Put both tables anew in one transaction, with the elements of these and nothing else."""
+        elements: list[tuple[str, str]] = self._elements_open(openings)
         for (number, slot), internet in instances.items():
             net = self.addressing.instance(number, slot)
             elements += self._elements_from(net) + (self._elements_out(net) if internet else [])
@@ -257,16 +338,23 @@ class Firewall:
             rules, _ = self._list()
             self._run(f'add chain inet {self.table} seal {{ comment "{stamp or "-"} {_digest(rules)}"; }}\n')
 
-    def update(self, instances: Callable[[], Instances], stamp: str = "") -> None:
-        """``rebuild`` for the instances there are when no other change can come in between."""
+    def update(
+        self,
+        instances: Callable[[], Instances],
+        stamp: str = "",
+        openings: Callable[[], Collection[Opening]] = tuple,
+    ) -> None:
+        """``rebuild`` for what there is when no other change can come in between."""
         with self._lock:
-            self.rebuild(instances(), stamp)
+            self.rebuild(instances(), stamp, openings())
 
     def remove(self) -> None:
         """Take both tables away."""
         self._run(self._drop_tables())
 
-    def observe(self, required: Instances, tolerated: Instances | None = None) -> FirewallState | None:
+    def observe(
+        self, required: Instances, tolerated: Instances | None = None, openings: Collection[Opening] = ()
+    ) -> FirewallState | None:
         """The tables as they are, with every way in which they are not as they should be.
 
         ``required`` must have their elements; ``tolerated`` (default: the same) may; others must
@@ -276,13 +364,14 @@ class Firewall:
         tolerated = {**required, **(tolerated or {})}
         with self._lock:
             generation = self._library().generation()
-            if self._seen and self._seen[:3] == (generation, required, tolerated):
-                return self._seen[3]
-            state = self._look(required, tolerated)
-            self._seen = (generation, dict(required), tolerated, state)
+            asked = (generation, dict(required), tolerated, frozenset(openings))
+            if self._seen and self._seen[0] == asked:
+                return self._seen[1]
+            state = self._look(required, tolerated, openings)
+            self._seen = (asked, state)
             return state
 
-    def _look(self, required: Instances, tolerated: Instances) -> FirewallState | None:
+    def _look(self, required: Instances, tolerated: Instances, openings: Collection[Opening]) -> FirewallState | None:
         stamp, digest = self._sealed() or ("", "")
         try:
             rules, elements = self._list()
@@ -301,6 +390,10 @@ class Firewall:
         missing = sorted({name for element, name in wanted.items() if element not in elements})
         if missing:
             problems.append(f"rules of {_some(missing)} are missing")
+        opened = set(self._elements_open(openings))
+        if lost := opened - elements:
+            problems.append(f"published ports are not open: {_some(sorted(e[1] for e in lost))}")
+        elements -= opened
         for (number, slot), internet in tolerated.items():
             net = self.addressing.instance(number, slot)
             elements.difference_update(self._elements_from(net))
@@ -336,11 +429,11 @@ class Firewall:
                 if kind == "metainfo" or value.get("name") == "seal":
                     continue
                 value.pop("handle", None)
-                if kind == "set":
+                if kind in ("set", "map"):
                     name = f"{family} {value['name']}"
                     for element in value.pop("elem", ()):
-                        parts = element["concat"] if isinstance(element, dict) and "concat" in element else [element]
-                        elements.add((name, " ".join(map(str, parts))))
+                        sides = element if kind == "map" else [element]
+                        elements.add((name, " : ".join(map(_words, sides))))
                 rules.append(each)
         return rules, elements
 
@@ -357,6 +450,23 @@ class Firewall:
         # Not the address for life: both slots have it, and one going away must not close the other's way.
         return [("inet out4", str(net.own4)), ("inet out6", str(net.own6))]
 
+    def _elements_open(self, openings: Iterable[Opening]) -> list[tuple[str, str]]:
+        found: dict[tuple[str, str], str] = {}
+        for each in sorted(openings):
+            # TCP by the address for life: the edge speaks to the other one, and its connections stay untracked. UDP
+            # by the instance's own: that is what a datagram is answered from.
+            net = self.addressing.instance(each.number, each.slot)
+            tcp = each.protocol is Transport.TCP
+            number = _PROTOCOLS[each.protocol]
+            for version, address in (("4", net.life4 if tcp else net.own4), ("6", net.life6 if tcp else net.own6)):
+                key = (f"inet publish{version}", f"{number} {each.outer}")
+                if key not in found:
+                    found[key] = f"{key[1]} : {address} {each.inner}"
+                    found[f"inet open{version}", f"{address} {number} {each.inner}"] = (
+                        f"{address} {number} {each.inner}"
+                    )
+        return [(name, text) for (name, _key), text in found.items()]
+
     def _add(self, elements: Iterable[tuple[str, str]]) -> str:
         return self._change("add", elements)
 
@@ -366,8 +476,10 @@ class Firewall:
     def _change(self, verb: str, elements: Iterable[tuple[str, str]]) -> str:
         by_set: dict[str, list[str]] = {}
         for name, element in elements:
-            first, *rest = element.split(" ")
-            by_set.setdefault(name, []).append(" . ".join((f'"{first}"', *rest)) if rest else first)
+            if name.startswith("bridge "):
+                interface, _, element = element.partition(" ")
+                element = f'"{interface}" {element}'
+            by_set.setdefault(name, []).append(" : ".join(side.replace(" ", " . ") for side in element.split(" : ")))
         return "".join(
             f"{verb} element {family} {self.table} {name} {{ {', '.join(values)} }}\n"
             for key, values in by_set.items()
@@ -441,6 +553,11 @@ class _Nft:
 
 def _digest(rules: list[dict[str, Any]]) -> str:
     return hashlib.sha256(msgspec.json.encode(rules)).hexdigest()[:32]
+
+
+def _words(value: object) -> str:
+    parts = value["concat"] if isinstance(value, dict) and "concat" in value else [value]
+    return " ".join(map(str, parts))
 
 
 def _some(names: list[str]) -> str:

@@ -220,6 +220,11 @@ def instance(settings: Settings, site_id: str, slot: int) -> Path:
     return settings.run / "sites" / f"{site_id}.{slot}"
 
 
+def shared(settings: Settings, site_id: str, slot: int, place: int) -> Path:
+    """Where the ``place``-th shared directory of an instance is mounted until its container has it."""
+    return instance(settings, site_id, slot) / f"shared{place}"
+
+
 def sockets(settings: Settings, site_id: str, slot: int) -> Path:
     """A small tmpfs, seen in the container as ``/run/alveole``."""
     return settings.run / "sockets" / f"{site_id}.{slot}"

@@ -47,6 +47,9 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_IDMAP = 0x0010_0000
 
+RESOLVE_NO_MAGICLINKS = 0x2
+RESOLVE_NO_SYMLINKS = 0x4
+
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
@@ -57,6 +60,7 @@ _PIVOT_ROOT = 155 if os.uname().machine == "x86_64" else 41
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
 _MOUNT_SETATTR = 442
+_OPENAT2 = 437
 
 Pathish = str | os.PathLike[str]
 
@@ -102,6 +106,29 @@ def umount(target: Pathish, flags: int = 0) -> None:
 def pivot_root(root: Pathish, old: Pathish) -> None:
     """Make the mount ``root`` the root of this mount namespace; the one before is then at ``old``."""
     _check(_libc.syscall(_PIVOT_ROOT, _bytes(root), _bytes(old)), "pivot_root")
+
+
+def open_plain(path: Pathish, flags: int) -> int:
+    """Open an absolute path on the way to which there is no symbolic link, nor at its end (``ELOOP``). openat2(2)."""
+    how = struct.pack("QQQ", flags, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    return _check(_libc.syscall(_OPENAT2, AT_FDCWD, _bytes(path), how, len(how)), f"open {path}")
+
+
+def clone_mount(fd: int) -> int:
+    """The mount that holds the directory ``fd``, from there down and without others below: a file. open_tree(2)."""
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
+    return _check(_libc.syscall(_OPEN_TREE, fd, b"", flags), "open_tree")
+
+
+def set_mount(tree: int, attributes: int, userns: int = 0) -> None:
+    """Set ``MOUNT_ATTR_*`` of a cloned mount. mount_setattr(2)."""
+    wanted = struct.pack("QQQQ", attributes, 0, 0, userns)
+    _check(_libc.syscall(_MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, wanted, len(wanted)), "mount_setattr")
+
+
+def move_mount(tree: int, target: Pathish) -> None:
+    """Put a cloned mount in its place. move_mount(2)."""
+    _check(_libc.syscall(_MOVE_MOUNT, tree, b"", AT_FDCWD, _bytes(target), MOVE_MOUNT_F_EMPTY_PATH), f"mount {target}")
 
 
 def mount_idmapped(source: Pathish, target: Pathish, userns: int, *, attributes: int = 0) -> None:

@@ -13,8 +13,10 @@ RANGE = 65_536
 _HOLDER = ("unshare", "--user", "--", "cat")
 
 
-def create(start: int, *, inside: int = 0, count: int = RANGE) -> int:
+def create(start: int, *, inside: int = 0, count: int = RANGE, group: tuple[int, int] | None = None) -> int:
     """A new user namespace that maps ids ``inside``… to host ids ``start``…; gives an open file.
+
+    ``group``: another pair of the first two, for groups.
 
     The namespace lives as long as somebody holds the file or runs in it. Raises ``OSError``.
     """
@@ -26,7 +28,7 @@ def create(start: int, *, inside: int = 0, count: int = RANGE) -> int:
             os.write(holder.stdin.fileno(), b"1")  # type: ignore[union-attr]  # it is a pipe
             if os.read(holder.stdout.fileno(), 1) != b"1":  # type: ignore[union-attr]  # it is a pipe
                 raise OSError(f"the kernel gave no user namespace: {_told(holder)}")
-            write_map(holder.pid, start, inside=inside, count=count)
+            write_map(holder.pid, start, inside=inside, count=count, group=group)
             return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             holder.kill()
@@ -36,12 +38,15 @@ def _told(holder: subprocess.Popen[bytes]) -> str:
     return os.read(holder.stderr.fileno(), 1000).decode(errors="replace").strip() if holder.stderr else ""
 
 
-def write_map(pid: int, start: int, *, inside: int = 0, count: int = RANGE) -> None:
+def write_map(
+    pid: int, start: int, *, inside: int = 0, count: int = RANGE, group: tuple[int, int] | None = None
+) -> None:
     """Map the ids of ``pid``'s new user namespace; once for each namespace."""
-    for name in ("uid_map", "gid_map"):
+    users = (inside, start)
+    for name, (one, other) in (("uid_map", users), ("gid_map", group or users)):
         fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, f"{inside} {start} {count}\n".encode())
+            os.write(fd, f"{one} {other} {count}\n".encode())
         finally:
             os.close(fd)
 

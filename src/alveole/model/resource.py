@@ -21,7 +21,9 @@ from enum import StrEnum
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from alveole.model.lent import Published, Shared
 from alveole.model.names import (
     BaseKey,
     Digest,
@@ -136,7 +138,7 @@ class ConfigSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="c
 
 
 class WorkloadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="workload"):
-    """One instance of a site. It has no field for privilege, host paths or host namespaces.
+    """One instance of a site. It has no field for privilege or host namespaces.
 
     ``static`` means nginx serves ``SITE_CONTENT``; ``writable`` means the instance has a root of
     its own over the base (kept over stop and start, dropped by an update), else it is read-only.
@@ -168,12 +170,19 @@ class WorkloadSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     links: tuple[FileLink, ...] = ()
     config: bool = False
     """Whether the site has configuration files: ``/config`` is mounted."""
+    shared: tuple[Shared, ...] | UnsetType = UNSET
+    """Directories of the machine: the one path of the host that a message holds. The agent takes it only below those
+    that the settings name. Absent where there are none, like ``ports`` of the address."""
+    forgets: bool | UnsetType = UNSET
+    """Each start begins with the root of the base, and nothing but volumes lasts. Absent: until the next update."""
 
 
 class AddressSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="address"):
     site: SiteId
     number: Number
     slot: Slot
+    ports: tuple[Published, ...] | UnsetType = UNSET
+    """Ports of the machine that lead to it. Absent and not empty, so that a site without keeps the digest it had."""
 
 
 class CertificateSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="certificate"):

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from alveole.model.lent import Published, Shared
 from alveole.model.names import (
     BackupId,
     BaseKey,
@@ -366,6 +367,12 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: PathPrefix | None = None
     access: Access = Access()
     https_only: bool = False
+    published: tuple[Published, ...] = ()
+    """Ports of the machine, beside the one of HTTP that the proxy leads to."""
+    shared: tuple[Shared, ...] = ()
+    """Directories of the machine."""
+    persistent: bool = True
+    """Whether what its programs write outside of volumes lasts from a stop to the next start."""
     on_push: Arrival = Arrival.LIVE
     """Of what ``git push`` brought: ``wait`` keeps the release beside the live one."""
     on_files: Arrival = Arrival.WAIT

@@ -54,6 +54,8 @@ class Right(StrEnum):
     """Rules of incidents, and silences of more than one site."""
     NODE_CHANGE = "node.change"
     """Which other machines are driven from here, and whose passports are taken."""
+    MACHINE_LEND = "machine.lend"
+    """Give a site ports of the machine's addresses, or directories of its own: what more than one site could want."""
     SETTINGS_CHANGE = "settings.change"
     """Where people come from: LDAP, OIDC, second factors; how backups are kept, and where."""
     PLATFORM_KEY = "platform.key"
@@ -158,6 +160,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.SETTINGS_CHANGE: (ANY, NO, NO, NO),
     R.RULE_CHANGE: (ANY, ANY, NO, NO),
     R.PLATFORM_KEY: (ANY, NO, NO, NO),
+    R.MACHINE_LEND: (ANY, NO, NO, NO),
     R.NODE_CHANGE: (ANY, NO, NO, NO),
     R.SITE_CREATE: (ANY, ANY, OWN, NO),
     R.SITE_LOOK: (ANY, ANY, LOOK, ANY),

@@ -567,6 +567,8 @@ def _sibling(like: Site, name: str, composed: Composed | None, base: Base) -> Si
         release=None,
         domains=(),
         path=None,
+        published=(),
+        shared=(),
         slot=0,
         incarnation=0,
         data_generation=1,

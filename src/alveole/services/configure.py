@@ -200,6 +200,7 @@ class ConfigureVerbs(SiteVerbs):
             "other packages": old.base.key != new.base.key,
             "other processes": old.run != new.run,
             "other volumes": old.volumes != new.volumes,
+            "other directories": old.shared != new.shared,
             "other variables": old.env != new.env,
         }
         return ", ".join(cause for cause, there in causes.items() if there) or "another specification"

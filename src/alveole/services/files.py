@@ -28,6 +28,13 @@ from alveole.services.core import VersionConflict
 from alveole.services.visits import VisitVerbs
 from alveole.store import Stored
 
+
+class NoSuchPart(InvalidInput):
+    """The file has no such bytes (RFC 9110 §15.5.17)."""
+
+    http_status = 416
+
+
 #: In the container; empty stands for the working copy, which is where a program begins.
 RELEASES = "/site/releases"
 _PYTHON = ("/usr/bin/python3", "-I", "-S", "-B", "-c")
@@ -43,16 +50,27 @@ _WRONG: dict[str, type[AlveoleError]] = {
     "denied": Refused,
     "conflict": VersionConflict,
     "full": NoRoom,
+    "range": NoSuchPart,
 }
 
 
+class Span(msgspec.Struct, frozen=True):
+    """From the byte ``first`` to ``last``, or to the end; without ``first`` the ``last`` so many bytes."""
+
+    first: int | None
+    last: int | None
+
+
 class Download(msgspec.Struct, frozen=True):
-    """``close`` ends it, read or not; ``size`` is ``None`` for a folder, which comes as a zip."""
+    """``close`` ends it, read or not; ``size`` is ``None`` for a folder, which comes as a zip. Of a part ``first`` is
+    its place in the ``whole``."""
 
     name: str
     size: int | None
     pieces: Iterator[bytes]
     close: Callable[[], None]
+    first: int | None = None
+    whole: int | None = None
 
 
 class FileVerbs(VisitVerbs):
@@ -75,12 +93,24 @@ class FileVerbs(VisitVerbs):
             text = out.read().decode("utf-8")
         return file_views.TextFileView(at=clean(at), text=text, etag=head["etag"], bytes=head["bytes"])
 
-    def download(self, caller: Actor, site: str, at: str) -> Download:
-        """A file as it is, a folder as a zip."""
+    def show_file(self, caller: Actor, site: str, at: str) -> file_views.FileEntry:
+        """Raises ``NotFound``."""
+        stored = self._workable(caller, site)
+        return msgspec.convert(self._order(stored, {"verb": "about", "at": clean(at)}), file_views.FileEntry)
+
+    def may_change_files(self, caller: Actor, site: str) -> None:
+        """Raise what a change would, before anything is sent."""
+        self._workable(caller, site, change=True)
+
+    def download(self, caller: Actor, site: str, at: str, span: Span | None = None) -> Download:
+        """A file as it is, or a part of it; a folder as a zip, always whole. Raises ``NoSuchPart``."""
         stored = self._workable(caller, site)
         at = clean(at)
         running = contextlib.ExitStack()
-        head, out = running.enter_context(self._run(stored, {"verb": "send", "at": at}, seconds=None))
+        order: dict[str, Any] = {"verb": "send", "at": at}
+        if span is not None:
+            order |= {"first": span.first, "last": span.last}
+        head, out = running.enter_context(self._run(stored, order, seconds=None))
 
         def pieces() -> Iterator[bytes]:
             with running:
@@ -88,7 +118,14 @@ class FileVerbs(VisitVerbs):
                     yield piece
 
         name = posixpath.basename(at) or stored.site.name
-        return Download(f"{name}.zip" if head["folder"] else name, head["bytes"], pieces(), running.close)
+        return Download(
+            f"{name}.zip" if head["folder"] else name,
+            head["bytes"],
+            pieces(),
+            running.close,
+            head.get("first"),
+            head.get("whole"),
+        )
 
     # --- changing -----------------------------------------------------------------------------
     def write_text(self, caller: Actor, site: str, at: str, text: str, etag: str) -> file_views.TextFileView:
@@ -112,6 +149,16 @@ class FileVerbs(VisitVerbs):
         new = clean(posixpath.join(clean(at), to)) if to.strip() else ""
         if not new:
             raise InvalidInput("is empty", field="to")
+        self._order(stored, {"verb": "rename", "at": old, "to": new})
+        self._note(caller, "files", f"renamed {old} to {new}", stored.site)
+
+    def move_file(self, caller: Actor, site: str, at: str, to: str) -> None:
+        """Both from the working copy on, or absolute in the container."""
+        stored = self._workable(caller, site, change=True)
+        old, new = clean(at), clean(to)
+        for field, path in (("at", old), ("to", new)):
+            if not path.strip("/"):
+                raise InvalidInput("is empty", field=field)
         self._order(stored, {"verb": "rename", "at": old, "to": new})
         self._note(caller, "files", f"renamed {old} to {new}", stored.site)
 

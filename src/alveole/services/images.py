@@ -81,6 +81,7 @@ class ImageVerbs(SiteVerbs):
 
         def before() -> None:
             self._reserved(caller, request)
+            self._check_shared_there(request)
             self._need_room()
 
         def build(transaction: Transaction) -> Live:
@@ -103,6 +104,7 @@ class ImageVerbs(SiteVerbs):
             return super().preview_create(caller, request, content=content)
         self._owner_for(caller, request.owner)
         site = msgspec.structs.replace(self._reserved(caller, request), base=_UNKNOWN)
+        self._check_shared_there(request)
         words = (f"image/{_named(request.image)}", "workload/0", f"route/{site.name}.{self.settings.domain}")
         steps = tuple(views.StepView(action=str(Action.CREATE), resource=each, reason="missing") for each in words)
         return views.DryRun(site=self._view(Stored(site), None), steps=steps)

@@ -80,6 +80,12 @@ class MovingVerbs(NodeVerbs):
             problems.append(
                 Problem("path", "leads to sites of this machine only", "take it away first: site set --no-path")
             )
+        for field, what, cure in (
+            ("published", "ports", "--unset published"),
+            ("shared", "directories", "--unset shared"),
+        ):
+            if getattr(site, field):
+                problems.append(Problem(field, f"it has {what} of this machine", f"take them back: site set {cure}"))
         of = self.apps.of_site(site.id)
         if of is not None:
             problems.append(

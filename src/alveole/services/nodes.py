@@ -430,6 +430,9 @@ class NodeVerbs(PassportVerbs, PlatformVerbs):
             self._claim(caller, draft, domains, None)
             if request.path is not None:
                 draft.wrong("path", "leads to sites of this machine only", "give the site a domain")
+            for field in ("published", "shared"):
+                if getattr(request, field):
+                    draft.wrong(field, "is lent by the machine that the site lives on", f"ask {node} for it")
             plan = request.plan or "small"
             draft.plan(plan, self.store.plans)
             draft.finish()

@@ -13,10 +13,12 @@ from msgspec import UNSET
 from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
+from alveole.agent.lending import CheckShared
 from alveole.compile import compile_site, has_storage, is_static, site_domain
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.journal import Live, Work
 from alveole.model.change import Change
+from alveole.model.lent import Shared
 from alveole.model.names import ENV_FORBIDDEN
 from alveole.model.resource import Action, Kind
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
@@ -24,6 +26,7 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right, may
 from alveole.services.draft import Draft, find_base, newest_base
 from alveole.services.flows import work_for
+from alveole.services.lending import asks_to_lend, check_published, check_shared
 from alveole.services.looking import LookVerbs
 from alveole.services.modules import DEFAULT_PLAN, Composed
 from alveole.sleeping import why_awake
@@ -51,6 +54,7 @@ class SiteVerbs(LookVerbs):
             composed = self._compose_new(request) if request.modules else None
             # Everything is checked before the agent is asked for anything, and again in the transaction.
             self._draft(caller, request, _placeholder(request), composed=composed)
+            self._check_shared_there(request)
             self._need_room()
             base = self._base_for(request, composed)
             own = composed.composition.content if composed and composed.composition else ""
@@ -81,6 +85,7 @@ class SiteVerbs(LookVerbs):
         self._owner_for(caller, request.owner)
         composed = self._compose_new(request, content) if request.modules else None
         self._draft(caller, request, _placeholder(request), content, composed)
+        self._check_shared_there(request)
         base = self._base_for(request, composed, keep=False)
         draft = self._draft(caller, request, base, content, composed)
         taken = {stored.site.number for stored in self.store.sites.values()}
@@ -154,6 +159,11 @@ class SiteVerbs(LookVerbs):
         if known is not None and known.image is not None:
             env = {**_image_env(known.image), **env}
         volumes = draft.volumes(request.volumes)
+        if asks_to_lend(request):
+            self._allow(caller, Right.MACHINE_LEND)
+        sites = [each.site for each in self.store.sites.values()]
+        published = check_published(draft, request.published, (), sites)
+        shared = check_shared(draft, request.shared, [each.path for each in request.volumes])
         access = draft.access(request.allow, request.deny)
         if request.upload is not None:
             draft.problems.extend(self._check_upload_there(request.upload))
@@ -177,6 +187,9 @@ class SiteVerbs(LookVerbs):
             domains=domains,
             env=env,
             volumes=volumes,
+            published=published,
+            shared=shared,
+            persistent=request.persistent,
             path=path,
             access=access,
             https_only=request.https_only,
@@ -186,6 +199,14 @@ class SiteVerbs(LookVerbs):
             woken_by=request.woken_by,
             created_at=time.time(),
         )
+
+    def _check_shared_there(self, request: ask.CreateSite | ask.SetSite) -> None:
+        """Have the agent look whether the directories can be shown. Raises ``InvalidInput``."""
+        if request.shared is UNSET or not request.shared:
+            return
+        wanted = tuple(Shared(each.source, each.path, each.writable) for each in request.shared)
+        if problems := self.agent.call(CheckShared(wanted)):
+            raise InvalidInput(problems=problems)
 
     @staticmethod
     def _claim(caller: Actor, draft: Draft, domains: Collection[str], path: str | None) -> None:
@@ -405,6 +426,8 @@ class SiteVerbs(LookVerbs):
     ) -> Change:
         if request == ask.SetSite():
             raise InvalidInput("nothing to change", hint="give at least one option")
+        if asks_to_lend(request):
+            self._allow(caller, Right.MACHINE_LEND)
         self._names_stay(site, request)
         if there := self._there(caller, Right.SITE_CHANGE, "set", site, "PATCH", "", request, key):
             return there
@@ -415,6 +438,7 @@ class SiteVerbs(LookVerbs):
             old = self._free_to_change(caller, Right.SITE_CHANGE, site, version)
             # All checks first, then the agent is asked for the base.
             self._redraft(caller, old, request, old.base)
+            self._check_shared_there(request)
             self._need_room()
             if request.base is not UNSET or request.packages is not UNSET:
                 kind = request.base if request.base is not UNSET else str(old.base.kind)
@@ -461,6 +485,12 @@ class SiteVerbs(LookVerbs):
                     env[key] = value
         env = draft.env(env)
         volumes = old.volumes if request.volumes is UNSET else draft.volumes(request.volumes)
+        published, shared = old.published, old.shared
+        if request.published is not UNSET:
+            sites = [each.site for each in self.store.sites.values()]
+            published = check_published(draft, request.published, old.published, sites)
+        if request.shared is not UNSET:
+            shared = check_shared(draft, request.shared, [each.path for each in volumes])
         if old.application is None:
             run = self._rerun(draft, old, request)
         else:
@@ -488,6 +518,9 @@ class SiteVerbs(LookVerbs):
             domains=domains,
             env=env,
             volumes=volumes,
+            published=published,
+            shared=shared,
+            persistent=old.persistent if request.persistent is UNSET else request.persistent,
             path=path,
             access=access,
             https_only=old.https_only if request.https_only is UNSET else request.https_only,
@@ -526,6 +559,11 @@ class SiteVerbs(LookVerbs):
                 each, "names of a site on another machine are not changed", "bring it here first: alveole site move"
             )
             for each in changed
+            if getattr(request, each) is not UNSET
+        ]
+        problems += [
+            Problem(each, f"a site on another machine has its {what} there", f"ask {found.site.node} for it")
+            for each, what in (("published", "ports"), ("shared", "directories"))
             if getattr(request, each) is not UNSET
         ]
         if problems:

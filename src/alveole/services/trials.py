@@ -94,6 +94,8 @@ class Trials(BackupVerbs):
                 base=base,
                 domains=(),
                 path=None,
+                published=(),
+                shared=tuple(msgspec.structs.replace(each, writable=False) for each in site.shared),
                 slot=0,
                 incarnation=0,
                 data_generation=1,

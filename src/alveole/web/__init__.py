@@ -21,6 +21,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``dns`` | where the names of sites are published |
 | ``certificates`` | what visitors of each name are shown, and who issues it |
 | ``figures`` | graphs, traffic, reports by month, the screen on the wall |
+| ``lent`` | ports and directories of the machine for a site |
 | ``fleet`` | other machines, and moving a site to one |
 | ``changes``, ``admin``, ``people``, ``outside``, ``oidc`` | what goes on, and the pages of administrators |
 """
@@ -48,6 +49,7 @@ from alveole.web import (
     filemanager,
     fleet,
     incidents,
+    lent,
     logbook,
     new,
     newapp,
@@ -64,7 +66,7 @@ __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
     *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
-    *(dns, certificates, logbook, figures, incidents, backups),
+    *(dns, certificates, logbook, figures, incidents, backups, lent),
 )
 
 

@@ -18,6 +18,7 @@ from alveole.errors import AlveoleError, InvalidInput, Problem
 from alveole.people.rights import Right
 from alveole.web import questions
 from alveole.web.files import Files
+from alveole.web.lent import published_of, shared_of
 from alveole.web.pages import Asked, Errors, Fields, Page, PageRoute
 from alveole.web.site import plan_options
 
@@ -138,6 +139,10 @@ def _form(
         least=least,
         images=images,
         registries=registries,
+        lent_typed={"published": form("published"), "shared": form("shared")},
+        lend_errors=found,
+        lent_ports=services.settings.sites.ports,
+        lent_roots=services.settings.sites.shared,
         registry_options=[(each, each) for each in registries],
         image_options=[(each.key, f"{each.label} {each.image or ''}".strip()) for each in images],
         domain=services.settings.domain,
@@ -166,6 +171,7 @@ def request_of(way: str, form: Fields) -> ask.CreateSite:
                 volumes.append(ask.VolumeBody(name=found[1], path=found[2]))
             else:
                 problems.append(Problem("volumes", f"{line.strip()[:40]!r} is not 'name /path'"))
+    published, shared = published_of(form, problems), shared_of(form, problems)
     port: int | None = None
     if text := form("port").strip():
         if text.isascii() and text.isdigit() and len(text) < 6:
@@ -198,6 +204,9 @@ def request_of(way: str, form: Fields) -> ask.CreateSite:
         domains=form.lines("domains"),
         env=env,
         volumes=tuple(volumes) if way == "image" else (),
+        published=published if way == "image" else (),
+        shared=shared if way == "image" else (),
+        persistent=way != "image" or form("persistent") != "no",
         path=form("path").strip() or None,
         https_only=form("https_only") == "yes",
         stopped=form("stopped") == "yes",

@@ -31,6 +31,7 @@ WOKEN_BY = {
     WokenBy.PEOPLE: N_("visits of people"),
     WokenBy.EVERYBODY: N_("every request, of crawlers and monitoring too"),
 }
+_LENT = ("published", "shared", "persistent")
 LEVELS = {"look": N_("may look"), "change": N_("may change it")}
 
 
@@ -113,6 +114,7 @@ def _settings(
         asked = services.site_questions(actor, site, given or {})
         answer_errors = found.get("answers") or Errors(page.words, asked.problems if given else ())
         groups = questions.groups(view.application.asked, asked.questions, answer_errors, dict(given or {}))
+    shown = {**lines_of(view), **(typed or as_typed(view))}
     sharing = services.sharing(actor, site) if page.may(Right.SITE_SHARE, view.id) else None
     return show(
         page,
@@ -125,9 +127,13 @@ def _settings(
         set_errors=found.get("set", none),
         rename_errors=found.get("rename", none),
         share_errors=found.get("share", none),
+        lend_errors=found.get("lend", none),
         domain_errors=found.get("domain", none),
         domains=services.list_domains(actor, site),
-        typed=typed or as_typed(view),
+        typed=shown,
+        lent_typed=shown,
+        lent_ports=services.settings.sites.ports,
+        lent_roots=services.settings.sites.shared,
         plan_options=plan_options(page),
         plan=plan,
         difference=difference,
@@ -154,6 +160,15 @@ def plan_options(page: Page) -> list[tuple[str, str]]:
         )
         for plan in page.services.list_plans(page.actor)
     ]
+
+
+def lines_of(view: views.SiteView) -> dict[str, object]:
+    """What of the machine is lent to the site, and whether what it writes lasts, as the lines of their form."""
+    return {
+        "published": "\n".join(map(str, view.published)),
+        "shared": "\n".join(map(str, view.shared)),
+        "persistent": "yes" if view.persistent else "no",
+    }
 
 
 def as_typed(view: views.SiteView) -> dict[str, object]:
@@ -283,7 +298,7 @@ def change_domains(page: Asked, site: str, form: Form) -> Response:
         else:
             found = services.add_domain(page.actor, site, AddDomain(domain=domain))
     except AlveoleError as error:
-        return _refused(page, site, "domain", error, form)
+        return refused(page, site, "domain", error, form)
     return page.go(f"/change/{found.change}" if found.change else f"/site/{quote(site)}/settings#domains")
 
 
@@ -293,7 +308,7 @@ def rename(page: Asked, site: str, form: Form) -> Response:
     try:
         change = page.services.rename_site(page.actor, site, ask.RenameSite(name=form("new_name").strip()))
     except AlveoleError as error:
-        return _refused(page, site, "rename", error, form)
+        return refused(page, site, "rename", error, form)
     return page.go(f"/change/{change.id}")
 
 
@@ -305,7 +320,7 @@ def share(page: Asked, site: str, form: Form) -> Response:
     try:
         page.services.share_site(page.actor, site, ask.ShareSite(whom=form("whom").strip(), level=level))
     except AlveoleError as error:
-        return _refused(page, site, "share", error, form)
+        return refused(page, site, "share", error, form)
     return page.go(f"/site/{quote(site)}/settings#sharing", page.t("It holds at once."))
 
 
@@ -315,15 +330,16 @@ def give(page: Asked, site: str, form: Form) -> Response:
     try:
         page.services.give_site(page.actor, site, ask.GiveSite(owner=form("owner").strip()))
     except AlveoleError as error:
-        return _refused(page, site, "share", error, form)
+        return refused(page, site, "share", error, form)
     return page.go("/sites", page.t("{site} belongs to {owner} now.", site=site, owner=form("owner").strip()))
 
 
-def _refused(page: Page, site: str, part: str, error: AlveoleError, form: Fields) -> Response:
+def refused(page: Page, site: str, part: str, error: AlveoleError, form: Fields) -> Response:
     if error.http_status in (403, 404):
         raise error
     view = page.services.show_site(page.actor, site, show_env=_sees_secrets(page, site))
-    typed = as_typed(view) | {key: form(key) for key in ("new_name", "whom", "owner", "domain")}
+    sent = _LENT if part == "lend" else ("new_name", "whom", "owner", "domain")
+    typed = as_typed(view) | {key: form(key) for key in sent}
     return _settings(
         page, site, errors={part: Errors(page.words, error.problems)}, status=error.http_status, typed=typed
     )

@@ -42,6 +42,7 @@ _PARTS = {
         "fr-certificates",
         "fr-checks",
         "fr-dns",
+        "fr-doors",
         "fr-figures",
         "fr-files",
         "fr-fleet",

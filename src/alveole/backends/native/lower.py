@@ -352,6 +352,12 @@ def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -
     volumes = [(volume.path, volume.name) for volume in spec.volumes]
     if supervise.has_state(spec):
         volumes.append((supervise.STATE, paths.STATE_VOLUME))
-    for path, name in sorted(volumes):
-        found.append(_bind(path, paths.volume(data, spec.data_generation, name)))
+    kept: dict[str, Mount] = {
+        path: _bind(path, paths.volume(data, spec.data_generation, name)) for path, name in volumes
+    }
+    for place, each in enumerate(spec.shared or ()):
+        options = () if each.writable else ("ro",)
+        kept[each.path] = _bind(each.path, paths.shared(settings, spec.site, spec.slot, place), *options)
+    # What lies in another comes after it.
+    found.extend(kept[path] for path in sorted(kept))
     return tuple(found)

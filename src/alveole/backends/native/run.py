@@ -33,7 +33,7 @@ from alveole.backends.native.watch import Watch, reap
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, StepFailed
 from alveole.failpoints import hit
-from alveole.host import bases, configstamp, disk, instances, mounts, paths, runtime, seccomp, userns
+from alveole.host import bases, configstamp, disk, instances, lent, mounts, paths, runtime, seccomp, userns
 from alveole.host.cgroups import Cgroups
 from alveole.host.instances import Ended, State
 from alveole.host.output import Output
@@ -270,6 +270,12 @@ class NativeBackend:
             # The container has its own copy of the mount as soon as it runs; here it would only be in the way.
             held.callback(mounts.detach, place / "root")
             self._mount_root(place, spec, bundle)
+            user = lower.user_of(spec, machine)
+            start = self.settings.uid_start(spec.number)
+            for number, each in enumerate(spec.shared or ()):
+                target = paths.shared(self.settings, spec.site, spec.slot, number)
+                held.callback(mounts.detach, target)
+                lent.mount(self.settings, each, target, start + user.uid, start + user.gid)
             hit("workload-root")
             output = self.output.open(spec.site)
             held.callback(os.close, output)
@@ -410,7 +416,7 @@ class NativeBackend:
                 layer = place / "layer"  # only mount points: nothing that anybody wants to keep
             # The layer belongs to what it was made over: another base or other content starts anew.
             key = f"{spec.base}\n{spec.release}\n"
-            mounts.prepare_layer(layer, start, fresh=_read(layer / "key") != key)
+            mounts.prepare_layer(layer, start, fresh=bool(spec.forgets) or _read(layer / "key") != key)
             (layer / "key").write_text(key)
             mounts.plain_directories(layer / "upper", base, own, start)
             mounts.overlay_root(base, layer, target, scratch, namespace)
@@ -469,7 +475,7 @@ class NativeBackend:
             self._firewall.withdraw(self._addressing.instance(number, slot))
             self._network.unplug(number, slot)
         self._crun.forget(name)
-        for point in ("root", *_SCRATCH, "services"):
+        for point in ("root", *_SCRATCH, "services", *(each.name for each in place.glob("shared*"))):
             mounts.detach(place / point)
         sockets = paths.sockets(self.settings, site, slot)
         mounts.detach(sockets)

@@ -96,6 +96,23 @@ def _entry(entry: os.DirEntry[str]) -> dict[str, Any]:
     }
 
 
+def about(at: str) -> None:
+    """One entry of a folder, by its path."""
+    path = os.path.normpath(at or ".")
+    if path in (".", "/"):
+        own = os.stat(path)
+        say({"name": at, "kind": "folder", "bytes": own.st_size, "modified_at": own.st_mtime})
+        return
+    os.lstat(path)
+    folder, name = os.path.split(path)
+    with os.scandir(folder or ".") as entries:
+        for entry in entries:
+            if entry.name == name:
+                say(_entry(entry))
+                return
+    raise Wrong("absent", "is not there")
+
+
 def _shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
@@ -275,12 +292,26 @@ def _unpacked(into: str, members: Iterator[tuple[str, IO[bytes] | None]]) -> dic
     return {"files": files, "bytes": total}
 
 
-def send(at: str) -> None:
-    """A file as it is, a folder as a zip."""
+def send(at: str, first: int | None = None, last: int | None = None) -> None:
+    """A file as it is, a folder as a zip. Of a file from the byte ``first`` to ``last``; without ``first`` so many
+    from the end."""
     if not os.path.isdir(at or "."):
         with _opened(at) as file:
-            say({"bytes": os.fstat(file.fileno()).st_size, "folder": False})
-            shutil.copyfileobj(file, sys.stdout.buffer, _PIECE)
+            whole = os.fstat(file.fileno()).st_size
+            if first is None and last is None:
+                say({"bytes": whole, "folder": False})
+                shutil.copyfileobj(file, sys.stdout.buffer, _PIECE)
+                return
+            begin = max(0, whole - (last or 0)) if first is None else first
+            end = whole if first is None or last is None else min(whole, last + 1)
+            if begin >= end:
+                raise Wrong("range", f"has {whole} bytes")
+            say({"bytes": end - begin, "folder": False, "first": begin, "whole": whole})
+            file.seek(begin)
+            left = end - begin
+            while left and (piece := file.read(min(left, _PIECE))):
+                sys.stdout.buffer.write(piece)
+                left -= len(piece)
         return
     say({"bytes": None, "folder": True})
     with zipfile.ZipFile(sys.stdout.buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as out:
@@ -297,7 +328,7 @@ def send(at: str) -> None:
                         out.write(path, _shown(os.path.normpath(os.path.join(inner, name))))
 
 
-VERBS = {each.__name__: each for each in (look, read, write, folder, rename, delete, put, take, unpack, send)}
+VERBS = {each.__name__: each for each in (look, about, read, write, folder, rename, delete, put, take, unpack, send)}
 
 
 def main(words: list[str]) -> int:
