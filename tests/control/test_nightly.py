@@ -212,9 +212,13 @@ def test_one_that_cannot_be_proved_is_named_and_told(control: Control) -> None:
     (link,) = [each for each in doctor.links if each.name == "proofs"]
     assert not link.ok and backup in link.came
     assert scratch(control) == set()
+    (reading,) = control.services.readings.read({"site.proof"}, fresh=True)["site.proof"]
+    assert reading.value == "failed", "what the rule backup-unproved looks at"
     control.agent.unhealthy.clear()
     control.done(control.services.prove_backup(ROOT, backup))
     assert control.services.site_backups(ROOT, "app").unproved == ""
+    (reading,) = control.services.readings.read({"site.proof"}, fresh=True)["site.proof"]
+    assert reading.value == "done"
 
 
 def test_a_damaged_backup_is_unproved(control: Control) -> None:

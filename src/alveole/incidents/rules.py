@@ -105,6 +105,13 @@ BUILT_IN: Mapping[str, Rule] = {
     "slow": Rule(
         on="site.check-seconds", title="The site answers slowly", above=10, hold="10m", well="10m", promise="answer",
     ),
+    "errors": Rule(
+        on="site.failed-share", title="Many answers of the site fail", above=20, hold="1m", well="5m",
+        tell=(OWNER, OPERATORS), severity=Severity.CRITICAL, cause=SERVING,
+    ),
+    "slow-answers": Rule(
+        on="site.answer-ms", title="Visitors wait long for the site", above=5000, hold="10m", well="10m",
+    ),
     "certificate": Rule(
         on="site.certificate-days", title="A certificate of the site ends soon", below=21, hold="10m",
         promise="certificate", tell=(OWNER, OPERATORS), escalate="1d",
@@ -115,6 +122,10 @@ BUILT_IN: Mapping[str, Rule] = {
     ),
     "backup-failed": Rule(
         on="site.backup", title="The last backup failed", words=("failed",), well="0s", tell=(OWNER, OPERATORS),
+    ),
+    "backup-unproved": Rule(
+        on="site.proof", title="The newest backup cannot be proved", words=("failed",), well="0s",
+        tell=(OWNER, OPERATORS), severity=Severity.CRITICAL, escalate="1d",
     ),
     "site-memory": Rule(
         on="site.memory-share", title="The site's memory is nearly used up", above=95, hold="10m", well="10m",

@@ -34,6 +34,7 @@ from alveole.people.rights import Right, may
 from alveole.services.certifying import ISSUE, RENEW
 from alveole.services.outside import OutsideVerbs, converted
 from alveole.store import Transaction, new_id
+from alveole.zone import server_of, zone_of
 
 _AUTHORITIES_MOST = 10
 _KEY = "acme"
@@ -207,7 +208,24 @@ class CertificateVerbs(OutsideVerbs):
 
     # --- authorities --------------------------------------------------------------------------
     def _acme(self) -> AcmeSettings:
-        return self._setting(_KEY, AcmeSettings) or AcmeSettings()
+        """As stored, and with the zone that the names of sites are published in: challenges go there too."""
+        found = self._setting(_KEY, AcmeSettings) or AcmeSettings()
+        dns = self.naming.dns
+        if dns is None:
+            return found
+        zone = zone_of(dns, self.settings)
+        if any(each.zone == zone for each in found.zones):
+            return found
+        server, port = server_of(dns, self.settings)
+        own = Zone(zone=zone, server=server, port=port, key=dns.key, secret=dns.secret, algorithm=dns.algorithm)
+        return msgspec.structs.replace(found, zones=(*found.zones, own))
+
+    @property
+    def certificate_limit(self) -> int | None:
+        """So many names of one registered domain can be kept up with what the first authority issues in a week, each
+        anew after 60 of its 90 days; ``None`` without an authority."""
+        authorities = self._acme().authorities
+        return int(authorities[0].budget.domain_week * 60 / 7) if authorities else None
 
     def private_authorities(self) -> tuple[str, ...]:
         """Whom to trust when one's own authorities are asked (PEM): mostly what they sign with, too."""

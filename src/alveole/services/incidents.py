@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 
+from alveole.agent.figuring import Figures
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.incidents import promises as ledger
 from alveole.incidents.book import Book, Incident
@@ -37,6 +39,7 @@ from alveole.notices import Kind, Message, News
 from alveole.people.model import NOBODYS, Actor, Held, Near, Role
 from alveole.people.rights import Right, may, near
 from alveole.ports import AgentPort
+from alveole.services import served
 from alveole.services.finding import FindVerbs
 from alveole.services.measuring import LastEnded, sources
 from alveole.services.notify import NotifyVerbs
@@ -66,6 +69,12 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
     _rounds: ThreadPoolExecutor
     _round_under_way: bool
     _node_problems: dict[str, str]
+    _figures: Figures | None
+    _figures_away: bool
+
+    @abstractmethod
+    def regularly_saved(self) -> frozenset[str]:
+        """Supplied by the class that joins the parts."""
 
     # --- the watch ----------------------------------------------------------------------------
     def _make_watch(self) -> None:
@@ -74,6 +83,7 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
         self._last_ended = LastEnded(self.store)
         for source in sources(self, self._last_ended):
             self.readings.add(source)
+        self.readings.add(served.source(self))
         book = Book(self.store)
         self.watch = Watch(self.store, book, self.readings, Ledger(self.store, self.last_change), _Around(self))
         self._round_under_way = False

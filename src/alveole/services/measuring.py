@@ -41,6 +41,7 @@ _MANY_SITES = 5
 _USAGE_SECONDS = 60.0
 _BACKUP_SECONDS = 300.0
 _DEPLOYS = ("deploy", "rollback", "synchronise")
+_ABOUT_BACKUPS = ("backup", "prove-backup")
 
 
 class Measured(Protocol):
@@ -57,6 +58,8 @@ class Measured(Protocol):
     _anchor_problem: str
     _node_problems: dict[str, str]
 
+    def regularly_saved(self) -> frozenset[str]: ...
+
 
 class LastEnded:
     """How the last deploy and the last backup of each site ended: from the journal, and then as changes end."""
@@ -67,6 +70,7 @@ class LastEnded:
         self._read = False
         self._verified: dict[str, Reading] = {}
         self._saved: dict[str, Reading] = {}
+        self._proved: dict[str, Reading] = {}
 
     def saw(self, change: Change) -> bool:
         """Take one that has ended; whether it says anything."""
@@ -75,13 +79,18 @@ class LastEnded:
 
     def _saw(self, change: Change) -> bool:
         done = change.state is ChangeState.DONE
-        if change.site_id is None or not (change.verb == "backup" or change.verb in _DEPLOYS):
+        if change.site_id is None or not (change.verb in _ABOUT_BACKUPS or change.verb in _DEPLOYS):
             return False
         problems = "; ".join(str(each) for each in change.problems)
         text = f"{change.verb} {change.id}: {problems}" if problems else ""
         reading = Reading(change.site_id, "done" if done else "failed", "", text[:500], change.ended_at or 0.0)
         if change.verb == "backup":
             self._saved[change.site_id] = reading
+        elif change.verb == "prove-backup":
+            # One that could not be tried says nothing of the backup.
+            if not done and change.result.get("kind") != "backup.unproved":
+                return False
+            self._proved[change.site_id] = reading
         elif done or change.result.get("went_back"):
             self._verified[change.site_id] = reading
         else:
@@ -95,13 +104,14 @@ class LastEnded:
             return {
                 "site.verification": list(self._verified.values()),
                 "site.backup": list(self._saved.values()),
+                "site.proof": list(self._proved.values()),
             }
 
     def _load(self) -> None:
         table = tables.changes
-        seen = (dict(self._verified), dict(self._saved))
+        seen = (dict(self._verified), dict(self._saved), dict(self._proved))
         with self._store.read() as connection:
-            for verbs in (_DEPLOYS, ("backup",)):
+            for verbs in (_DEPLOYS, *((verb,) for verb in _ABOUT_BACKUPS)):
                 last = sa.select(sa.func.max(table.c.seq)).where(
                     table.c.verb.in_(verbs), table.c.ended_at.is_not(None), table.c.site_id.is_not(None)
                 )
@@ -125,6 +135,7 @@ class LastEnded:
         # What ended meanwhile is newer than what was read.
         self._verified.update(seen[0])
         self._saved.update(seen[1])
+        self._proved.update(seen[2])
 
 
 def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
@@ -149,6 +160,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             (
                 _site("site.verification", "How the last deploy ended", words=("done", "failed")),
                 _site("site.backup", "How the last backup ended", words=("done", "failed")),
+                _site("site.proof", "How the last proof of a backup ended", words=("done", "failed")),
             ),
             last.readings,
         ),
@@ -169,7 +181,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             _USAGE_SECONDS,
         ),
         by_site(
-            _site("site.backup-hours", "Age of the newest backup, of sites that have one", unit="hours"),
+            _site("site.backup-hours", "Age of the newest backup, of sites that are saved each night", unit="hours"),
             lambda: _backups(of),
             _BACKUP_SECONDS,
         ),
@@ -322,7 +334,8 @@ def _backups(of: Measured) -> dict[str, float]:
     now = time.time()
     with of.store.read() as connection:
         newest = {row[0]: row[1] for row in connection.execute(query)}
-    return {id: (now - newest[id]) / 3600 for id, _stored in running(of) if id in newest}
+    regular = of.regularly_saved()
+    return {id: (now - newest[id]) / 3600 for id, _stored in running(of) if id in newest and id in regular}
 
 
 def _machine(of: Measured) -> Found:

@@ -61,6 +61,17 @@ class NightVerbs(BackupVerbs, OutsideVerbs):
             own = backupstore.site_policies(connection).get(site_id, SitePolicy())
         return own, own.over(self._policy())
 
+    def regularly_saved(self) -> frozenset[str]:
+        """Ids of the sites that are to have a backup of the last night: all, where others than Alvéole see to it."""
+        policy = self._policy()
+        with self.store.read() as connection:
+            own = backupstore.site_policies(connection)
+        return frozenset(
+            id
+            for id in self.store.sites
+            if not self.settings.backups.by_itself or own.get(id, SitePolicy()).over(policy).nightly
+        )
+
     def backup_policy(self, caller: Actor) -> PolicyView:
         self._allow(caller, Right.PLATFORM_LOOK)
         return PolicyView(policy=self._policy(), by_itself=self.settings.backups.by_itself)

@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 import time
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +41,10 @@ KINDS = {"html": "text/html; charset=utf-8", "pdf": "application/pdf"}
 
 
 class QualityVerbs(FigureVerbs):
-    certificate_limit: int | None = None
-    """How many names may have a certificate, where the authority in use has such a limit."""
+    @property
+    @abstractmethod
+    def certificate_limit(self) -> int | None:
+        """How many names can have a certificate, where the authority in use has such a limit."""
 
     # --- of sites -----------------------------------------------------------------------------
     def show_quality(self, caller: Actor, site: str, month: str = "") -> QualityView:

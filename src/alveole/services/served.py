@@ -1,0 +1,92 @@
+"""What visitors get, measured for the rules: the share of answers that failed, and how long the slow ones took.
+
+Over the last five minutes, from the counts of the proxy that the figures bring along every ten seconds. A site that
+hardly anybody asks has no share: one failure of three says little. While a site sleeps only those are answered that do
+not wake it, with a 503 that is no failure; its window begins anew when it is awake.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from alveole.agent.figuring import Figures, Served
+from alveole.figures.gather import percentile
+from alveole.incidents.model import About, Figure, Reading, Source
+from alveole.services.measuring import Found
+from alveole.store import Store
+
+_EVERY = 30.0
+#: Looks that are kept: five minutes.
+_LOOKS = 11
+#: Answers within the window below which nothing is said of them.
+LEAST = 20
+_SLOW = 0.95
+
+FIGURES = (
+    Figure(name="site.failed-share", title="Answers that failed (5xx), of the last five minutes'", about=About.SITE,
+           unit="%"),
+    Figure(name="site.answer-ms", title="95 of 100 answers of the last five minutes took less", about=About.SITE,
+           unit="ms"),
+)  # fmt: skip
+
+
+class Counted(Protocol):
+    store: Store
+    _figures: Figures | None
+    _figures_away: bool
+
+
+class Windows:
+    """The last looks at each site; :meth:`take` one thread at a time."""
+
+    def __init__(self) -> None:
+        self._looks: dict[str, deque[Served]] = {}
+        self._since = 0.0
+
+    def take(self, figures: Figures, awake: Iterable[str]) -> Found:
+        """Take a look; gives the readings of both figures for every site of ``awake``."""
+        if figures.since != self._since:
+            # An agent that was started anew counts from nothing.
+            self._since = figures.since
+            self._looks.clear()
+        known = set(awake)
+        for gone in self._looks.keys() - known:
+            del self._looks[gone]
+        failed: list[Reading] = []
+        slow: list[Reading] = []
+        for id in sorted(known):
+            found = figures.sites.get(id)
+            served = found.served if found is not None else Served()
+            looks = self._looks.setdefault(id, deque(maxlen=_LOOKS))
+            looks.append(served)
+            codes = [new - old for new, old in zip(served.statuses, looks[0].statuses, strict=True)]
+            count, errors = sum(codes), codes[4]
+            if count < LEAST:
+                failed.append(Reading(id, 0.0))
+                slow.append(Reading(id, 0.0))
+                continue
+            text = f"{errors} of {count} answers of the last minutes failed" if errors else ""
+            failed.append(Reading(id, 100.0 * errors / count, "", text))
+            took = _slowest(dict(served.times), dict(looks[0].times))
+            slow.append(Reading(id, took, "", f"95 of 100 answers take up to {took:.0f} ms"))
+        return {FIGURES[0].name: failed, FIGURES[1].name: slow}
+
+
+def _slowest(new: Mapping[int, int], old: Mapping[int, int]) -> float:
+    return percentile({n: count - old.get(n, 0) for n, count in new.items()}, _SLOW) or 0.0
+
+
+def source(of: Counted) -> Source:
+    """For :attr:`IncidentVerbs.readings`. Nothing is known while the agent is away."""
+    windows = Windows()
+
+    def read() -> Found:
+        figures = of._figures
+        if figures is None or of._figures_away:
+            return {}
+        awake = [id for id, stored in of.store.sites.items() if not stored.site.asleep and not stored.site.node]
+        return windows.take(figures, awake)
+
+    return Source(FIGURES, read, _EVERY)
