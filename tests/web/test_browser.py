@@ -16,21 +16,8 @@ from instance import Instance
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 ADMINISTRATION = (
-    *(
-        "machine",
-        "plans",
-        "bases",
-        "modules",
-        "accounts",
-        "teams",
-        "dns",
-        "ldap",
-        "oidc",
-        "second-factor",
-        "journal",
-        "certificates",
-    ),
-    "accounts/zoe",
+    *("machine", "plans", "bases", "modules", "backups", "dns", "certificates", "logs", "accounts", "teams", "ldap"),
+    *("oidc", "second-factor", "journal", "accounts/zoe"),
 )
 
 
@@ -145,7 +132,8 @@ def test_the_story_of_an_owner(
     row.locator("form[action*='/start'] button").click()
     row.locator(".state-running").wait_for(timeout=60_000)
     assert page.evaluate("window.before") is True
-    for path in ("", "/content", "/settings", "/logs", "/backups", "/journal", "/why"):
+    tabs = ("content", "settings", "logs", "visitors", "backups", "certificates", "promises", "journal", "why")
+    for path in ("", *(f"/{tab}" for tab in tabs)):
         someone.go(f"/site/{name}{path}")
         someone.look(f"site{path.replace('/', '-')}")
     work_on_files(alveole, someone, name, tmp_path)
