@@ -12,6 +12,8 @@ from pathlib import Path
 
 from instancekit import alive, all_pids, cgroup_tops, command, descendants, has_open, mounted, read_bytes, run
 
+_KEPT_LOGS = ("archive", "host", "in", "own")
+
 
 class Traces(ABC):
     root: Path
@@ -102,6 +104,8 @@ class Traces(ABC):
             what: sorted(each.name for each in place.iterdir()) if place.is_dir() else []
             for what, place in places.items()
         }
+        # Lines are kept over a destruction, and what Alvéole and the machine say is of no site.
+        found["logs"] = [each for each in found["logs"] if each not in _KEPT_LOGS]
         found["mounts"] = self.mounts()
         found["interfaces"] = self.interfaces()
         found["cgroups"] = self.cgroups()
