@@ -140,6 +140,7 @@ def test_endless_upload_ends_at_the_copys_own_disk(
 
 
 @pytest.mark.slow
+@pytest.mark.turn
 def test_ten_thousand_files_by_lftp(alveole: Instance, client: Client, sites: Sites, tmp_path: Path) -> None:
     if shutil.which("lftp") is None:
         pytest.skip("needs lftp")
