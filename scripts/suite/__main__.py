@@ -39,10 +39,10 @@ _ORDER = ("guest", "modules", "e2e", "ssh", "content", "fault", "web", "threat",
 _LANES = 3
 #: Layers long enough to be worth two processes.
 _SIDE_BY_SIDE = {"modules": 2}
-#: Of the modules a whole run takes one test of every other file and of the others every so many-th, the next run the
+#: Of the modules a whole run takes one test of every fourth file and of the others every so many-th, the next run the
 #: next, and says which; of the other layers' tests marked "turn" (long, and close to others that are not) every so
-#: many-th. Layers that are named run whole. All tests of modules take ten minutes more, the others' five.
-_TURNS = {"modules": 12, "others": 3}
+#: many-th. Layers that are named run whole. All tests of modules take twenty minutes more, the others' ten.
+_TURNS = {"modules": 16, "others": 5}
 #: With fewer sets of packages than this in the tests' cache, all sites of modules get one base, that of all packages:
 #: some five minutes instead of a quarter of an hour. With ALVEOLE_TEST_SHARED_BASE=0 each gets its own all the same.
 _WARM = 10

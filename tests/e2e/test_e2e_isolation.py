@@ -52,7 +52,7 @@ def listener() -> Iterator[int]:
     server.close()
 
 
-@pytest.mark.parametrize("plan", ["small", "medium"])
+@pytest.mark.parametrize("plan", ["small", pytest.param("medium", marks=pytest.mark.turn)])
 def test_other_sites_the_host_and_metadata_are_out_of_reach(
     alveole: Instance, sites: Sites, listener: int, plan: str
 ) -> None:

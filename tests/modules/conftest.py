@@ -20,7 +20,7 @@ from instance import Instance
 SECONDS = 1500
 
 
-#: ``TURN/TURNS``: of every other file the first test that has a site, but for those marked ``turn`` (a registry is
+#: ``TURN/TURNS``: of every fourth file the first test that has a site, but for those marked ``turn`` (a registry is
 #: asked, or minutes are waited for), and of the others every so many-th; the whole suite says so. Without it: all.
 PART = os.environ.get("ALVEOLE_TEST_MODULES", "")
 
@@ -46,7 +46,7 @@ def _take_part(config: pytest.Config, items: list[pytest.Item]) -> None:
     first = {item.path: item for item in reversed(short)}
     others = [item for item in long if first.get(item.path) is not item]
     left_out = {item for number, item in enumerate(others) if number % turns != turn % turns}
-    left_out |= {first[path] for number, path in enumerate(sorted(first)) if number % 2 != turn % 2}
+    left_out |= {first[path] for number, path in enumerate(sorted(first)) if number % 4 != turn % 4}
     for item in others:
         # Told in the report, so that one sees which they were.
         item.user_properties.append(("turn", PART))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from alveole.model.names import SiteId
@@ -22,6 +24,23 @@ class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """``(n, count)``: so many answers took less than ``10 ** (n / 10)`` milliseconds; see :data:`BUCKETS`."""
     last_at: float = 0.0
     """When the last request was read from the log, in seconds since the epoch."""
+
+
+def total(all_served: Iterable[Served]) -> Served:
+    """Of several together."""
+    statuses, inward, outward, times = [0] * 5, [0, 0], [0, 0], dict[int, int]()
+    last = 0.0
+    for served in all_served:
+        statuses = [a + b for a, b in zip(statuses, served.statuses, strict=True)]
+        inward = [a + b for a, b in zip(inward, served.in_bytes, strict=True)]
+        outward = [a + b for a, b in zip(outward, served.out_bytes, strict=True)]
+        for n, count in served.times:
+            times[n] = times.get(n, 0) + count
+        last = max(last, served.last_at)
+    one, two, three, four, five = statuses
+    return Served(
+        (one, two, three, four, five), (inward[0], inward[1]), (outward[0], outward[1]), tuple(times.items()), last
+    )
 
 
 class SiteFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

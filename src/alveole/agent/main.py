@@ -37,7 +37,7 @@ from alveole.actuators.storage import Storage
 from alveole.agent import keeping, protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
-from alveole.agent.figuring import Figures, Served, SiteFigures, TakeFigures
+from alveole.agent.figuring import Figures, Served, SiteFigures, TakeFigures, total
 from alveole.agent.lending import CheckShared
 from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import SetUpNames, UndoNames
@@ -65,6 +65,8 @@ from alveole.model.site import Release
 log = logging.getLogger("alveole.agent")
 #: Package lists of the same request are taken for those of now.
 _LISTS_SECONDS = 600.0
+#: In the proxy's lines: a name that nobody has, and the panel.
+_OF_NO_SITE = frozenset({"", PLATFORM})
 
 
 def run_agent(settings: Settings, ready: Callable[[], None]) -> None:
@@ -233,9 +235,9 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
                     io_write_bytes=used.io_write_bytes,
                     served=served.get(site, Served()),
                 )
-                for site in usage.keys() | served.keys() - {""}
+                for site in usage.keys() | served.keys() - _OF_NO_SITE
             },
-            edge=served.get("", Served()),
+            edge=total(found for site, found in served.items() if site in _OF_NO_SITE),
         )
 
     def using(request: Using, _files: list[int], _say: Any) -> dict[str, Use]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from alveole.agent.figuring import BUCKETS, Figures, Served, SiteFigures
+from alveole.agent.figuring import BUCKETS, Figures, Served, SiteFigures, total
 from alveole.figures.archive import COLUMNS
 
 _SHARES = (0.5, 0.95, 0.99)
@@ -49,10 +49,10 @@ class Gatherer:
             served = Served() if again else was.served
             rows[site] = _row(found, was, served, passed, how, self._carried.get(site))
         self._carried = {site: how.carried for site, how in standing.items()}
-        whole = _sum(each.served for each in (*figures.sites.values(), SiteFigures(served=figures.edge)))
+        whole = total(each.served for each in (*figures.sites.values(), SiteFigures(served=figures.edge)))
         was_whole = Served()
         if before is not None and not again:
-            was_whole = _sum(each.served for each in (*before.sites.values(), SiteFigures(served=before.edge)))
+            was_whole = total(each.served for each in (*before.sites.values(), SiteFigures(served=before.edge)))
         how = Standing(_mean([each.up for each in standing.values()]), _mean([each.kept for each in standing.values()]))
         edge = SiteFigures(served=whole)
         if before is not None:
@@ -132,19 +132,3 @@ def percentile(times: Mapping[int, int], share: float) -> float | None:
         if left <= 1e-9:
             return float(10 ** (n / 10))
     return float(10 ** ((BUCKETS - 1) / 10))
-
-
-def _sum(all_served: Iterable[Served]) -> Served:
-    statuses, inward, outward, times = [0] * 5, [0, 0], [0, 0], dict[int, int]()
-    last = 0.0
-    for served in all_served:
-        statuses = [a + b for a, b in zip(statuses, served.statuses, strict=True)]
-        inward = [a + b for a, b in zip(inward, served.in_bytes, strict=True)]
-        outward = [a + b for a, b in zip(outward, served.out_bytes, strict=True)]
-        for n, count in served.times:
-            times[n] = times.get(n, 0) + count
-        last = max(last, served.last_at)
-    one, two, three, four, five = statuses
-    return Served(
-        (one, two, three, four, five), (inward[0], inward[1]), (outward[0], outward[1]), tuple(times.items()), last
-    )

@@ -102,6 +102,8 @@ def all_logs(
     try:
         found, errors = _searched(page, wanted)
     except AlveoleError as error:
+        if error.http_status == 403:
+            raise
         found, errors = Found((), complete=True), Errors(page.words, error.problems)
     every = {**PLATFORM_SOURCES, **SOURCES}
     return admin.show(
