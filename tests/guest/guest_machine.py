@@ -15,7 +15,7 @@ from pathlib import Path
 from guest_image import checkout_disk, image
 
 #: Everything but making the image: boots, installation, checks. A busy machine may be given more.
-LIMIT_SECONDS = int(os.environ.get("ALVEOLE_GUEST_SECONDS", "2100"))
+LIMIT_SECONDS = int(os.environ.get("ALVEOLE_GUEST_SECONDS", "2400"))
 
 
 class Late(AssertionError):
