@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from alveole.actuators.routes import STOPPED, RouteText, link_name, parse_text, route_name, write_text
+from alveole.actuators.routes import AT_REST, RouteText, link_name, parse_text, route_name, write_text
 from alveole.errors import InvalidInput
 from alveole.proxyconf import (
     Block,
@@ -79,7 +79,7 @@ networks = st.lists(
     max_size=3,
 ).map(tuple)
 targets = (
-    st.just(STOPPED)
+    st.sampled_from(sorted(map(str, AT_REST)))
     | st.builds("unix:/run/alveole/sockets/saaaaaaaaaaaa.{}/web.sock".format, st.sampled_from("01"))
     | st.builds("tcp:{}:{}".format, st.ip_addresses(v=4), st.integers(1, 65535))
 )
