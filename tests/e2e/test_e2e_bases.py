@@ -192,13 +192,13 @@ def test_what_breaks_a_site_stays_away_from_it(machine: Instance, repository: Re
     settled(machine)
 
 
-@pytest.mark.turn
 @pytest.mark.parametrize(
     ("role", "failpoint"),
     [
-        ("control", "services.clone-runs"),
+        pytest.param("control", "services.clone-runs", marks=pytest.mark.turn),
+        # Always: those that follow go on from the version that it brings.
         ("control", "services.site-switching"),
-        ("agent", "workload-running"),
+        pytest.param("agent", "workload-running", marks=pytest.mark.turn),
     ],
 )
 def test_an_upgrade_is_cut_and_taken_up(machine: Instance, repository: Repository, role: str, failpoint: str) -> None:
