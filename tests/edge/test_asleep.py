@@ -63,9 +63,9 @@ class Night:
     def sleep(self, *, target: RouteTarget = RouteTarget.ASLEEP, **more: bool | tuple[str, ...]) -> None:
         names: list[tuple[str, str | None]] = [("idle.alv.test", None), ("alv.test", "/idle")]
         for host, path in names:
-            self.edge.route(1, host, path=path, target=target, **more)  # type: ignore[arg-type]
+            self.edge.route(1, host, path=path, target=target, **more)  # type: ignore[arg-type]  fields by name
         self.waker.woken.clear()
-        self.waker.awaken[site_id(1)] = lambda: [self.edge.route(1, host, path=path, **more) for host, path in names]  # type: ignore[arg-type]
+        self.waker.awaken[site_id(1)] = lambda: [self.edge.route(1, host, path=path, **more) for host, path in names]  # type: ignore[arg-type]  likewise
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,7 +20,7 @@ from alveole.agent import protocol
 from alveole.config import Settings
 from alveole.errors import Problem
 from alveole.incidents.model import PLATFORM, About, Figure, Reading, Source
-from alveole.incidents.readings import by_site
+from alveole.incidents.readings import Found, by_site
 from alveole.journal import Journal
 from alveole.load import Loads, machine_load
 from alveole.model.addressing import Addressing
@@ -35,7 +35,6 @@ from alveole.services.watching import Checks
 from alveole.store import Store, Stored
 from alveole.views import CheckState, State
 
-Found = Mapping[str, Sequence[Reading]]
 #: Fewer broken sites are told one by one.
 _MANY_SITES = 5
 _USAGE_SECONDS = 60.0

@@ -14,7 +14,7 @@ from typing import Protocol
 from alveole.agent.figuring import Figures, Served
 from alveole.figures.gather import percentile
 from alveole.incidents.model import About, Figure, Reading, Source
-from alveole.services.measuring import Found
+from alveole.incidents.readings import Found
 from alveole.store import Store
 
 _EVERY = 30.0
