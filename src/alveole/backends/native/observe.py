@@ -196,8 +196,8 @@ class Looker:
         return "its process has ended"
 
 
-def meter(settings: Settings, *, seconds: float = 60.0, budget: float = 0.05) -> Callable[[str], int]:
-    """Disk space of sites, each value at the most about a minute old.
+def meter(settings: Settings, *, budget: float = 0.05) -> Callable[[str, float], int]:
+    """Disk space of a site, not older than so many seconds unless its last walk was long.
 
     Walking is the only way to know; ``budget`` is how many seconds of it one round of questions
     may cost, so that a thousand sites are walked in turns.
@@ -206,7 +206,7 @@ def meter(settings: Settings, *, seconds: float = 60.0, budget: float = 0.05) ->
     spent: list[float] = [0.0, 0.0]
     lock = threading.Lock()
 
-    def measure(site: str) -> int:
+    def measure(site: str, seconds: float) -> int:
         now = time.monotonic()
         with lock:
             at, value = known.get(site, (float("-inf"), 0))
