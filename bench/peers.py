@@ -225,7 +225,7 @@ class HandNginx:
 
     ``sites`` are (host, address of the upstream as nginx writes it). ``keepalive``: an ``upstream``
     block a site with idle connections, instead of a plain ``proxy_pass``. ``namespace``: a process
-    whose mounts it shall see. ``static``: serve this directory, proxy nothing.
+    whose mounts it shall see. ``static``: serve this directory, proxy nothing; also on ``sockets``.
     """
 
     def __init__(
@@ -236,12 +236,14 @@ class HandNginx:
         logs: bool = True,
         namespace: int | None = None,
         static: Path | None = None,
+        sockets: Sequence[str] = (),
     ) -> None:
         self.sites = list(sites)
         self.keepalive = keepalive
         self.logs = logs
         self.namespace = namespace
         self.static = static
+        self.sockets = sockets
 
     def __enter__(self) -> HandNginx:
         self.root = Path(tempfile.mkdtemp(prefix="albn-", dir="/var/tmp"))
@@ -302,7 +304,8 @@ class HandNginx:
                 f"proxy_set_header X-Forwarded-Proto $scheme; proxy_pass {target}; }} }}"
             )
         if self.static is not None:
-            blocks.append(f"server {{ listen 127.0.0.1:{self.port} default_server; root {self.static}; }}")
+            listens = "".join(f"listen unix:{socket};" for socket in self.sockets)
+            blocks.append(f"server {{ listen 127.0.0.1:{self.port} default_server; {listens} root {self.static}; }}")
         else:
             # As the edge does: a name nobody has reaches no site.
             blocks.append(f"server {{ listen 127.0.0.1:{self.port} default_server; return 404; }}")
