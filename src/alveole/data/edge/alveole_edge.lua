@@ -2,7 +2,8 @@
 --
 -- The directory of links is the routing table: the text of ROUTES/<host> says where the host
 -- leads, so a rename switches a site and nothing is reloaded. Texts are parsed once and cached by
--- the text itself: another text is another entry, so the cache can never be out of step.
+-- the text itself. What was read of links is kept while the directory's time of change stands still,
+-- which is asked for with every request.
 --
 -- route() runs in set_by_lua (no coroutine, no ngx.ctx: measured, both cost more than the rest of
 -- this file) and gives "=CODE" for what the edge answers itself, else the address of the instance.
@@ -17,6 +18,9 @@ int inet_pton(int family, const char *text, void *address);
 int open(const char *path, int flags, ...);
 int close(int file);
 long lseek(int file, long offset, int whence);
+struct alveole_time { int64_t seconds; uint32_t nanoseconds; int32_t reserved; };
+struct alveole_statx { uint32_t before[24]; struct alveole_time changed; uint32_t after[36]; };
+int statx(int directory, const char *path, int flags, unsigned mask, struct alveole_statx *found);
 int fallocate(int file, int mode, long offset, long length);
 ]]
 
@@ -28,7 +32,7 @@ local band, lshift = bit.band, bit.lshift
 local set_peer, set_more_tries = balancer.set_current_peer, balancer.set_more_tries
 local last_failure, set_timeouts = balancer.get_last_failure, balancer.set_timeouts
 local escape_uri = ngx.escape_uri
-local var = ngx.var
+local var, now = ngx.var, ngx.now
 
 -- The longest text a symbolic link can hold on tmpfs and ext4, and one more to notice the excess.
 local ROOM = 4096
@@ -188,14 +192,66 @@ local function remember(text)
     return target
 end
 
+-- linux/fcntl.h and linux/stat.h. O_PATH: the worker may search the directory, and need not read it.
+local OPEN_PLACE, EMPTY_PATH, WANT_CHANGED = 0x200000 + 0x80000, 0x1000, 0x80
+-- A link of the same clock tick as the one that was read would go unnoticed (a tick is 10 ms at the most), so
+-- nothing is kept until the last change is this old, in seconds.
+local SETTLED = 1
+-- The directory itself may have been replaced where not even its time of change tells.
+local REOPEN = 1
+local status = ffi.new("struct alveole_statx")
+local place, opened, seconds, nanoseconds, settled = -1, 0, 0, 0, false
+-- Path -> target, of links that are there.
+local links, link_count = {}, 0
+
+local function is_read()
+    return place >= 0 and C.statx(place, "", EMPTY_PATH, WANT_CHANGED, status) == 0
+end
+
+local function is_unchanged()
+    return tonumber(status.changed.seconds) == seconds and status.changed.nanoseconds == nanoseconds
+end
+
+-- Whether what is kept of the links is what the directory holds.
+local function in_step()
+    local time = now()
+    if time - opened < REOPEN and is_read() and is_unchanged() then
+        return settled
+    end
+    if place >= 0 then
+        C.close(place)
+    end
+    place = C.open(ROUTES, OPEN_PLACE)
+    opened = time
+    local read = is_read()
+    if not (read and is_unchanged()) then
+        links, link_count = {}, 0
+        seconds, nanoseconds = tonumber(status.changed.seconds), status.changed.nanoseconds
+    end
+    settled = read and time - seconds > SETTLED + 1
+    return settled
+end
+
 -- nil when there is no such link.
 local function look_up(path)
+    local keep = in_step()
+    if keep and links[path] then
+        return links[path]
+    end
     local length = tonumber(C.readlink(path, buffer, ROOM))
     if length <= 0 or length >= ROOM then
         return nil
     end
     local text = to_string(buffer, length)
-    return parsed[text] or remember(text)
+    local target = parsed[text] or remember(text)
+    if keep then
+        if link_count >= CACHED then
+            links, link_count = {}, 0
+        end
+        links[path] = target
+        link_count = link_count + 1
+    end
+    return target
 end
 
 -- Names ---------------------------------------------------------------------------------------
