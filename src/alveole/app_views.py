@@ -120,6 +120,22 @@ class DeployPlan(View, frozen=True, kw_only=True):
     """By question: what would change, secrets not shown."""
 
 
+class VersionComparison(View, frozen=True, kw_only=True):
+    """What differs from one version to another."""
+
+    one: str
+    other: str
+    environment: str
+    """Whose configuration and answers are compared; empty: no environment has had both."""
+    files: Difference
+    configuration: tuple[FileChange, ...] = ()
+    """Configuration files that differ, with the difference of each; secrets are ``***``."""
+    answers: dict[str, str] = {}
+    """By question: what it was, and what it is with the other; secrets not shown."""
+    settings: dict[str, str] = {}
+    """``base`` and ``modules``, and the names of variables (``env``), where they differ."""
+
+
 class SyncVolume(View, frozen=True):
     """One volume of the environment that is overwritten, and what comes in its place."""
 

@@ -319,6 +319,8 @@ def ask(browser: Browser, method: str, path: str, words: dict[str, str]) -> http
     query = {"confirm": words["site"]} if method == "DELETE" else {}
     if method == "GET" and path.endswith("/quota"):
         query = {"whom": words["account"]}
+    if path.endswith("/compare"):
+        query = {"one": "1.0", "other": "1.0"}
     named = path.startswith(("/v1/sessions", "/v1/factors/{factor}", "/v1/keys"))
     if named or (method == "GET" and path in ("/v1/tokens", "/v1/factors")):
         query = {"account": words["account"]}

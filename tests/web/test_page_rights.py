@@ -25,6 +25,8 @@ FORMS = {
     "/app/{app}/version/{version}": {"do": "accept"},
     "/app/{app}/{environment}/deliver": {"version": "1.0"},
     "/app/{app}/{environment}/approve": {"version": "1.0"},
+    "/environment/{app}/{environment}/deliver": {"version": "1.0"},
+    "/app/{app}/give": {"owner": "{me}"},
     "/site/{site}/rename": {"new_name": "renamed"},
     "/site/{site}/share": {"whom": "zoe", "level": "look"},
     "/site/{site}/give": {"owner": "{me}"},

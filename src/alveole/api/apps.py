@@ -104,6 +104,26 @@ async def app_history(
     return json(await run_in_threadpool(services(request).app_history, caller, app, environment))
 
 
+@router.get(
+    "/{app}/compare",
+    **described("Say what differs between two versions", views.VersionComparison, errors=(404, 409)),
+)
+@does(Right.APP_LOOK)
+async def compare_versions(
+    request: Request,
+    caller: Caller,
+    app: str,
+    one: Annotated[str, Query(description="The version to begin with.")],
+    other: Annotated[str, Query(description="The version to compare it with.")],
+    environment: Annotated[
+        str | None, Query(description="Whose configuration and answers; left out: the last that had both.")
+    ] = None,
+) -> Response:
+    """Files; and configuration, answers, base and names of variables, as an environment had them with each."""
+    verb = services(request).compare_versions
+    return json(await run_in_threadpool(verb, caller, app, one, other, environment))
+
+
 # --- environments -------------------------------------------------------------------------------
 @router.post("/{app}/environments", **accepted("Add an environment", body=ask.AddEnvironment, errors=(507,)))
 @does(Right.APP_CHANGE)

@@ -31,6 +31,7 @@ from alveole.text import clean
         "rollback": ("alveole.cli.deliver:rollback", "Make a version live again that was."),
         "sync": ("alveole.cli.sync:sync", "Give an environment what another has."),
         "history": ("alveole.cli.deliver:history", "Every version that came into an environment."),
+        "compare": ("alveole.cli.deliver:compare", "Say what differs between two versions."),
         "forget": ("alveole.cli.deliver:forget", "Forget a version that is nowhere."),
         "add-env": ("alveole.cli.app:add_env", "Add an environment."),
         "set-env": ("alveole.cli.app:set_env", "Set what an environment asks for."),

@@ -292,3 +292,39 @@ def history(here: Here, name: str, environment: str | None) -> None:
         for each in found
     ]
     table(("ENVIRONMENT", "VERSION", "STAGE", "SINCE", "BY", "CHANGE"), rows)
+
+
+@verb(
+    None,
+    "compare",
+    examples=["alveole app compare shop 2.5 2.6", "alveole app compare shop 2.5 2.6 --env prod --json"],
+)
+@app_name
+@click.argument("one", metavar="VERSION")
+@click.argument("other", metavar="VERSION")
+@click.option("--env", "environment", metavar="ENV", help="Whose configuration; default: the last that had both.")
+def compare(here: Here, name: str, one: str, other: str, environment: str | None) -> None:
+    """Say what differs between two versions: files, configuration, answers."""
+    found = here.client.get(path(name, "compare"), {"one": one, "other": other, "environment": environment})
+    if here.json:
+        emit(found)
+        return
+    files = found["files"]
+    say(f"{clean(found['one'])} → {clean(found['other'])}")
+    say(f"files: {files['added']} added, {files['changed']} changed, {files['removed']} removed")
+    for each in files["names"]:
+        say(f"  {clean(each)}")
+    if (more := files["added"] + files["changed"] + files["removed"] - len(files["names"])) > 0:
+        say(f"  and {more} more")
+    if not found["environment"]:
+        note("No environment has had both: there is no configuration to compare.")
+        return
+    where = clean(found["environment"]).upper()
+    for word, change in (*found["settings"].items(), *found["answers"].items()):
+        say(f"{clean(word)}: {clean(change)}")
+    for each in found["configuration"]:
+        say(f"/config/{clean(each['path'])} {clean(each['fate'])}")
+        for line in each["diff"].splitlines():
+            say(f"  {clean(line)}")
+    if not found["configuration"] and not found["answers"] and not found["settings"]:
+        say(f"configuration and answers in {where}: the same")

@@ -26,6 +26,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``accounts`` | persons, teams, shares, quotas |
 | ``apps``, ``versions`` | applications, their environments and what was sent to them |
 | ``delivery``, ``gating``, ``switching`` | deliver, approve, deploy; checks around it; after it, and roll back |
+| ``comparing`` | what differs between two versions |
 | ``syncing``, ``washing`` | an environment gets what another has; its personal data are masked on the way |
 | ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
@@ -78,6 +79,7 @@ from alveole.services.analytics import AnalyticsVerbs
 from alveole.services.browsing import BrowseVerbs
 from alveole.services.certificates import CertificateVerbs
 from alveole.services.certifying import Certifier
+from alveole.services.comparing import CompareVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.dns import DnsVerbs
 from alveole.services.files import FileVerbs
@@ -112,6 +114,7 @@ class Services(
     InstallVerbs,
     AnalyticsVerbs,
     SyncVerbs,
+    CompareVerbs,
     SourceVerbs,
     RuleVerbs,
     FindVerbs,

@@ -44,6 +44,7 @@ from alveole.web import (
     content,
     dns,
     entrance,
+    environments,
     factors,
     figures,
     filemanager,
@@ -65,7 +66,7 @@ from alveole.web import (
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
-    *(newapp, new, changes, admin, people, outside, oidc, channels, fleet),
+    *(environments, newapp, new, changes, admin, people, outside, oidc, channels, fleet),
     *(dns, certificates, logbook, figures, incidents, backups, lent),
 )
 

@@ -43,6 +43,7 @@ _PARTS = {
         "fr-checks",
         "fr-dns",
         "fr-doors",
+        "fr-environments",
         "fr-figures",
         "fr-files",
         "fr-fleet",
