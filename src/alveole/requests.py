@@ -572,5 +572,18 @@ class RunChecks(Body, frozen=True, kw_only=True):
     slot: Annotated[int, msgspec.Meta(ge=0, le=1)] | None = None
 
 
+class RecordCheck(Body, frozen=True, kw_only=True):
+    """Make a scenario of a visit that the proxy has seen, between two moments in seconds since the epoch.
+
+    ``until``: the moment of the request. Without an ``address`` it is the visit of whoever came first.
+    """
+
+    since: float
+    until: float | None = None
+    address: str = ""
+    agent: str = ""
+    """What the browser calls itself (``User-Agent``); empty: whatever that is."""
+
+
 class CheckSecret(Body, frozen=True, kw_only=True):
     value: str

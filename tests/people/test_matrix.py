@@ -94,6 +94,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/nodes": {"name": "-", "host": "-", "fingerprint": "-"},
     "POST /v1/nodes/install": {"host": "-", "fingerprint": "-", "upload": "0"},
     "POST /v1/nodes/{node}/drain": {},
+    "POST /v1/sites/{site}/checks/record": {"since": 1.0},
     "POST /v1/apps": {"name": "fresh", "environments": ["alpha"], "command": ["serve"], "port": 8000},
     "PATCH /v1/apps/{app}": {"accept": "wait"},
     "PUT /v1/apps/{app}/owner": {"owner": "{me}"},

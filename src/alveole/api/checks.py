@@ -16,7 +16,7 @@ from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
 from alveole.api.schema import described
 from alveole.people.rights import Right
-from alveole.scenarios.model import CheckView, Report, Scenario
+from alveole.scenarios.model import CheckDraft, CheckView, Report, Scenario
 
 router = APIRouter(prefix="/v1", tags=["checks"])
 
@@ -47,6 +47,21 @@ async def run_checks(
 ) -> Response:
     """Answers when all of them have ended, each within its `timeout`."""
     return json(await streams.in_waiting(services(request).run_checks, caller, site, wanted))
+
+
+@router.post(
+    "/sites/{site}/checks/record",
+    **described(
+        "Make a scenario of a visit; nothing is kept", CheckDraft, body=ask.RecordCheck, errors=(404, 409, 422)
+    ),
+)
+@does(Right.SITE_CHECKS)
+async def record_check(
+    request: Request, caller: Caller, site: str, wanted: Annotated[ask.RecordCheck, Depends(body(ask.RecordCheck))]
+) -> Response:
+    """Of what the proxy has seen of it: addresses, statuses, and the page before. What somebody typed is nowhere there:
+    `unfilled` names it, to be filled in."""
+    return json(await streams.in_waiting(services(request).record_check, caller, site, wanted))
 
 
 @router.get(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from alveole.cli import parse
 from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, mark, note, paint, say, seconds, table, when
 from alveole.cli.show import path
@@ -207,16 +208,62 @@ def lint(here: Here, file: str) -> None:
 @verb(
     group,
     "record",
-    examples=["alveole check record blog --har visit.har", "alveole check record blog --har visit.har --add sign-in"],
+    examples=[
+        "alveole check record blog --visit",
+        "alveole check record blog --visit --from 192.0.2.7 --since 5m --add sign-in",
+        "alveole check record blog --har visit.har --add sign-in",
+    ],
 )
 @site_name
-@click.option("--har", metavar="FILE", required=True, help="What a browser saved from its network tools.")
+@click.option("--visit", is_flag=True, help="Of a visit with any browser, by what the proxy sees of it.")
+@click.option("--from", "address", default="", metavar="ADDRESS", help="Whose visit; default: of who comes first.")
+@click.option("--since", metavar="TIME", help="Of a visit that was made already, so long ago at most, as 5m.")
+@click.option("--har", metavar="FILE", help="What a browser saved from its network tools.")
 @click.option("--add", "check", metavar="CHECK", help="Add it under this name instead of printing it.")
-def record(here: Here, name: str, har: str, check: str | None) -> None:
-    """Make a scenario of a visit that a browser has recorded (HAR).
+def record(
+    here: Here, name: str, visit: bool, address: str, since: str | None, har: str | None, check: str | None
+) -> None:
+    """Make a scenario of a visit: one that is made now, or one that a browser has saved (HAR).
 
-    Pages and what scripts asked for are taken, cookies and passwords never: fields that sound like one become secrets.
+    Of a visit the addresses and the answers are taken; what somebody typed is seen by nobody, and named to be filled in.
+    Of a HAR file pages and what scripts asked for are taken, cookies and passwords never: fields that sound like one
+    become secrets.
     """
+    if visit == (har is not None):
+        raise InvalidInput("give --visit or --har FILE", field="visit", hint="one of the two")
+    made = _visit(here, name, address, since) if har is None else _saved(here, name, har)
+    text, secrets = made["text"], made["secrets"]
+    if check is not None:
+        here.client.send("PUT", path(name, f"checks/{segment(check)}"), {"text": text})
+    if here.json:
+        emit({**made, "added": check})
+    elif check is None:
+        say(text.rstrip())
+    else:
+        say(f"{clean(name)} has {clean(check)}")
+    for each in made["unfilled"]:
+        note(f"Put in what was typed: {clean(each)}")
+    for secret in secrets:
+        note(f"It needs the secret {clean(secret)}: alveole check secret {clean(name)} {clean(secret)}")
+
+
+def _visit(here: Here, name: str, address: str, since: str | None) -> Any:
+    import time
+
+    problems = parse.Problems()
+    ago = parse.age(since, "since", problems) if since is not None else None
+    problems.stop()
+    site = here.client.get(path(name))
+    began = time.time() - (ago or 0)
+    if ago is None:
+        if here.json or not interactive():
+            raise InvalidInput("is needed where nobody can be asked", field="since", hint="add --since 5m")
+        note(f"Open {clean(site['urls'][0])} in a browser and do what is to be checked.")
+        click.prompt("Press Enter when it is done", default="", show_default=False, prompt_suffix=" ", err=True)
+    return here.client.send("POST", path(name, "checks/record"), {"since": began, "address": address}, patience=60.0)
+
+
+def _saved(here: Here, name: str, har: str) -> dict[str, Any]:
     from urllib.parse import urlsplit
 
     from alveole.scenarios import har as archive
@@ -228,16 +275,7 @@ def record(here: Here, name: str, har: str, check: str | None) -> None:
     except OSError as error:
         raise InvalidInput(f"{har} cannot be read: {error.strerror}", field="har") from None
     text, secrets = archive.scenario(content, hosts)
-    if check is not None:
-        here.client.send("PUT", path(name, f"checks/{segment(check)}"), {"text": text})
-    if here.json:
-        emit({"text": text, "secrets": secrets, "added": check})
-    elif check is None:
-        say(text.rstrip())
-    else:
-        say(f"{clean(name)} has {clean(check)}")
-    for secret in secrets:
-        note(f"It needs the secret {clean(secret)}: alveole check secret {clean(name)} {clean(secret)}")
+    return {"text": text, "secrets": secrets, "unfilled": ()}
 
 
 @verb(group, "secret", examples=["alveole check secret blog password", "alveole check secret blog --list"])

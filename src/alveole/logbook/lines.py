@@ -30,7 +30,7 @@ class Form(Enum):
     """``2026/11/21 06:51:26 [error] …`` in local time: the proxy's own."""
 
 
-class _Request(msgspec.Struct):
+class Request(msgspec.Struct):
     time: str = ""
     client: str = ""
     scheme: str = ""
@@ -48,7 +48,7 @@ _STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
 _REQUEST = re.compile(rb'\{"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d)"')
 _PROXY = re.compile(rb"(\d{4})/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d) \[(\w+)\] ")
 _LEVELLED = re.compile(r"(emerg|alert|crit|err|warning|notice|info|debug) ([^\s:]{1,64}): ?")
-_requests = msgspec.json.Decoder(_Request)
+_requests = msgspec.json.Decoder(Request)
 #: What programs write for how grave it is, near the beginning of a line, by the word of syslog.
 _WORDS = {
     "emerg": "emerg emergency panic",
@@ -123,6 +123,14 @@ def _read_request(raw: bytes) -> tuple[str, str, str]:
     text = f'{line.client} "{line.method} {where}" {line.status} {line.bytes} B {line.seconds} s'
     text += "".join(f' "{each}"' for each in (line.referer, line.agent) if each)
     return level, "", clean(text)[:TEXT_MAX]
+
+
+def request_of(raw: bytes) -> Request | None:
+    """One line of the proxy's by its fields, as they came; ``None`` for what is none."""
+    try:
+        return _requests.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def level_in(text: str) -> str:

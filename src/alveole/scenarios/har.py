@@ -18,8 +18,8 @@ from alveole.scenarios.model import STEPS_MAX
 from alveole.scenarios.page import forms
 
 _KEPT = re.compile(r"^(?:text/html|application/(?:xhtml\+xml|json|[a-z0-9.+-]+\+json|xml))\b")
-_SECRET = re.compile(r"(?i)pass|secret|token|api_?key|pin\b|code\b")
-_TITLE = re.compile(r"(?i)<title>\s*([^<]{1,80}?)\s*</title>")
+SECRET = re.compile(r"(?i)pass|secret|token|api_?key|pin\b|code\b")
+TITLE = re.compile(r"(?i)<title>\s*([^<]{1,80}?)\s*</title>")
 _HAR_MAX = 64 * 1024 * 1024
 
 
@@ -66,7 +66,7 @@ def _steps(entries: list[Any], hosts: frozenset[str]) -> tuple[list[dict[str, An
         }
         if posted := request.get("postData"):
             step |= _body(posted, url, page, address, secrets)
-        found = _TITLE.search(str(content.get("text") or ""))
+        found = TITLE.search(str(content.get("text") or ""))
         if status == 200 and found and "$" not in found[1] and "&" not in found[1]:
             step["expect"] = {"status": 200, "text": found[1]}
         steps.append(step)
@@ -92,11 +92,17 @@ def _body(posted: Any, url: str, page: str, address: str, secrets: set[str]) -> 
     fields = {str(each["name"]): str(each.get("value") or "") for each in params} if params else dict(parse_qsl(text))
     path = urlsplit(url).path
     filled = next((each.fields for each in forms(page, address) if urlsplit(each.action).path == path), {})
-    own = {name: value for name, value in fields.items() if filled.get(name) != value or _SECRET.search(name)}
+    own = {name: value for name, value in fields.items() if filled.get(name) != value or SECRET.search(name)}
     # What the page itself has put there it will put there again, with another value.
     hidden = {name for name in filled if name in fields and filled[name]}
     form = _without_secrets({name: value for name, value in own.items() if name not in hidden}, secrets)
     return {"form": form, **({"fill": True} if hidden else {})}
+
+
+def name_of_secret(field: str) -> str:
+    """What the secret of a field is called."""
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", field)[:60] or "value"
+    return plain if not plain[0].isdigit() else f"_{plain}"
 
 
 def _without_secrets(value: Any, secrets: set[str], name: str = "") -> Any:
@@ -104,9 +110,8 @@ def _without_secrets(value: Any, secrets: set[str], name: str = "") -> Any:
         return {key: _without_secrets(each, secrets, key) for key, each in value.items()}
     if isinstance(value, list):
         return [_without_secrets(each, secrets, name) for each in value]
-    if isinstance(value, str) and value and _SECRET.search(name):
-        plain = re.sub(r"[^A-Za-z0-9_]", "_", name)[:60] or "value"
-        plain = plain if not plain[0].isdigit() else f"_{plain}"
+    if isinstance(value, str) and value and SECRET.search(name):
+        plain = name_of_secret(name)
         secrets.add(plain)
         return f"${{secret:{plain}}}"
     return value.replace("$", "$$") if isinstance(value, str) else value

@@ -188,6 +188,8 @@ class CheckDraft(View, frozen=True, kw_only=True):
     text: str
     secrets: tuple[str, ...]
     """Those that it names."""
+    unfilled: tuple[str, ...] = ()
+    """Of a visit that the proxy has seen: what somebody typed and nobody saw, to be filled in (``/login: user``)."""
 
 
 class CheckView(View, frozen=True, kw_only=True):
@@ -204,3 +206,13 @@ class CheckView(View, frozen=True, kw_only=True):
     """Secrets that it names and that are not there."""
     runs: tuple[CheckRun, ...]
     """Newest first."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One request of a visit, as far as the proxy's log tells of it and a recording needs it."""
+
+    host: str
+    method: str
+    uri: str
+    status: int
+    referer: str = ""

@@ -31,7 +31,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
 | ``ledger`` | the journal's chain: anchors, comparing, removing what is old |
-| ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
+| ``scenarios``, ``watching``, ``recording`` | checks: what there is; running them, watching sites; out of a visit |
 | ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
 | ``logbook``, ``analytics`` | log lines: searching, following, their room; who visits a site |
 | ``incidents``, ``rules`` | incidents and promises; rules and silences (see :mod:`alveole.incidents`) |
@@ -94,6 +94,7 @@ from alveole.services.notify import NotifyVerbs
 from alveole.services.operations import OperationVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.quality import QualityVerbs
+from alveole.services.recording import RecordVerbs
 from alveole.services.rules import RuleVerbs
 from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
@@ -113,6 +114,7 @@ class Services(
     BrowseVerbs,
     InstallVerbs,
     AnalyticsVerbs,
+    RecordVerbs,
     SyncVerbs,
     CompareVerbs,
     SourceVerbs,

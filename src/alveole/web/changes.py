@@ -143,6 +143,7 @@ VERBS = {
     "restart-process": N_("Start a process anew"),
     "signal": N_("End a program"),
     "check": N_("A check"),
+    "record-check": N_("Record a check"),
     "add-check": N_("Change a check"),
     "remove-check": N_("Remove a check"),
     "set-check-secret": N_("Change a secret of checks"),

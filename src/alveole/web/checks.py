@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from urllib.parse import quote
 
 import msgspec
@@ -11,16 +12,20 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from alveole import requests as ask
+from alveole.api.entrance import place_of
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, Problem
 from alveole.people.rights import Right
 from alveole.scenarios.model import CheckDraft, CheckRun, Going
+from alveole.services.recording import RECORDING_SECONDS
 from alveole.web.files import Files
 from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute
 from alveole.web.site import show
 from alveole.web.words import N_
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
+#: Seconds since the epoch, as a page writes them.
+_MOMENT = re.compile(r"\d{1,12}(?:\.\d{1,3})?\Z")
 _UPLOAD = re.compile(r"[0-9a-f]{32}\Z")
 #: What a new scenario begins with.
 EXAMPLE = """\
@@ -143,6 +148,40 @@ def record(page: Asked, site: str, form: Files) -> Response:
         return _list(page, site, Errors(page.words, error.problems), form, error.http_status)
     name = re.sub(r"[^a-z0-9]+", "-", form("filename").rpartition(".")[0].lower()).strip("-")[:40]
     return _new(page, site, Fields([("name", name or "recorded"), ("text", draft.text)]), draft=draft)
+
+
+@router.get("/site/{site}/checks/recording")
+@does(Right.SITE_CHECKS)
+def recording(page: Asked, site: str, since: str = "") -> Response:
+    """The moment it began stands in the address: the page may be loaded again, and nothing is held for it here."""
+    page.services.allow_site(page.actor, Right.SITE_CHANGE, site)
+    if not _MOMENT.match(since):
+        return page.go(f"/site/{quote(site)}/checks/recording?since={time.time():.2f}")
+    return _recording(page, site, since)
+
+
+def _recording(page: Page, site: str, since: str, errors: Errors | None = None, status: int = 200) -> Response:
+    view = page.services.show_site(page.actor, site)
+    more = {"since": since, "began": float(since), "minutes": round(RECORDING_SECONDS / 60)}
+    return show(page, "site/recording.html", view, "checks", status=status, errors=errors or Errors(page.words), **more)
+
+
+@router.post("/site/{site}/checks/recording")
+@does(Right.SITE_CHECKS)
+def stop_recording(page: Asked, site: str, form: Form) -> Response:
+    """What this browser has done on the site since then becomes a text to look through; nothing is kept yet."""
+    services, actor = page.services, page.actor
+    services.allow_site(actor, Right.SITE_CHANGE, site)
+    since = form("since") if _MOMENT.match(form("since")) else "0"
+    place = place_of(page.request)
+    try:
+        wanted = ask.RecordCheck(since=float(since), address=place.address, agent=place.agent)
+        draft = services.record_check(actor, site, wanted)
+    except AlveoleError as error:
+        if error.http_status in (403, 404):
+            raise
+        return _recording(page, site, since, Errors(page.words, error.problems), error.http_status)
+    return _new(page, site, Fields([("name", "recorded"), ("text", draft.text)]), draft=draft)
 
 
 @router.get("/site/{site}/check/{check}")
