@@ -128,11 +128,11 @@ class VersionComparison(View, frozen=True, kw_only=True):
     environment: str
     """Whose configuration and answers are compared; empty: no environment has had both."""
     files: Difference
-    configuration: tuple[FileChange, ...] = ()
+    configuration: tuple[FileChange, ...]
     """Configuration files that differ, with the difference of each; secrets are ``***``."""
-    answers: dict[str, str] = {}
+    answers: dict[str, str]
     """By question: what it was, and what it is with the other; secrets not shown."""
-    settings: dict[str, str] = {}
+    settings: dict[str, str]
     """``base`` and ``modules``, and the names of variables (``env``), where they differ."""
 
 

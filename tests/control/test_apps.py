@@ -14,7 +14,7 @@ from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.app_views import AppView, EnvironmentView
 from alveole.errors import Denied, InvalidInput, NotFound, Problem, Refused
-from alveole.model.app import Accept, Stage, VersionState
+from alveole.model.app import Accept, Difference, Stage, VersionState
 from alveole.model.change import Change, ChangeState
 from alveole.model.resource import Action, Kind
 from alveole.model.site import Wanted
@@ -492,3 +492,32 @@ def test_modules_have_passwords_of_their_own_in_each_environment(control: Contro
         for each in ("alpha", "prod", "demo")
     ]
     assert len(set(answers)) == 3
+
+
+def test_two_versions_are_compared(control: Control) -> None:
+    """Files, and configuration and answers as an environment had them with each; secrets are not shown."""
+    make(control, "alpha", "prod")
+    for name in ("1.0", "2.0", "3.0"):
+        send(control, name)
+    for name in ("1.0", "2.0"):
+        bring(control, "alpha", name)
+        if name == "1.0":
+            control.done(
+                control.services.set_site(ROOT, "shop-alpha", ask.SetSite(env={"KEY": "tell-no-one", "MODE": "a"}))
+            )
+    found = control.services.compare_versions(ROOT, "shop", "1.0", "2.0")
+    assert found.environment == "alpha" and found.files.names == ("~content",) and found.settings == {}
+    control.done(control.services.set_site(ROOT, "shop-alpha", ask.SetSite(env={"KEY": "other", "MODE": "a"})))
+    found = control.services.compare_versions(ROOT, "shop", "1.0", "2.0", "alpha")
+    assert found.settings == {"env": "KEY"} and "tell-no-one" not in str(found)
+    same = control.services.compare_versions(ROOT, "shop", "2.0", "2.0")
+    assert same.files == Difference() and not same.settings
+    assert control.services.compare_versions(ROOT, "shop", "1.0", "3.0").environment == ""
+    with pytest.raises(Refused, match=r"PROD never had version 1\.0"):
+        control.services.compare_versions(ROOT, "shop", "1.0", "2.0", "prod")
+    for wrong in (("1.0", "9.9", None), ("1.0", "2.0", "demo")):
+        with pytest.raises(NotFound):
+            control.services.compare_versions(ROOT, "shop", *wrong)
+    with pytest.raises(NotFound):
+        stranger = Actor("zoe", Role.OWNER, "token:z", person="pzoe")
+        control.services.compare_versions(stranger, "shop", "1.0", "2.0")

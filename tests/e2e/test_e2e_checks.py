@@ -44,6 +44,17 @@ def test_a_scenario_goes_the_way_of_a_visitor(alveole: Instance, sites: Sites, t
         assert report["steps"][0]["status"] == 503
 
 
+def test_a_visit_is_recorded_by_the_real_edge(alveole: Instance, sites: Sites) -> None:
+    name = sites.create(ask("good"), **ON_PORT)
+    assert alveole.fetch(name, "/hello").status == 200
+
+    def recorded() -> bool:
+        done = alveole.cli("check", "record", name, "--visit", "--since", "2m", "--json", status=None)
+        return done.status == 0 and "GET /hello" in done.json["text"]
+
+    until(recorded, 30, alveole.tail)
+
+
 def _slot(alveole: Instance, name: str) -> int:
     promised = [each["resource"] for each in alveole.site(name)["promises"]]
     (workload,) = [each for each in promised if each.startswith("workload/")]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography import x509
@@ -160,3 +161,24 @@ def shop(*names: str, tls: bool = True) -> Iterator[Shop]:
     finally:
         made.shutdown()
         made.server_close()
+
+
+#: As a browser of a test calls itself.
+AGENT = "Mozilla/5.0 (test)"
+
+
+def seen(
+    door: Any, site: str, *visit: tuple[str, str, int, str], agent: str = AGENT, client: str = "127.0.0.1"
+) -> None:
+    """Lines as the proxy writes them: method, address, status, page before."""
+    stored = door.services.store.site(site)
+    assert stored is not None
+    place = door.settings.logs / "edge" / stored.site.id
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "access.log").open("a") as file:
+        for method, uri, status, before in visit:
+            line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()), "client": client}
+            line |= {"scheme": "https", "method": method, "host": f"{site}.localhost", "uri": uri}
+            line |= {"protocol": "HTTP/1.1", "status": str(status), "bytes": "1", "seconds": "0.1"}
+            line |= {"site_seconds": "0.1", "referer": f"https://{site}.localhost{before}" if before else ""}
+            file.write(json.dumps(line | {"agent": agent}, separators=(",", ":")) + "\n")

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from doorkit import Door, until
-from outsidekit import PASSWORD, Shop
+from outsidekit import PASSWORD, Shop, seen
 from peoplekit import add
 from receiverkit import Receiver, is_signed
+from test_pages import check
 from webkit import Found, Visitor
 
 from alveole.notices import MailServer
@@ -100,6 +101,27 @@ def test_from_a_recording_and_its_secrets(door: Door, ana: Visitor) -> None:
     assert "password" in page.text and "horse" not in ana.answer.text, "no secret is shown again"
     page = ana.submit("/site/blog/checks/secrets/password/remove")
     assert door.ok("check", "secret", "blog", "--list") == []
+
+
+def test_a_visit_is_recorded_and_shown(door: Door) -> None:
+    """Without a script: begin, visit, stop; what nobody saw is named."""
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        page = ana.get("/site/blog/checks")
+        assert any(values.get("href", "").endswith("/checks/recording") for _, values in page.tags)
+        page = ana.get("/site/blog/checks/recording")
+        assert "?since=" in ana.at and "Stop and show the steps" in page.text
+        check(page, ana)
+        page = ana.submit("/site/blog/checks/recording", expect=422)
+        assert "Nobody has visited blog" in page.text
+        agent = ana.http.headers["user-agent"]
+        seen(door, "blog", ("GET", "/login", 200, ""), ("POST", "/login", 303, "/login"), agent=agent)
+        page = ana.submit("/site/blog/checks/recording")
+        assert "POST /login" in ana.answer.text and "/login: user" in page.text and "password" in page.text
+        check(page, ana)
+    with Visitor(door) as zoe:
+        zoe.sign_in("zoe")
+        assert zoe.ask("GET", "/site/blog/checks/recording").status_code == 404
 
 
 def test_others_do_not_see_it(door: Door, ana: Visitor) -> None:

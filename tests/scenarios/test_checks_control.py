@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doorkit import ROOT, Door, until
-from outsidekit import PASSWORD, Shop
+from outsidekit import AGENT, PASSWORD, Shop, seen
 from peoplekit import Browser
 
 from alveole.agent.reaching import Reach
 from alveole.scenarios.model import Use
+from alveole.scenarios.reading import read
 from alveole.services import watching
 from alveole.services.scenarios import CHECKS_MAX
 from alveole.store import Store
@@ -219,6 +221,56 @@ def test_destroying_the_site_takes_its_checks_along(door: Door) -> None:
     door.ended(door.http.delete("/v1/sites/gone", params={"confirm": "gone"}))
     assert door.services.checks.of_site(stored.site.id) == ()
     assert door.services.checks.secrets(stored.site.id) == {}
+
+
+def visited(door: Door, wanted: dict[str, Any]) -> dict[str, Any]:
+    answer = door.http.post("/v1/sites/blog/checks/record", json=wanted)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_visit_is_recorded_by_what_the_proxy_saw(door: Door, outside: Shop) -> None:
+    """Addresses, titles and forms; nothing that was typed, no key in an address, nobody else's visit (threat 24)."""
+    since = time.time() - 1
+    seen(door, "blog", ("GET", "/account", 200, ""), agent="somebody else", client="192.0.2.1")
+    seen(door, "blog", ("GET", "/api/cart", 200, ""), agent="alveole-check/1")
+    seen(
+        door,
+        "blog",
+        ("GET", "/", 200, ""),
+        ("GET", "/style.css", 200, "/"),
+        ("GET", "/nowhere", 404, "/"),
+        ("GET", "/login", 200, "/"),
+        ("POST", "/login", 303, "/login"),
+        ("GET", "/account", 200, "/login"),
+        ("GET", "/api/cart?token=tell-no-one&of=7", 200, "/account"),
+        ("GET", "/api/cart?token=tell-no-one&of=7", 200, "/account"),
+        ("POST", "/api/cart/7", 200, "/account"),
+    )
+    asked = len(outside.seen)
+    wanted = {"since": since, "address": "127.0.0.1", "agent": AGENT}
+    made = visited(door, wanted)
+    steps = read(made["text"]).steps
+    assert [each.request for each in steps] == [
+        "GET /", "GET /login", "POST /login", "GET /api/cart?token=${secret:token}&of=7", "POST /api/cart/7",
+    ]  # fmt: skip
+    assert steps[2].form == {"user": "FILL-IN", "password": "${secret:password}"} and steps[2].fill
+    assert made["secrets"] == ["password", "token"] and made["unfilled"] == ["/login: user", "/api/cart/7"]
+    assert "tell-no-one" not in str(made)
+    again = {(method, path) for method, _host, path, _headers, _body in outside.seen[asked:]}
+    assert again == {("GET", "/"), ("GET", "/login"), ("GET", "/account")}, "read as anybody reads it, and nothing sent"
+    assert door.services.journal.list(site="blog", limit=1)[0].verb == "record-check"
+    # Whoever reaches the pages over another family is known by what their browser calls itself.
+    other = visited(door, wanted | {"address": "::1"})
+    assert other["text"] == made["text"]
+    told = door.ok("check", "record", "blog", "--visit", "--since", "1m", "--from", "192.0.2.1")
+    assert [each.request for each in read(told["text"]).steps] == ["GET /account"]
+    for wrong in ({"since": 1.0}, {"since": since, "agent": "nobody"}, {"since": time.time() + 60}):
+        answer = door.http.post("/v1/sites/blog/checks/record", json=wrong)
+        assert answer.status_code == 422, answer.text
+    assert door.run("check", "record", "blog").status == 2
+    assert door.run("check", "record", "blog", "--visit").status == 2, "nobody can be asked here"
 
 
 def test_recorded_in_a_browser(door: Door, outside: Shop) -> None:

@@ -28,8 +28,8 @@ def make(door: Door, name: str = "shop", owner: str = "ana", **more: object) -> 
 
 
 def row(page: Found, environment: str) -> str:
-    """The text of an environment's row."""
-    found = re.search(rf"{environment} (.*?)(?=(?:ALPHA|PROD|Versions|History) )", page.text)
+    """The text of an environment's row, after the name of its site."""
+    found = re.search(rf"{environment} [a-z-]+ (.*?)(?=(?:ALPHA|PROD|Versions|History) )", page.text)
     assert found is not None, page.text
     return found[1]
 
@@ -200,3 +200,85 @@ def test_a_site_becomes_an_application(door: Door) -> None:
         page = ana.get("/app/blog")
         assert "initial" in page.text and "PROD" in page.text
         assert "It is an environment already" in ana.get("/site/blog/application").text
+
+
+def test_an_environment_asks_for_more_and_is_passed_with_a_reason(door: Door) -> None:
+    """What an environment asks for, what speaks against a deploy, passing it, and what a roll back brings: by forms."""
+    add(door, "ana")
+    add(door, "ada", Role.ADMIN)
+    make(door, "kiosk")
+    with Visitor(door, "fr") as ana:
+        ana.sign_in("ana")
+        upload = ana.ask("POST", "/v1/uploads", content=b"1.0", headers=csrf(ana)).json()["id"]
+        ana.get("/app/kiosk")
+        ana.submit("/app/kiosk/send", version="1.0", upload=upload)
+        ended(ana)
+        ana.get("/app/kiosk")
+        ana.submit("/app/kiosk/version/1.0", ("do", "accept"))
+        check(ana.get("/environment/kiosk/prod"), ana)
+        page = ana.submit("/environment/kiosk/prod", expect=422, soak="soon", windows="never", approvals="1")
+        assert "soon" in ana.answer.text and "never" in ana.answer.text, "what was typed is kept"
+        ana.get("/environment/kiosk/prod")
+        page = ana.submit("/environment/kiosk/prod", soak="12h", approvals="1", before="/bin/migrate 'a b'")
+        policy = door.http.get("/v1/apps/kiosk").json()["environments"][1]["policy"]
+        assert (policy["soak_seconds"], policy["approvals"], policy["before"]) == (43200, 1, ["/bin/migrate", "a b"])
+        page = ana.submit("/environment/kiosk/prod/deliver", expect=409, version="1.0")
+        assert "a pas tourné dans ALPHA" in page.text and "Raison" not in page.text, "passing is not theirs"
+        check(ana.get("/app/kiosk/settings"), ana)
+        page = ana.submit("/app/kiosk/settings", expect=422, accept="at-once", signer="no key")
+        assert "no key" in ana.answer.text
+        ana.get("/app/kiosk/settings")
+        ana.submit("/app/kiosk/settings", accept="at-once")
+        assert door.http.get("/v1/apps/kiosk").json()["accept"] == "at-once"
+    with Visitor(door) as ada:
+        ada.sign_in("ada")
+        ada.get("/environment/kiosk/prod")
+        ada.submit("/environment/kiosk/prod/deliver", version="1.0", reason="agreed with Ana")
+        ended(ada)
+        page = ada.get("/environment/kiosk/prod")
+        assert "This speaks against it now:" in page.text and "0 of 1 approvals by others" in page.text
+        assert "run inside" not in page.text, "nothing runs there that a program could be run in"
+        ada.submit("/environment/kiosk/prod/deploy", reason="agreed with Ana")
+        ended(ada)
+        told = [each["reason"] for each in door.http.get("/v1/changes?site=kiosk-prod").json()]
+        assert "1.0: agreed with Ana" in told
+        assert "No other version was live here yet." in ada.get("/environment/kiosk/prod").text
+        assert ada.ask("GET", "/environment/kiosk/none").status_code == 404
+
+
+def test_versions_are_compared_forgotten_and_the_application_is_taken_apart(door: Door) -> None:
+    add(door, "ana")
+    add(door, "bob")
+    make(door, "atlas", environments=["alpha"], accept="at-once")
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        for version in ("1.0", "2.0", "3.0"):
+            upload = ana.ask("POST", "/v1/uploads", content=version.encode(), headers=csrf(ana)).json()["id"]
+            ana.get("/app/atlas")
+            ana.submit("/app/atlas/send", version=version, upload=upload)
+            ended(ana)
+            if version != "3.0":
+                for step in ("deliver", "deploy"):
+                    ana.get("/environment/atlas/alpha")
+                    ana.submit(f"/environment/atlas/alpha/{step}", version=version)
+                    ended(ana)
+        page = ana.get("/app/atlas/compare?one=1.0&other=2.0")
+        check(page, ana)
+        assert "~content" in page.text and "Configuration and answers · ALPHA" in page.text
+        assert "No environment has had both" in ana.get("/app/atlas/compare?one=1.0&other=3.0").text
+        answer = ana.ask("GET", "/app/atlas/compare?one=1.0&other=9.9")
+        assert answer.status_code == 404 and "9.9" in answer.text
+        page = ana.get("/environment/atlas/alpha?to=1.0")
+        assert "Configuration and answers are the same." in page.text
+        check(page, ana)
+        ana.submit("/environment/atlas/alpha/rollback", reason="slower")
+        ended(ana)
+        assert row(ana.get("/app/atlas"), "ALPHA").startswith("1.0")
+        page = ana.submit("/app/atlas/version/3.0/forget")
+        assert "Version 3.0 is forgotten." in page.text
+        ana.get("/app/atlas/settings")
+        page = ana.submit("/app/atlas/destroy", expect=422, confirm="atlass")
+        assert "atlass" in ana.answer.text
+        ana.submit("/app/atlas/destroy", confirm="atlas")
+        ended(ana)
+    assert door.http.get("/v1/apps/atlas").status_code == 404

@@ -225,7 +225,7 @@ def record(
 ) -> None:
     """Make a scenario of a visit: one that is made now, or one that a browser has saved (HAR).
 
-    Of a visit the addresses and the answers are taken; what somebody typed is seen by nobody, and named to be filled in.
+    Of a visit the addresses and the answers are taken; what somebody typed is seen by nobody, and is to be filled in.
     Of a HAR file pages and what scripts asked for are taken, cookies and passwords never: fields that sound like one
     become secrets.
     """

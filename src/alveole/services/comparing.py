@@ -34,17 +34,15 @@ class CompareVerbs(SwitchingVerbs):
         files = Difference()
         if before.release != after.release:
             files = self.agent.call(protocol.CompareReleases(found.store, found.number, before.release, after.release))
-        if states is None:
-            return VersionComparison(one=before.name, other=after.name, environment="", files=files)
-        was, becomes = states
+        was, becomes = states or (None, None)
         return VersionComparison(
             one=before.name,
             other=after.name,
             environment=where,
             files=files,
-            configuration=self._plan_of(was, becomes, {}, (), ()).files,
-            answers=self._changed_answers(was, becomes),
-            settings=_changed_settings(was, becomes),
+            configuration=self._plan_of(was, becomes, {}, (), ()).files if was and becomes else (),
+            answers=self._changed_answers(was, becomes) if was and becomes else {},
+            settings=_changed_settings(was, becomes) if was and becomes else {},
         )
 
     def _both_in(

@@ -67,7 +67,8 @@ def _environment(
         app=found,
         environment=own,
         ready=[each.name for each in found.versions if each.state is VersionState.ACCEPTED and each.name not in here],
-        plan=_plan(page, lambda: _deploy_plan(page, found, own)) if own.delivered is not None else None,
+        plan=(plan := _plan(page, lambda: _deploy_plan(page, found, own)) if own.delivered is not None else None),
+        against=[_in_words(page, each) for each in plan.refused] if plan is not None else [],
         back=_plan(page, lambda: _back_plan(page, found, own, to)) if to in own.back_to else None,
         to=to,
         typed=form or Fields(list(_typed(own.policy).items())),
@@ -89,6 +90,13 @@ def _plan(page: Page, ask_for: Callable[[], DeployPlan]) -> DeployPlan | None:
         return ask_for()
     except AlveoleError:
         return None
+
+
+def _in_words(page: Page, told: str) -> str:
+    """What speaks against it, without the field and the command that it names for the command line."""
+    text = told.partition(": ")[2]
+    text = page.words.said(text.rpartition(" (")[0] if text.endswith(")") else text)
+    return text[:1].upper() + text[1:]
 
 
 def _deploy_plan(page: Page, app: AppView, own: EnvironmentView) -> DeployPlan:
