@@ -9,7 +9,7 @@ from peoplekit import Browser, add
 from alveole.agent import protocol
 from alveole.errors import InvalidInput
 from alveole.people.sshkeys import parse
-from alveole.services.visits import GIT_DIRECTORY, _wanted
+from alveole.services.visits import GIT_DIRECTORY, wanted
 from alveole.ssh.channel import Push, is_push, plain
 
 ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIiyuBLDGW4uhJ3HQYx36mFc0y8hOgOrLaP4UEcrPSGv ana@laptop"
@@ -31,7 +31,7 @@ ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIiyuBLDGW4uhJ3HQYx36mFc0y8hOgOrL
 )
 def test_what_a_command_becomes(command: str, kind: str, last: str) -> None:
     """Threat 13: no word of a file transfer or of git meets a shell."""
-    found, argv = _wanted(command, "")
+    found, argv = wanted(command, "")
     assert (found, argv[-1]) == (kind, last)
     assert is_push(command) is (found == "git-receive-pack")
     if found in ("scp", "rsync"):
@@ -39,11 +39,11 @@ def test_what_a_command_becomes(command: str, kind: str, last: str) -> None:
 
 
 def test_subsystems() -> None:
-    assert _wanted("ignored", "sftp")[0] == "sftp"
+    assert wanted("ignored", "sftp")[0] == "sftp"
     with pytest.raises(InvalidInput):
-        _wanted(None, "netconf")
+        wanted(None, "netconf")
     with pytest.raises(InvalidInput):
-        _wanted("a\0b", "")
+        wanted("a\0b", "")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 from e2ekit import Sites
-from sshkit import Client
+from sshkit import Client, run_text
 
 from instance import GUNICORN, Instance
-from instancekit import ROOT, archive, page
+from instancekit import ROOT, archive, page, until
 
 
 def repository(client: Client, place: Path, files: dict[str, str]) -> Path:
@@ -120,6 +120,41 @@ def test_the_gunicorn_example_is_pushed_and_runs(
     done = client.git(place, "push", f"{name}@127.0.0.1:", "main", check=False)
     assert done.returncode != 0 and "NOT deployed" in done.stderr
     assert alveole.answers(name, "Hello")
+
+
+def test_archives_in_the_incoming_folder_are_versions(alveole: Instance, client: Client, tmp_path: Path) -> None:
+    """S1: by SFTP and scp, called like their files; what is no archive stays, strangers and shells do not come in."""
+    made = {"name": "store", "owner": "ana", "environments": ["alpha"]}
+    alveole.ended(alveole.api("POST", "/v1/apps", made)["id"], good=True)
+    (tmp_path / "store-2.6.tar.gz").write_bytes(archive({"index.html": "by sftp"}))
+    (tmp_path / "2.7.tar.gz").write_bytes(archive({"index.html": "by scp"}))
+    (tmp_path / "broken-9.zip").write_bytes(b"no archive")
+    (tmp_path / "notes.txt").write_text("stay")
+    for name in ("store-2.6.tar.gz", "notes.txt"):
+        client.sftp("store.incoming", f"put {tmp_path / name}")
+    files = [str(tmp_path / "2.7.tar.gz"), str(tmp_path / "broken-9.zip")]
+    scp = ["scp", "-q", *client.options("ana"), "-P", str(alveole.ssh_port), *files, "ana+store.incoming@127.0.0.1:"]
+    assert run_text(scp).returncode == 0, alveole.tail()
+
+    def named() -> set[str]:
+        found = alveole.api("GET", "/v1/apps/store/versions")
+        return {f"{each['name']} {each['sender']} {each['state']}" for each in found}
+
+    until(lambda: named() == {"2.6 ana waiting", "2.7 ana waiting"}, 60, alveole.tail)
+    until(
+        lambda: (
+            [each["reason"] for each in client.journal("store", "send-version") if each["state"] == "failed"]
+            == ["broken-9"]
+        ),
+        60,
+        alveole.tail,
+    )
+    until(lambda: client.sftp("store.incoming", "ls -1").stdout.split() == ["sftp>", "ls", "-1", "notes.txt"], 60)
+    assert client.ssh("store.incoming", "id", check=False).returncode != 0
+    assert client.ssh("store.incoming", "git-receive-pack x", check=False).returncode != 0
+    assert client.ssh("store.incoming", "true", key="ben", check=False).returncode != 0
+    alveole.cli("app", "destroy", "store", "--yes")
+    alveole.destroy("store-alpha")
 
 
 def test_a_push_to_an_environment_is_a_version_that_waits(alveole: Instance, client: Client, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
 from alveole.plan_requests import CreatePlan
-from alveole.scenarios.model import CheckView, Report, Scenario
+from alveole.scenarios.model import CheckDraft, CheckView, Report, Scenario
 from alveole.services.analytics import Analytics
 from alveole.services.factors import SecondFactorPolicy
 
@@ -110,6 +110,7 @@ TYPES: tuple[Any, ...] = (
     app_views.VersionView,
     app_views.DeploymentView,
     app_views.DeployPlan,
+    app_views.VersionComparison,
     fleet.ExportSite,
     fleet.ImportSite,
     fleet.TrustSigner,
@@ -151,6 +152,7 @@ TYPES: tuple[Any, ...] = (
     ask.CheckText,
     ask.RunChecks,
     ask.CheckSecret,
+    ask.RecordCheck,
     AddChannel,
     SetChannel,
     ChannelView,
@@ -171,6 +173,7 @@ TYPES: tuple[Any, ...] = (
     incident_model.AddSilence,
     incident_model.PromisesView,
     views.CheckState,
+    CheckDraft,
     CheckView,
     Report,
     Scenario,

@@ -26,7 +26,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``accounts`` | persons, teams, shares, quotas |
 | ``apps``, ``versions`` | applications, their environments and what was sent to them |
 | ``delivery``, ``gating``, ``switching`` | deliver, approve, deploy; checks around it; after it, and roll back |
-| ``comparing`` | what differs between two versions |
+| ``comparing``, ``incoming`` | what differs between two versions; archives that come by SFTP |
 | ``syncing``, ``washing`` | an environment gets what another has; its personal data are masked on the way |
 | ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
@@ -84,6 +84,7 @@ from alveole.services.core import VersionConflict
 from alveole.services.dns import DnsVerbs
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
+from alveole.services.incoming import IncomingVerbs
 from alveole.services.installing import InstallVerbs
 from alveole.services.ledger import LedgerVerbs
 from alveole.services.logbook import SEARCHES_AT_ONCE
@@ -96,7 +97,6 @@ from alveole.services.platform import PlatformVerbs
 from alveole.services.quality import QualityVerbs
 from alveole.services.recording import RecordVerbs
 from alveole.services.rules import RuleVerbs
-from alveole.services.scenarios import ScenarioVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.syncing import SyncVerbs
 from alveole.services.telling import Telling
@@ -111,10 +111,10 @@ __all__ = ["Services", "VersionConflict"]
 
 class Services(
     DnsVerbs,
+    IncomingVerbs,
     BrowseVerbs,
     InstallVerbs,
     AnalyticsVerbs,
-    RecordVerbs,
     SyncVerbs,
     CompareVerbs,
     SourceVerbs,
@@ -124,7 +124,7 @@ class Services(
     OperationVerbs,
     PlatformVerbs,
     LedgerVerbs,
-    ScenarioVerbs,
+    RecordVerbs,
     NotifyVerbs,
     CertificateVerbs,
     QualityVerbs,

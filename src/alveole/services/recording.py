@@ -24,7 +24,6 @@ from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.scenarios.model import STEPS_MAX, CheckDraft, Request
-from alveole.services.logbook import LogVerbs
 from alveole.services.scenarios import ScenarioVerbs
 
 #: So long one visit may take, and so many of the lines since then are looked at.
@@ -36,7 +35,7 @@ _READ_SECONDS = 10.0
 _OWN_AGENT = "alveole-check/"
 
 
-class RecordVerbs(LogVerbs, ScenarioVerbs):
+class RecordVerbs(ScenarioVerbs):
     def record_check(self, caller: Actor, site: str, request: ask.RecordCheck) -> CheckDraft:
         """A scenario of the visit between ``since`` and ``until``; nothing is kept of it but a row of the journal.
 

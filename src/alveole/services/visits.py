@@ -156,7 +156,7 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
 
         Raises ``NotFound`` also for a foreign site, ``Denied``, ``InvalidInput``, ``Refused``.
         """
-        kind, argv = _wanted(command, subsystem)
+        kind, argv = wanted(command, subsystem)
         shell = kind in ("shell", "command")
         stored = self._stored(caller, Right.SITE_EXEC if shell else Right.SITE_FILES, site)
         if kind == PUSH:
@@ -340,7 +340,7 @@ def _key_view(row: Any) -> views.KeyView:
     )
 
 
-def _wanted(command: str | None, subsystem: str) -> tuple[str, tuple[str, ...]]:
+def wanted(command: str | None, subsystem: str) -> tuple[str, tuple[str, ...]]:
     """What a client asks for, and what is started for it. Raises ``InvalidInput``."""
     if subsystem:
         if subsystem != "sftp":

@@ -136,7 +136,7 @@ class Porter:
                 try:
                     if person is None or not person.active:
                         raise Denied("the account is closed")
-                    self._services.show_site(self._actor(ticket), ticket.site)
+                    self._services.may_visit(self._actor(ticket), ticket.site)
                 except (Denied, NotFound):
                     self._forget(id)
                 except AlveoleError:
@@ -216,8 +216,7 @@ class Porter:
         """Whose password it has to be: the named person's, else the owner's of the site."""
         if standing.named:
             return standing.named
-        stored = self._services.store.site(standing.site)
-        owner = self._services.people.persons.get(stored.site.owner) if stored is not None else None
+        owner = self._services.people.persons.get(self._services.owner_at(standing.site))
         # A name that nobody can have: as slow and as wrong as any other.
         return owner.name if owner is not None else f"-{standing.site[:60]}"
 
