@@ -22,6 +22,8 @@ FILES, EACH = 5_000, 10_000
 #: Between two questions of the one who visits.
 _PAUSE = 0.05
 _LOST_SECONDS = 60.0
+#: https://dokku.com/docs/deployment/zero-downtime-deploys/, looked at on 2026-11-22: what it waits besides its build.
+_DOKKU = "Dokku by its documentation: 10 s until a new container is taken to be up, 60 s more until the old one ends"
 #: Where WordPress is on a site that has content of its own.
 _FRONT = "/wordpress/"
 _DOCKERFILE = "FROM alveole-bench\nCOPY content /site/current\n"
@@ -138,7 +140,7 @@ def _big(session: Session) -> list[Row]:
             if not shop.serves(f"v{turn % 2}"):
                 raise AssertionError("the old version is not served")
             steps["roll back"].append(until - began)
-    told = ", ".join(f"{name} {ms(median(times))}" for name, times in steps.items())
+    told = f"{_DOKKU}; " + ", ".join(f"{name} {ms(median(times))}" for name, times in steps.items())
     back = steps["roll back"]
     return [
         against(

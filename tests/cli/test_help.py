@@ -42,7 +42,7 @@ site work, site publish
 site files ls, site files cat, site files get, site files put, site files mkdir, site files mv, site files rm
 site files unzip
 app create, app list, app show, app send, app accept, app refuse, app forget, app deliver, app approve, app deploy
-app rollback, app sync, app history, app add-env, app set-env, app set, app give, app destroy
+app rollback, app sync, app history, app compare, app add-env, app set-env, app set, app give, app destroy
 check add, check list, check show, check run, check remove, check lint, check record, check secret
 notify add, notify list, notify set, notify remove, notify test, notify log
 notify mail set, notify mail show, notify mail remove

@@ -17,6 +17,10 @@ from peoplekit import PASSWORD, Browser, add
 from school import SERVICE, SUFFIX, Authority, Slapd
 
 from alveole.people.model import Role
+from alveole.services.doors import NotSignedIn
+from alveole.ssh import porter as porter_module
+from alveole.ssh.porter import Porter
+from alveole.ssh.words import Password
 
 
 class School:
@@ -84,6 +88,19 @@ def test_signing_in(door: Door, school: School, way: str, how: str) -> None:
         assert sign_in(door, "pupil007", "pw-pupil007").json()["person"]["title"] == "Élodie pupil007"
         assert sign_in(door, "visitor", "pw-visitor").status_code == 401, "in no group that lets them in"
         assert [each["name"] for each in door.http.get("/v1/accounts").json()].count("visitor") == 0
+
+
+def test_the_ssh_door_takes_the_password_of_the_directory(door: Door, school: School) -> None:
+    """What its porter asks: the person whom the login names, by the password that the directory knows."""
+    set_up(door, school.settings())
+    porter = Porter(door.services, door.settings, door.services.agent)  # type: ignore[arg-type]  # it is not asked
+    standing = porter_module._Standing(site="none", address="192.0.2.9", named="pupil009")
+    assert porter._prove(standing, Password("pw-pupil009")).good and standing.proven
+    assert standing.person is not None and standing.person.source == "ldap"
+    other = porter_module._Standing(site="none", address="192.0.2.9", named="pupil009")
+    with pytest.raises(NotSignedIn):
+        porter._prove(other, Password("wrong"))
+    assert not other.proven and other.person is None
 
 
 def test_wrong_and_empty_passwords_and_injection(door: Door, school: School) -> None:

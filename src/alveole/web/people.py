@@ -101,9 +101,7 @@ def set_account(page: Asked, account: str, form: Form) -> Response:
     )
     quota = None
     try:
-        quota = ask.SetQuota(
-            sites=_limit(form, "sites"), memory_bytes=_limit(form, "memory", MIB), disk_bytes=_limit(form, "disk", MIB)
-        )
+        quota = _quota(form)
         page.services.set_account(page.actor, account, wanted)
         if quota != ask.SetQuota():
             page.services.set_quota(page.actor, account, quota)
@@ -112,6 +110,12 @@ def set_account(page: Asked, account: str, form: Form) -> Response:
             raise
         return _account(page, account, Errors(page.words, error.problems), form, error.http_status)
     return page.go(f"/admin/accounts/{account}", page.t("It is changed."))
+
+
+def _quota(form: Fields) -> ask.SetQuota:
+    return ask.SetQuota(
+        sites=_limit(form, "sites"), memory_bytes=_limit(form, "memory", MIB), disk_bytes=_limit(form, "disk", MIB)
+    )
 
 
 def _limit(form: Fields, name: str, unit: int = 1) -> int | UnsetType | None:
@@ -157,7 +161,11 @@ def _teams(page: Page, errors: Errors | None = None, form: Fields | None = None,
     return show(
         page,
         "teams",
-        teams=page.services.list_teams(page.actor),
+        teams=(found := page.services.list_teams(page.actor)),
+        quotas={each.id: page.services.quota(page.actor, f"team:{each.name}") for each in found}
+        if page.may(Right.ACCOUNT_CHANGE)
+        else {},
+        mib=MIB,
         errors=errors or Errors(page.words),
         form=form or Fields([]),
         status=status,
@@ -194,6 +202,9 @@ def set_team(page: Asked, team: str, form: Form) -> Response:
         come, go = tuple(sorted(wanted - now)), tuple(sorted(now - wanted))
         if come or go:
             page.services.set_team(page.actor, team, ask.SetTeam(add=come, remove=go))
+        quota = _quota(form)
+        if quota != ask.SetQuota():
+            page.services.set_quota(page.actor, f"team:{team}", quota)
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise
