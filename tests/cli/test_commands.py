@@ -276,6 +276,7 @@ def test_usage_errors(door: Door) -> None:
     for argv in (["site"], ["nonsense"], ["site", "show"], ["site", "list", "--nope"], ["plan", "create", "x"]):
         ran = door.run(*argv)
         assert ran.status == 2, argv
+    assert "Did you mean 'show'?" in door.run("site", "shwo").err
     ran = door.run("site", "create", "x", "--port", "eighty", "--json")
     assert ran.status == 2
     assert problems(ran).keys() == {"port"}

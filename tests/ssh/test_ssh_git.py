@@ -150,9 +150,9 @@ def test_archives_in_the_incoming_folder_are_versions(alveole: Instance, client:
         alveole.tail,
     )
     until(lambda: client.sftp("store.incoming", "ls -1").stdout.split() == ["sftp>", "ls", "-1", "notes.txt"], 60)
-    assert client.ssh("store.incoming", "id", check=False).returncode != 0
-    assert client.ssh("store.incoming", "git-receive-pack x", check=False).returncode != 0
-    assert client.ssh("store.incoming", "true", key="ben", check=False).returncode != 0
+    assert client.ssh("store.incoming", "id").returncode != 0
+    assert client.ssh("store.incoming", "git-receive-pack x").returncode != 0
+    assert client.ssh("store.incoming", "true", key="ben").returncode != 0
     alveole.cli("app", "destroy", "store", "--yes")
     alveole.destroy("store-alpha")
 

@@ -472,3 +472,18 @@ def test_a_site_is_set_to_sleep_and_says_that_it_does(door: Door) -> None:
         until(lambda: door.services.show_change(ROOT, change.id).state == "done")
         page = ana.get("/site/blog")
         assert "endormi" in page.text and "la prochaine visite le réveille" in page.text
+
+
+def test_what_a_team_may_have_is_set_in_its_page(door: Door) -> None:
+    add(door, "ada", Role.ADMIN)
+    assert door.http.post("/v1/teams", json={"name": "club"}).status_code == 201
+    with Visitor(door) as ada:
+        ada.sign_in("ada")
+        ada.get("/admin/teams")
+        ada.submit("/admin/teams/club", sites="3", memory="512")
+        found = door.http.get("/v1/quota", params={"whom": "team:club"}).json()
+        assert (found["sites"], found["memory_bytes"], found["disk_bytes"]) == (3, 512 << 20, None)
+        page = ada.submit("/admin/teams/club", sites="many")
+        assert "'many' is not a number" in page.text
+        ada.submit("/admin/teams/club", sites="")
+        assert door.http.get("/v1/quota", params={"whom": "team:club"}).json()["sites"] is None
