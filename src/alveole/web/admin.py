@@ -48,7 +48,7 @@ def admin_tabs(page: Page) -> list[tuple[str, str]]:
         ("ldap", N_("Directory (LDAP)"), Right.SETTINGS_CHANGE),
         ("oidc", N_("Provider (OIDC)"), Right.SETTINGS_CHANGE),
         ("second-factor", N_("Second factor"), Right.SETTINGS_CHANGE),
-        ("logs", N_("Logs"), Right.PLATFORM_LOGS),
+        ("logs", N_("All logs"), Right.PLATFORM_LOGS),
         ("journal", N_("Journal"), Right.SITE_LIST),
     ]
     return [(path, page.t(name)) for path, name, right in every if page.may(right)]

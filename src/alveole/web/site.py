@@ -80,7 +80,7 @@ def overview(page: Asked, site: str, seen: str = "") -> Response:
 @does(Right.SITE_LOOK)
 def why(page: Asked, site: str) -> Response:
     found = page.services.why(page.actor, site)
-    return show(page, "site/why.html", found.site, "why", why=found)
+    return show(page, "site/why.html", found.site, "why", why=found, verbs=VERBS)
 
 
 @router.get("/site/{site}/journal")
