@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modkit import ModuleSites
+from modkit import ModuleSites, round_trip
 from servicekit import shut
 
 PAGE = r"""<?php
@@ -35,7 +35,11 @@ def test_a_cache(site: ModuleSites) -> None:
     assert it.post("/", {"size": 400_000}).json is True
     assert it.post("/", {"size": 600_000}).json is False
     shut(it, 11211, other=other)
-    it.restart()
+
+    def check() -> None:
+        assert it.get("/").json["limit"] == 16 * 1024 * 1024
+
+    round_trip(it, check)
     assert it.get("/").json["hits"] == 0, "a cache forgets"
     # Its arguments changed, and where it listens is in everybody's environment.
     it.configure(listen="socket", optimisation="big", version="dev")

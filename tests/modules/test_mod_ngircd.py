@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modkit import PASSWORD, ModuleSite, ModuleSites, restarted
+from modkit import PASSWORD, ModuleSite, ModuleSites, restarted, round_trip
 
 #: Two connections of bash: the container has no other program that speaks to a port.
 TALK = r"""
@@ -36,5 +36,8 @@ def test_two_people_meet(site: ModuleSites) -> None:
     assert "127.0.0.1" not in said, "nobody's address is shown"
     assert restarted(it, channels="kitchen garden") == {"ngircd"}
     assert "la soupe" in talk(it, "garden")
-    it.restart()
-    talk(it, "kitchen")
+
+    def check() -> None:
+        talk(it, "kitchen")
+
+    round_trip(it, check)
