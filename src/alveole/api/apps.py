@@ -106,7 +106,7 @@ async def app_history(
 
 @router.get(
     "/{app}/compare",
-    **described("Say what differs between two versions", views.VersionComparison, errors=(404, 409)),
+    **described("Say what differs between two versions", views.VersionComparison, errors=(404, 409, 422)),
 )
 @does(Right.APP_LOOK)
 async def compare_versions(

@@ -94,9 +94,11 @@ class Tree(click.Group):
         except click.UsageError as error:
             from difflib import get_close_matches
 
-            if near := get_close_matches(args[0], self.list_commands(ctx), n=2):
-                error.message += f" Did you mean {' or '.join(map(repr, near))}?"
-            raise
+            near = get_close_matches(args[0], self.list_commands(ctx), n=2)
+            if not near:
+                raise
+            told = f"{error.message} Did you mean {' or '.join(map(repr, near))}?"
+            raise click.UsageError(told, ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = []
