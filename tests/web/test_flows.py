@@ -378,6 +378,10 @@ def test_a_second_factor_is_set_up_and_asked_for(door: Door) -> None:
         ada.submit("/second-factor", expect=401, code="nonsense")
         ada.submit("/second-factor", code=codes[0])
         assert ada.at == "/sites"
+        # As for somebody who has lost theirs.
+        ada.get("/admin/accounts/ada")
+        page = ada.submit("/admin/accounts/ada/second-factor")
+        assert "Their second factors are gone." in page.text and "Remove their" not in page.text
     add(door, "olga", Role.OPERATOR)
     door.services.require_second_factor(ROOT, ask.RequireSecondFactor(roles=(Role.OPERATOR,)))
     with Visitor(door) as olga:

@@ -82,6 +82,7 @@ def _account(
         quota=services.quota(actor, account),
         sessions=services.list_sessions(actor, account),
         tokens=services.list_tokens(actor, account),
+        factors=services.list_factors(actor, account),
         role_options=[(role, page.t(ROLES[role])) for role in Role],
         errors=errors or Errors(page.words),
         form=form or Fields([]),
@@ -135,6 +136,14 @@ def _limit(form: Fields, name: str, unit: int = 1) -> int | UnsetType | None:
 def invite(page: Asked, account: str) -> Response:
     made = page.services.invite(page.actor, account)
     return _accounts(page, token=made.token, of=made.person)
+
+
+@router.post("/admin/accounts/{account}/second-factor")
+@does(Right.ACCOUNT_KEYS)
+def remove_factors(page: Asked, account: str) -> Response:
+    """For who has lost theirs; where one is required they set another up when they come in."""
+    page.services.remove_factor(page.actor, "all", account)
+    return page.go(f"/admin/accounts/{account}", page.t("Their second factors are gone."))
 
 
 @router.post("/admin/accounts/{account}/sign-out")
