@@ -31,12 +31,12 @@ def run_control(settings: Settings, ready: Callable[[], None]) -> None:
 
     agent = AgentClient(settings.agent_socket)
     services = Services.open(settings, agent)
-    porter = Porter(services, settings, agent)
+    porter = Porter(services, settings)
     wakes = WakeDoor(settings, services)
     try:
         porter.start()
         wakes.start()
-        api.run(api.build(services, settings, start=agent.exec, pages=web.install), settings, ready)
+        api.run(api.build(services, settings, pages=web.install), settings, ready)
     finally:
         wakes.close()
         porter.close()

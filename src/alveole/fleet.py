@@ -21,19 +21,29 @@ CONFIG_FILE = r"^(?:/[A-Za-z0-9._-]+)+\Z"
 
 # --- passports ------------------------------------------------------------------------------------
 class ExportSite(Body, frozen=True, kw_only=True):
-    """``to``: the key of the platform that may open it; ``None``: this one."""
+    """``to``: the key of the platform that may open it; ``None``: this one.
+
+    ``first``: a copy of what goes on being written to; it is worth something only with the one ``since`` it (the digest
+    of its archive, in the result of its change), for which the site is stopped.
+    """
 
     to: str | None = None
+    first: bool = False
+    since: str | None = None
 
 
 class ImportSite(Body, frozen=True, kw_only=True):
-    """``upload``: a passport. ``trust``: the fingerprint of a signer that is not known here."""
+    """``upload``: a passport. ``trust``: the fingerprint of a signer that is not known here.
+
+    ``onto``: it holds what has changed since a first copy, of which the stopped site ``name`` was made.
+    """
 
     upload: str
     name: str | None = None
     owner: str | None = None
     trust: str | None = None
     stopped: bool = False
+    onto: bool = False
 
 
 class TrustSigner(Body, frozen=True, kw_only=True):

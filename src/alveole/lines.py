@@ -128,6 +128,14 @@ class Line:
         self.used_at = time.monotonic()
         return Client(self._place / "api")
 
+    def connect(self) -> socket.socket:
+        """A connection to the API of the node, for what is no request and answer. Raises as :meth:`client`."""
+        from alveole.cli.client import connect
+
+        self.open()
+        self.used_at = time.monotonic()
+        return connect(self._place / "api")
+
     def is_open(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
             try:

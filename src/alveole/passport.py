@@ -73,6 +73,8 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Those that stay where they were made."""
     archive: Digest
     archive_bytes: int
+    since: str = ""
+    """The archive of the first copy that this one brings up to date."""
 
 
 class Identity:

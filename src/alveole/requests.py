@@ -262,10 +262,26 @@ class CreateBackup(Body, frozen=True, kw_only=True):
     site: str
 
 
+class Visit(Body, frozen=True, kw_only=True):
+    """What the machine that drives this one wants started on a site: what a client of its SSH door asked for
+    (``command``, ``None``: a shell; ``subsystem``), or ``argv``, a program of its own over the working copy."""
+
+    command: str | None = None
+    subsystem: str = ""
+    tty: bool = False
+    place: str = ""
+    """Who, and from where; for the journal."""
+    argv: tuple[str, ...] = ()
+    order: str = ""
+    """Of the file manager, for the program that is there: see :mod:`alveole.services.files`."""
+
+
 class RestoreBackup(Body, frozen=True, kw_only=True):
     name: str | None = None
     """Restore as a new site of this name; ``None``: into the site it was made of, or a new one of
     its name when that was destroyed."""
+    here: bool = False
+    """Make it live on this machine from now on: the server that it lives on is lost."""
 
 
 class CreateToken(Body, frozen=True, kw_only=True):

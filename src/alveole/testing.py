@@ -407,6 +407,8 @@ class FakeAgent:
                 name = f"{to}/copy{len(self.copies)}"
                 self.copies[name] = (made, manifest, release)
                 return name
+            case saving.TakeBackup():
+                return f"{request.to}/took-{request.id}"
             case saving.ListRepositories():
                 return (
                     saving.RepositoryState("local", saving.Kind.LOCAL, "here", self.used == "local"),

@@ -57,7 +57,7 @@ class Pair:
 
     def __enter__(self) -> Pair:
         with self._stack:
-            self.main = self._stack.enter_context(Instance(split=True))
+            self.main = self._stack.enter_context(Instance(split=True, ssh=True))
             self.far = self._stack.enter_context(Far(split=True))
             self._stack.callback(self.down)
             self.place = self.far.root / "sshd"

@@ -37,6 +37,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/sites/{site}": {"https_only": True},
     "POST /v1/sites/{site}/rename": {"name": "renamed"},
     "POST /v1/sites/{site}/configure": {},
+    "POST /v1/sites/{site}/questions": {},
     "POST /v1/sites/{site}/releases": {"release": "0" * 12},
     "POST /v1/backups": {"site": "{site}"},
     "POST /v1/backups/{backup}/restore": {},

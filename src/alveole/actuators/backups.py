@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from alveole import failpoints
+from alveole.actuators.carried import Carried
 from alveole.actuators.releases import Releases, room, sync_directory
 from alveole.actuators.repositories import Repositories
 from alveole.actuators.repository import damaged
@@ -37,6 +38,7 @@ from alveole.agent.protocol import (
     UnpackSite,
     VolumeState,
 )
+from alveole.agent.saving import LOCAL, TakeBackup
 from alveole.backends.base import Say, WorkCopies, WorkCopy, quiet
 from alveole.config import Settings
 from alveole.errors import NoRoom, NotFound, Refused
@@ -143,14 +145,45 @@ class Backups:
     def pack(self, request: PackSite, file: int, say: Say = quiet) -> Packed:
         """The archive of :meth:`create` into the empty ``file``, for another machine. Raises as that."""
         self._releases.prepare_site(request.site)
-        wanted = CreateBackup(**{name: getattr(request, name) for name in PackSite.__struct_fields__})
-        self._write(wanted, file, say, copies=1)
+        wanted = CreateBackup(**{name: getattr(request, name) for name in CreateBackup.__struct_fields__})
+        carried = Carried(self._settings, request.site)
+        if request.since is not None:
+            with carried.opened(request.since) as listing:
+                self._write(wanted, file, say, copies=1, listing=("read", listing))
+        elif request.first:
+            with self._spool(request.site) as listing:
+                self._write(wanted, file, say, copies=1, listing=("write", listing))
+                carried.keep(_digest(file), listing)
+        else:
+            self._write(wanted, file, say, copies=1)
         return Packed(os.lseek(file, 0, os.SEEK_END), _digest(file))
 
-    def _write(self, request: CreateBackup, spool: int, say: Say, *, copies: int) -> None:
-        """Content and volumes into ``spool``; room for as many ``copies`` of them is asked for first."""
+    def take(self, request: TakeBackup, file: int, say: Say = quiet) -> str:
+        """An archive of another machine into a repository of this one. Raises ``Refused`` for a damaged one."""
+        target = self.repository.of(request.to)
+        target.prepare()
+        for made in target.list(request.site):
+            if made.id == request.id and made.digest == request.digest:
+                return made.snapshot
+        self._compare(request.id, _digest(file), request.digest)
+        _manifest(request.id, file)
+        size = os.lseek(file, 0, os.SEEK_END)
+        if request.to == LOCAL and not self._settings.backups.repository:
+            self._need(size, self._settings.state)
+        os.lseek(file, 0, os.SEEK_SET)
+        say(f"storing {size_text(size)}", 0.8)
+        return target.store(request.id, request.site, file, size, request.digest).snapshot
+
+    def _write(
+        self, request: CreateBackup, spool: int, say: Say, *, copies: int, listing: tuple[str, int] | None = None
+    ) -> None:
+        """Content and volumes into ``spool``; room for as many ``copies`` of them is asked for first.
+
+        ``listing``: of the volumes, to be written or read, and its file.
+        """
+        first = listing is not None and listing[0] == "write"
         with contextlib.ExitStack() as stack:
-            running = stack.enter_context(self._saver(request.site, say))
+            running = () if first else stack.enter_context(self._saver(request.site, say))
             try:
                 data = stack.enter_context(disk.borrowed(self._settings, request.site))
                 volumes: Path | None = paths.volumes(data, request.generation)
@@ -161,7 +194,9 @@ class Backups:
             names = [name for name in found if name not in never | cold]
             works = self._work if request.work else None
             copy = stack.enter_context(works.saving(request.site, request.number)) if works is not None else None
-            expected = self._measure(request, volumes, names, copies, copy)
+            changed = listing is not None and not first
+            # Of what has changed nobody knows the size before it is looked through, and people wait.
+            expected = 0 if changed else self._measure(request, volumes, names, copies, copy)
             left_out = tuple(sorted(cold.intersection(found)))
             work = SavedWork(copy.release, copy.published, copy.fresh) if copy is not None else None
             manifest = Manifest(1, request.id, request.release, tuple(names), request.manifest, left_out, work)
@@ -169,14 +204,14 @@ class Backups:
             if len(text) > _MANIFEST_BYTES:
                 raise Refused("the description of the site is larger than 4 MiB")
             write_all(spool, tar_header(_MANIFEST, b"0", size=len(text)) + padded(text))
-            if request.release is not None:
+            if request.release is not None and not changed:
                 release = paths.release(self._settings, request.site, request.release)
                 self._pack(release, as_user(self._settings, request.number), "release/", spool, expected, say)
             if volumes is not None and names:
-                with self._freezer(request.site, request.slot):
+                with contextlib.nullcontext() if first else self._freezer(request.site, request.slot):
                     for name in names:
                         ids = as_root(self._settings, request.number)
-                        self._pack(volumes, ids, f"volumes/{name}/", spool, expected, say, path=name)
+                        self._pack(volumes, ids, f"volumes/{name}/", spool, expected, say, path=name, listing=listing)
             if works is not None and copy is not None:
                 with works.still(request.site):
                     self._pack_work(request, copy, spool, expected, say)
@@ -225,9 +260,24 @@ class Backups:
                 hint="delete old backups or releases, or enlarge the disk",
             )
 
-    def _pack(self, world: Path, ids: As, prefix: str, spool: int, expected: int, say: Say, *, path: str = ".") -> None:
+    def _pack(
+        self,
+        world: Path,
+        ids: As,
+        prefix: str,
+        spool: int,
+        expected: int,
+        say: Say,
+        *,
+        path: str = ".",
+        listing: tuple[str, int] | None = None,
+    ) -> None:
         args = {"path": path, "prefix": prefix, "bytes": expected}
-        self._sandbox.run("pack", world, ids, args, fds=(spool,), say=say)
+        if listing is None:
+            self._sandbox.run("pack", world, ids, args, fds=(spool,), say=say)
+        else:
+            args |= {"listing": listing[0], "kept": f"kept/{path}"}
+            self._sandbox.run("pack", world, ids, args, fds=(spool, listing[1]), say=say)
 
     @contextlib.contextmanager
     def _spool(self, site: str) -> Iterator[int]:
@@ -314,7 +364,13 @@ class Backups:
         """As :meth:`restore`, from an archive that came from another machine."""
         self._releases.prepare_site(request.site)
         self._need(os.fstat(file).st_size, paths.site(self._settings, request.site))
-        return self._unpack("carried", request, file, say, work=True)
+        carried = Carried(self._settings, request.site)
+        if request.onto is not None:
+            carried.check(request.onto, request.generation)
+            return self._unpack("carried", request, file, say, work=True)
+        release = self._unpack("carried", request, file, say, work=True)
+        carried.note(request.digest, request.generation)
+        return release
 
     def _unpack(
         self, name: str, request: RestoreBackup | UnpackSite, spool: int, say: Say, *, work: bool
@@ -327,7 +383,8 @@ class Backups:
             # Before anything is written: see the protocol.
             self._work.check_replaceable(request.site, request.number)
         release = None
-        if manifest.release is not None:
+        onto = isinstance(request, UnpackSite) and request.onto is not None
+        if manifest.release is not None and not onto:
             say("unpacking the content", 0.5)
             release = self._releases.import_release(
                 request.site,
@@ -341,7 +398,10 @@ class Backups:
             )
             if release.digest != manifest.release:
                 raise damaged(name, "its content is not the release that it says it holds")
-        if manifest.volumes:
+        if onto:
+            say("bringing the volumes up to date", 0.7)
+            self._bring_volumes(request, spool, say)
+        elif manifest.volumes:
             say("unpacking the volumes", 0.7)
             self._restore_volumes(request, spool, say)
         if saved is not None:
@@ -411,6 +471,22 @@ class Backups:
                 sync_directory(top)
             finally:
                 self._clear_leftovers(top)
+
+    def _bring_volumes(self, request: RestoreBackup | UnpackSite, spool: int, say: Say) -> None:
+        """In place: it is the generation of a site that never ran over it, and a death in between begins anew."""
+        with self._data(request) as data:
+            target = paths.volumes(data, request.generation)
+            target.mkdir(mode=0o711, parents=True, exist_ok=True)
+            start_uid = self._settings.uid_start(request.number)
+            os.chown(target, start_uid, start_uid)
+            try:
+                ids = as_root(self._settings, request.number)
+                args = {"prefix": "volumes/", "kept": "kept/"}
+                self._sandbox.run("bring", target, ids, args, fds=(spool,), say=say)
+                failpoints.hit("restore-brought")
+            finally:
+                os.chown(target, 0, 0)
+                target.chmod(0o711)
 
     @contextlib.contextmanager
     def _data(self, request: RestoreBackup | UnpackSite) -> Iterator[Path]:

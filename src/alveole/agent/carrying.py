@@ -24,6 +24,13 @@ class PackSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pac
     release: Digest | None
     manifest: str
     volumes: tuple[VolumeMount, ...] = ()
+    work: bool = False
+    """Also what of the working copy is not published, and the git repository."""
+    first: bool = False
+    """A first copy of what goes on being written to: nothing is asked or held still for it, and it makes sense only
+    together with the copy ``since`` it."""
+    since: Digest | None = None
+    """The archive of such a first copy: only what of the volumes is not as it was then, and no content."""
 
 
 class UnpackSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="unpack-site"):
@@ -38,6 +45,8 @@ class UnpackSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="u
     number: Number
     generation: Generation
     disk_bytes: Annotated[int, msgspec.Meta(ge=1)] | None
+    onto: Digest | None = None
+    """The first copy that was unpacked as this generation, and is brought up to date by what comes. → ``None``"""
 
 
 class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -34,6 +34,7 @@ def verbs(settings: Settings, sandbox: Sandbox, backups: Backups) -> dict[type, 
     return {
         saving.PruneBackups: lambda _r, _f, _s: kept.prune(),
         saving.CopyBackup: lambda r, _f, _s: kept.copy(r.id, r.snapshot, r.to),
+        saving.TakeBackup: lambda r, f, s: backups.take(r, _one(f), s),
         saving.BrowseBackup: look,
         saving.FetchBackup: look,
         saving.RestoreFile: look,

@@ -85,6 +85,16 @@ class CopyBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="c
     to: RepositoryName
 
 
+class TakeBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="take-backup"):
+    """→ the name (``str``) that the repository ``to`` gives an archive of another machine; once, however often it is
+    asked. One file comes along, readable: its digest is compared before any of it is stored."""
+
+    id: BackupId
+    site: SiteId
+    digest: Digest
+    to: RepositoryName
+
+
 class BrowseBackup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="browse-backup"):
     """→ ``tuple[Entry, ...]``: what lies directly in one directory of the archive, by name."""
 
@@ -216,6 +226,7 @@ class BackupMade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 AboutKept = (
     PruneBackups
     | CopyBackup
+    | TakeBackup
     | BrowseBackup
     | FetchBackup
     | RestoreFile
@@ -232,6 +243,7 @@ AboutKept = (
 KEEPING_RESULTS: dict[type, Any] = {
     PruneBackups: None,
     CopyBackup: str,
+    TakeBackup: str,
     BrowseBackup: tuple[Entry, ...],
     FetchBackup: int,
     RestoreFile: int,

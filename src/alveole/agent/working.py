@@ -60,6 +60,8 @@ class DropWork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="dro
 
     site: SiteId
     number: Number
+    whole: bool = False
+    """With the repository."""
 
 
 class EndVisits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end-visits"):

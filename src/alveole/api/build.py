@@ -53,7 +53,7 @@ def build(
     pages: Callable[[FastAPI], None] | None = None,
 ) -> ASGIApp:
     """The whole API, and the ``pages`` that put themselves into it. ``start`` opens programs inside sites; by default
-    it asks the agent."""
+    it asks the agent, or the machine where the site lives."""
     edge_uid = _uid(settings.users.edge)
     admission = Admission(services, edge_uid)
     app: FastAPI = FastAPI(
@@ -68,7 +68,7 @@ def build(
     app.state.services = services
     app.state.edge_uid = edge_uid
     app.state.settings = settings
-    app.state.start = start or (lambda wanted: services.agent.exec(wanted))
+    app.state.start = start or (lambda wanted: services.start(wanted))
     problems.install(app)
     for module in (
         sites,

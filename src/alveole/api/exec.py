@@ -4,8 +4,9 @@ Binary frames, the first byte of each saying which stream it is: 0 stdin, 1 stdo
 terminal), 2 stderr, 3 control. A control frame holds one JSON object: from the client
 ``{"resize": [rows, columns]}``, ``{"eof": true}``, ``{"signal": 15}``; to the client
 ``{"started": true}``, ``{"taken": bytes}`` for input that the program took, and last
-``{"exit": status}`` or ``{"problem": {…}}`` (a problem document). A client that cannot read while
-it sends keeps at most 64 KiB of input that is not yet taken; else both sides could wait for ever.
+``{"exit": status}`` (with ``changes`` where files of a working copy were changed) or
+``{"problem": {…}}`` (a problem document). A client that cannot read while it sends keeps at
+most 64 KiB of input that is not yet taken; else both sides could wait for ever.
 
 Whether the caller may still come in, and still may what they do, is asked again every two seconds: signing out or
 being shut out ends a program as it ends a page.
@@ -31,6 +32,7 @@ from alveole.agent import protocol
 from alveole.api import admit, problems
 from alveole.api.gate import does
 from alveole.api.streams import in_waiting
+from alveole.distant import Distant
 from alveole.errors import AlveoleError, InvalidInput, Refused, Temporary
 from alveole.people.model import Actor
 from alveole.people.rights import Right
@@ -51,7 +53,7 @@ _IDLE_SECONDS = 1800.0
 _LAST_SECONDS = 3.0
 _GONE = "the caller went away"
 
-Start = Callable[[protocol.Exec | protocol.Visit], Program]
+Start = Callable[[protocol.Exec | protocol.Visit | Distant], Program]
 
 
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,6 +65,7 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _control = msgspec.json.Decoder(Control)
+_visit = msgspec.json.Decoder(ask.Visit)
 
 
 @router.websocket("/{site}/exec")
@@ -85,8 +88,7 @@ async def execute(
             raise InvalidInput("no command", field="argv", hint="give at least a program")
         wanted = ask.ExecSite(argv=tuple(argv), tty=tty, uid=uid)
         grant = await run_in_threadpool(services.exec_site, actor, site, wanted)
-        request = protocol.Exec(site=grant.site, slot=grant.slot, argv=grant.argv, tty=grant.tty, uid=grant.uid)
-        session = await run_in_threadpool(start, request)
+        session = await run_in_threadpool(start, services.exec_request(grant))
     except AlveoleError as error:
         if grant is not None:
             await run_in_threadpool(services.exec_ended, grant, None, str(error))
@@ -130,6 +132,42 @@ async def console(socket: WebSocket, site: str) -> None:
         await _told(end, actor, visiting, carried.ended)
 
 
+@router.websocket("/{site}/visit")
+@does(Right.NODE_CHANGE)
+async def visit(socket: WebSocket, site: str, wanted: Annotated[str, Query()] = "{}") -> None:
+    """What the SSH door, the console or the file manager of the machine that drives this one wants started."""
+    services: Services = socket.app.state.services
+    start: Start = socket.app.state.start
+    visiting: Visiting | None = None
+    actor = socket.state.actor
+    try:
+        if actor is None:
+            raise problems.Unauthenticated("nobody is signed in", field="Authorization")
+        request = _wanted(wanted)
+        visiting = await run_in_threadpool(services.visit_from, actor, site, request)
+        session = await run_in_threadpool(start, visiting.request)
+    except AlveoleError as error:
+        if visiting is not None and visiting.change:
+            await run_in_threadpool(services.visit_ended, actor, visiting, None, problem=str(error))
+        await socket.send_denial_response(problems.response(error))
+        return
+    carried = _Carried(socket, session, request.tty)
+    problem = "interrupted"
+    try:
+        problem = await carried.through(_Again(socket, services, Right.NODE_CHANGE))
+    finally:
+        if visiting.change:
+            end = partial(services.visit_ended, received=carried.received, sent=carried.sent, problem=problem)
+            await _told(end, actor, visiting, carried.ended)
+
+
+def _wanted(text: str) -> ask.Visit:
+    try:
+        return _visit.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidInput(f"is no visit: {error}", field="wanted") from None
+
+
 async def _told(end: Callable[..., None], *args: Any) -> None:
     if (task := asyncio.current_task()) is not None and task.cancelling():
         # The server stops: nothing that is awaited goes on.
@@ -146,7 +184,7 @@ class _Again:
         socket: WebSocket,
         services: Services,
         right: Right,
-        site: str,
+        site: str | None = None,
         idle: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._socket = socket
@@ -174,7 +212,8 @@ class _Again:
             found = actor
         if found is None:
             raise problems.Unauthenticated("you are signed out")
-        self._services.allow_site(found, self._right, self._site)
+        if self._site is not None:
+            self._services.allow_site(found, self._right, self._site)
 
 
 async def _tell(socket: WebSocket, message: dict[str, Any]) -> None:
@@ -204,7 +243,10 @@ class _Carried:
         """Until its end; gives what cut it short, in words, or nothing."""
         try:
             status = await self._carry(again)
-            await _tell(self._socket, {"exit": status})
+            last: dict[str, Any] = {"exit": status}
+            if self.ended is not None and self.ended.changes.files:
+                last["changes"] = msgspec.to_builtins(self.ended.changes)
+            await _tell(self._socket, last)
             await self._socket.close()
             return ""
         except WebSocketDisconnect:

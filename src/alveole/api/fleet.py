@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
@@ -144,9 +144,14 @@ async def show_node(request: Request, caller: Caller, node: str) -> Response:
 
 @router.delete("/nodes/{node}", **described("Drive a machine no more", status=204, errors=(404, 409)))
 @does(Right.NODE_CHANGE)
-async def remove_node(request: Request, caller: Caller, node: str) -> Response:
+async def remove_node(
+    request: Request,
+    caller: Caller,
+    node: str,
+    lost: Annotated[bool, Query(description="It will not come back: copies left there are gone with it.")] = False,
+) -> Response:
     """What runs there goes on by itself."""
-    await streams.in_waiting(services(request).remove_node, caller, node)
+    await streams.in_waiting(lambda: services(request).remove_node(caller, node, lost=lost))
     return Response(status_code=204)
 
 

@@ -138,6 +138,23 @@ async def rename_site(
 
 
 @router.post(
+    "/{site}/questions",
+    **described(
+        "Show what a site of modules is asked, with other answers",
+        views.QuestionsView,
+        body=ask.ConfigureSite,
+        errors=(409, 422),
+    ),
+)
+@does(Right.SITE_CHANGE)
+async def site_questions(
+    request: Request, caller: Caller, site: str, wanted: Annotated[ask.ConfigureSite, Depends(body(ask.ConfigureSite))]
+) -> Response:
+    """Only `answers` of the body are looked at, and nothing is stored. No password is shown."""
+    return json(await run_in_threadpool(services(request).site_questions, caller, site, wanted.answers))
+
+
+@router.post(
     "/{site}/configure",
     **accepted(
         "Compose a site of modules again", body=ask.ConfigureSite, errors=(412, 507), instead=views.ConfigurePlan

@@ -74,16 +74,22 @@ def list_(here: Here, name: str | None) -> None:
     group,
     "restore",
     waits=True,
-    examples=["alveole backup restore b4k2q7x5m3n6p", "alveole backup restore b4k2q7x5m3n6p --as blog-of-monday"],
+    examples=[
+        "alveole backup restore b4k2q7x5m3n6p",
+        "alveole backup restore b4k2q7x5m3n6p --as blog-of-monday",
+        "alveole backup restore b4k2q7x5m3n6p --here",
+    ],
 )
 @backup_id
 @click.option("--as", "name", metavar="NAME", help="Restore as a new site of this name.")
-def restore(here: Here, backup: str, name: str | None) -> None:
+@click.option("--here", "lost", is_flag=True, help="The server that it lives on is lost: let it live on this one.")
+def restore(here: Here, backup: str, name: str | None, lost: bool) -> None:
     """Give a backup back: into its own site, or as a new one.
 
     The whole backup is checked first, and the live site is not touched until the switch.
     """
-    change = here.client.send("POST", f"/v1/backups/{segment(backup)}/restore", {"name": name} if name else {})
+    body = {key: value for key, value in (("name", name), ("here", lost)) if value}
+    change = here.client.send("POST", f"/v1/backups/{segment(backup)}/restore", body)
     follow.finish(here, change, lambda ended: reached(here, ended, "is restored"), lambda ended: named(here, ended))
 
 

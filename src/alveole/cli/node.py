@@ -238,11 +238,12 @@ def drain(here: Here, node: str, undo: bool) -> None:
         follow.check(change)
 
 
-@verb(group, "remove", examples=["alveole node remove paris"])
+@verb(group, "remove", examples=["alveole node remove paris", "alveole node remove paris --lost"])
 @node_name
-def remove(here: Here, node: str) -> None:
+@click.option("--lost", is_flag=True, help="It is away and will not come back, nor what moves have left there.")
+def remove(here: Here, node: str, lost: bool) -> None:
     """Drive a machine no more. What runs there goes on by itself; refused while sites of this one live there."""
-    here.client.send("DELETE", f"/v1/nodes/{segment(node)}")
+    here.client.send("DELETE", f"/v1/nodes/{segment(node)}", query={"lost": True} if lost else None)
     if here.json:
         emit({"removed": node})
     else:
@@ -300,7 +301,8 @@ def distrust(here: Here, name: str) -> None:
 def move(here: Here, name: str, node: str, keep_hours: float) -> None:
     """Bring a site with its data to another machine.
 
-    One with volumes is stopped while they are carried, and the change says for how long; any other goes on answering.
+    One with volumes is copied while it runs, then stopped for what has changed since, and the change says for how
+    long; any other goes on answering.
     The copy that is left stays stopped for a day, or until `site confirm`.
     """
     body = {"to": node, "keep_seconds": keep_hours * 3600}

@@ -40,7 +40,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from alveole.host import archive, collect, configfiles, layers, manifest, onefile, putback, syscalls, tree
+from alveole.host import archive, collect, configfiles, layers, manifest, onefile, onto, putback, syscalls, tree
 
 Job = Callable[[dict[str, Any], list[int], tree.Say], dict[str, Any]]
 
@@ -93,6 +93,7 @@ JOBS: dict[str, Job] = {
     "unpack": archive.unpack,
     "restore": archive.restore,
     "put-back": putback.put_back,
+    "bring": onto.bring,
     "put-one": onefile.put_one,
     "collect": collect.collect,
     "changes": collect.changes,

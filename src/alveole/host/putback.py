@@ -54,7 +54,7 @@ def put_back(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
                 target = member.link[len(prefix) :]
                 if kinds.get(target) != "f":
                     raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
-                _clear(path)
+                clear(path)
                 os.link(target, path, follow_symlinks=False)
                 changed += 1
             else:
@@ -64,7 +64,7 @@ def put_back(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
         except OSError as error:
             raise full(error) or error from None
         pace("unpacking the working copy", stream.consumed, min(1.0, stream.consumed / length))
-    changed += _remove_others(kinds)
+    changed += remove_others(kinds)
     for path, member in reversed(directories):
         if stat.S_IMODE(os.lstat(path).st_mode) != member.mode & 0o3777:
             os.chmod(path, member.mode & 0o3777)
@@ -75,24 +75,24 @@ def put_back(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     return {"files": len(kinds), "changed": changed}
 
 
-def _found(path: bytes) -> os.stat_result | None:
+def entry(path: bytes) -> os.stat_result | None:
     try:
         return os.lstat(path)
     except FileNotFoundError:
         return None
 
 
-def _clear(path: bytes) -> None:
+def clear(path: bytes) -> None:
     remove({"paths": [path]}, [], lambda _text, _share: None)
 
 
 def _file(path: bytes, member: Member, parts: Iterable[bytes]) -> bool:
     """Gives whether anything had to be written."""
-    found = _found(path)
+    found = entry(path)
     mode = member.mode & 0o777
     alike = found is not None and stat.S_ISREG(found.st_mode) and found.st_size == member.size
     if not alike or (found is not None and found.st_nlink > 1):
-        _clear(path)
+        clear(path)
         restore_file(path, member, parts)
         return True
     changed = _write_difference(path, parts)
@@ -138,12 +138,12 @@ def _read(fd: int, at: int, count: int) -> bytes:
 
 def _other(path: bytes, member: Member) -> bool:
     """A directory, a link or a pipe. Gives whether it was made."""
-    found = _found(path)
+    found = entry(path)
     if found is not None:
         kind = {"d": stat.S_ISDIR, "l": stat.S_ISLNK, "p": stat.S_ISFIFO}.get(member.kind)
         if kind is not None and kind(found.st_mode) and (member.kind != "l" or os.readlink(path) == member.link):
             return False
-        _clear(path)
+        clear(path)
     if member.kind == "d":
         os.mkdir(path, 0o755)
     elif member.kind == "l":
@@ -158,12 +158,12 @@ def _other(path: bytes, member: Member) -> bool:
     return True
 
 
-def _remove_others(kinds: dict[bytes, str]) -> int:
+def remove_others(kinds: dict[bytes, str]) -> int:
     gone: list[bytes] = []
     for found in walk("."):
         path = os.fsencode(found.path)
         if path not in kinds and not (gone and path.startswith(gone[-1] + b"/")):
             gone.append(path)
     for path in gone:
-        _clear(path)
+        clear(path)
     return len(gone)

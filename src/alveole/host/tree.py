@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from alveole.host.listing import Listing
+
 Say = Callable[[str, float | None], None]
 
 CHUNK = 256 * 1024
@@ -360,8 +362,13 @@ def pack(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     Owners are ids inside the child's user namespace, so that an archive does not depend on the
     uid range of the site. Sockets and devices are left out; so are extended attributes. The end
     of the archive is written by the caller. Raises ``Rejected`` (``no-room``) on a full disk.
+
+    ``listing`` is of a first copy, made while the tree is written to: ``write`` it to the end of ``fds[1]``, or
+    ``read`` it from there and pack only what is not as it was then. The names of what is go into one more member,
+    ``kept``.
     """
     out, prefix = fds[0], os.fsencode(args["prefix"])
+    listing = Listing(args.get("listing", ""), fds[1] if len(fds) > 1 else -1)
     pace = Pace(say)
     expected = max(1, args.get("bytes") or 1)
     links: dict[tuple[int, int], bytes] = {}
@@ -389,6 +396,8 @@ def pack(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
                     continue
                 raise
             try:
+                if listing.is_same(fd, name):
+                    continue
                 info = os.fstat(fd)
                 if stat.S_ISREG(info.st_mode):
                     write_all(out, tar_header(name, b"0", size=info.st_size, **_meta(info)))
@@ -407,6 +416,10 @@ def pack(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
         elif stat.S_ISFIFO(info.st_mode):
             write_all(out, tar_header(name, b"6", **_meta(info)))
         pace("packing", written, min(1.0, written / expected))
+    if listing.use == "write":
+        write_all(fds[1], listing.end())
+    elif text := listing.end():
+        write_all(out, tar_header(os.fsencode(args["kept"]), b"0", size=len(text)) + padded(text))
     return {"files": files, "bytes": written}
 
 

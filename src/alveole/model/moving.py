@@ -18,6 +18,10 @@ class Moving(msgspec.Struct, frozen=True, omit_defaults=True):
     was_running: bool = True
     stopped_at: float = 0.0
     """Since when nothing answers, where the data needed that."""
+    first: str = ""
+    """The archive of the first copy, which was made while it ran: what comes after it is only what has changed."""
+    first_upload: str = ""
+    """That copy, as the machine where it goes knows it."""
 
 
 class Installing(msgspec.Struct, frozen=True, omit_defaults=True):

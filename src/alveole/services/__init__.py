@@ -41,6 +41,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``nightly``, ``proving`` | backups by themselves and how they are kept; giving one back into a scratch site |
 | ``repositories``, ``browsing`` | where they are kept, the platform's own; looking into one |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
+| ``forwarding``, ``farbackups`` | asking the machine where a site lives; backups of such a site |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
 | ``sleep`` | sites that sleep until somebody asks for them |
@@ -76,16 +77,15 @@ from alveole.ports import AgentPort
 from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.analytics import AnalyticsVerbs
-from alveole.services.browsing import BrowseVerbs
 from alveole.services.certificates import CertificateVerbs
 from alveole.services.certifying import Certifier
 from alveole.services.comparing import CompareVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.dns import DnsVerbs
+from alveole.services.farbackups import FarBackupVerbs
 from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.incoming import IncomingVerbs
-from alveole.services.installing import InstallVerbs
 from alveole.services.ledger import LedgerVerbs
 from alveole.services.logbook import SEARCHES_AT_ONCE
 from alveole.services.moving import SWEEP_SECONDS
@@ -112,8 +112,7 @@ __all__ = ["Services", "VersionConflict"]
 class Services(
     DnsVerbs,
     IncomingVerbs,
-    BrowseVerbs,
-    InstallVerbs,
+    FarBackupVerbs,
     AnalyticsVerbs,
     SyncVerbs,
     CompareVerbs,

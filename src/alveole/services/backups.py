@@ -43,6 +43,9 @@ from alveole.services.modules import recomposed, with_texts
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction, new_id
 
+#: What a change that brings a lost site back remembers.
+HERE = "here"
+
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The configuration kept inside a backup. An unknown field makes the whole manifest refused."""
@@ -150,7 +153,8 @@ class BackupVerbs(SiteVerbs):
             # A site that was destroyed comes back under its own name, as a new one.
             name = request.name or (None if found.site_id in self.store.sites else found.site_name)
             if name is None:
-                site = self._free_to_change(caller, Right.BACKUP_RESTORE, found.site_id, None)
+                site = self._free_to_change(caller, Right.BACKUP_RESTORE, found.site_id, None, elsewhere=request.here)
+                work = msgspec.structs.replace(work, note=HERE if request.here else "")
             else:
                 gone = found.site_id not in self.store.sites and self.people.whom(found.owner) is not None
                 owner = found.owner if gone else self._owner_for(caller, None)
@@ -293,7 +297,7 @@ class BackupVerbs(SiteVerbs):
         pending = self.store.sites[site.id].pending == "create"
         if not live.work.stored:
             try:
-                backup = self.store.backup(live.work.backup or "")
+                backup = self._at_hand(live, live.work.backup or "")
                 if backup is None:
                     raise NotFound("the backup is gone", field="backup")
                 live.show("reading the whole backup")
@@ -302,7 +306,7 @@ class BackupVerbs(SiteVerbs):
                 )
                 generation = 1 if pending else site.data_generation + 1
                 wanted = self._from_manifest(live, manifest, site, pending)
-                wanted = msgspec.structs.replace(wanted, data_generation=generation)
+                wanted = self._landed(live, msgspec.structs.replace(wanted, data_generation=generation))
                 release: Release | None = self.agent.call(
                     protocol.RestoreBackup(
                         backup.snapshot,
@@ -331,6 +335,14 @@ class BackupVerbs(SiteVerbs):
                 self._take_back_create(live, site, error.problems, error.code)
                 return
         self._finish(live, site, attempts=2)
+
+    def _at_hand(self, live: Live, id: str) -> Backup | None:
+        """The backup, with a snapshot that this machine's agent can open; ``None``: it is gone."""
+        return self.store.backup(id)
+
+    def _landed(self, live: Live, site: Site) -> Site:
+        """What a site is to be that comes back from a backup, where it lived on another machine."""
+        return site
 
     def _store_new(self, live: Live, old: Site, new: Site, release: Release | None) -> Site:
         new = msgspec.structs.replace(new, wanted=Wanted.RUNNING, version=old.version + 1)

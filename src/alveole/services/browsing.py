@@ -83,7 +83,7 @@ class BrowseVerbs(RepositoryVerbs):
         return self._accept(caller, self._digest("restore-file", backup, path), key, build, self._need_room)
 
     def _flow_restore_file(self, live: Live) -> None:
-        site, backup = self._site_of(live), self.store.backup(live.work.backup or "")
+        site, backup = self._site_of(live), self._at_hand(live, live.work.backup or "")
         if backup is None:
             raise Refused("the backup is gone", field="backup")
         files = self.agent.call(self._file_request(backup, site.number, site.data_generation, live), say=live.show)

@@ -38,7 +38,7 @@ class ClaimVerbs(SiteVerbs):
 
     def list_domains(self, caller: Actor, site: str) -> tuple[DomainView, ...]:
         """Those that are live, then those that wait for their proof."""
-        found = self._stored(caller, Right.SITE_LOOK, site).site
+        found = self._stored(caller, Right.SITE_LOOK, site, elsewhere=True).site
         live = tuple(DomainView(domain=each, state="live") for each in found.domains)
         with self.store.read() as connection:
             return live + tuple(self._claim_view(each) for each in claims.of_site(connection, found.id))

@@ -42,10 +42,19 @@ class Reconfigured(msgspec.Struct, frozen=True):
 class ConfigureVerbs(SiteVerbs):
     def preview_configure(self, caller: Actor, site: str, request: ask.ConfigureSite) -> views.ConfigurePlan:
         # Not for readers: what was typed into a file by hand is shown, and may be anything.
+        told = self._answered_there(
+            caller, Right.SITE_CHANGE, site, "/configure?dry_run=true", request, views.ConfigurePlan
+        )
+        if told is not None:
+            here = self._stored(caller, Right.SITE_CHANGE, site, elsewhere=True).site
+            return msgspec.structs.replace(told, version=here.version)
         return self._reconfigured(self._stored(caller, Right.SITE_CHANGE, site).site, request).plan
 
     def site_questions(self, caller: Actor, site: str, answers: Mapping[str, Answer]) -> views.QuestionsView:
         """The questions of a site of modules as they stand, with ``answers`` over its own. No password is shown."""
+        asked = ask.ConfigureSite(answers=dict(answers))
+        if told := self._answered_there(caller, Right.SITE_CHANGE, site, "/questions", asked, views.QuestionsView):
+            return told
         found = self._stored(caller, Right.SITE_CHANGE, site).site
         application = found.application
         if application is None:
@@ -74,6 +83,9 @@ class ConfigureVerbs(SiteVerbs):
         key: str | None = None,
         version: int | None = None,
     ) -> Change:
+        there = self._there(caller, Right.SITE_CHANGE, "configure", site, "POST", "/configure", request, key, version)
+        if there is not None:
+            return there
         found: list[Reconfigured] = []
 
         def before() -> None:

@@ -198,12 +198,15 @@ class FileVerbs(VisitVerbs):
 
     # --- the program ----------------------------------------------------------------------------
     def _workable(self, caller: Actor, site: str, *, change: bool = False) -> Stored:
-        stored = self._stored(caller, Right.SITE_FILES, site)
+        stored = self._stored(caller, Right.SITE_FILES, site, elsewhere=True)
         if stored.pending:
             raise Refused(f"site {stored.site.name} is not there yet, or not any more", field="site")
         if change:
             self._need_room()
         return stored
+
+    def _file_argv(self, order: str) -> tuple[str, ...]:
+        return (*_PYTHON, _text(), order)
 
     def _order(self, stored: Stored, order: dict[str, Any], feed: bytes | BinaryIO = b"") -> dict[str, Any]:
         with self._run(stored, order, feed) as (head, _):
@@ -224,8 +227,7 @@ class FileVerbs(VisitVerbs):
                 raise Temporary("too much is going on in these files at once", hint="try again in a moment")
             self._orders[site.id] += 1
         try:
-            argv = (*_PYTHON, _text(), msgspec.json.encode(order).decode())
-            program = self.agent.exec(self._over_work(site, argv, tty=False))
+            program = self.start(self._file_program(site, msgspec.json.encode(order).decode()))
             timer = threading.Timer(seconds, program.hang_up) if seconds is not None else None
             if timer is not None:
                 timer.daemon = True

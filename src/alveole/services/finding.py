@@ -74,7 +74,7 @@ class FindVerbs(InsideVerbs):
 
     def allow_site(self, caller: Actor, right: Right, site: str) -> None:
         """For a page that only offers what would be refused. Raises ``NotFound``, ``Denied``."""
-        self._stored(caller, right, site)
+        self._stored(caller, right, site, elsewhere=True)
 
     def is_free(self, caller: Actor, name: str) -> tuple[str, ...]:
         """What speaks against ``name`` for a new site, in words; nothing: it can be had."""

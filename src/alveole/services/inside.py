@@ -5,7 +5,9 @@ from __future__ import annotations
 from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
+from alveole.cli.client import pairs
 from alveole.compile import site_domain
+from alveole.distant import Distant, reached
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.model.resource import Kind
 from alveole.model.site import Site
@@ -28,7 +30,7 @@ class InsideVerbs(ClaimVerbs):
         )
 
     def exec_site(self, caller: Actor, site: str, request: ask.ExecSite) -> views.ExecGrant:
-        found = self._stored(caller, Right.SITE_EXEC, site).site
+        found = self._stored(caller, Right.SITE_EXEC, site, elsewhere=True).site
         problems = []
         if not request.argv or not request.argv[0]:
             problems.append(Problem("argv", "is empty", "name a program after --"))
@@ -38,12 +40,24 @@ class InsideVerbs(ClaimVerbs):
             problems.append(Problem("uid", f"{request.uid} is outside 0..65535"))
         if problems:
             raise InvalidInput(problems=problems)
-        slot = self._ready_slot(found)
+        slot = found.slot if found.node else self._ready_slot(found)
         # The program's name only: arguments may hold secrets.
         live = self.journal.begin("exec", caller, site=found, reason=request.argv[0][:200])
         return views.ExecGrant(
             site=found.id, slot=slot, argv=request.argv, tty=request.tty, uid=request.uid, change=live.id
         )
+
+    def exec_request(self, grant: views.ExecGrant) -> protocol.Exec | Distant:
+        """What is to be started for a grant, where the site lives."""
+        stored = self.store.sites.get(grant.site)
+        if stored is None or not stored.site.node:
+            return protocol.Exec(site=grant.site, slot=grant.slot, argv=grant.argv, tty=grant.tty, uid=grant.uid)
+        query = [("argv", word) for word in grant.argv]
+        if grant.tty:
+            query.append(("tty", "true"))
+        if grant.uid is not None:
+            query.append(("uid", str(grant.uid)))
+        return reached(Distant(stored.site.node, f"/v1/sites/{stored.site.name}/exec?{pairs(query)}", grant.tty))
 
     def _ready_slot(self, site: Site) -> int:
         """The instance that serves; the other one while that is not ready. Raises ``Refused``."""

@@ -47,7 +47,7 @@ class LookVerbs(Compositions):
         stored = self._stored(caller, Right.SITE_SECRETS if show_env else Right.SITE_LOOK, site, elsewhere=True)
         id = stored.site.id
         if stored.site.node:
-            return self._view(stored, None)
+            return self._shown_there(stored, self._view(stored, None), show_env)
         usage: Usage | None = None
         try:
             usage = self.agent.call(protocol.GetUsage((id,))).get(id)
@@ -135,6 +135,10 @@ class LookVerbs(Compositions):
     @abstractmethod
     def _asked_there(self, caller: Actor, right: Right, site: str, path: str, kind: type[Told]) -> Told | None:
         """A document about a site from where it lives; ``None`` for one of this machine."""
+
+    @abstractmethod
+    def _shown_there(self, stored: Stored, view: views.SiteView, show_env: bool) -> views.SiteView:
+        """``view`` with what only the machine where the site lives can say: its variables, its releases."""
 
     @abstractmethod
     def _state_elsewhere(self, stored: Stored, state: views.State) -> views.State:

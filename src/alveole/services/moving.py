@@ -2,7 +2,8 @@
 
 ::
 
-    copying   it serves where it was; what is needed of it is carried as a passport and made there, beside
+    copying   it serves where it was; what is needed of it is carried as a passport and made there, beside; of one with
+              volumes first while it runs, then, once it is stopped, what has changed since
     switched  it is wanted there: the route follows, the copy that is left stays stopped for a set time
     back      it did not hold here after coming back: it is wanted where it was
 
@@ -16,7 +17,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -29,13 +32,17 @@ from alveole.journal import RECONCILER, Live, Work
 from alveole.model.change import Change
 from alveole.model.moving import Moving
 from alveole.model.site import Site, Wanted
+from alveole.passport import Statement
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.backups import read_manifest
 from alveole.services.nodes import ANY, HERE, NodeVerbs
+from alveole.services.passports import FIRST
 from alveole.store import Transaction
 
 log = logging.getLogger("alveole.fleet")
+#: So long what somebody has just done with the files may take to end.
+_LEAVING_SECONDS = 3.0
 #: How often copies are looked at whose time is over.
 SWEEP_SECONDS = 60.0
 
@@ -52,6 +59,7 @@ class MovingVerbs(NodeVerbs):
             memory = self._limits(old.plan).memory_bytes
             target = self._placed(request.to, memory, without=old.node or HERE)
             self._check_move(old, target)
+            self._nobody_works_on(caller, old)
             if target and target not in old.kept_at:
                 self._must_be_free_there(target, old.name)
 
@@ -93,6 +101,18 @@ class MovingVerbs(NodeVerbs):
             )
         if problems:
             raise Refused(problems=problems)
+
+    def _nobody_works_on(self, caller: Actor, site: Site) -> None:
+        """The working copy goes along as it is when it is packed: what is typed later would be lost."""
+        until = time.monotonic() + _LEAVING_SECONDS
+        while True:
+            state = self._asked_there(caller, Right.SITE_MOVE, site.id, "/work", views.WorkView)
+            if not (state or self.agent.call(protocol.LookAtWork(site.id, site.number))).visitors:
+                return
+            if time.monotonic() > until:
+                hint = "ask them to leave first"
+                raise Refused("somebody works on its files at this moment", field="site", hint=hint)
+            self.loop.pause(0.1)
 
     def _must_be_free_there(self, node: str, name: str) -> None:
         try:
@@ -163,29 +183,94 @@ class MovingVerbs(NodeVerbs):
     def _bring(self, live: Live, site: Site, moving: Moving) -> Site:
         """To the commit that makes it wanted there."""
         target = self._node(moving.to).key if moving.to else self._identity().public
-        if moving.to and moving.to in site.kept_at and not live.work.upload:
-            # What was left there by an earlier move is older than what comes now.
-            self._destroy_there(live, moving.to, site.name)
-            site = self._forgotten(site, moving.to)
+        moving = self._first_copy(live, site, moving, target)
+        site = self._site_of(live)
         if not live.work.upload:
             path = self._packed_at_origin(live, site, moving, target)
             site = self._site_of(live)
             if not moving.to:
                 return self._made_here(live, site, path)
             live.show(f"sending the site to {moving.to}")
-            if moving.origin:
-                signer = {"key": self._node(moving.origin).key}
-                self._api_of(moving.to).send("PUT", f"/v1/signers/{moving.origin}", signer)
-            sent = self._send_there(self._api_of(moving.to), path)
+            sent = self._sent(moving, path)
             with self.store.write() as transaction:
                 self.journal.save(live, transaction, msgspec.structs.replace(live.work, upload=sent))
             path.unlink(missing_ok=True)
         hit("services.move-sent")
         asked = {"upload": live.work.upload, "name": site.name, "stopped": not moving.was_running}
+        if moving.first:
+            asked["onto"] = True
         change = self._api_of(moving.to).send("POST", "/v1/passports", asked, key=live.id)
         self._follow_there(live, moving.to, str(change["id"]))
         hit("services.move-made")
         return self._switched(live, site)
+
+    def _sent(self, moving: Moving, path: Path) -> str:
+        if moving.origin:
+            signer = {"key": self._node(moving.origin).key}
+            self._api_of(moving.to).send("PUT", f"/v1/signers/{moving.origin}", signer)
+        return self._send_there(self._api_of(moving.to), path)
+
+    def _first_copy(self, live: Live, site: Site, moving: Moving, target: str) -> Moving:
+        """All of a site with volumes, while it runs: how long it is stopped does not hang on how much it holds."""
+        if live.work.upload:
+            return moving
+        if moving.to and moving.to in site.kept_at and not moving.first_upload:
+            # What was left there by an earlier move is older than what comes now.
+            self._destroy_there(live, moving.to, site.name)
+            site = self._forgotten(site, moving.to)
+        if not moving.first:
+            if moving.stopped_at or not self._is_written_to(site, moving):
+                return moving
+            live.say("copying it while it runs")
+            path, archive = self._exported(live, site, moving, target, FIRST)
+            upload = self._sent(moving, path) if moving.to else "-"
+            with self.store.write() as transaction:
+                moving = self._save_moving(live, transaction, first=archive, first_upload=upload)
+        hit("services.move-first")
+        path = self._carried / f"{live.id}-{FIRST}"
+        if moving.to:
+            asked = {"upload": moving.first_upload, "name": site.name, "stopped": True}
+            change = self._api_of(moving.to).send("POST", "/v1/passports", asked, key=f"{live.id}-{FIRST}")
+            self._follow_there(live, moving.to, str(change["id"]))
+        elif path.exists():
+            with self._from_origin(moving, site, path) as (statement, archive_file):
+                release = self._unpacked(live, self._beside(live, site, statement), statement, archive_file)
+            if release is not None:
+                with self.store.write() as transaction:
+                    transaction.put_release(site.id, release)
+        path.unlink(missing_ok=True)
+        return moving
+
+    def _is_written_to(self, site: Site, moving: Moving) -> bool:
+        if not moving.origin:
+            return bool(site.volumes) and site.wanted is Wanted.RUNNING
+        seen = msgspec.convert(self._api_of(moving.origin).get(f"/v1/sites/{site.name}"), views.SiteView)
+        return bool(seen.volumes) and seen.wanted is Wanted.RUNNING
+
+    def _exported(self, live: Live, site: Site, moving: Moving, target: str, after: str) -> tuple[Path, str]:
+        """A passport from where the site is, as a file here, and the digest of its archive."""
+        name = f"{live.id}-{FIRST}" if after == FIRST else live.id
+        if not moving.origin:
+            extra: tuple[str, ...] = ()
+            own = site_domain(site.name, self.settings)
+            if own != f"{site.name}.{self._node(moving.to).domain}":
+                extra = (own,)
+            packed = msgspec.structs.replace(site, domains=(*site.domains, *extra), path=None)
+            return self._pack(live, packed, target, name, after)
+        asked = {"to": target, **({"first": True} if after == FIRST else {"since": after} if after else {})}
+        client = self._api_of(moving.origin)
+        key = f"{live.id}-export-{FIRST}" if after == FIRST else f"{live.id}-export"
+        change = client.send("POST", f"/v1/sites/{site.name}/passports", asked, key=key)
+        ended = self._follow_there(live, moving.origin, str(change["id"]))
+        self._carried.mkdir(mode=0o700, exist_ok=True)
+        path = self._carried / name
+        beside = path.with_name(f".{name}")
+        where = f"/v1/sites/{site.name}/passports/{ended.result['passport']}"
+        with self._api_of(moving.origin).open("GET", where, patience=120.0) as answer, beside.open("wb") as out:
+            for block in answer.blocks():
+                out.write(block)
+        beside.replace(path)
+        return path, str(ended.result.get("archive", ""))
 
     def _packed_at_origin(self, live: Live, site: Site, moving: Moving, target: str) -> Path:
         """The passport of the site where it is now, as a file here."""
@@ -194,12 +279,7 @@ class MovingVerbs(NodeVerbs):
             if data and site.wanted is Wanted.RUNNING:
                 self._stop_here(live, site)
                 site = self._site_of(live)
-            extra: tuple[str, ...] = ()
-            own = site_domain(site.name, self.settings)
-            if own != f"{site.name}.{self._node(moving.to).domain}":
-                extra = (own,)
-            packed = msgspec.structs.replace(site, domains=(*site.domains, *extra), path=None)
-            return self._pack(live, packed, target, live.id)
+            return self._exported(live, site, moving, target, moving.first)[0]
         client = self._api_of(moving.origin)
         seen = msgspec.convert(client.get(f"/v1/sites/{site.name}"), views.SiteView)
         if seen.volumes and seen.wanted is Wanted.RUNNING:
@@ -207,19 +287,7 @@ class MovingVerbs(NodeVerbs):
             self._told_stopped(live)
             change = client.send("POST", f"/v1/sites/{site.name}/stop", key=f"{live.id}-stop")
             self._follow_there(live, moving.origin, str(change["id"]))
-        change = client.send("POST", f"/v1/sites/{site.name}/passports", {"to": target}, key=f"{live.id}-export")
-        ended = self._follow_there(live, moving.origin, str(change["id"]))
-        self._carried.mkdir(mode=0o700, exist_ok=True)
-        path = self._carried / live.id
-        with (
-            self._api_of(moving.origin).open(
-                "GET", f"/v1/sites/{site.name}/passports/{ended.result['passport']}", patience=120.0
-            ) as answer,
-            path.open("wb") as out,
-        ):
-            for block in answer.blocks():
-                out.write(block)
-        return path
+        return self._exported(live, site, moving, target, moving.first)[0]
 
     def _told_stopped(self, live: Live) -> None:
         if live.work.moving is not None and not live.work.moving.stopped_at:
@@ -262,14 +330,8 @@ class MovingVerbs(NodeVerbs):
         moving = live.work.moving
         if moving is None:
             raise Refused("nothing says where it goes")
-        origin = self._node(moving.origin)
-        with path.open("rb") as file:
-            head = passport.read_head(file)
-        if head.signer != origin.key or head.name != site.name:
-            raise Refused(f"what came is not signed by {moving.origin}, or is not {site.name}", field="node")
-        with self._opened(path) as (statement, archive):
-            manifest = read_manifest(statement.manifest)
-            wanted = self._from_manifest(live, manifest, site, False)
+        with self._from_origin(moving, site, path) as (statement, archive):
+            wanted = self._beside(live, site, statement)
             own = site_domain(site.name, self.settings)
             wanted = msgspec.structs.replace(
                 wanted,
@@ -280,10 +342,15 @@ class MovingVerbs(NodeVerbs):
                 },
                 domains=tuple(each for each in site.domains if each != own),
                 wanted=Wanted.RUNNING if moving.was_running else Wanted.STOPPED,
-                data_generation=site.data_generation + 1,
                 version=site.version + 1,
             )
+            # As with the copies that nodes keep: what is here of it is older than what comes.
+            self.agent.call(protocol.DropWork(site.id, site.number, whole=True))
             release = self._unpacked(live, wanted, statement, archive)
+            if moving.first:
+                wanted_release = read_manifest(statement.manifest).release
+                kept = (each for each in self.store.releases(site.id) if each.digest == wanted_release)
+                release = next(kept, None)
         wanted = msgspec.structs.replace(wanted, release=release.digest if release else None)
         path.unlink(missing_ok=True)
         with self.store.write() as transaction:
@@ -293,14 +360,30 @@ class MovingVerbs(NodeVerbs):
             self._save_moving(live, transaction, phase="switched")
         return wanted
 
+    @contextlib.contextmanager
+    def _from_origin(self, moving: Moving, site: Site, path: Path) -> Iterator[tuple[Statement, IO[bytes]]]:
+        """What a passport says that came from where the site is, and its archive. Raises ``Refused`` for another's."""
+        with path.open("rb") as file:
+            head = passport.read_head(file)
+        if head.signer != self._node(moving.origin).key or head.name != site.name:
+            raise Refused(f"what came is not signed by {moving.origin}, or is not {site.name}", field="node")
+        with self._opened(path) as opened:
+            yield opened
+
+    def _beside(self, live: Live, site: Site, statement: Statement) -> Site:
+        """The site as it comes back here, with a generation of its data beside what may be kept."""
+        wanted = self._from_manifest(live, read_manifest(statement.manifest), site, False)
+        return msgspec.structs.replace(wanted, data_generation=site.data_generation + 1)
+
     def _stay(self, live: Live, site: Site, error: AlveoleError) -> None:
         """It could not be carried: wholly where it was, and as it was."""
         moving = live.work.moving
         if moving is None:
             return
         live.say("it stays where it is", level="error")
-        (self._carried / live.id).unlink(missing_ok=True)
-        if moving.to and live.work.upload:
+        for name in (live.id, f"{live.id}-{FIRST}"):
+            (self._carried / name).unlink(missing_ok=True)
+        if moving.to and (live.work.upload or moving.first_upload):
             with contextlib.suppress(AlveoleError):
                 self._destroy_there(live, moving.to, site.name)
         if moving.stopped_at and moving.was_running:
@@ -414,7 +497,9 @@ class MovingVerbs(NodeVerbs):
         """Remove copies whose time is over, one site at a time."""
         now = time.time()
         for stored in list(self.store.sites.values()):
-            due = {node for node, until in stored.site.kept_at.items() if until <= now}
+            due = {
+                node for node, until in stored.site.kept_at.items() if until <= now and node not in self._node_problems
+            }
             if due and not stored.pending and self.journal.of_site(stored.site.id) is None:
                 live = self.journal.begin("confirm-move", RECONCILER, site=stored.site, reason="its time is over")
                 self._drop_copies(live, stored.site, due)

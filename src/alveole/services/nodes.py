@@ -8,35 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 import tomllib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from alveole import __version__, config, fleet, passport, views
-from alveole import requests as ask
-from alveole.compile import site_domain
-from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused, Temporary
-from alveole.failpoints import hit
+from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.fleet import Look, Node
-from alveole.journal import Live, Work
-from alveole.model.change import Change, ChangeState
-from alveole.model.moving import Forward
 from alveole.model.names import NODE_NAME
-from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
-from alveole.services.draft import Draft
-from alveole.services.passports import PassportVerbs
+from alveole.services.forwarding import ForwardVerbs
 from alveole.services.platform import PlatformVerbs
-from alveole.store import Stored, Transaction, new_id
+from alveole.store import Stored
 
 if TYPE_CHECKING:
-    from alveole.cli.client import Client
     from alveole.lines import Line
 
 log = logging.getLogger("alveole.fleet")
@@ -51,44 +39,10 @@ HERE = "here"
 ANY = "any"
 
 
-class NodeVerbs(PassportVerbs, PlatformVerbs):
-    _lines: dict[str, Line]
-    _lines_lock: threading.Lock
-    _node_looks: dict[str, Look]
-    _node_problems: dict[str, str]
-    _nodes_known: dict[str, Node] | None
+class NodeVerbs(ForwardVerbs, PlatformVerbs):
     _asking: set[str]
 
     # --- nodes --------------------------------------------------------------------------------
-    def _nodes(self) -> dict[str, Node]:
-        if self._nodes_known is None:
-            found = self._setting("nodes", fleet.Nodes)
-            self._nodes_known = dict(found.all) if found is not None else {}
-        return self._nodes_known
-
-    def _put_nodes(self, nodes: dict[str, Node]) -> None:
-        self._put_setting("nodes", fleet.Nodes(nodes))
-        self._nodes_known = None
-
-    def _node(self, name: str) -> Node:
-        node = self._nodes().get(name)
-        if node is None:
-            raise NotFound(f"there is no node {name!r}", field="node", hint="see: alveole node list")
-        return node
-
-    def _line(self, name: str) -> Line:
-        from alveole.lines import Line
-
-        node = self._node(name)
-        with self._lines_lock:
-            line = self._lines.get(name)
-            if line is None or line.node != node:
-                line = self._lines[name] = Line(self.settings, node)
-            return line
-
-    def _api_of(self, name: str) -> Client:
-        return self._line(name).client()
-
     def scan_node(self, caller: Actor, request: fleet.ScanNode) -> fleet.ScannedView:
         """The host key that a machine shows, for somebody to compare, and the key that lets this one in there."""
         self._allow(caller, Right.NODE_CHANGE)
@@ -187,10 +141,15 @@ class NodeVerbs(PassportVerbs, PlatformVerbs):
         self._ask_node(found.name)
         return self._node_view(found)
 
-    def remove_node(self, caller: Actor, node: str) -> None:
-        """Drive it no more. What runs there goes on by itself; refused while sites of this one live there."""
+    def remove_node(self, caller: Actor, node: str, *, lost: bool = False) -> None:
+        """Drive it no more. What runs there goes on by itself; refused while sites of this one live there.
+
+        ``lost``: it will not come back, and copies that moves have left there are gone with it.
+        """
         self._allow(caller, Right.NODE_CHANGE)
         found = self._node(node)
+        if lost and node in self._node_problems:
+            self._forget_copies(node)
         here = [
             each.site.name for each in self.store.sites.values() if each.site.node == node or node in each.site.kept_at
         ]
@@ -214,10 +173,20 @@ class NodeVerbs(PassportVerbs, PlatformVerbs):
             known.pop(node, None)
         self._note(caller, "remove-node", f"{found.name} {found.user}@{found.host}:{found.port}")
 
+    def _forget_copies(self, node: str) -> None:
+        with self.store.write() as transaction:
+            for stored in list(self.store.sites.values()):
+                if node in stored.site.kept_at and not stored.pending:
+                    kept = {name: until for name, until in stored.site.kept_at.items() if name != node}
+                    new = msgspec.structs.replace(stored.site, kept_at=kept, version=stored.site.version + 1)
+                    transaction.save_site(new)
+
     # --- looking at them ----------------------------------------------------------------------
     def _watch_nodes(self) -> None:
         """Now and then: nodes with sites are asked, lines that nobody uses are closed."""
-        used = {each.site.node for each in self.store.sites.values() if each.site.node}
+        sites = [each.site for each in self.store.sites.values()]
+        used = {site.node for site in sites if site.node} | {name for site in sites for name in site.kept_at if name}
+        used &= self._nodes().keys()
         for name in used:
             self._ask_soon(name)
         for name, line in list(self._lines.items()):
@@ -365,215 +334,6 @@ class NodeVerbs(PassportVerbs, PlatformVerbs):
             raise Refused("no machine has room for it", field="node", hint="see: alveole node list")
         best = max(fits, key=lambda each: (each.memory_left_bytes or 0, each.name == HERE))
         return "" if best.name == HERE else best.name
-
-    # --- asking a node ------------------------------------------------------------------------
-    def _there(
-        self, caller: Actor, right: Right, verb: str, site: str, method: str, path: str, body: Any, key: str | None
-    ) -> Change | None:
-        """The same verb where the site lives; ``None`` for one of this machine. ``path`` follows the site's own."""
-        found = self.store.site(site)
-        if found is None or not found.site.node:
-            return None
-        text = msgspec.json.encode(body).decode() if body is not None else ""
-
-        def build(transaction: Transaction) -> Live:
-            old = self._free_to_change(caller, right, site, None, elsewhere=True)
-            forward = Forward(old.node, method, f"/v1/sites/{old.name}{path}", text)
-            work = Work(stored=True, forward=forward, upload=getattr(body, "upload", None))
-            return self.journal.begin(
-                verb,
-                caller,
-                site=old,
-                reason=f"on {old.node}",
-                work=work,
-                result={"site": old.id},
-                transaction=transaction,
-            )
-
-        return self._accept(caller, self._digest(verb, site, method, path, text), key, build)
-
-    def _asked_there(self, caller: Actor, right: Right, site: str, path: str, kind: type[Told]) -> Told | None:
-        """A document about a site from where it lives; ``None`` for one of this machine."""
-        found = self._stored(caller, right, site, elsewhere=True).site
-        if not found.node:
-            return None
-        return msgspec.convert(self._api_of(found.node).get(f"/v1/sites/{found.name}{path}"), kind)
-
-    def logs_there(self, caller: Actor, site: str, query: dict[str, Any]) -> Iterator[bytes] | None:
-        """What a site on another machine prints, as that tells it; ``None`` for one of this machine."""
-        found = self._stored(caller, Right.SITE_LOGS, site, elsewhere=True).site
-        if not found.node:
-            return None
-        # No limit: between two lines of a site that is followed any time may pass.
-        answer = self._api_of(found.node).open(
-            "GET", f"/v1/sites/{found.name}/logs", query=query, patience=None if query.get("follow") else _PATIENCE
-        )
-
-        def blocks() -> Iterator[bytes]:
-            with answer:
-                yield from answer.blocks()
-
-        return blocks()
-
-    def _create_there(self, caller: Actor, request: ask.CreateSite, key: str | None) -> Change:
-        """Reserve the names here and make the site on the node ``request.node``."""
-        owner = self._owner_for(caller, request.owner)
-        limits = self.store.plans.get(request.plan or "small")
-        node = self._placed(request.node or "", limits.limits.memory_bytes if limits is not None else 0)
-        if not node:
-            return self.create_site(caller, msgspec.structs.replace(request, node=None), key=key)
-
-        def build(transaction: Transaction) -> Live:
-            draft = Draft(self.settings, self.store.owner_of)
-            draft.name(request.name, self.store.site(request.name) is not None)
-            domains = draft.domains(request.domains, request.name)
-            self._claim(caller, draft, domains, None)
-            if request.path is not None:
-                draft.wrong("path", "leads to sites of this machine only", "give the site a domain")
-            for field in ("published", "shared"):
-                if getattr(request, field):
-                    draft.wrong(field, "is lent by the machine that the site lives on", f"ask {node} for it")
-            plan = request.plan or "small"
-            draft.plan(plan, self.store.plans)
-            draft.finish()
-            id = new_id("s")
-            site = Site(
-                id=id,
-                number=transaction.lease(id, self.addressing.capacity()),
-                name=request.name,
-                wanted=Wanted.STOPPED if request.stopped else Wanted.RUNNING,
-                plan=plan,
-                base=Base(BaseKind.HOST, f"host-{'0' * 16}"),
-                run=Run(),
-                domains=domains,
-                https_only=request.https_only,
-                node=node,
-                owner=owner,
-                created_at=time.time(),
-            )
-            self._check_quota(owner, site)
-            transaction.insert_site(site, self._names(site), "create")
-            own = site_domain(site.name, self.settings)
-            more = (*domains, own) if own != f"{site.name}.{self._node(node).domain}" else domains
-            asked = msgspec.structs.replace(request, node=None, owner=None, domains=tuple(more), plan=request.plan)
-            forward = Forward(node, "POST", "/v1/sites", msgspec.json.encode(asked).decode())
-            work = Work(stored=True, forward=forward, upload=request.upload)
-            return self.journal.begin(
-                "create",
-                caller,
-                site=site,
-                reason=f"on {node}",
-                work=work,
-                result={"site": id},
-                transaction=transaction,
-            )
-
-        return self._accept(caller, request.digest(), key, build, self._need_room)
-
-    def _flow_forward(self, live: Live) -> None:
-        """Ask the node once, tell what it tells, and keep here what the names hang on."""
-        site = self._site_of(live)
-        creating = self.store.sites[site.id].pending == "create"
-        problems: tuple[Problem, ...] = ()
-        code = ""
-        try:
-            self._ask_there(live)
-        except AlveoleError as error:
-            problems, code = error.problems, error.code
-        if self.loop.stopping and problems:
-            return
-        forward = live.work.forward
-        seen = self._site_there(forward.node, site.name) if forward is not None else None
-        if creating and problems and seen is None:
-            self._take_back_create(live, site, problems, code)
-            return
-        site = self._mirrored(site, seen)
-        with self.store.write() as transaction:
-            transaction.save_site(site, self._names(site))
-        settled = self.loop.settle(site, live, version=site.version)
-        self._drop_upload(live.work.upload)
-        self.journal.end(live, (*problems, *settled.problems), {"code": code} if code else {"version": site.version})
-
-    def _mirrored(self, site: Site, seen: views.SiteView | None) -> Site:
-        if seen is None:
-            return site
-        return msgspec.structs.replace(
-            site,
-            wanted=seen.wanted,
-            https_only=seen.https_only,
-            plan=seen.plan if seen.plan in self.store.plans else site.plan,
-            version=site.version + 1,
-        )
-
-    def _site_there(self, node: str, name: str) -> views.SiteView | None:
-        """What a node says of a site now; ``None`` when it has none of this name, or does not answer."""
-        with contextlib.suppress(AlveoleError, msgspec.ValidationError):
-            found = msgspec.convert(self._api_of(node).get(f"/v1/sites/{name}"), views.SiteView)
-            look = self._node_looks.get(node)
-            if look is not None:
-                self._node_looks[node] = msgspec.structs.replace(look, sites={**look.sites, name: found})
-            return found
-        return None
-
-    def _ask_there(self, live: Live) -> None:
-        forward = live.work.forward
-        if forward is None:
-            raise Refused("nothing is to be asked of another machine")
-        client = self._api_of(forward.node)
-        if live.work.upload is not None:
-            live.show(f"sending the content to {forward.node}")
-            sent = self._send_there(client, self._upload_path(live.work.upload))
-            filled = {**msgspec.json.decode(forward.body), "upload": sent}
-            forward = msgspec.structs.replace(forward, body=msgspec.json.encode(filled).decode())
-            # Before it is asked for: the same request must be sent again, with the same upload.
-            with self.store.write() as transaction:
-                work = msgspec.structs.replace(live.work, forward=forward, upload=None)
-                self._drop_upload(live.work.upload)
-                self.journal.save(live, transaction, work)
-        hit("services.forward")
-        body = msgspec.json.decode(forward.body) if forward.body else None
-        path, _, query = forward.path.partition("?")
-        asked = {key: value for key, _, value in (pair.partition("=") for pair in query.split("&"))} if query else None
-        change = client.send(forward.method, path, body, query=asked, key=live.id)
-        self._follow_there(live, forward.node, str(change["id"]))
-
-    @staticmethod
-    def _send_there(client: Client, path: Path) -> str:
-        def blocks() -> Iterator[bytes]:
-            with path.open("rb") as file:
-                while data := file.read(1 << 20):
-                    yield data
-
-        return str(client.upload(blocks(), path.stat().st_size)["id"])
-
-    def _follow_there(self, live: Live, node: str, id: str) -> Change:
-        """Tell what a change there tells, to its end. Raises what it failed with; ``Temporary`` when it stays away."""
-        told = 0
-        away: float | None = None
-        while not self.loop.stopping:
-            try:
-                with self._api_of(node).open("GET", f"/v1/changes/{id}", query={"wait": 10}, patience=40.0) as answer:
-                    found = msgspec.json.decode(answer.body(), type=Change)
-            except (NotFound, InvalidInput):
-                raise
-            except AlveoleError as error:
-                away = away or time.monotonic()
-                if time.monotonic() - away > _AWAY_SECONDS:
-                    raise Temporary(
-                        f"{node} went away: {error}", field="node", hint=f"what was begun there is its change {id}"
-                    ) from None
-                live.show(f"waits for {node}")
-                self.loop.pause(1.0)
-                continue
-            away = None
-            for event in found.events[told:]:
-                live.say(event.text, level=event.level, resource=event.resource, seconds=event.seconds)
-            told = len(found.events)
-            if found.state is ChangeState.FAILED:
-                raise Refused(problems=found.problems or (Problem("", "it failed there"),))
-            if found.state is ChangeState.DONE:
-                return found
-        raise Temporary("control is being stopped")
 
 
 def _check_where(host: str) -> None:

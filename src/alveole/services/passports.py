@@ -22,7 +22,7 @@ from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refuse
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change
-from alveole.model.names import check_site_name
+from alveole.model.names import DIGEST, check_pattern, check_site_name
 from alveole.model.site import Release, Site, Wanted
 from alveole.passport import Head, Identity, Statement
 from alveole.people.model import Actor
@@ -33,6 +33,8 @@ from alveole.services.outside import OutsideVerbs
 from alveole.store import Transaction, new_id
 
 _KEPT_SECONDS = 86_400.0
+#: What the change of an export, or of an import, remembers of the two copies of a move.
+FIRST, ONTO = "first", "onto"
 
 
 class PassportVerbs(BackupVerbs, OutsideVerbs):
@@ -90,13 +92,20 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
     def export_site(self, caller: Actor, site: str, request: fleet.ExportSite, *, key: str | None = None) -> Change:
         if request.to is not None:
             passport.fingerprint(request.to)
+        hint = "as the result of the change that wrote it"
+        if request.since is not None and (wrong := check_pattern(request.since, DIGEST, "since", "an archive", hint)):
+            raise InvalidInput(problems=wrong)
 
         def build(transaction: Transaction) -> Live:
             stored = self._stored(caller, Right.SITE_EXPORT, site)
             if stored.pending:
                 raise Refused(f"site {stored.site.name} is not complete", field="site")
             return self.journal.begin(
-                "export", caller, site=stored.site, work=Work(key=request.to or ""), transaction=transaction
+                "export",
+                caller,
+                site=stored.site,
+                work=Work(key=request.to or "", note=FIRST if request.first else request.since or ""),
+                transaction=transaction,
             )
 
         return self._accept(caller, self._digest("export", site, request.digest()), key, build, self._need_room)
@@ -111,11 +120,13 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
         return path
 
     def _flow_export(self, live: Live) -> None:
-        path = self._pack(live, self._site_of(live), live.work.key or self._identity().public, live.id)
-        self.journal.end(live, (), {"passport": live.id, "bytes": path.stat().st_size})
+        to = live.work.key or self._identity().public
+        path, archive = self._pack(live, self._site_of(live), to, live.id, live.work.note)
+        self.journal.end(live, (), {"passport": live.id, "bytes": path.stat().st_size, "archive": archive})
 
-    def _pack(self, live: Live, site: Site, to: str, name: str) -> Path:
-        """The passport of a site of this machine, for the platform ``to``; a file that is whole or not there."""
+    def _pack(self, live: Live, site: Site, to: str, name: str, after: str = "") -> tuple[Path, str]:
+        """The passport of a site of this machine, for the platform ``to``, and the digest of its archive; a file that
+        is whole or not there. ``after``: :data:`FIRST`, or the archive of the first copy that it brings up to date."""
         self._carried.mkdir(mode=0o700, exist_ok=True)
         for old in self._carried.iterdir():
             with contextlib.suppress(OSError):
@@ -135,6 +146,9 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
                     site.release,
                     manifest,
                     site.volumes,
+                    work=after != FIRST,
+                    first=after == FIRST,
+                    since=after if after not in ("", FIRST) else None,
                 ),
                 (archive.fileno(),),
                 live.show,
@@ -146,6 +160,7 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
                 backups=self.store.backups(site.id),
                 archive=packed.digest,
                 archive_bytes=packed.bytes,
+                since=after if after != FIRST else "",
             )
             archive.seek(0)
             live.show(f"sealing {packed.bytes} bytes")
@@ -158,7 +173,7 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
             beside.replace(path)
         hit("services.packed")
         live.say(f"passport of {site.name}: {path.stat().st_size} bytes, for {passport.fingerprint(to)}")
-        return path
+        return path, packed.digest
 
     # --- in -----------------------------------------------------------------------------------
     def import_site(self, caller: Actor, request: fleet.ImportSite, *, key: str | None = None) -> Change:
@@ -168,8 +183,15 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
 
         def build(transaction: Transaction) -> Live:
             head = self._admitted(request)
-            site = self._reserve(owner, request.name or head.name, transaction)
-            work = Work(upload=request.upload, names=names, waits=request.stopped)
+            name = request.name or head.name
+            site = (
+                self._free_to_change(caller, Right.SITE_MOVE, name, None)
+                if request.onto
+                else self._reserve(owner, name, transaction)
+            )
+            if request.onto and site.wanted is not Wanted.STOPPED:
+                raise Refused(f"site {name} is running", field="onto", hint="stop it first")
+            work = Work(upload=request.upload, names=names, waits=request.stopped, note=ONTO if request.onto else "")
             reason = f"passport of {head.name} by {passport.fingerprint(head.signer)}"
             return self.journal.begin(
                 "import", caller, site=site, reason=reason, work=work, result={"site": site.id}, transaction=transaction
@@ -201,7 +223,7 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
             )
         name = request.name or head.name
         problems.extend(check_site_name(name))
-        if self.store.site(name) is not None:
+        if self.store.site(name) is not None and not request.onto:
             problems.append(Problem("name", f"the name {name!r} is taken", "choose another name: --as NAME"))
         if problems:
             raise Refused(problems=problems)
@@ -217,7 +239,9 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
 
     def _flow_import(self, live: Live) -> None:
         site = self._site_of(live)
-        if not live.work.stored:
+        if not live.work.stored and live.work.note == ONTO:
+            site = self._bring_up_to_date(live, site, live.work.waits)
+        elif not live.work.stored:
             try:
                 site = self._take_in(live, site)
             except AlveoleError as error:
@@ -246,10 +270,30 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
             self.journal.save(live, transaction, msgspec.structs.replace(live.work, stored=True))
         return new
 
+    def _bring_up_to_date(self, live: Live, site: Site, stopped: bool) -> Site:
+        with self._opened(self._upload_path(live.work.upload or "")) as (statement, archive):
+            wanted = self._from_manifest(live, read_manifest(statement.manifest), site, False)
+            # Of an earlier try of this: nobody has worked on a site that is on its way.
+            self.agent.call(protocol.DropWork(site.id, site.number, whole=True))
+            self._unpacked(live, wanted, statement, archive)
+        hit("services.brought")
+        new = msgspec.structs.replace(
+            wanted, wanted=Wanted.STOPPED if stopped else Wanted.RUNNING, version=site.version + 1
+        )
+        with self.store.write() as transaction:
+            transaction.save_site(new)
+            self.journal.save(live, transaction, msgspec.structs.replace(live.work, stored=True))
+        return new
+
     def _unpacked(self, live: Live, site: Site, statement: Statement, archive: IO[bytes]) -> Release | None:
         """Content and volumes as the data generation of ``site``, beside what is live."""
         request = protocol.UnpackSite(
-            statement.archive, site.id, site.number, site.data_generation, self._limits(site.plan).disk_bytes
+            statement.archive,
+            site.id,
+            site.number,
+            site.data_generation,
+            self._limits(site.plan).disk_bytes,
+            onto=statement.since or None,
         )
         release: Release | None = self.agent.call(request, (archive.fileno(),), live.show)
         if release is None:

@@ -71,7 +71,7 @@ class ProofVerbs(NightVerbs, Trials):
 
     # --- the flow -----------------------------------------------------------------------------
     def _flow_prove_backup(self, live: Live) -> None:
-        backup = self.store.backup(live.work.backup or "")
+        backup = self._at_hand(live, live.work.backup or "")
         if backup is None:
             raise Refused("the backup is gone", field="backup")
         began = time.time()

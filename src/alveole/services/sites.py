@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection
-from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -15,7 +14,7 @@ from alveole import views
 from alveole.agent import protocol
 from alveole.agent.lending import CheckShared
 from alveole.compile import compile_site, has_storage, is_static, site_domain
-from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
+from alveole.errors import AlveoleError, InvalidInput, Refused
 from alveole.journal import Live, Work
 from alveole.model.change import Change
 from alveole.model.lent import Shared
@@ -25,9 +24,9 @@ from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
 from alveole.services.draft import Draft, find_base, newest_base
+from alveole.services.elsewhere import ElsewhereVerbs, check_no_copies
 from alveole.services.flows import work_for
 from alveole.services.lending import asks_to_lend, check_published, check_shared
-from alveole.services.looking import LookVerbs
 from alveole.services.modules import DEFAULT_PLAN, Composed
 from alveole.sleeping import why_awake
 from alveole.store import KnownBase, Stored, Transaction, new_id
@@ -38,7 +37,7 @@ _NO_DIGEST = "sha256:" + "0" * 64
 _WEB_SERVER = "nginx"
 
 
-class SiteVerbs(LookVerbs):
+class SiteVerbs(ElsewhereVerbs):
     # --- create -------------------------------------------------------------------------------
     def create_site(self, caller: Actor, request: ask.CreateSite, *, key: str | None = None) -> Change:
         if request.node:
@@ -243,17 +242,6 @@ class SiteVerbs(LookVerbs):
     @abstractmethod
     def _is_saved_first(self, site: Site) -> bool:
         """Supplied by the class that joins the parts: whether a backup is made before it is destroyed."""
-
-    # --- on another machine; supplied by the class that joins the parts ------------------------
-    @abstractmethod
-    def _there(
-        self, caller: Actor, right: Right, verb: str, site: str, method: str, path: str, body: Any, key: str | None
-    ) -> Change | None:
-        """The same verb where the site lives; ``None`` for one of this machine."""
-
-    @abstractmethod
-    def _create_there(self, caller: Actor, request: ask.CreateSite, key: str | None) -> Change:
-        """Make the site on the node that the request names."""
 
     # --- start, stop, restart, destroy --------------------------------------------------------
     def start_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
@@ -549,26 +537,6 @@ class SiteVerbs(LookVerbs):
             old.run.stop_seconds if request.stop_seconds is UNSET else request.stop_seconds,
         )
 
-    def _names_stay(self, site: str, request: ask.SetSite) -> None:
-        found = self.store.site(site)
-        if found is None or not found.site.node:
-            return
-        changed = [each for each in ("domains", "add_domains", "remove_domains", "path") if getattr(request, each)]
-        problems = [
-            Problem(
-                each, "names of a site on another machine are not changed", "bring it here first: alveole site move"
-            )
-            for each in changed
-            if getattr(request, each) is not UNSET
-        ]
-        problems += [
-            Problem(each, f"a site on another machine has its {what} there", f"ask {found.site.node} for it")
-            for each, what in (("published", "ports"), ("shared", "directories"))
-            if getattr(request, each) is not UNSET
-        ]
-        if problems:
-            raise Refused(problems=problems)
-
     def rename_site(
         self, caller: Actor, site: str, request: ask.RenameSite, *, key: str | None = None, version: int | None = None
     ) -> Change:
@@ -578,8 +546,11 @@ class SiteVerbs(LookVerbs):
             if site_domain(request.name, self.settings) in old.domains:
                 draft.wrong("name", "is a domain of this site", "remove the domain first")
             draft.finish()
+            check_no_copies(old)
             return msgspec.structs.replace(old, name=request.name)
 
+        if there := self._rename_there(caller, site, request, key, version):
+            return there
         return self._change(caller, Right.SITE_RENAME, "rename", site, request.digest(), key, version, to)
 
 

@@ -15,7 +15,9 @@ import sqlalchemy as sa
 from alveole import requests as ask
 from alveole import tables, views
 from alveole.agent import protocol
+from alveole.cli.client import pairs
 from alveole.compile import has_storage
+from alveole.distant import Distant, reached
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.journal import Live, Work
 from alveole.model.change import Change
@@ -25,6 +27,7 @@ from alveole.people.model import Actor, Person
 from alveole.people.names import check_text
 from alveole.people.rights import Right
 from alveole.people.sshkeys import parse
+from alveole.ports import Program
 from alveole.services.factors import FactorVerbs
 from alveole.services.sites import SiteVerbs
 from alveole.store import Stored, Transaction, new_id
@@ -61,7 +64,7 @@ _GIT_WORDS = {PUSH: "receive-pack", "git-upload-pack": "upload-pack", "git-uploa
 class Visiting(msgspec.Struct, frozen=True):
     """A session that was let in: what to start, and the change that tells of it."""
 
-    request: protocol.Visit | protocol.Exec
+    request: protocol.Visit | protocol.Exec | Distant
     site: str
     change: str
     kind: str
@@ -158,21 +161,22 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
         """
         kind, argv = wanted(command, subsystem)
         shell = kind in ("shell", "command")
-        stored = self._stored(caller, Right.SITE_EXEC if shell else Right.SITE_FILES, site)
+        stored = self._stored(caller, Right.SITE_EXEC if shell else Right.SITE_FILES, site, elsewhere=True)
         if kind == PUSH:
             self._allow(caller, Right.SITE_RELEASE, self.people.held(stored.site))
-        return self._let_in(caller, stored, kind, argv, tty=tty, place=place)
+        asked = ask.Visit(command=command, subsystem=subsystem, tty=tty)
+        return self._let_in(caller, stored, kind, argv, asked, place)
 
     def console(self, caller: Actor, site: str, place: str) -> Visiting:
         """Let somebody to a shell in a page, with a terminal. Raises as :meth:`visit` does; ``Refused`` beyond
         :data:`CONSOLES` at a time."""
-        stored = self._stored(caller, Right.SITE_CONSOLE, site)
+        stored = self._stored(caller, Right.SITE_CONSOLE, site, elsewhere=True)
         with self._visitors_lock:
             if self._consoles[caller.key] >= CONSOLES:
                 raise Refused(f"{CONSOLES} consoles are open already", field="site", hint="close one first")
             self._consoles[caller.key] += 1
         try:
-            return self._let_in(caller, stored, CONSOLE, ("/bin/sh", "-c", _SHELL), tty=True, place=place)
+            return self._let_in(caller, stored, CONSOLE, ("/bin/sh", "-c", _SHELL), ask.Visit(tty=True), place)
         except BaseException:
             self._console_ended(caller)
             raise
@@ -184,19 +188,23 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
                 del self._consoles[caller.key]
 
     def _let_in(
-        self, caller: Actor, stored: Stored, kind: str, argv: tuple[str, ...], *, tty: bool, place: str
+        self, caller: Actor, stored: Stored, kind: str, argv: tuple[str, ...], asked: ask.Visit, place: str
     ) -> Visiting:
         found = stored.site
         shell = kind in ("shell", "command", CONSOLE)
         if stored.pending:
             raise Refused(f"site {found.name} is not there yet, or not any more", field="site")
         self._need_room()
-        request: protocol.Visit | protocol.Exec = self._over_work(found, argv, tty=tty)
+        request: protocol.Visit | protocol.Exec | Distant
+        if found.node:
+            request = _distant(found, msgspec.structs.replace(asked, place=f"{caller.name}, {place}"))
+        else:
+            request = self._over_work(found, argv, tty=asked.tty)
         look = self.loop.looks.get(found.id)
         slots = [item.id.name for item in look.found if item.id.kind is Kind.WORKLOAD and item.ready] if look else []
-        if shell and slots:
+        if shell and slots and not found.node:
             slot = found.slot if str(found.slot) in slots else int(slots[0])
-            request = protocol.Exec(site=found.id, slot=slot, argv=argv, tty=tty)
+            request = protocol.Exec(site=found.id, slot=slot, argv=argv, tty=asked.tty)
         with self.store.write() as transaction:
             # Stored at once: a session that a death of control cuts is told of all the same.
             verb, reason = (CONSOLE, f"from {place}") if kind == CONSOLE else ("ssh", f"{kind} from {place}")
@@ -205,9 +213,39 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
             self._visitors[found.id] += 1
         return Visiting(request, found.id, live.id, kind)
 
-    def over_work(self, caller: Actor, site: str, argv: tuple[str, ...]) -> protocol.Visit:
+    def over_work(self, caller: Actor, site: str, argv: tuple[str, ...]) -> protocol.Visit | Distant:
         """A program of our own over the working copy of ``site``, for a push that was let in."""
-        return self._over_work(self._stored(caller, Right.SITE_RELEASE, site).site, argv, tty=False)
+        return self._work_program(self._stored(caller, Right.SITE_RELEASE, site, elsewhere=True).site, argv)
+
+    def _work_program(self, site: Site, argv: tuple[str, ...]) -> protocol.Visit | Distant:
+        return _distant(site, ask.Visit(argv=argv)) if site.node else self._over_work(site, argv, tty=False)
+
+    def _file_program(self, site: Site, order: str) -> protocol.Visit | Distant:
+        """What carries out an order of the file manager, where the site lives."""
+        return (
+            _distant(site, ask.Visit(order=order))
+            if site.node
+            else self._over_work(site, self._file_argv(order), tty=False)
+        )
+
+    @abstractmethod
+    def _file_argv(self, order: str) -> tuple[str, ...]:
+        """Supplied by the class that joins the parts."""
+
+    def visit_from(self, caller: Actor, site: str, request: ask.Visit) -> Visiting:
+        """What another machine, which drives this one, lets somebody do here; it has asked for their rights."""
+        self._allow(caller, Right.NODE_CHANGE)
+        argv = self._file_argv(request.order) if request.order else request.argv
+        if argv:
+            stored = self._stored(caller, Right.SITE_FILES, site)
+            return Visiting(self._over_work(stored.site, argv, tty=False), stored.site.id, "", "work")
+        return self.visit(
+            caller, site, request.command, request.subsystem, tty=request.tty, place=request.place[:200] or "a machine"
+        )
+
+    @abstractmethod
+    def start(self, request: protocol.Visit | protocol.Exec | Distant) -> Program:
+        """Supplied by the class that joins the parts: start it where the site lives."""
 
     def _over_work(self, site: Site, argv: tuple[str, ...], *, tty: bool) -> protocol.Visit:
         return protocol.Visit(
@@ -259,7 +297,10 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
 
     def _publish_by_itself(self, caller: Actor, visiting: Visiting) -> None:
         stored = self.store.sites.get(visiting.site)
-        if stored is None or stored.site.on_files is not Arrival.LIVE or visiting.kind.startswith("git-"):
+        if stored is None or stored.site.node:
+            # The machine where it lives sees to it.
+            return
+        if stored.site.on_files is not Arrival.LIVE or visiting.kind.startswith("git-"):
             return
         site = stored.site
         try:
@@ -277,9 +318,12 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
 
     # --- the working copy ---------------------------------------------------------------------
     def show_work(self, caller: Actor, site: str) -> views.WorkView:
-        found = self._stored(caller, Right.SITE_FILES, site).site
-        state: protocol.WorkState = self.agent.call(protocol.LookAtWork(found.id, found.number))
+        found = self._stored(caller, Right.SITE_FILES, site, elsewhere=True).site
         who = f"{caller.name}+{found.name}" if caller.person else found.name
+        address = f"-P {self.settings.ssh.port} {who}@{self.settings.domain}" if self.settings.ssh.enabled else ""
+        if told := self._asked_there(caller, Right.SITE_FILES, site, "/work", views.WorkView):
+            return msgspec.structs.replace(told, address=address)
+        state: protocol.WorkState = self.agent.call(protocol.LookAtWork(found.id, found.number))
         return views.WorkView(
             site=found.name,
             there=state.there,
@@ -290,7 +334,7 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
             bytes=state.fresh.bytes,
             names=state.fresh.names,
             visitors=state.visitors,
-            address=f"-P {self.settings.ssh.port} {who}@{self.settings.domain}" if self.settings.ssh.enabled else "",
+            address=address,
         )
 
     def publish_work(
@@ -313,6 +357,9 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
             wanted = ask.SendVersion(version=name, work=of[1].name, note=request.note)
             return self.send_version(caller, of[0].id, wanted, key=key)
 
+        if there := self._there(caller, Right.SITE_RELEASE, "publish", site, "POST", "/work/publish", request, key):
+            return there
+
         def build(transaction: Transaction) -> Live:
             old = self._free_to_change(caller, Right.SITE_RELEASE, site, version)
             work = Work(note=request.note, waits=not request.live)
@@ -324,9 +371,17 @@ class VisitVerbs(SiteVerbs, FactorVerbs):
 
     def drop_work(self, caller: Actor, site: str) -> None:
         """Forget what was changed in the working copy. Raises ``Refused`` while somebody works on it."""
-        found = self._stored(caller, Right.SITE_FILES, site).site
-        self.agent.call(protocol.DropWork(found.id, found.number))
+        found = self._stored(caller, Right.SITE_FILES, site, elsewhere=True).site
+        if found.node:
+            self._send_to_node(found, "DELETE", "/work")
+        else:
+            self.agent.call(protocol.DropWork(found.id, found.number))
         self._note(caller, "drop-work", "", found)
+
+
+def _distant(site: Site, wanted: ask.Visit) -> Distant:
+    query = pairs([("wanted", msgspec.json.encode(wanted).decode())])
+    return reached(Distant(site.node, f"/v1/sites/{site.name}/visit?{query}", wanted.tty))
 
 
 def _key_view(row: Any) -> views.KeyView:

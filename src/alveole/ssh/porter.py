@@ -23,7 +23,6 @@ import msgspec
 
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.agent.client import AgentClient, ExecSession
 from alveole.agent.protocol import Done, Failed, Kill, Said, Started
 from alveole.agent.wire import Wire
 from alveole.config import Settings
@@ -33,6 +32,7 @@ from alveole.model.app import VERSION_NAME
 from alveole.model.change import Change, ChangeState
 from alveole.model.site import Arrival
 from alveole.people.model import Actor, Person
+from alveole.ports import Program
 from alveole.services import Services
 from alveole.services.doors import Place
 from alveole.services.visits import GIT, GIT_DIRECTORY
@@ -69,14 +69,13 @@ class _Ticket(msgspec.Struct, frozen=True):
     via: str
     site: str
     address: str
-    sessions: set[ExecSession]
+    sessions: set[Program]
 
 
 class Porter:
-    def __init__(self, services: Services, settings: Settings, agent: AgentClient) -> None:
+    def __init__(self, services: Services, settings: Settings) -> None:
         self._services = services
         self._settings = settings
-        self._agent = agent
         self._tickets: dict[str, _Ticket] = {}
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -250,7 +249,7 @@ class Porter:
         moved = Moved(0, 0)
         problem = "cut"
         try:
-            session = self._agent.exec(visiting.request)
+            session = self._services.start(visiting.request)
             ticket.sessions.add(session)
             if wanted.ticket not in self._tickets:
                 # Taken back while the program was started: nobody else would end it.
@@ -274,7 +273,7 @@ class Porter:
             )
 
     @staticmethod
-    def _carry(wire: Wire, session: ExecSession) -> tuple[protocol.Visited | None, Moved, str]:
+    def _carry(wire: Wire, session: Program) -> tuple[protocol.Visited | None, Moved, str]:
         last: list[Moved] = []
         told = threading.Event()
 
@@ -427,7 +426,7 @@ class Porter:
         check: bool = True,
     ) -> bytes:
         """Run git over the working copy as the site's own user; what it printed. Raises ``Refused`` when it fails."""
-        session = self._agent.exec(self._services.over_work(actor, site, argv))
+        session = self._services.start(self._services.over_work(actor, site, argv))
         said: list[bytes] = []
         complaint = bytearray()
         stdin, stdout, stderr = session.fds

@@ -40,7 +40,7 @@ def backups(page: Asked, site: str) -> Response:
 
 def _backups(page: Page, site: str, errors: Errors | None = None, status: int = 200) -> Response:
     view = page.services.show_site(page.actor, site)
-    there = page.may(Right.BACKUP_LOOK, view.id) and view.state != "unreachable"
+    there = page.may(Right.BACKUP_LOOK, view.id)
     return show(
         page,
         "site/backups.html",
@@ -90,7 +90,7 @@ def _choice(text: str) -> bool | None:
 @router.post("/backup/{backup}/restore")
 @does(Right.BACKUP_RESTORE)
 def restore_backup(page: Asked, backup: str, form: Form) -> Response:
-    wanted = ask.RestoreBackup(name=form("name").strip() or None)
+    wanted = ask.RestoreBackup(name=form("name").strip() or None, here=form("here") == "yes")
     return _do(page, "", lambda: page.services.restore_backup(page.actor, backup, wanted))
 
 

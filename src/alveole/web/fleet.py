@@ -69,9 +69,9 @@ def add(page: Asked, form: Form) -> Response:
 
 @router.post("/admin/servers/{node}/remove")
 @does(Right.NODE_CHANGE)
-def remove(page: Asked, node: str) -> Response:
+def remove(page: Asked, node: str, form: Form) -> Response:
     try:
-        page.services.remove_node(page.actor, node)
+        page.services.remove_node(page.actor, node, lost=form("lost") == "yes")
     except AlveoleError as error:
         return _servers(page, Errors(page.words, error.problems), status=error.http_status)
     return page.go("/admin/servers", page.t("It is not driven from here any more."))

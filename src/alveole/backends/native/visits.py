@@ -206,6 +206,8 @@ class Visits:
                 raise Refused("somebody works on it at this moment", field="site", hint="ask them to leave first")
             self._close(request.site, force=True)
             paths.work_record(self._settings, request.site).unlink(missing_ok=True)
+            if request.whole:
+                paths.work_image(self._settings, request.site).unlink(missing_ok=True)
 
     def end(self, site: str) -> None:
         """End every visit of ``site`` and let go of its files."""

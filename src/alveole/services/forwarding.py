@@ -1,0 +1,436 @@
+"""Asking another machine for what concerns a site that lives there.
+
+Rights are asked for here, then the API of the machine is asked over its line (:mod:`alveole.lines`); the change here
+tells what the change there tells, and keeps what the names hang on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from alveole import fleet, views
+from alveole import requests as ask
+from alveole.agent import protocol
+from alveole.compile import site_domain
+from alveole.distant import Distant, DistantProgram
+from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused, Temporary
+from alveole.failpoints import hit
+from alveole.fleet import Look, Node
+from alveole.journal import Live, Work
+from alveole.model.change import Change, ChangeState
+from alveole.model.moving import Forward
+from alveole.model.site import Base, BaseKind, Run, Site, Wanted
+from alveole.people.model import Actor
+from alveole.people.rights import Right
+from alveole.ports import Program
+from alveole.services.draft import Draft
+from alveole.services.elsewhere import check_no_copies
+from alveole.services.passports import PassportVerbs
+from alveole.store import Stored, Transaction, new_id
+
+if TYPE_CHECKING:
+    from alveole.cli.client import Client
+    from alveole.lines import Line
+
+_PATIENCE = 20.0
+#: So long a change waits for a node that went away while it was at work.
+_AWAY_SECONDS = 120.0
+Told = TypeVar("Told")
+
+
+class ForwardVerbs(PassportVerbs):
+    _lines: dict[str, Line]
+    _lines_lock: threading.Lock
+    _node_looks: dict[str, Look]
+    _node_problems: dict[str, str]
+    _nodes_known: dict[str, Node] | None
+
+    # --- nodes --------------------------------------------------------------------------------
+    def _nodes(self) -> dict[str, Node]:
+        if self._nodes_known is None:
+            found = self._setting("nodes", fleet.Nodes)
+            self._nodes_known = dict(found.all) if found is not None else {}
+        return self._nodes_known
+
+    def _put_nodes(self, nodes: dict[str, Node]) -> None:
+        self._put_setting("nodes", fleet.Nodes(nodes))
+        self._nodes_known = None
+
+    def _node(self, name: str) -> Node:
+        node = self._nodes().get(name)
+        if node is None:
+            raise NotFound(f"there is no node {name!r}", field="node", hint="see: alveole node list")
+        return node
+
+    def _line(self, name: str) -> Line:
+        from alveole.lines import Line
+
+        node = self._node(name)
+        with self._lines_lock:
+            line = self._lines.get(name)
+            if line is None or line.node != node:
+                line = self._lines[name] = Line(self.settings, node)
+            return line
+
+    def _api_of(self, name: str) -> Client:
+        return self._line(name).client()
+
+    @abstractmethod
+    def _placed(self, wanted: str, memory_bytes: int, *, without: str | None = None) -> str:
+        """Supplied by the class that joins the parts: the machine for a site; empty: this one."""
+
+    # --- asking a node ------------------------------------------------------------------------
+    def _there(
+        self,
+        caller: Actor,
+        right: Right,
+        verb: str,
+        site: str,
+        method: str,
+        path: str,
+        body: Any,
+        key: str | None,
+        version: int | None = None,
+    ) -> Change | None:
+        """The same verb where the site lives; ``None`` for one of this machine. ``path`` follows the site's own."""
+        found = self.store.site(site)
+        if found is None or not found.site.node:
+            return None
+        text = msgspec.json.encode(body).decode() if body is not None else ""
+
+        def build(transaction: Transaction) -> Live:
+            old = self._free_to_change(caller, right, site, version, elsewhere=True)
+            forward = Forward(old.node, method, f"/v1/sites/{old.name}{path}", text)
+            work = Work(stored=True, forward=forward, upload=getattr(body, "upload", None))
+            return self.journal.begin(
+                verb,
+                caller,
+                site=old,
+                reason=f"on {old.node}",
+                work=work,
+                result={"site": old.id},
+                transaction=transaction,
+            )
+
+        return self._accept(caller, self._digest(verb, site, method, path, text, str(version)), key, build)
+
+    def _asked_there(self, caller: Actor, right: Right, site: str, path: str, kind: type[Told]) -> Told | None:
+        """A document about a site from where it lives; ``None`` for one of this machine."""
+        found = self._stored(caller, right, site, elsewhere=True).site
+        if not found.node:
+            return None
+        return msgspec.convert(self._api_of(found.node).get(f"/v1/sites/{found.name}{path}"), kind)
+
+    def _answered_there(
+        self, caller: Actor, right: Right, site: str, path: str, body: Any, kind: type[Told]
+    ) -> Told | None:
+        """What a machine answers to a question with a body; ``None`` for a site of this one."""
+        found = self._stored(caller, right, site, elsewhere=True).site
+        if not found.node:
+            return None
+        return msgspec.convert(self._send_to_node(found, "POST", path, body), kind)
+
+    def _send_to_node(self, site: Site, method: str, path: str, body: Any = None) -> Any:
+        return self._api_of(site.node).send(method, f"/v1/sites/{site.name}{path}", body)
+
+    def start(self, request: protocol.Visit | protocol.Exec | Distant) -> Program:
+        """Start a program inside of a site, where that lives. Raises what is said there."""
+        if isinstance(request, Distant):
+            return DistantProgram(self._line(request.node).connect(), request)
+        return self.agent.exec(request)
+
+    def _shown_there(self, stored: Stored, view: views.SiteView, show_env: bool) -> views.SiteView:
+        """As last seen where that is all there is: a page must open while the machine is away."""
+        site = stored.site
+        if site.node in self._node_problems or stored.pending:
+            return view
+        query = {"show_env": "true"} if show_env else None
+        with contextlib.suppress(AlveoleError, msgspec.ValidationError):
+            told = msgspec.convert(self._api_of(site.node).get(f"/v1/sites/{site.name}", query), views.SiteView)
+            return msgspec.structs.replace(
+                view,
+                env=told.env,
+                releases=told.releases,
+                application=told.application,
+                process_states=told.process_states,
+            )
+        return view
+
+    def logs_there(self, caller: Actor, site: str, query: dict[str, Any]) -> Iterator[bytes] | None:
+        """What a site on another machine prints, as that tells it; ``None`` for one of this machine."""
+        found = self._stored(caller, Right.SITE_LOGS, site, elsewhere=True).site
+        if not found.node:
+            return None
+        # No limit: between two lines of a site that is followed any time may pass.
+        answer = self._api_of(found.node).open(
+            "GET", f"/v1/sites/{found.name}/logs", query=query, patience=None if query.get("follow") else _PATIENCE
+        )
+
+        def blocks() -> Iterator[bytes]:
+            with answer:
+                yield from answer.blocks()
+
+        return blocks()
+
+    def _create_there(self, caller: Actor, request: ask.CreateSite, key: str | None) -> Change:
+        """Reserve the names here and make the site on the node ``request.node``."""
+        owner = self._owner_for(caller, request.owner)
+        limits = self.store.plans.get(request.plan or "small")
+        node = self._placed(request.node or "", limits.limits.memory_bytes if limits is not None else 0)
+        if not node:
+            return self.create_site(caller, msgspec.structs.replace(request, node=None), key=key)
+
+        def build(transaction: Transaction) -> Live:
+            draft = Draft(self.settings, self.store.owner_of)
+            draft.name(request.name, self.store.site(request.name) is not None)
+            domains = draft.domains(request.domains, request.name)
+            self._claim(caller, draft, domains, None)
+            if request.path is not None:
+                draft.wrong("path", "leads to sites of this machine only", "give the site a domain")
+            for field in ("published", "shared"):
+                if getattr(request, field):
+                    draft.wrong(field, "is lent by the machine that the site lives on", f"ask {node} for it")
+            plan = request.plan or "small"
+            draft.plan(plan, self.store.plans)
+            draft.finish()
+            id = new_id("s")
+            site = Site(
+                id=id,
+                number=transaction.lease(id, self.addressing.capacity()),
+                name=request.name,
+                wanted=Wanted.STOPPED if request.stopped else Wanted.RUNNING,
+                plan=plan,
+                base=Base(BaseKind.HOST, f"host-{'0' * 16}"),
+                run=Run(),
+                domains=domains,
+                https_only=request.https_only,
+                node=node,
+                owner=owner,
+                created_at=time.time(),
+            )
+            self._check_quota(owner, site)
+            transaction.insert_site(site, self._names(site), "create")
+            own = site_domain(site.name, self.settings)
+            more = (*domains, own) if own != f"{site.name}.{self._node(node).domain}" else domains
+            asked = msgspec.structs.replace(request, node=None, owner=None, domains=tuple(more), plan=request.plan)
+            forward = Forward(node, "POST", "/v1/sites", msgspec.json.encode(asked).decode())
+            work = Work(stored=True, forward=forward, upload=request.upload)
+            return self.journal.begin(
+                "create",
+                caller,
+                site=site,
+                reason=f"on {node}",
+                work=work,
+                result={"site": id},
+                transaction=transaction,
+            )
+
+        return self._accept(caller, request.digest(), key, build, self._need_room)
+
+    def _flow_forward(self, live: Live) -> None:
+        """Ask the node once, tell what it tells, and keep here what the names hang on."""
+        site = self._site_of(live)
+        creating = self.store.sites[site.id].pending == "create"
+        problems: tuple[Problem, ...] = ()
+        code = ""
+        told: dict[str, str | int | float | None] = {}
+        try:
+            ended = self._ask_there(live)
+            told = {key: value for key, value in ended.result.items() if key not in ("site", "node", "version")}
+        except AlveoleError as error:
+            problems, code = error.problems, error.code
+        if self.loop.stopping and problems:
+            return
+        forward = live.work.forward
+        seen = self._site_there(forward.node, site.name) if forward is not None else None
+        if creating and problems and seen is None:
+            self._take_back_create(live, site, problems, code)
+            return
+        site = self._mirrored(site, seen)
+        with self.store.write() as transaction:
+            transaction.save_site(site, self._names(site))
+        settled = self.loop.settle(site, live, version=site.version)
+        self._drop_upload(live.work.upload)
+        told = {"code": code} if code else {**told, "version": site.version}
+        self.journal.end(live, (*problems, *settled.problems), told)
+
+    def _mirrored(self, site: Site, seen: views.SiteView | None) -> Site:
+        if seen is None:
+            return site
+        return msgspec.structs.replace(
+            site,
+            wanted=seen.wanted,
+            https_only=seen.https_only,
+            plan=seen.plan if seen.plan in self.store.plans else site.plan,
+            version=site.version + 1,
+        )
+
+    def _site_there(self, node: str, name: str) -> views.SiteView | None:
+        """What a node says of a site now; ``None`` when it has none of this name, or does not answer."""
+        with contextlib.suppress(AlveoleError, msgspec.ValidationError):
+            found = msgspec.convert(self._api_of(node).get(f"/v1/sites/{name}"), views.SiteView)
+            look = self._node_looks.get(node)
+            if look is not None:
+                self._node_looks[node] = msgspec.structs.replace(look, sites={**look.sites, name: found})
+            return found
+        return None
+
+    def _ask_there(self, live: Live) -> Change:
+        forward = live.work.forward
+        if forward is None:
+            raise Refused("nothing is to be asked of another machine")
+        client = self._api_of(forward.node)
+        if live.work.upload is not None:
+            live.show(f"sending the content to {forward.node}")
+            sent = self._send_there(client, self._upload_path(live.work.upload))
+            filled = {**msgspec.json.decode(forward.body), "upload": sent}
+            forward = msgspec.structs.replace(forward, body=msgspec.json.encode(filled).decode())
+            # Before it is asked for: the same request must be sent again, with the same upload.
+            with self.store.write() as transaction:
+                work = msgspec.structs.replace(live.work, forward=forward, upload=None)
+                self._drop_upload(live.work.upload)
+                self.journal.save(live, transaction, work)
+        hit("services.forward")
+        body = msgspec.json.decode(forward.body) if forward.body else None
+        path, _, query = forward.path.partition("?")
+        asked = {key: value for key, _, value in (pair.partition("=") for pair in query.split("&"))} if query else None
+        change = client.send(forward.method, path, body, query=asked, key=live.id)
+        ended = self._follow_there(live, forward.node, str(change["id"]))
+        hit("services.forwarded")
+        return ended
+
+    # --- another name -------------------------------------------------------------------------
+    def _rename_there(
+        self, caller: Actor, site: str, request: ask.RenameSite, key: str | None, version: int | None
+    ) -> Change | None:
+        """The name is reserved here before it is asked for there, so that nobody takes it in between."""
+        found = self.store.site(site)
+        if found is None or not found.site.node:
+            return None
+
+        def build(transaction: Transaction) -> Live:
+            old = self._free_to_change(caller, Right.SITE_RENAME, site, version, elsewhere=True)
+            draft = Draft(self.settings, self.store.owner_of, old.id)
+            draft.name(request.name, self.store.site(request.name) is not None)
+            if site_domain(request.name, self.settings) in old.domains:
+                draft.wrong("name", "is a domain of this site", "remove the domain first")
+            draft.finish()
+            check_no_copies(old)
+            reserved = msgspec.structs.replace(old, version=old.version + 1)
+            transaction.save_site(reserved, (*self._names(old), site_domain(request.name, self.settings)))
+            return self.journal.begin(
+                "rename",
+                caller,
+                site=old,
+                reason=f"{old.name} → {request.name}, on {old.node}",
+                work=Work(stored=True, note=request.name),
+                result={"site": old.id},
+                transaction=transaction,
+            )
+
+        return self._accept(caller, self._digest("rename", site, request.digest(), str(version)), key, build)
+
+    def _flow_rename(self, live: Live) -> None:
+        """There the new names come beside the old ones, then here; the old ones go last: one answers always."""
+        site, name = self._site_of(live), live.work.note
+        if not site.node or not name:
+            self._flow_settle(live)
+            return
+        old, new = (site_domain(each, self.settings) for each in (live.change.site_name or site.name, name))
+        # Under the same main domain the site has these names there by being called so.
+        extra = not old.endswith(f".{self._node(site.node).domain}")
+        if site.name != name:
+            try:
+                # Done there already by an earlier try, of which nobody heard the end.
+                there = self._site_there(site.node, name)
+                if there is not None and new not in (there.domains if extra else (new,)):
+                    there = None
+                if there is None and extra:
+                    self._change_there(live, site.node, "PATCH", f"/v1/sites/{site.name}", {"add_domains": [new]})
+                hit("services.rename-named")
+                if there is None:
+                    self._change_there(live, site.node, "POST", f"/v1/sites/{site.name}/rename", {"name": name})
+            except AlveoleError as error:
+                if not self.loop.stopping:
+                    self._not_renamed(live, site, new if extra else "", error)
+                return
+            hit("services.renamed-there")
+            site = msgspec.structs.replace(site, name=name, version=site.version + 1)
+            with self.store.write() as transaction:
+                transaction.save_site(site, (*self._names(site), old))
+        self._site_there(site.node, site.name)
+        settled = self.loop.settle(site, live, version=site.version)
+        if self.loop.stopping and settled.problems:
+            return
+        hit("services.renamed-here")
+        if extra:
+            try:
+                self._change_there(live, site.node, "PATCH", f"/v1/sites/{site.name}", {"remove_domains": [old]})
+            except AlveoleError as error:
+                if self.loop.stopping:
+                    return
+                live.say(f"{old} is still among its names on {site.node}: {error}", level="warning")
+        result: dict[str, str | int | float | None] = {"version": site.version}
+        names = self._names(site)
+        self.journal.end(live, settled.problems, result, also=lambda transaction: transaction.save_site(site, names))
+
+    def _change_there(self, live: Live, node: str, method: str, path: str, body: dict[str, Any]) -> Change:
+        """One of several requests of one change: each has a key of its own, the same after a kill."""
+        key = f"{live.id}-{next(iter(body))}"
+        change = self._api_of(node).send(method, path, body, key=key)
+        return self._follow_there(live, node, str(change["id"]))
+
+    def _not_renamed(self, live: Live, site: Site, new: str, error: AlveoleError) -> None:
+        if new:
+            with contextlib.suppress(AlveoleError):
+                self._change_there(live, site.node, "PATCH", f"/v1/sites/{site.name}", {"remove_domains": [new]})
+        names = self._names(site)
+        self.journal.end(
+            live, error.problems, {"code": error.code}, also=lambda transaction: transaction.save_site(site, names)
+        )
+
+    @staticmethod
+    def _send_there(client: Client, path: Path) -> str:
+        def blocks() -> Iterator[bytes]:
+            with path.open("rb") as file:
+                while data := file.read(1 << 20):
+                    yield data
+
+        return str(client.upload(blocks(), path.stat().st_size)["id"])
+
+    def _follow_there(self, live: Live, node: str, id: str) -> Change:
+        """Tell what a change there tells, to its end. Raises what it failed with; ``Temporary`` when it stays away."""
+        told = 0
+        away: float | None = None
+        while not self.loop.stopping:
+            try:
+                with self._api_of(node).open("GET", f"/v1/changes/{id}", query={"wait": 10}, patience=40.0) as answer:
+                    found = msgspec.json.decode(answer.body(), type=Change)
+            except (NotFound, InvalidInput):
+                raise
+            except AlveoleError as error:
+                away = away or time.monotonic()
+                if time.monotonic() - away > _AWAY_SECONDS:
+                    raise Temporary(
+                        f"{node} went away: {error}", field="node", hint=f"what was begun there is its change {id}"
+                    ) from None
+                live.show(f"waits for {node}")
+                self.loop.pause(1.0)
+                continue
+            away = None
+            for event in found.events[told:]:
+                live.say(event.text, level=event.level, resource=event.resource, seconds=event.seconds)
+            told = len(found.events)
+            if found.state is ChangeState.FAILED:
+                raise Refused(problems=found.problems or (Problem("", "it failed there"),))
+            if found.state is ChangeState.DONE:
+                return found
+        raise Temporary("control is being stopped")
