@@ -196,8 +196,9 @@ class Looker:
         return "its process has ended"
 
 
-def meter(settings: Settings, *, budget: float = 0.05) -> Callable[[str, float], int]:
-    """Disk space of a site, not older than so many seconds unless its last walk was long.
+def meter(settings: Settings, *, budget: float = 0.05) -> Callable[[str, bool], int]:
+    """Disk space of a site, at the most about a minute old. ``one``: asked for this site alone, so by who looks at it
+    and has perhaps just filled or emptied its disk; two seconds then, unless its last walk was long.
 
     Walking is the only way to know; ``budget`` is how many seconds of it one round of questions
     may cost, so that a thousand sites are walked in turns.
@@ -206,13 +207,13 @@ def meter(settings: Settings, *, budget: float = 0.05) -> Callable[[str, float],
     spent: list[float] = [0.0, 0.0]
     lock = threading.Lock()
 
-    def measure(site: str, seconds: float) -> int:
+    def measure(site: str, one: bool) -> int:
         now = time.monotonic()
         with lock:
             at, value = known.get(site, (float("-inf"), 0))
             if now - spent[0] > 1.0:
                 spent[:] = [now, 0.0]
-            if now - at < seconds or spent[1] > budget:
+            if now - at < (2.0 if one else 60.0) or spent[1] > budget:
                 return value
             # Whoever asks meanwhile gets what was known: a site may have millions of files.
             known[site] = (now, value)

@@ -196,9 +196,10 @@ class NativeBackend:
                 before.io_read_bytes + read,
                 before.io_write_bytes + written,
             )
-        # Who asks for one site looks at it, and has perhaps just filled or emptied its disk.
-        disk = functools.partial(self._meter, 2.0 if sites is not None and len(sites) == 1 else 60.0)
-        return {site: msgspec.structs.replace(usage, disk_bytes=disk(site)) for site, usage in totals.items()}
+        one = sites is not None and len(sites) == 1
+        return {
+            site: msgspec.structs.replace(usage, disk_bytes=self._meter(site, one)) for site, usage in totals.items()
+        }
 
     def exec(self, site: str, slot: int, argv: Sequence[str], *, tty: bool, uid: int | None) -> Session:
         state = instances.load(self.settings, site, slot)
