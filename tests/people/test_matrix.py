@@ -40,6 +40,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/sites/{site}/releases": {"release": "0" * 12},
     "POST /v1/backups": {"site": "{site}"},
     "POST /v1/backups/{backup}/restore": {},
+    "POST /v1/backups/{backup}/open": {},
     "POST /v1/backups/prove": {"site": "{site}"},
     "PUT /v1/backups/{backup}/pinned": {"pinned": True},
     "POST /v1/backups/{backup}/files": {"path": "volumes/data/x"},
@@ -164,6 +165,7 @@ CONSTANT = {
     "interface": "none",
     "month": "2001-01",
     "repository": "none",
+    "past": "none",
 }
 
 #: What of these is not there for anybody.
@@ -173,6 +175,7 @@ ABSENT = (
     *("interface", "month"),
     "silence",
     "repository",
+    "past",
 )
 
 

@@ -11,6 +11,7 @@
 local ffi = require "ffi"
 local bit = require "bit"
 local balancer = require "ngx.balancer"
+local past_days = require "alveole_past"
 
 ffi.cdef [[
 long readlink(const char *path, char *buffer, size_t size);
@@ -55,6 +56,7 @@ function _M.setup(options)
     WAKE = options.wake
     WAKE_MOST = options.wake_most
     ROBOTS = options.robots
+    past_days.setup(options.panel)
 end
 
 -- Networks ------------------------------------------------------------------------------------
@@ -164,6 +166,8 @@ local function parse(text)
             target.site = value
         elseif key == "https" and value == "1" then
             target.https = true
+        elseif key == "past" and value == "1" then
+            target.past = true
         elseif key == "allow" or key == "deny" then
             target[key] = parse_networks(value)
             if not target[key] then
@@ -176,6 +180,12 @@ local function parse(text)
     end
     target.plain = not (target.limited or target.https)
     target.pool = POOLS[ngx.crc32_short(target.to) % #POOLS + 1]
+    if target.past then
+        if not target.https or target.node or byte(target.to) == 61 then
+            return BROKEN
+        end
+        target.instance, target.to = target.to, "=past"
+    end
     return target
 end
 
@@ -438,10 +448,10 @@ end
 
 local function again()
     local target = look_again()
-    if not target or byte(target.to) == 61 then
+    if not target or (byte(target.to) == 61 and not target.instance) then
         return nil
     end
-    return target.to
+    return target.instance or target.to
 end
 
 function _M.balance()
@@ -481,15 +491,20 @@ local function is_robot(agent)
     return false
 end
 
--- Whether the site is awake now; else after how many seconds asking again makes sense.
-local function ask_to_wake(site)
+local function ask_control(line)
     local link = ngx.socket.tcp()
     link:settimeouts(WAKE_CONNECT, WAKE_CONNECT, WAKE_MOST)
     local answer
-    if link:connect(WAKE) and link:send("wake " .. site .. "\n") then
+    if link:connect(WAKE) and link:send(line .. "\n") then
         answer = link:receive("*l")
     end
     link:close()
+    return answer
+end
+
+-- Whether the site is awake now; else after how many seconds asking again makes sense.
+local function ask_to_wake(site)
+    local answer = ask_control("wake " .. site)
     if answer == "awake" then
         return true
     end
@@ -528,6 +543,15 @@ function _M.wake()
     var.alv_pool = target.pool
     if var.alv_prefix ~= "" then
         return ngx.exec("/.alveole/prefix")
+    end
+end
+
+-- A past day: of who is let in alveole_past.lua decides, and the request goes to its instance then.
+function _M.past()
+    local target = look_again()
+    if past_days.let_in(target, ask_control) then
+        var.alv_to = target.instance
+        var.alv_pool = target.pool
     end
 end
 
