@@ -23,6 +23,7 @@ from alveole.errors import Refused
 from alveole.incidents.book import Incident
 from alveole.model.app import App, Environment, Version, VersionState
 from alveole.model.site import Backup
+from alveole.pastdays import PastDay
 from alveole.people.model import Actor, Held, Near, Role
 from alveole.people.rights import OBJECTS, Right, may
 from alveole.store import new_id
@@ -165,7 +166,6 @@ CONSTANT = {
     "interface": "none",
     "month": "2001-01",
     "repository": "none",
-    "past": "none",
 }
 
 #: What of these is not there for anybody.
@@ -175,7 +175,6 @@ ABSENT = (
     *("interface", "month"),
     "silence",
     "repository",
-    "past",
 )
 
 
@@ -197,9 +196,11 @@ class World:
             wanted = {"whom": "team:club", "level": level}
             assert door.http.put(f"/v1/sites/{site}/sharing", json=wanted).status_code == 200
         services = door.services
-        self.backups, self.changes, self.incidents = {}, {}, {}
+        # They are rows alone, which are closed by the clock.
+        services.ticker._works.pop("past-days")
+        self.backups, self.changes, self.incidents, self.days = {}, {}, {}, {}
         with services.store.write() as transaction:
-            for site in self.sites:
+            for site, owner in self.sites.items():
                 found = services.store.site(site)
                 assert found is not None
                 backup = Backup(new_id("b"), found.site.id, site, "x", 1, 1.0, f"sha256:{'0' * 64}", found.site.owner)
@@ -209,6 +210,10 @@ class World:
                 about = {"site_id": found.site.id, "site_name": site, "owner": found.site.owner, "cause": "serving"}
                 about |= {"title": "x", "severity": "warning", "opened_at": 1.0, "began_at": 1.0, "closed_at": 2.0}
                 services.watch.book.put(transaction, Incident(id=self.incidents[site], **about))
+                self.days[site] = new_id("s")
+                about = {"id": self.days[site], "number": 1, "name": "past-x", "backup_id": backup.id, "backup_at": 1.0}
+                about |= {"site_id": found.site.id, "site_name": site, "owner": found.site.owner, "opened_by": owner}
+                services._put_day(transaction, PastDay(**about, seconds=1.0, opened_at=1.0, closes_at=9e9))
         services.agent.backups["x"] = (BackupMade("b" + "a" * 12, "x", 1, f"sha256:{'0' * 64}"), "{}", None)
         for site in self.sites:
             self.changes[site] = door.http.get("/v1/changes", params={"site": site}).json()[-1]["id"]
@@ -403,6 +408,7 @@ def test_every_route_as(world: World, person: str) -> None:
                 "site": site,
                 "app": f"app-{site}",
                 "backup": world.backups[site],
+                "past": world.days[site],
                 "change": world.changes[site],
                 "incident": world.incidents[site],
                 "me": person,

@@ -153,7 +153,7 @@ async def preview_file(
     request: Request,
     caller: Caller,
     backup: str,
-    path: Annotated[str, Query(description="As in `volumes/NAME/…` or `release/…`.")],
+    path: Annotated[str, Query(description="As in `volumes/NAME/…` or `release/…`.")] = "",
 ) -> Response:
     """What putting it back would change."""
     return json(await streams.in_waiting(services(request).preview_file, caller, backup, path))

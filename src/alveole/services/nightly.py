@@ -145,10 +145,11 @@ class NightVerbs(BackupVerbs, OutsideVerbs):
 
     def backup_calendar(self, caller: Actor, site: str, month: str = "") -> CalendarView:
         """A month of a site's backups; of a destroyed one too. Raises ``InvalidInput``, ``NotFound``."""
+        there = self.store.site(site) is not None
+        stored = self._stored(caller, Right.BACKUP_LOOK, site) if there else None
         month = month or backup_calendar.month_of(time.time())
         begin, end = backup_calendar.bounds(month)
         listed = self.list_backups(caller, site)
-        stored = self.store.site(site)
         id = stored.site.id if stored is not None else listed[0].site_id
         with self.store.read() as connection:
             failed = backupstore.failed_between(connection, id, begin, end)

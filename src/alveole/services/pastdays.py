@@ -93,6 +93,8 @@ class PastVerbs(BrowseVerbs):
     # --- verbs --------------------------------------------------------------------------------
     def open_backup_beside(self, caller: Actor, backup: str, request: OpenBackup, *, key: str | None = None) -> Change:
         """Show a backup as a site, at a name of its own, for a while. The id of the past day is in the ``result``."""
+        # Before anything is said of the request: whose backup it is.
+        self._backup(caller, Right.BACKUP_OPEN, backup)
         length = _length(request.length)
         if not self.settings.panel_domain:
             raise Refused("there are no pages here at which its visitors could sign in", hint="see panel.name")
