@@ -447,6 +447,7 @@ def test_without_anybody_only_open_routes_answer(world: World) -> None:
         "site": "foreign",
         "app": "app-foreign",
         "backup": "b",
+        "past": "p",
         "change": "c",
         "incident": "i",
         "me": "ana",
