@@ -17,7 +17,7 @@ from alveole.web.words import N_
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 #: How long a past day may stay open, as the page offers it.
 LENGTHS = (("1h", N_("for an hour")), ("4h", N_("for four hours")), ("1d", N_("for a day")))
-STATES = {"opening": N_("is being made"), "open": N_("open"), "closing": N_("is being removed")}
+STATES = {"opening": N_("is being made"), "open": N_("can be seen"), "closing": N_("is being removed")}
 
 
 @router.post("/backup/{backup}/open")
