@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 import time
 from collections.abc import Iterable
@@ -52,6 +51,8 @@ def beside(month: str) -> tuple[str, str]:
 
 def weeks(month: str) -> tuple[tuple[str, ...], ...]:
     """Its days in weeks of seven that begin on Monday; empty where a day is of another month."""
+    import calendar
+
     year, number = numbers(month)
     rows = calendar.Calendar().monthdayscalendar(year, number)
     return tuple(tuple(f"{month}-{day:02d}" if day else "" for day in row) for row in rows)

@@ -34,7 +34,7 @@ IDLE_CONNECTIONS = 4096
 IDLE_SECONDS = 4
 LUA = "alveole_edge.lua"
 #: What it loads besides.
-PAST_LUA = "alveole_past.lua"
+LUA_PARTS = ("alveole_past.lua", "alveole_under.lua")
 PAGES = {403: "403.html", 404: "404.html", 502: "502.html", 503: "503.html"}
 #: Instead of what an instance on another machine would have said, when the way there is cut.
 AWAY = "away.html"
@@ -126,7 +126,7 @@ def status_socket(settings: Settings) -> Path:
 
 def render(settings: Settings, machine: Machine) -> Rendered:
     texts = {
-        **{f"lua/{name}": _data(name) for name in (LUA, PAST_LUA)},
+        **{f"lua/{name}": _data(name) for name in (LUA, *LUA_PARTS)},
         **{f"pages/.alveole/{name}": _data(name) for name in (*PAGES.values(), AWAY, ASLEEP)},
     }
     body = nginx(_configuration(settings, machine, "@digest@"))

@@ -8,7 +8,6 @@ is the present content with that one file as it was. Whether it goes live is the
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import posixpath
 
@@ -163,5 +162,7 @@ def _text(content: bytes) -> str | None:
 
 
 def _difference(now: str, then: str) -> tuple[str, ...]:
+    import difflib
+
     lines = difflib.unified_diff(now.splitlines(), then.splitlines(), "now", "then", lineterm="")
     return tuple(line for line, _count in zip(lines, range(_LINES_MAX), strict=False))
