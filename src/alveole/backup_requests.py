@@ -61,11 +61,17 @@ class PutRepository(Body, frozen=True, kw_only=True):
     region: str = ""
 
 
+class OpenBackup(Body, frozen=True, kw_only=True):
+    """Show a backup as a site of a past day. ``length``: like ``1h``, or seconds; at most a day."""
+
+    length: str | float = "1h"
+
+
 class RestoreFile(Body, frozen=True, kw_only=True):
     path: str
-    """As in ``volumes/NAME/…``."""
+    """As in ``volumes/NAME/…`` or ``release/…``."""
 
 
 # As at the end of :mod:`alveole.agent.protocol`.
-for _body in (PinBackup, SetPolicy, SetSitePolicy, ProveBackup, PutRepository, RestoreFile):
+for _body in (PinBackup, SetPolicy, SetSitePolicy, ProveBackup, PutRepository, OpenBackup, RestoreFile):
     msgspec.json.Decoder(_body)

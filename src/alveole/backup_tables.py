@@ -32,3 +32,9 @@ policies = sa.Table(
     sa.Column("site_id", sa.String(16), primary_key=True),
     sa.Column("document", sa.Text, nullable=False),
 )
+past_days = sa.Table(
+    "past_days",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("document", sa.Text, nullable=False),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from alveole.agent.protocol import Link
 from alveole.agent.saving import Entry, Kind
 from alveole.backup_policy import Policy, SitePolicy
+from alveole.pastdays import PastState
 from alveole.scenarios.model import Report
 from alveole.views import View
 
@@ -115,6 +116,68 @@ class KeepingView(View, frozen=True, kw_only=True):
     platform: PlatformSaved | None
     key_exported_at: float | None
     key_exported_by: str = ""
+
+
+class PastDayView(View, frozen=True, kw_only=True):
+    """A site of a past day, beside the live one. What is written in it goes with it."""
+
+    id: str
+    name: str
+    address: str
+    """Where it is seen, by those who are signed in at the pages and may look at the site."""
+    backup: str
+    backup_at: float
+    """Which day it shows."""
+    site: str
+    site_id: str
+    state: PastState
+    """``opening``, ``open`` or ``closing``."""
+    opened_by: str
+    opened_at: float
+    closes_at: float
+
+
+class CalendarDay(View, frozen=True, kw_only=True):
+    date: str
+    """``2026-11-21``, in the machine's own time."""
+    made: int
+    pinned: int
+    """Of those made that day; as the following two."""
+    proved: int
+    unproved: int
+    """Those that could not be proved."""
+    failed: int
+    """How often saving the site failed that day."""
+
+
+class CalendarView(View, frozen=True, kw_only=True):
+    """A month of a site's backups; only days on which there was something."""
+
+    site: str
+    month: str
+    days: tuple[CalendarDay, ...]
+    first: str
+    """The month of the oldest backup."""
+
+
+class PreviewView(View, frozen=True, kw_only=True):
+    """A file of a backup, and the one that stands there now."""
+
+    backup: str
+    site: str
+    path: str
+    bytes: int
+    now_bytes: int | None
+    """``None``: it is not there now."""
+    same: bool
+    text: bool
+    """Both are texts, and no longer than 256 KiB."""
+    diff: tuple[str, ...]
+    """What putting it back would change, as ``diff -u``; at most 2,000 lines."""
+    content: bool
+    """It is of the content, and comes back by a new release."""
+    live: bool
+    """It is live at once; else the release waits until somebody makes it live."""
 
 
 class TreeView(View, frozen=True, kw_only=True):

@@ -114,6 +114,14 @@ def last_proved(connection: sa.Connection, site_id: str) -> float | None:
     return connection.execute(query).scalar()
 
 
+def failed_between(connection: sa.Connection, site_id: str, begin: float, end: float) -> tuple[float, ...]:
+    """When saving a site failed, from ``begin`` until before ``end``."""
+    table = tables.changes
+    query = sa.select(table.c.started_at).where(table.c.site_id == site_id, table.c.verb == "backup")
+    query = query.where(table.c.state == "failed", table.c.started_at >= begin, table.c.started_at < end)
+    return tuple(connection.execute(query).scalars())
+
+
 def site_policies(connection: sa.Connection) -> dict[str, SitePolicy]:
     found = connection.execute(sa.select(policies))
     return {row.site_id: msgspec.json.decode(row.document, type=SitePolicy) for row in found}

@@ -32,7 +32,7 @@ def run_control(settings: Settings, ready: Callable[[], None]) -> None:
     agent = AgentClient(settings.agent_socket)
     services = Services.open(settings, agent)
     porter = Porter(services, settings)
-    wakes = WakeDoor(settings, services)
+    wakes = WakeDoor(settings, services, services.admit_to_past_day)
     try:
         porter.start()
         wakes.start()

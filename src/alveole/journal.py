@@ -48,6 +48,8 @@ BESIDE = frozenset(
         "renew-certificate",
         "certificate-warning",
         "prove-backup",
+        "open-backup",
+        "close-backup",
         "sleep",
         "wake",
     }
@@ -72,6 +74,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     format: ArchiveFormat | None = None
     note: str = ""
     backup: str | None = None
+    member: str = ""
+    """What of the backup is put back into the content."""
     base: str | None = None
     image: tuple[str, str, str] | None = None
     """Registry, repository and tag of what is fetched."""

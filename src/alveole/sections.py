@@ -40,6 +40,8 @@ class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy``."""
     places: tuple[str, ...] = ("/var/backups", "/mnt", "/media", "/srv")
     """Directories below which a further repository may be: a disk, or a share that is mounted."""
+    past_most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
+    """Past days that may be open at a time, of all sites; 0: none."""
 
 
 class Dns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

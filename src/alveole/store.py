@@ -37,7 +37,7 @@ from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePl
 from alveole.reserve import Reserve
 
 #: The newest migration; a test keeps it equal to the newest script.
-HEAD = "0015"
+HEAD = "0016"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -197,12 +197,13 @@ class Store:
             return connection.execute(query).scalar()
 
     def stray_leases(self) -> tuple[tuple[int, str], ...]:
-        """Numbers, and the ids they were given to, that belong to no site's row and hold no application's versions."""
+        """Numbers, and the ids they were given to, that belong to no site's row, no past day, no application."""
         table = tables.leases
         query = (
             sa.select(table.c.number, table.c.site_id)
             .where(table.c.site_id.not_in(sa.select(tables.sites.c.id)))
             .where(table.c.site_id.not_in(sa.select(tables.apps.c.store_id)))
+            .where(table.c.site_id.not_in(sa.select(backup_tables.past_days.c.id)))
         )
         with self.read() as connection:
             return tuple((row.number, row.site_id) for row in connection.execute(query))

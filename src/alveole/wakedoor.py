@@ -1,9 +1,12 @@
-"""Where the edge asks for a site to be woken, while the request waits there.
+"""Where the edge asks for a site to be woken, or whether a visitor may see a past day, while the request waits there.
 
 A line in, a line out: ``wake SITE`` (its id), then ``awake``, or ``later SECONDS`` where it could not be done. The
-edge takes requests of strangers, so it may ask for one thing only, and not for much of it: a site is woken once however
+edge takes requests of strangers, so it may ask for little, and not for much of it: a site is woken once however
 many ask, a few at a time, so many a minute, and the others are told to come again (threat: visits of a thousand
 sites that sleep must not start them all). One thread listens; those that wake are there only while there is work.
+
+``ticket DAY SECRET`` and ``pass DAY SECRET`` are answered with ``yes`` and what belongs to it, or ``no``
+(:meth:`alveole.services.pastdays.PastVerbs.admit_to_past_day`); a few at a time too, and what is too much is ``no``.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from alveole.config import Settings
@@ -26,10 +31,15 @@ from alveole.services.sleep import Woken
 
 log = logging.getLogger("alveole.wake")
 _LINE = re.compile(rb"wake (s[a-z0-9]{1,40})\r?\n\Z")
-_LINE_MAX = 64
+_ASKED = re.compile(rb"(ticket|pass) (s[a-z0-9]{1,40}) ([A-Za-z0-9_-]{20,100})\r?\n\Z")
+_LINE_MAX = 160
 _BACKLOG = 512
 #: Told where there is no turn at the moment (seconds).
 _BUSY_SECONDS = 5
+#: Visitors of past days that are looked at at a time, and that may wait for it.
+_LOOKERS, _LOOKED_AT_MOST = 4, 200
+#: Word, past day, secret: what the edge is told; empty: not let in.
+Admit = Callable[[str, str, str], str]
 
 
 class Waker(Protocol):
@@ -40,10 +50,13 @@ class Waker(Protocol):
 
 
 class WakeDoor:
-    def __init__(self, settings: Settings, waker: Waker) -> None:
+    def __init__(self, settings: Settings, waker: Waker, admit: Admit = lambda _word, _day, _secret: "") -> None:
         self._path = settings.wake_socket
         self._limits = settings.sleep
         self._waker = waker
+        self._admit = admit
+        self._lookers: ThreadPoolExecutor | None = None
+        self._looked_at = 0
         self._allowed = {0, os.geteuid()}
         with contextlib.suppress(KeyError):
             self._allowed.add(pwd.getpwnam(settings.users.edge).pw_uid)
@@ -84,6 +97,8 @@ class WakeDoor:
         for links in waiting.values():
             for link in links:
                 _tell(link, Woken(False, _BUSY_SECONDS))
+        if self._lookers is not None:
+            self._lookers.shutdown()
 
     # --- listening ----------------------------------------------------------------------------
     def _listen(self) -> None:
@@ -122,15 +137,44 @@ class WakeDoor:
     def _read(self, link: socket.socket) -> None:
         try:
             # The edge sends it in one piece, and a Unix socket keeps it so.
-            asked = _LINE.match(link.recv(_LINE_MAX))
+            line = link.recv(_LINE_MAX)
         except OSError:
-            asked = None
+            line = b""
+        if (visitor := _ASKED.match(line)) is not None:
+            self._look_at(link, *(each.decode() for each in visitor.groups()))
+            return
+        asked = _LINE.match(line)
         if asked is None:
             link.close()
             return
         refused = self._take(asked[1].decode(), link)
         if refused is not None:
             _tell(link, refused)
+
+    # --- past days ----------------------------------------------------------------------------
+    def _look_at(self, link: socket.socket, word: str, day: str, secret: str) -> None:
+        """In a thread of its own: the database is asked, and perhaps elsewhere whether a person is still there."""
+        with self._lock:
+            busy = self._looked_at >= _LOOKED_AT_MOST
+            self._looked_at += not busy
+        if busy:
+            _say(link, "no")
+            return
+        if self._lookers is None:
+            self._lookers = ThreadPoolExecutor(_LOOKERS, thread_name_prefix="past-day")
+        self._lookers.submit(self._answer, link, word, day, secret)
+
+    def _answer(self, link: socket.socket, word: str, day: str, secret: str) -> None:
+        told = ""
+        try:
+            told = self._admit(word, day, secret)
+        except Exception as error:
+            # Whatever it is: nobody comes in by it.
+            log.warning("a visitor of the past day %s could not be looked at: %s", day, error)
+        finally:
+            with self._lock:
+                self._looked_at -= 1
+            _say(link, f"yes {told}" if told else "no")
 
     def _take(self, site: str, link: socket.socket) -> Woken | None:
         """Let ``link`` wait for ``site``; what it is told at once otherwise."""
@@ -195,6 +239,11 @@ class WakeDoor:
 def _tell(link: socket.socket, woken: Woken) -> None:
     with contextlib.suppress(OSError), link:
         link.send(b"awake\n" if woken.awake else b"later %d\n" % woken.later)
+
+
+def _say(link: socket.socket, text: str) -> None:
+    with contextlib.suppress(OSError), link:
+        link.send(f"{text}\n".encode())
 
 
 def _is_gone(link: socket.socket) -> bool:

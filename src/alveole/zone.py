@@ -235,8 +235,13 @@ def by_family(addresses: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {kind: values for kind, values in both.items() if values}
 
 
-def wanted(dns: DnsSettings, settings: Settings, sites: Iterable[Site]) -> Mapping[str, Wanted]:
-    """What must be in the zone, by name. The platform's own names come first: no site takes one of them."""
+def wanted(
+    dns: DnsSettings, settings: Settings, sites: Iterable[Site], besides: Mapping[str, str] | None = None
+) -> Mapping[str, Wanted]:
+    """What must be in the zone, by name. The platform's own names come first: no site takes one of them.
+
+    ``besides``: names that lead here and are of no site, and the id that each is written under.
+    """
     zone = zone_of(dns, settings)
     here = by_family(dns.addresses)
     found: dict[str, Wanted] = {}
@@ -263,6 +268,8 @@ def wanted(dns: DnsSettings, settings: Settings, sites: Iterable[Site]) -> Mappi
             lead_here(host, site.id)
         if site.id in dns.wildcards:
             lead_here(f"*.{site_domain(site.name, settings)}", site.id)
+    for name, id in (besides or {}).items():
+        lead_here(name, id)
     return found
 
 

@@ -25,6 +25,7 @@ site create, site list, site show, site start, site stop, site restart, site sle
 site domain add, site domain check, site domain list, site domain remove
 site update, site set, site rename
 backup create, backup list, backup restore, backup delete, backup prove, backup show, backup pin, backup unpin
+backup open, backup opened, backup close, backup calendar
 backup policy show, backup policy set, backup tree, backup download, backup restore-file, backup key export
 backup repository list, backup repository add, backup repository key, backup repository check
 backup repository use, backup repository remove, backup platform, restore-platform

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from alveole import requests as ask
 from alveole.agent.client import AgentClient
+from alveole.backup_requests import OpenBackup
 from alveole.config import parse
 from alveole.model.change import Change
 from alveole.people.model import Actor, Role
@@ -55,6 +56,11 @@ def main() -> None:
         go(services.restart_site(ROOT, "app"))
         go(services.rename_site(ROOT, "app", ask.RenameSite(name="other")))
 
+    def past() -> None:
+        made = str(go(services.create_backup(ROOT, ask.CreateBackup(site="app"))).result["backup"])
+        day = str(go(services.open_backup_beside(ROOT, made, OpenBackup())).result["past"])
+        go(services.close_past_day(ROOT, day))
+
     def modules() -> None:
         go(services.create_site(ROOT, ask.CreateSite(name="made", modules=("redis",))))
         go(services.configure_site(ROOT, "made", ask.ConfigureSite(answers={"optimisation": "big"})))
@@ -86,8 +92,9 @@ def main() -> None:
         site = services.store.site("app")
         assert site is not None and services.wake(site.site.id).awake
 
-    scripts = (sleep, create, update, destroy, backup, change, modules, image, send, deliver, deploy, rollback, sync)
-    {each.__name__: each for each in scripts}[sys.argv[2]]()
+    sites = (sleep, create, update, destroy, backup, past, change, modules, image)
+    apps = (send, deliver, deploy, rollback, sync)
+    {each.__name__: each for each in (*sites, *apps)}[sys.argv[2]]()
     services.close()
 
 

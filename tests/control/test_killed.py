@@ -67,6 +67,12 @@ POINTS = {
         "services.restored:2",
         "services.backup-dropped",
     ),
+    "past": (
+        "services.past-begun",
+        "services.past-runs",
+        "services.past-opened",
+        "services.past-taken-down",
+    ),
     "change": ("services.accepted", "reconcile.after-step:1", "services.accepted:2", "services.accepted:3"),
     "sleep": (
         "services.accept",
@@ -159,7 +165,13 @@ def is_as_wanted(control: Control) -> bool:
         if stored.pending:
             return False
         wanted.update({item.id: item.digest for item in compile_site(stored.site, control.settings, limits)})
-    there = {id: thing.digest for id, thing in list(control.agent.things.items()) if id.kind is not Kind.BASE}
+    things = list(control.agent.things.items())
+    days = {day.id for day in control.services.list_past_days(ROOT)}
+    # A past day is wholly open, or wholly gone.
+    open_days = {id.scope for id, _thing in things if id.scope in days and id.kind is Kind.ROUTE}
+    if days != open_days or any(day.state != "open" for day in control.services.list_past_days(ROOT)):
+        return False
+    there = {id: thing.digest for id, thing in things if id.kind is not Kind.BASE and id.scope not in days}
     return there == wanted
 
 
@@ -169,6 +181,8 @@ def check_nothing_is_left(control: Control) -> None:
     for id, kept in list(control.agent.releases.items()):
         known = {each.digest for each in store.releases(id)}
         # A kept file without a row is content that was cut; it is unpacked again or dropped with its site.
+        if any(id == day.id for day in control.services.list_past_days(ROOT)):
+            continue
         assert id in store.sites or id in own, "files of a site that does not exist"
         assert known <= set(kept), "a row without its files"
     assert len(list((control.settings.database.parent / "uploads").glob("*"))) <= 1

@@ -12,15 +12,39 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from apps import ON_PORT, ask
 
-from instance import Instance
-from instancekit import clean_environment, descendants, free_ports, kill, page, run, until
+from instance import Answer, Instance
+from instancekit import archive, clean_environment, descendants, free_ports, kill, page, run, until
 
 VOLUME = [{"name": "data", "path": "/data"}]
+PASSWORD = "correct horse battery"
 SCENARIO = "steps:\n  - request: GET /\n    expect: {status: 200, text: mine}\n"
+#: Gives what a volume and the content hold, writes into the volume, and tells which cookies came.
+NOTES = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+class Handler(BaseHTTPRequestHandler):
+    def answer(self, text):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+    def do_GET(self):
+        word = Path("/data/word").read_text() if Path("/data/word").exists() else "nothing"
+        about = Path("/site/current/docs/about.txt")
+        self.answer(f"{word}, {about.read_text() if about.exists() else 'gone'}, {self.headers.get('Cookie')}")
+    def do_POST(self):
+        Path("/data/word").write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer("written")
+
+HTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
+"""
+ON_NOTES = {"command": ["/usr/bin/python3", "/site/current/notes.py"], "port": 8000, "volumes": VOLUME}
 SSHD = """\
 Port {port}
 ListenAddress 127.0.0.1
@@ -133,6 +157,126 @@ def test_one_file_comes_back_as_the_sites_own(machine: Instance, saved: str) -> 
     machine.inside("mine", "import os;os.unlink('/data/notes')")
     machine.cli("backup", "restore-file", saved, "volumes/data/notes")
     machine.cli("backup", "restore-file", saved, "release/app.py", status=2)
+
+
+# --- a past day -------------------------------------------------------------------------------
+def notes(about: str | None) -> bytes:
+    return archive({"notes.py": NOTES, "bin/run": "#!/bin/sh", **({"docs/about.txt": about} if about else {})})
+
+
+def done(machine: Instance, method: str, path: str, body: Any = None) -> Any:
+    return machine.ended(machine.api(method, path, body)["id"], good=True)
+
+
+@pytest.fixture(scope="module")
+def monday(machine: Instance) -> Iterator[str]:
+    """A backup of a site that has changed since."""
+    machine.create("notes", notes("one"), **ON_NOTES)
+    machine.fetch("notes", method="POST", body=b"then")
+    id = str(done(machine, "POST", "/v1/backups", {"site": "notes"})["result"]["backup"])
+    machine.fetch("notes", method="POST", body=b"now")
+    machine.update("notes", notes("two"))
+    machine.until_answers("notes", "now, two")
+    yield id
+    machine.verb("notes", "stop")
+    done(machine, "DELETE", "/v1/sites/notes?confirm=notes&unsaved=true")
+
+
+class Visitor:
+    """A browser, as far as its cookies go."""
+
+    def __init__(self, machine: Instance) -> None:
+        self.machine = machine
+        self.jars: dict[str, dict[str, str]] = {}
+
+    def ask(
+        self, url: str, method: str = "GET", form: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        """One request, no redirect followed. ``url``: with its host, or a path of the pages."""
+        there = urlsplit(url if "//" in url else f"https://panel.localhost{url}")
+        host = there.hostname or ""
+        jar = self.jars.setdefault(host, {})
+        headers = {"Cookie": "; ".join(f"{key}={value}" for key, value in jar.items())} if jar else {}
+        headers["Accept"] = "text/html"
+        headers |= {"Origin": f"https://{host}:{self.machine.https}"} if method == "POST" else {}
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            body = urlencode(form).encode()
+        path = there.path + (f"?{there.query}" if there.query else "")
+        answer = self.machine.fetch(host, path or "/", https=True, method=method, headers=headers, body=body)
+        for each in answer.headers.get_all("Set-Cookie") or []:
+            name, _equals, value = each.partition(";")[0].partition("=")
+            jar[name] = value
+        return answer
+
+    def sign_in(self, name: str) -> None:
+        answer = self.ask("/sign-in", "POST", {"name": name, "password": PASSWORD})
+        assert answer.status == 303, answer.body
+
+
+def test_a_past_day_beside_the_live_site(machine: Instance, monday: str) -> None:
+    """Threat 22: only who is signed in and may look is let in. Fault 8: control is killed, and it stays as it was."""
+    for name, role in (("ada", "administrator"), ("zoe", "owner")):
+        machine.api("POST", "/v1/accounts", {"name": name, "role": role, "password": PASSWORD})
+    before = machine.traces()
+    day = machine.cli("backup", "open", monday, "--json").json
+    assert day["state"] == "open" and day["backup"] == monday and day["site"] == "notes"
+    host = day["name"]
+    assert urlsplit(day["address"]).hostname == f"{host}.localhost"
+    ada, zoe = Visitor(machine), Visitor(machine)
+    outside = ada.ask(day["address"])
+    assert outside.status == 303 and outside.headers["Location"].endswith(f"/past/{day['id']}")
+    assert ada.ask(outside.headers["Location"]).headers["Location"].startswith("/sign-in")
+    ada.sign_in("ada")
+    zoe.sign_in("zoe")
+    assert zoe.ask(f"/past/{day['id']}").status == 404 and zoe.ask(f"/past/{day['id']}/enter").status == 404
+    assert monday in ada.ask(f"/past/{day['id']}").body
+    link = ada.ask(f"/past/{day['id']}/enter").headers["Location"]
+    assert ada.ask(link).headers["Location"] == "/"
+    assert zoe.ask(link).status == 303 and not zoe.jars[f"{host}.localhost"], "the link has worked once"
+    assert ada.ask(day["address"]).body == "then, one, None", "that day's data and content; no cookie of ours"
+    assert ada.ask(day["address"], "POST", body=b"changed").body == "written"
+    assert ada.ask(day["address"]).body.startswith("changed, one")
+    assert machine.fetch("notes").body.startswith("now, two"), "the live site has none of it"
+    assert [each["id"] for each in machine.cli("backup", "opened", "notes", "--json").json] == [day["id"]]
+    assert {each["name"] for each in machine.api("GET", "/v1/sites")} == {"mine", "page", "notes"}
+    # A control that is killed knows it again; the passes were in its memory, and are given out anew.
+    old = machine.pid_of("control")
+    machine.kill_role("control")
+    until(lambda: machine.pid_is_new("control", old), 60, machine.tail)
+    machine.until_ready()
+    until(lambda: ada.ask(day["address"]).status == 303, 60, machine.tail)
+    ada.ask(ada.ask(f"/past/{day['id']}/enter").headers["Location"])
+    assert ada.ask(day["address"]).body.startswith("changed, one")
+    machine.cli("backup", "close", host)
+    assert machine.cli("backup", "opened", "--json").json == []
+    until(lambda: machine.traces() == before, 40, lambda: f"{before}\n{machine.traces()}")
+
+
+def test_a_file_comes_back_into_the_content(machine: Instance, monday: str) -> None:
+    """By a release of the present content with that one file as it was; live as the site's setting for files says."""
+    wanted = {"path": "release/docs/about.txt"}
+    files, preview = f"/v1/backups/{monday}/files", f"/v1/backups/{monday}/preview?path="
+    seen = machine.api("GET", preview + wanted["path"])
+    assert seen["diff"][-2:] == ["-two", "+one"] and seen["content"] and not seen["live"] and not seen["same"]
+    volume = machine.api("GET", preview + "volumes/data/word")
+    assert volume["diff"][-2:] == ["-now", "+then"] and volume["live"]
+    before = machine.site("notes")["release"]
+    waiting = done(machine, "POST", files, wanted)["result"]["release"]
+    assert machine.site("notes")["release"] == before and waiting != before
+    # It is gone now, with its folder; and files go live by themselves.
+    machine.update("notes", notes(None))
+    machine.until_answers("notes", "gone")
+    machine.api("PATCH", "/v1/sites/notes", {"on_files": "live"})
+    seen = machine.cli("backup", "restore-file", monday, wanted["path"], "--preview", "--json").json
+    assert seen["now_bytes"] is None and seen["live"]
+    machine.cli("backup", "restore-file", monday, wanted["path"])
+    machine.until_answers("notes", "now, one")
+    # What somebody has changed and not published would go with it.
+    machine.api("POST", "/v1/sites/notes/files/folders", {"at": "drafts"})
+    machine.api("PUT", "/v1/sites/notes/files/text?at=drafts/half", {"text": "half"})
+    refused = machine.ended(machine.api("POST", files, wanted)["id"])
+    assert refused["state"] == "failed" and "drafts/half" in refused["problems"][0]["message"]
 
 
 # --- elsewhere --------------------------------------------------------------------------------

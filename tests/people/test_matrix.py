@@ -23,6 +23,7 @@ from alveole.errors import Refused
 from alveole.incidents.book import Incident
 from alveole.model.app import App, Environment, Version, VersionState
 from alveole.model.site import Backup
+from alveole.pastdays import PastDay
 from alveole.people.model import Actor, Held, Near, Role
 from alveole.people.rights import OBJECTS, Right, may
 from alveole.store import new_id
@@ -41,6 +42,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /v1/sites/{site}/releases": {"release": "0" * 12},
     "POST /v1/backups": {"site": "{site}"},
     "POST /v1/backups/{backup}/restore": {},
+    "POST /v1/backups/{backup}/open": {},
     "POST /v1/backups/prove": {"site": "{site}"},
     "PUT /v1/backups/{backup}/pinned": {"pinned": True},
     "POST /v1/backups/{backup}/files": {"path": "volumes/data/x"},
@@ -196,9 +198,11 @@ class World:
             wanted = {"whom": "team:club", "level": level}
             assert door.http.put(f"/v1/sites/{site}/sharing", json=wanted).status_code == 200
         services = door.services
-        self.backups, self.changes, self.incidents = {}, {}, {}
+        # They are rows alone, which are closed by the clock.
+        services.ticker._works.pop("past-days")
+        self.backups, self.changes, self.incidents, self.days = {}, {}, {}, {}
         with services.store.write() as transaction:
-            for site in self.sites:
+            for site, owner in self.sites.items():
                 found = services.store.site(site)
                 assert found is not None
                 backup = Backup(new_id("b"), found.site.id, site, "x", 1, 1.0, f"sha256:{'0' * 64}", found.site.owner)
@@ -208,6 +212,10 @@ class World:
                 about = {"site_id": found.site.id, "site_name": site, "owner": found.site.owner, "cause": "serving"}
                 about |= {"title": "x", "severity": "warning", "opened_at": 1.0, "began_at": 1.0, "closed_at": 2.0}
                 services.watch.book.put(transaction, Incident(id=self.incidents[site], **about))
+                self.days[site] = new_id("s")
+                about = {"id": self.days[site], "number": 1, "name": "past-x", "backup_id": backup.id, "backup_at": 1.0}
+                about |= {"site_id": found.site.id, "site_name": site, "owner": found.site.owner, "opened_by": owner}
+                services._put_day(transaction, PastDay(**about, seconds=1.0, opened_at=1.0, closes_at=9e9))
         services.agent.backups["x"] = (BackupMade("b" + "a" * 12, "x", 1, f"sha256:{'0' * 64}"), "{}", None)
         for site in self.sites:
             self.changes[site] = door.http.get("/v1/changes", params={"site": site}).json()[-1]["id"]
@@ -404,6 +412,7 @@ def test_every_route_as(world: World, person: str) -> None:
                 "site": site,
                 "app": f"app-{site}",
                 "backup": world.backups[site],
+                "past": world.days[site],
                 "change": world.changes[site],
                 "incident": world.incidents[site],
                 "me": person,
@@ -442,6 +451,7 @@ def test_without_anybody_only_open_routes_answer(world: World) -> None:
         "site": "foreign",
         "app": "app-foreign",
         "backup": "b",
+        "past": "p",
         "change": "c",
         "incident": "i",
         "me": "ana",

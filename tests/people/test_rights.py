@@ -44,6 +44,7 @@ WORKS = {
     Right.SITE_CHANGE,
     Right.BACKUP_CREATE,
     Right.BACKUP_PROVE,
+    Right.BACKUP_OPEN,
     Right.BACKUP_READ,
     Right.VERSION_SEND,
     Right.VERSION_DECIDE,

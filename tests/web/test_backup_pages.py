@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from doorkit import Door, until
 from peoplekit import add
 from webkit import Visitor
@@ -54,3 +56,39 @@ def test_backups_of_a_site_and_of_the_machine(door: Door) -> None:
         fields = {"kind": "s3", "place": "https://s3.test/b", "user": "id", "secret": secret}
         ada.submit("/admin/backups/add", ("do", "add"), name="cloud", **fields)
         assert secret not in ada.answer.text
+
+
+def test_a_past_day_and_the_calendar(door: Door) -> None:
+    add(door, "ana")
+    add(door, "zoe")
+    door.site("diary", owner="ana")
+    with Visitor(door) as ana, Visitor(door) as zoe:
+        ana.sign_in("ana")
+        ana.get("/site/diary/backups")
+        ana.submit("/site/diary/backups")
+        at = ana.at
+        until(lambda: "state-done" in ana.ask("GET", at).text, 30)
+        (backup,) = [each["id"] for each in door.http.get("/v1/backups?site=diary").json()]
+        page = ana.get("/site/diary/backups")
+        today = time.strftime("%Y-%m-%d")
+        assert f'href="?day={today}"' in ana.answer.text and "Backups by day" in page.text
+        assert backup in ana.get(f"/site/diary/backups?day={today}").text
+        assert "There is no backup of that time." in ana.get("/site/diary/backups?day=2001-02-03").text
+        assert "February 2001" in ana.get("/site/diary/backups?month=2001-02").text
+        assert ana.ask("GET", "/site/diary/backups?month=never").status_code == 422
+        ana.get("/site/diary/backups")
+        ana.submit(f"/backup/{backup}/open")
+        at = ana.at
+        until(lambda: "state-done" in ana.ask("GET", at).text, 30)
+        page = ana.get("/site/diary/backups")
+        assert "Past days that are open" in page.text and "Go there" in page.text
+        (day,) = door.http.get("/v1/past-days?site=diary").json()
+        assert backup in ana.get(f"/past/{day['id']}").text
+        leads = ana.ask("GET", f"/past/{day['id']}/enter", follow=False)
+        assert leads.status_code == 303 and leads.headers["location"].startswith(f"{day['address']}.alveole/enter?")
+        zoe.sign_in("zoe")
+        assert zoe.ask("GET", f"/past/{day['id']}").status_code == 404
+        ana.get("/site/diary/backups")
+        page = ana.submit(f"/past/{day['id']}/close")
+        assert "It is being closed" in page.text
+        until(lambda: door.http.get("/v1/past-days").json() == [])

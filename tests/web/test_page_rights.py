@@ -79,6 +79,7 @@ def test_every_page_as(world: World, person: str) -> None:
                 "site": site,
                 "app": f"app-{site}",
                 "backup": world.backups[site],
+                "past": world.days[site],
                 "change": world.changes[site],
                 "incident": world.incidents[site],
                 "me": person,

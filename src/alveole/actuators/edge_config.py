@@ -33,6 +33,8 @@ IDLE_CONNECTIONS = 4096
 #: request is sent into a connection that is just being closed.
 IDLE_SECONDS = 4
 LUA = "alveole_edge.lua"
+#: What it loads besides.
+LUA_PARTS = ("alveole_past.lua", "alveole_under.lua")
 PAGES = {403: "403.html", 404: "404.html", 502: "502.html", 503: "503.html"}
 #: Instead of what an instance on another machine would have said, when the way there is cut.
 AWAY = "away.html"
@@ -124,7 +126,7 @@ def status_socket(settings: Settings) -> Path:
 
 def render(settings: Settings, machine: Machine) -> Rendered:
     texts = {
-        f"lua/{LUA}": _data(LUA),
+        **{f"lua/{name}": _data(name) for name in (LUA, *LUA_PARTS)},
         **{f"pages/.alveole/{name}": _data(name) for name in (*PAGES.values(), AWAY, ASLEEP)},
     }
     body = nginx(_configuration(settings, machine, "@digest@"))
@@ -177,6 +179,7 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         "wake": lua_string(f"unix:{settings.wake_socket}"),
         "wake_most": str(round(settings.sleep.wait_seconds * 1000)),
         "robots": _lua_list(ROBOTS),
+        "panel": lua_string(_panel(settings)),
     }
     listed = ", ".join(f"{key} = {value}" for key, value in options.items())
     temporary = [
@@ -233,6 +236,12 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         _status(settings, digest),
         block("server", body=_server(settings, machine)),
     ]
+
+
+def _panel(settings: Settings) -> str:
+    """Where visitors of a past day sign in; the path says of which."""
+    port = "" if settings.edge.https_port == 443 else f":{settings.edge.https_port}"
+    return f"https://{settings.panel_domain}{port}/past/" if settings.panel_domain else ""
 
 
 def _lua_list(texts: Sequence[str]) -> str:
@@ -425,6 +434,13 @@ def _server(settings: Settings, machine: Machine) -> list[Node]:
                     "=asleep)",
                     body=[directive("rewrite", "^", "/.alveole/asleep", "last")],
                 ),
+                block(
+                    "if",
+                    Template("($alv_to"),
+                    "=",
+                    "=past)",
+                    body=[directive("rewrite", "^", "/.alveole/past", "last")],
+                ),
                 block("if", Template("($alv_prefix)"), body=[directive("rewrite", "^", "/.alveole/prefix", "last")]),
                 block("if", Template("($alv_node)"), body=[directive("rewrite", "^", "/.alveole/node", "last")]),
                 directive("proxy_pass", Template("http://$alv_pool")),
@@ -453,6 +469,18 @@ def _server(settings: Settings, machine: Machine) -> list[Node]:
                 directive("error_page", "500", "502", "504", "=502", "/.alveole/502.html"),
                 directive("lua_socket_log_errors", "off"),
                 LuaBlock(("access_by_lua_block",), "alveole_edge.wake()"),
+                directive("proxy_pass", Template("http://$alv_pool$request_uri")),
+                directive("proxy_redirect", "off"),
+            ],
+        ),
+        block(
+            "location",
+            "=",
+            "/.alveole/past",
+            body=[
+                directive("internal"),
+                directive("lua_socket_log_errors", "off"),
+                LuaBlock(("access_by_lua_block",), "alveole_edge.past()"),
                 directive("proxy_pass", Template("http://$alv_pool$request_uri")),
                 directive("proxy_redirect", "off"),
             ],

@@ -5,6 +5,7 @@
     R/edge/routes/blog.example.org -> "unix:/run/alveole/sockets/sabc….0/web.sock site=sabc… stamp=… sum=…"
     R/edge/routes/far.example.org  -> "node:/run/alveole/lines/paris/web site=… stamp=… sum=…"
     R/edge/routes/idle.example.org -> "asleep site=… stamp=… sum=…"
+    R/edge/routes/past-1a2b.example -> "unix:… site=… https=1 past=1 stamp=… sum=…"
     R/edge/routes/@|my-app         -> "tcp:10.1.65.1:8000 site=… https=1 allow=10.0.0.0/8 stamp=… sum=…"
 
 Tokens are separated by single spaces. The edge reads the link for every request; it refuses a text
@@ -69,6 +70,8 @@ class RouteText(msgspec.Struct, frozen=True):
     https: bool = False
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    past: bool = False
+    """The edge asks control for every request whether its visitor may."""
 
 
 def link_name(name: str) -> str:
@@ -99,6 +102,8 @@ def write_text(route: RouteText, name: str) -> str:
     tokens = [route.target, f"site={route.site}"]
     if route.https:
         tokens.append("https=1")
+    if route.past:
+        tokens.append("past=1")
     tokens.extend(
         # In the one form the edge reads: it takes neither a bare address nor a dotted mask.
         f"{field}={','.join(str(ip_network(each, strict=False)) for each in getattr(route, field))}"
@@ -133,7 +138,7 @@ def parse_text(text: str, name: str) -> tuple[RouteText, bool] | None:
         known[key] = value
     if "site" not in known or "stamp" not in known:
         return None
-    if known.keys() - {"site", "stamp", "https", "allow", "deny"}:
+    if known.keys() - {"site", "stamp", "https", "past", "allow", "deny"}:
         return None
     route = RouteText(
         target=target,
@@ -142,6 +147,7 @@ def parse_text(text: str, name: str) -> tuple[RouteText, bool] | None:
         https=known.get("https") == "1",
         allow=tuple(known["allow"].split(",")) if "allow" in known else (),
         deny=tuple(known["deny"].split(",")) if "deny" in known else (),
+        past=known.get("past") == "1",
     )
     return route, checksum == _sum(body, name)
 
@@ -163,7 +169,8 @@ def text_for(settings: Settings, spec: RouteSpec | NodeRouteSpec | PanelSpec, di
         target = f"unix:{paths.web_socket(settings, spec.site, spec.slot)}"
     else:
         target = f"tcp:{settings.addressing().instance(spec.number, spec.slot).own4}:{spec.port}"
-    route = RouteText(target, spec.site, digest, spec.https_only, spec.access.allow, spec.access.deny)
+    access = spec.access
+    route = RouteText(target, spec.site, digest, spec.https_only, access.allow, access.deny, spec.past is True)
     return write_text(route, name)
 
 

@@ -14,7 +14,7 @@ from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
 from alveole.api.schema import accepted, described
 from alveole.backup_requests import PinBackup, ProveBackup, SetPolicy, SetSitePolicy
-from alveole.backup_views import BackupDetail, BackupView, PolicyView, SiteBackupsView
+from alveole.backup_views import BackupDetail, BackupView, CalendarView, PolicyView, SiteBackupsView
 from alveole.people.rights import Right
 
 router = APIRouter(prefix="/v1")
@@ -126,6 +126,22 @@ async def set_backup_policy(
 @does(Right.BACKUP_LOOK)
 async def site_backups(request: Request, caller: Caller, site: str) -> Response:
     return json(await run_in_threadpool(services(request).site_backups, caller, site))
+
+
+@router.get(
+    "/sites/{site}/backups/calendar",
+    tags=["backups"],
+    **described("A month of a site's backups", CalendarView, errors=(404, 422)),
+)
+@does(Right.BACKUP_LOOK)
+async def backup_calendar(
+    request: Request,
+    caller: Caller,
+    site: str,
+    month: Annotated[str, Query(description="As `2026-11`; empty: this one.")] = "",
+) -> Response:
+    """By day, in the machine's own time: what was made, what of it is pinned and proved, what failed."""
+    return json(await run_in_threadpool(services(request).backup_calendar, caller, site, month))
 
 
 @router.patch(

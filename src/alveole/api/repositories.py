@@ -18,7 +18,7 @@ from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
 from alveole.api.schema import accepted, described
 from alveole.backup_requests import PutRepository, RestoreFile
-from alveole.backup_views import BackupKeyView, KeepingView, RepositoryView, SshKeyView, TreeView
+from alveole.backup_views import BackupKeyView, KeepingView, PreviewView, RepositoryView, SshKeyView, TreeView
 from alveole.people.rights import Right
 
 router = APIRouter(prefix="/v1", tags=["backups"])
@@ -144,6 +144,21 @@ def download(opened: Opened, found: tuple[int, int, str]) -> Response:
     return StreamingResponse(blocks(), headers=headers, media_type="application/octet-stream")
 
 
+@router.get(
+    "/backups/{backup}/preview",
+    **described("Compare a file of a backup with what is there now", PreviewView, errors=(404, 409, 422)),
+)
+@does(Right.BACKUP_READ)
+async def preview_file(
+    request: Request,
+    caller: Caller,
+    backup: str,
+    path: Annotated[str, Query(description="As in `volumes/NAME/…` or `release/…`.")] = "",
+) -> Response:
+    """What putting it back would change."""
+    return json(await streams.in_waiting(services(request).preview_file, caller, backup, path))
+
+
 @router.post("/backups/{backup}/files", **accepted("Put one file of a backup back", body=RestoreFile, errors=(507,)))
 @does(Right.BACKUP_RESTORE)
 async def restore_file(
@@ -153,5 +168,6 @@ async def restore_file(
     backup: str,
     wanted: Annotated[RestoreFile, Depends(body(RestoreFile))],
 ) -> Response:
-    """A file of a volume, or a directory with all in it; what stands there now is replaced."""
+    """A file of a volume, or a directory with all in it: what stands there now is replaced. A file of the content: a
+    new release of the present one with that file as it was, live if the site says so of files (`on_files`)."""
     return change_accepted(await run_in_threadpool(services(request).restore_file, caller, backup, wanted, key=key))

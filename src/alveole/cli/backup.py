@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from alveole.cli import backup_keep, follow
+from alveole.cli import backup_keep, backup_past, follow
 from alveole.cli.client import segment
 from alveole.cli.output import emit, note, say, size, table, when
 from alveole.cli.states import named, reached
@@ -22,6 +22,7 @@ def group() -> None:
 
 for _command in (
     *(backup_keep.prove, backup_keep.show, backup_keep.pin, backup_keep.unpin, backup_keep.policy, backup_keep.tree),
+    *(backup_past.open_, backup_past.opened, backup_past.close, backup_past.calendar),
     *(backup_keep.download, backup_keep.restore_file, backup_keep.repository, backup_keep.key, backup_keep.platform),
 ):
     group.add_command(_command)

@@ -265,17 +265,43 @@ def download(here: Here, backup: str, file: str, where: str | None) -> None:
     None,
     "restore-file",
     waits=True,
-    examples=["alveole backup restore-file b4k2q7x5m3n6p volumes/data/notes.txt"],
+    examples=[
+        "alveole backup restore-file b4k2q7x5m3n6p volumes/data/notes.txt",
+        "alveole backup restore-file b4k2q7x5m3n6p release/index.html --preview",
+    ],
 )
 @backup_id
 @click.argument("where", metavar="PATH")
-def restore_file(here: Here, backup: str, where: str) -> None:
-    """Put one file of a volume, or a directory with all in it, back into its site.
+@click.option("--preview", is_flag=True, help="Only show what would change.")
+def restore_file(here: Here, backup: str, where: str, preview: bool) -> None:
+    """Put one file of a backup back into its site; of a volume also a directory.
 
-    What stands there now is replaced; nothing else is touched. Paths are those of 'backup tree'.
+    In a volume what stands there now is replaced, and nothing else is touched. A file of the content
+    (release/…) makes a new release of the present one, which is live at once where the site says so
+    (site set NAME --on-files live). Paths are those of 'backup tree'.
     """
+    if preview:
+        found = here.client.get(f"/v1/backups/{segment(backup)}/preview", {"path": where})
+        if here.json:
+            emit(found)
+        else:
+            _show_preview(found)
+        return
     change = here.client.send("POST", f"/v1/backups/{segment(backup)}/files", {"path": where})
     follow.finish(here, change, lambda ended: say(f"{clean(where)} is back{follow.took(ended)}"), lambda ended: ended)
+
+
+def _show_preview(found: dict[str, Any]) -> None:
+    now = "nothing" if found["now_bytes"] is None else size(found["now_bytes"])
+    if found["same"]:
+        say("They are the same.")
+    elif not found["text"]:
+        say(f"{size(found['bytes'])} would stand in the place of {now}; it is no text, or too long to be compared")
+    for line in found["diff"]:
+        colour = {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
+        say(paint(clean(line), colour) if colour else clean(line))
+    if found["content"]:
+        note("It comes back by a new release" + (", live at once." if found["live"] else ", which waits."))
 
 
 # --- repositories -------------------------------------------------------------------------------

@@ -105,6 +105,15 @@ MOUNT_FORBIDDEN = (
 ENV_FORBIDDEN = frozenset({"ALVEOLE_SOCKET", "ALVEOLE_SITE", "PORT", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 
 
+#: Of the copies that show a past day: ``past-`` and eight hexadecimal digits.
+_PAST = re.compile(r"past-[0-9a-f]{8}\Z")
+
+
+def is_reserved(label: str) -> bool:
+    """Whether a name right below the main domain is Alvéole's own."""
+    return label in RESERVED or _PAST.match(label) is not None
+
+
 def check_site_name(name: str, field: str = "name") -> tuple[Problem, ...]:
     if not name:
         return (Problem(field, "is empty", "give a name such as 'blog'"),)
@@ -118,7 +127,7 @@ def check_site_name(name: str, field: str = "name") -> tuple[Problem, ...]:
                 "use lower-case letters, digits and hyphens, starting and ending with a letter or a digit",
             ),
         )
-    if name in RESERVED or name.startswith("xn--"):
+    if is_reserved(name) or name.startswith("xn--"):
         return (Problem(field, f"{name!r} is reserved", "choose another name"),)
     return ()
 

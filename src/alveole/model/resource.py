@@ -215,6 +215,8 @@ class RouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ro
     path: PathPrefix | None = None
     access: Access = Access()
     https_only: bool = False
+    past: bool | UnsetType = UNSET
+    """It is a past day: only who is signed in at the pages, and may look at the site, is let in."""
 
 
 class NodeRouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="node-route"):

@@ -115,6 +115,8 @@ class Right(StrEnum):
     """See its files and take them away: it holds every secret of the site."""
     BACKUP_PROVE = "backup.prove"
     """Have one given back into a scratch site, and asked."""
+    BACKUP_OPEN = "backup.open"
+    """Have one shown as a site of a past day, to those who may look at the site."""
     BACKUP_RESTORE = "backup.restore"
     BACKUP_DELETE = "backup.delete"
     CHANGE_LOOK = "change.look"
@@ -200,6 +202,7 @@ TABLE: dict[Right, tuple[Near, Near, Near, Near]] = {
     R.BACKUP_CREATE: (ANY, ANY, WORK, NO),
     R.BACKUP_READ: (ANY, ANY, WORK, NO),
     R.BACKUP_PROVE: (ANY, ANY, WORK, NO),
+    R.BACKUP_OPEN: (ANY, ANY, WORK, NO),
     R.BACKUP_RESTORE: (ANY, ANY, OWN, NO),
     R.BACKUP_DELETE: (ANY, ANY, OWN, NO),
     R.CHANGE_LOOK: (ANY, ANY, LOOK, ANY),

@@ -40,6 +40,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``certificates``, ``certifying`` | certificates and authorities; what gets and renews them |
 | ``nightly``, ``proving`` | backups by themselves and how they are kept; giving one back into a scratch site |
 | ``repositories``, ``browsing`` | where they are kept, the platform's own; looking into one |
+| ``contentback`` | one file of a backup, compared with what is there now and put back |
+| ``pastdays`` | a backup beside the live site, for a while, to who is signed in |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``forwarding``, ``farbackups`` | asking the machine where a site lives; backups of such a site |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
@@ -80,10 +82,10 @@ from alveole.services.analytics import AnalyticsVerbs
 from alveole.services.certificates import CertificateVerbs
 from alveole.services.certifying import Certifier
 from alveole.services.comparing import CompareVerbs
+from alveole.services.contentback import ContentBackVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.dns import DnsVerbs
 from alveole.services.farbackups import FarBackupVerbs
-from alveole.services.files import FileVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.incoming import IncomingVerbs
 from alveole.services.ledger import LedgerVerbs
@@ -112,6 +114,7 @@ __all__ = ["Services", "VersionConflict"]
 class Services(
     DnsVerbs,
     IncomingVerbs,
+    ContentBackVerbs,
     FarBackupVerbs,
     AnalyticsVerbs,
     SyncVerbs,
@@ -119,7 +122,6 @@ class Services(
     SourceVerbs,
     RuleVerbs,
     FindVerbs,
-    FileVerbs,
     OperationVerbs,
     PlatformVerbs,
     LedgerVerbs,
@@ -195,6 +197,7 @@ class Services(
         self._last_used = {}
         self._usage = {}
         self._night_failures, self._tidied_at, self._trees = {}, 0.0, {}
+        self._load_days()
         self._usage_at = float("-inf")
         self._make_watch()
         self.watch.load()
@@ -217,6 +220,7 @@ class Services(
             services._keep_figures()
             services._keep_reports()
             services._keep_backups()
+            services._keep_days()
             services.checks.watch(services.ticker)
             services.telling.start()
             services.naming.watch(services.ticker)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from alveole.agent import saving
 from alveole.backup_requests import RestoreFile
@@ -29,14 +30,17 @@ class BrowseVerbs(RepositoryVerbs):
     def browse_backup(self, caller: Actor, backup: str, path: str = "") -> TreeView:
         """What lies in one directory of the archive: ``release``, ``volumes`` and ``work`` at its top."""
         found = self._backup(caller, Right.BACKUP_READ, backup)
-        path = _checked(path)
-        known = self._trees.get((found.snapshot, path))
+        path = checked_path(path)
+        return TreeView(backup=found.id, path=path, entries=self._tree(found.snapshot, path))
+
+    def _tree(self, snapshot: str, path: str) -> tuple[saving.Entry, ...]:
+        known = self._trees.get((snapshot, path))
         if known is None:
-            known = self.agent.call(saving.BrowseBackup(found.snapshot, path))
+            known = self.agent.call(saving.BrowseBackup(snapshot, path))
             if len(self._trees) >= _REMEMBERED:
                 self._trees.pop(next(iter(self._trees)))
-            self._trees[found.snapshot, path] = known
-        return TreeView(backup=found.id, path=path, entries=known)
+            self._trees[snapshot, path] = known
+        return known
 
     @contextlib.contextmanager
     def open_backup(self, caller: Actor, backup: str, path: str = "") -> Iterator[tuple[int, int, str]]:
@@ -45,11 +49,9 @@ class BrowseVerbs(RepositoryVerbs):
         All of the backup was read and compared before. The file is gone with the block.
         """
         found = self._backup(caller, Right.BACKUP_READ, backup)
-        path = _checked(path)
+        path = checked_path(path)
         self._need_room()
-        place = self.settings.database.parent / "uploads"
-        place.mkdir(mode=0o700, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place) as file:
+        with self._spooled() as file:
             size = self.agent.call(saving.FetchBackup(found.snapshot, found.digest, path), (file.fileno(),))
             stored = self.store.sites.get(found.site_id)
             said = f"{path or 'all'} of {found.id}"
@@ -57,16 +59,24 @@ class BrowseVerbs(RepositoryVerbs):
             file.seek(0)
             yield file.fileno(), size, path.rpartition("/")[2] or f"{found.site_name}-{found.id}.tar"
 
+    @contextlib.contextmanager
+    def _spooled(self) -> Iterator[BinaryIO]:
+        """An empty file without a name, beside the uploads."""
+        place = self.settings.database.parent / "uploads"
+        place.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place) as file:
+            yield file
+
     def restore_file(self, caller: Actor, backup: str, request: RestoreFile, *, key: str | None = None) -> Change:
         """Put one file of a volume, or a directory, back into the site it was saved from."""
         # Before anything is said of the path: whose backup it is.
         self._backup(caller, Right.BACKUP_RESTORE, backup)
-        path = _checked(request.path)
+        path = checked_path(request.path)
         if not path.startswith("volumes/") or path.count("/") < 2:
             raise InvalidInput(
-                "is no file of a volume",
+                "is no file of a volume or of the content",
                 field="path",
-                hint="as in volumes/NAME/…; content comes back by its release, or by downloading it",
+                hint="as in volumes/NAME/… or release/…",
             )
 
         def build(transaction: Transaction) -> Live:
@@ -95,7 +105,7 @@ class BrowseVerbs(RepositoryVerbs):
         return saving.RestoreFile(backup.snapshot, backup.digest, backup.site_id, number, generation, live.work.note)
 
 
-def _checked(path: str) -> str:
+def checked_path(path: str) -> str:
     path = path.strip("/")
     if len(path) > _PATH_MAX or "\0" in path:
         raise InvalidInput(problems=[Problem("path", "is no path")])

@@ -165,9 +165,11 @@ class DoorVerbs(Core):
         """Who a session's cookie is; ``None`` when it is not known, ended, or the person was disabled."""
         if not secret.startswith(SESSION):
             return None
+        return self._resumed(tables.sessions.c.hash == passwords.digest(secret))
+
+    def _resumed(self, which: sa.ColumnElement[bool]) -> Actor | None:
         with self.store.read() as connection:
-            query = sa.select(tables.sessions).where(tables.sessions.c.hash == passwords.digest(secret))
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(sa.select(tables.sessions).where(which)).one_or_none()
         now = time.time()
         if row is None or row.expires_at < now or row.seen_at < now - self.settings.accounts.idle_seconds:
             return None

@@ -18,7 +18,6 @@ from alveole.model.names import (
     PACKAGE,
     PATH_PREFIX,
     PROCESS_NAME,
-    RESERVED,
     VOLUME_NAME,
     check_domain,
     check_env,
@@ -26,6 +25,7 @@ from alveole.model.names import (
     check_network,
     check_pattern,
     check_site_name,
+    is_reserved,
 )
 from alveole.model.site import (
     SLEEP_MOST_SECONDS,
@@ -126,7 +126,7 @@ class Draft:
                 self.wrong("domains", f"{domain} is the main domain", "use a path of it instead: --path /prefix")
             elif domain == site_domain(site_name, self.settings):
                 self.wrong("domains", f"{domain} is the site's own name already", "leave it out")
-            elif domain == self.settings.panel_domain or (under_wildcard(domain, self.settings) and label in RESERVED):
+            elif domain == self.settings.panel_domain or (under_wildcard(domain, self.settings) and is_reserved(label)):
                 self.wrong("domains", f"{domain} is reserved", "choose another domain")
             elif self._taken(domain):
                 self.conflict("domains", f"{domain} is taken by another site", "choose another domain")

@@ -35,7 +35,7 @@ _TOLD_MAX = 64 * 1024
 _PIECE = 1 << 18
 
 
-class IncomingVerbs(VersionVerbs, VisitVerbs, PlatformVerbs):
+class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
     def may_visit(self, caller: Actor, login: str) -> None:
         """Whether sessions of this login may go on. Raises ``NotFound``, ``Denied``."""
         if login.endswith(INCOMING):

@@ -55,6 +55,8 @@ class Naming:
         self._lock = threading.RLock()
         self._again = False
         self._poke: Callable[[], None] = lambda: None
+        self.besides: Callable[[], Mapping[str, str]] = dict
+        """Names that lead here and are of no site, and what each is written under."""
 
     # --- life -----------------------------------------------------------------------------------
     def load(self, dns: DnsSettings | None) -> None:
@@ -140,7 +142,7 @@ class Naming:
 
     def goal(self, dns: DnsSettings) -> Mapping[str, Wanted]:
         sites = [each.site for each in list(self.store.sites.values()) if each.pending != "destroy"]
-        return wanted(dns, self.settings, sites)
+        return wanted(dns, self.settings, sites, self.besides())
 
     def keep(self, done: Mapping[str, Row | None]) -> None:
         """Write rows down; ``None``: there is nothing of ours at this name any more."""

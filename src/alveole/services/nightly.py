@@ -13,7 +13,7 @@ from abc import abstractmethod
 import msgspec
 from msgspec import UNSET
 
-from alveole import backupstore
+from alveole import backup_calendar, backupstore
 from alveole.agent.saving import CopyBackup, PruneBackups, RepositoryState
 from alveole.backup_policy import (
     DAY,
@@ -28,7 +28,7 @@ from alveole.backup_policy import (
     superfluous,
 )
 from alveole.backup_requests import PinBackup, SetPolicy, SetSitePolicy
-from alveole.backup_views import BackupDetail, BackupView, PolicyView, SiteBackupsView
+from alveole.backup_views import BackupDetail, BackupView, CalendarView, PolicyView, SiteBackupsView
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.journal import BESIDE, Live, Work
 from alveole.model.site import Backup, Site
@@ -142,6 +142,20 @@ class NightVerbs(BackupVerbs, OutsideVerbs):
         return BackupDetail(
             backup=view, seconds=proof.seconds, links=proof.evidence.links, reports=proof.evidence.reports
         )
+
+    def backup_calendar(self, caller: Actor, site: str, month: str = "") -> CalendarView:
+        """A month of a site's backups; of a destroyed one too. Raises ``InvalidInput``, ``NotFound``."""
+        there = self.store.site(site) is not None
+        stored = self._stored(caller, Right.BACKUP_LOOK, site) if there else None
+        month = month or backup_calendar.month_of(time.time())
+        begin, end = backup_calendar.bounds(month)
+        listed = self.list_backups(caller, site)
+        id = stored.site.id if stored is not None else listed[0].site_id
+        with self.store.read() as connection:
+            failed = backupstore.failed_between(connection, id, begin, end)
+        first = backup_calendar.month_of(listed[-1].created_at) if listed else month
+        days = backup_calendar.days(month, listed, failed)
+        return CalendarView(site=site, month=month, days=days, first=first)
 
     def pin_backup(self, caller: Actor, backup: str, request: PinBackup) -> BackupView:
         """A pinned backup is never thinned out."""

@@ -22,19 +22,19 @@ from alveole.errors import AlveoleError, NoRoom, NotFound, Problem, Refused, Ste
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change
-from alveole.model.resource import Action, Kind, Step
+from alveole.model.resource import Action, Desired, Kind, Step
 from alveole.model.site import MIB, Backup, HealthCheck, Limits, Run, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.scenarios.model import Report, Use
-from alveole.services.backups import read_manifest
+from alveole.services.backups import Manifest, read_manifest
 from alveole.services.nightly import NightVerbs
 from alveole.services.trials import Trials
 from alveole.store import Transaction
 
 #: What a scratch site is made of: all that is behind the names.
 _MADE = (Kind.STORAGE, Kind.RELEASE, Kind.CONFIG, Kind.WORKLOAD)
-_WHY = "given back to prove a backup"
+_WHY = "given back into a scratch site"
 #: Most that a scratch site gets of the machine: nobody waits for it.
 _CPU_MILLIS = 1000
 _DISK_BYTES = 256 * MIB
@@ -114,6 +114,17 @@ class ProofVerbs(NightVerbs, Trials):
 
     def _given_back(self, live: Live, backup: Backup) -> tuple[tuple[protocol.Link, ...], tuple[Report, ...]]:
         """What the checks and the scenarios say of a site made of the backup. Nothing of it is left."""
+        manifest, blank = self._read_backup(live, backup)
+        stored = self.store.sites.get(backup.site_id)
+        with self._clone(blank, manifest.base) as empty:
+            copy = self._from_manifest(live, manifest, empty, False)
+            copy, _names = self._start_scratch(live, backup, copy, "services.proof-restored")
+            hit("services.proof-runs")
+            live.say("the scratch site runs; asking it")
+            return self._answers(copy, stored.site if stored is not None else None)
+
+    def _read_backup(self, live: Live, backup: Backup) -> tuple[Manifest, Site]:
+        """What the backup says of its site, and a site of the plan it has today that holds nothing yet."""
         live.show("reading the whole backup")
         manifest = read_manifest(self.agent.call(protocol.ReadBackup(backup.snapshot, backup.digest), say=live.show))
         stored = self.store.sites.get(backup.site_id)
@@ -130,25 +141,26 @@ class ProofVerbs(NightVerbs, Trials):
             owner=backup.owner,
             created_at=backup.created_at,
         )
-        with self._clone(blank, manifest.base) as empty:
-            copy = self._from_manifest(live, manifest, empty, False)
-            if problems := self.loop.ensure_base(copy.base, live):
-                raise StepFailed(problems=problems)
-            limits = _small(self._limits(plan), backup.bytes)
-            request = protocol.RestoreBackup(
-                backup.snapshot, backup.digest, copy.id, copy.number, copy.data_generation, limits.disk_bytes
-            )
-            release = self.agent.call(request, say=live.show)
-            hit("services.proof-restored")
-            copy = msgspec.structs.replace(copy, release=release.digest if release is not None else None)
-            desired = compile_site(copy, self.settings, {plan: limits})
-            for kind in _MADE:
-                for item in (each for each in desired if each.id.kind is kind):
-                    live.show(f"scratch site: {item.id.kind}")
-                    self._make(Step(item.id, Action.CREATE, item.digest, item.spec, _WHY))
-            hit("services.proof-runs")
-            live.say("the scratch site runs; asking it")
-            return self._answers(copy, stored.site if stored is not None else None)
+        return manifest, blank
+
+    def _start_scratch(self, live: Live, backup: Backup, copy: Site, point: str) -> tuple[Site, tuple[Desired, ...]]:
+        """Unpack the backup as ``copy`` and start that, with small limits and no way out. What is given besides are
+        its names, which are not made. Raises what a step says."""
+        if problems := self.loop.ensure_base(copy.base, live):
+            raise StepFailed(problems=problems)
+        limits = _small(self._limits(copy.plan), backup.bytes)
+        request = protocol.RestoreBackup(
+            backup.snapshot, backup.digest, copy.id, copy.number, copy.data_generation, limits.disk_bytes
+        )
+        release = self.agent.call(request, say=live.show)
+        hit(point)
+        copy = msgspec.structs.replace(copy, release=release.digest if release is not None else None)
+        desired = compile_site(copy, self.settings, {copy.plan: limits})
+        for kind in _MADE:
+            for item in (each for each in desired if each.id.kind is kind):
+                live.show(f"scratch site: {item.id.kind}")
+                self._make(Step(item.id, Action.CREATE, item.digest, item.spec, _WHY))
+        return copy, tuple(each for each in desired if each.id.kind in (Kind.CERTIFICATE, Kind.ROUTE))
 
     def _answers(self, copy: Site, live_site: Site | None) -> tuple[tuple[protocol.Link, ...], tuple[Report, ...]]:
         health = HealthCheck(name="health", path=copy.run.health)

@@ -12,7 +12,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
 | ``logbook`` | log lines, and who visits a site |
-| ``backups`` | backups of a site, what is in one, and where a machine keeps them |
+| ``backups``, ``pastdays`` | backups of a site, what is in one, and where a machine keeps them; past days |
 | ``checks`` | a site's checks: text, running, evidence, secrets |
 | ``operations`` | a site's programs, and named commands by button |
 | ``channels`` | who is told by mail, webhook, ntfy, Matrix and feed, and what came of it |
@@ -58,6 +58,7 @@ from alveole.web import (
     operations,
     outside,
     pages,
+    pastdays,
     people,
     site,
     sites,
@@ -66,8 +67,8 @@ from alveole.web import (
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
-    *(environments, newapp, new, changes, admin, people, outside, oidc, channels, fleet),
-    *(dns, certificates, logbook, figures, incidents, backups, lent),
+    *(environments, newapp, new, changes, admin, people, outside, oidc, channels),
+    *(fleet, dns, certificates, logbook, figures, incidents, backups, lent, pastdays),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter
 from msgspec import UNSET
 from starlette.responses import Response
 
+from alveole import backup_calendar
 from alveole import requests as ask
 from alveole.api.gate import does
 from alveole.api.repositories import download
@@ -18,6 +20,8 @@ from alveole.errors import AlveoleError, InvalidInput
 from alveole.people.rights import Right
 from alveole.web.admin import show as show_admin
 from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute, query
+from alveole.web.pastdays import LENGTHS
+from alveole.web.pastdays import STATES as PAST_STATES
 from alveole.web.site import show
 from alveole.web.words import N_
 
@@ -28,30 +32,62 @@ CAUSES = {
     Cause.DEPLOY: N_("before a deploy"),
     Cause.HAND: N_("by hand"),
 }
+#: Backups that are listed where no day and no month is asked for.
+_NEWEST = 30
+_WEEKDAYS = (N_("Mon"), N_("Tue"), N_("Wed"), N_("Thu"), N_("Fri"), N_("Sat"), N_("Sun"))
 _NUMBERS = ("days", "weeks", "months")
 
 
 # --- of a site --------------------------------------------------------------------------------------
 @router.get("/site/{site}/backups")
 @does(Right.SITE_LOOK)
-def backups(page: Asked, site: str) -> Response:
-    return _backups(page, site)
+def backups(page: Asked, site: str, month: str = "", day: str = "") -> Response:
+    return _backups(page, site, month=month, day=day)
 
 
-def _backups(page: Page, site: str, errors: Errors | None = None, status: int = 200) -> Response:
+def _backups(
+    page: Page, site: str, errors: Errors | None = None, status: int = 200, *, month: str = "", day: str = ""
+) -> Response:
     view = page.services.show_site(page.actor, site)
     there = page.may(Right.BACKUP_LOOK, view.id)
+    listed = page.services.list_backups(page.actor, site)
+    # Of a month that is asked for all, else the newest: a list of hundreds is nobody's to read.
+    chosen = [each for each in listed if backup_calendar.day_of(each.created_at).startswith(day or month)]
+    shown = chosen if day or month else chosen[:_NEWEST]
     return show(
         page,
         "site/backups.html",
         view,
         "backups",
         status=status,
-        backups=page.services.list_backups(page.actor, site),
+        backups=shown,
+        newest=listed[0].id if listed else "",
+        hidden=len(chosen) - len(shown),
+        month=month,
+        day=day,
+        grid=_grid(page, site, month or day[:7]) if there else None,
         stand=page.services.site_backups(page.actor, site) if there else None,
         causes={str(key): page.t(text) for key, text in CAUSES.items()},
+        past_days=page.services.list_past_days(page.actor, view.id),
+        past_states={key: page.t(text) for key, text in PAST_STATES.items()},
         errors=errors or Errors(page.words),
     )
+
+
+def _grid(page: Page, site: str, month: str) -> dict[str, Any]:
+    """The calendar of a month: its weeks, what each day holds, and where the months beside it are."""
+    found = page.services.backup_calendar(page.actor, site, month)
+    before, after = backup_calendar.beside(found.month)
+    now = backup_calendar.month_of(time.time())
+    return {
+        "name": page.words.month(found.month),
+        "weeks": backup_calendar.weeks(found.month),
+        "days": {each.date: each for each in found.days},
+        "today": backup_calendar.day_of(time.time()),
+        "before": before if found.first < found.month else "",
+        "after": after if found.month < now else "",
+        "weekdays": [page.t(each) for each in _WEEKDAYS],
+    }
 
 
 @router.post("/site/{site}/backups")
@@ -146,6 +182,20 @@ def files(page: Asked, backup: str, path: str = "") -> Response:
         query=query,
         below=f"{tree.path}/" if tree.path else "",
         is_volume=tree.path.startswith("volumes/"),
+        compared=f"{tree.path}/".startswith(("volumes/", "release/")),
+        lengths=[(value, page.t(text)) for value, text in LENGTHS],
+    )
+
+
+@router.get("/backup/{backup}/preview")
+@does(Right.BACKUP_READ)
+def preview(page: Asked, backup: str, path: str = "") -> Response:
+    found = page.services.preview_file(page.actor, backup, path)
+    return page.show(
+        "backup-file.html",
+        detail=page.services.show_backup(page.actor, backup),
+        found=found,
+        folder=query(path=found.path.rpartition("/")[0]),
     )
 
 

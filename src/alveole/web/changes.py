@@ -53,6 +53,8 @@ VERBS = {
     "restore": N_("Restore"),
     "delete-backup": N_("Delete a backup"),
     "prove-backup": N_("Prove a backup"),
+    "open-backup": N_("Open a past day"),
+    "close-backup": N_("Close a past day"),
     "copy-backup": N_("Copy a backup"),
     "thin-backups": N_("Thin backups out"),
     "save-platform": N_("Save the platform"),

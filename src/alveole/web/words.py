@@ -137,6 +137,13 @@ class Words:
         month = _MONTHS[self.code][when.tm_mon - 1]
         return f"{when.tm_mday} {month} {when.tm_year}, {when.tm_hour:02d}:{when.tm_min:02d}"
 
+    def month(self, month: str) -> str:
+        """``November 2026``, of ``2026-11``."""
+        from alveole.figures.phrases import MONTHS
+
+        year, _dash, number = month.partition("-")
+        return f"{MONTHS[self.code][int(number) - 1]} {year}"
+
     def seconds(self, value: float | None) -> str:
         if value is None:
             return NONE

@@ -11,6 +11,8 @@
 local ffi = require "ffi"
 local bit = require "bit"
 local balancer = require "ngx.balancer"
+local past_days = require "alveole_past"
+local under_path = require "alveole_under"
 
 ffi.cdef [[
 long readlink(const char *path, char *buffer, size_t size);
@@ -45,7 +47,7 @@ local WAKE_CONNECT = 2000
 local WAKE_TRIES, WAKE_PAUSE = 5, 0.1
 
 local ROUTES, DOMAIN, TLS_PORT, POOLS, WAKE, WAKE_MOST, ROBOTS
-local _M = {}
+local _M = { move_headers = under_path.move_headers }
 
 function _M.setup(options)
     ROUTES = options.routes .. "/"
@@ -55,6 +57,7 @@ function _M.setup(options)
     WAKE = options.wake
     WAKE_MOST = options.wake_most
     ROBOTS = options.robots
+    past_days.setup(options.panel)
 end
 
 -- Networks ------------------------------------------------------------------------------------
@@ -164,6 +167,8 @@ local function parse(text)
             target.site = value
         elseif key == "https" and value == "1" then
             target.https = true
+        elseif key == "past" and value == "1" then
+            target.past = true
         elseif key == "allow" or key == "deny" then
             target[key] = parse_networks(value)
             if not target[key] then
@@ -176,6 +181,12 @@ local function parse(text)
     end
     target.plain = not (target.limited or target.https)
     target.pool = POOLS[ngx.crc32_short(target.to) % #POOLS + 1]
+    if target.past then
+        if not target.https or target.node or byte(target.to) == 61 then
+            return BROKEN
+        end
+        target.instance, target.to = target.to, "=past"
+    end
     return target
 end
 
@@ -438,10 +449,10 @@ end
 
 local function again()
     local target = look_again()
-    if not target or byte(target.to) == 61 then
+    if not target or (byte(target.to) == 61 and not target.instance) then
         return nil
     end
-    return target.to
+    return target.instance or target.to
 end
 
 function _M.balance()
@@ -481,15 +492,20 @@ local function is_robot(agent)
     return false
 end
 
--- Whether the site is awake now; else after how many seconds asking again makes sense.
-local function ask_to_wake(site)
+local function ask_control(line)
     local link = ngx.socket.tcp()
     link:settimeouts(WAKE_CONNECT, WAKE_CONNECT, WAKE_MOST)
     local answer
-    if link:connect(WAKE) and link:send("wake " .. site .. "\n") then
+    if link:connect(WAKE) and link:send(line .. "\n") then
         answer = link:receive("*l")
     end
     link:close()
+    return answer
+end
+
+-- Whether the site is awake now; else after how many seconds asking again makes sense.
+local function ask_to_wake(site)
+    local answer = ask_control("wake " .. site)
     if answer == "awake" then
         return true
     end
@@ -531,66 +547,12 @@ function _M.wake()
     end
 end
 
--- Answers of sites under a path ---------------------------------------------------------------
-
-local function under(prefix, path)
-    if path == prefix or sub(path, 1, #prefix + 1) == prefix .. "/" then
-        return path
-    end
-    return prefix .. path
-end
-
--- "/x" and "https://this-host/x" become "/my-app/x"; other hosts and relative ones stay.
-local function move(prefix, url)
-    if sub(url, 1, 2) == "//" then
-        return url
-    end
-    if byte(url) == 47 then
-        return under(prefix, url)
-    end
-    local origin, path = match(url, "^(https?://[^/?#]+)(.*)$")
-    if origin and lower(match(origin, "//(.*)$")) == lower(var.http_host or "") then
-        return origin .. under(prefix, byte(path) == 47 and path or "/" .. path)
-    end
-    return url
-end
-
-local function move_cookie(prefix, cookie)
-    local head, path, tail = match(cookie, "^(.-;%s*[Pp][Aa][Tt][Hh]%s*=%s*)(/[^;]*)(.*)$")
-    if not head then
-        return cookie
-    end
-    return head .. under(prefix, path) .. tail
-end
-
-function _M.move_headers()
-    local prefix = var.alv_prefix
-    if not prefix or prefix == "" then
-        return
-    end
-    local headers = ngx.header
-    for _, name in ipairs { "Location", "Content-Location" } do
-        local value = headers[name]
-        if type(value) == "string" then
-            headers[name] = move(prefix, value)
-        end
-    end
-    local refresh = headers["Refresh"]
-    if type(refresh) == "string" then
-        local head, url = match(refresh, "^(%s*%d+%s*;%s*[Uu][Rr][Ll]=)(.*)$")
-        if head then
-            headers["Refresh"] = head .. move(prefix, url)
-        end
-    end
-    local cookies = headers["Set-Cookie"]
-    if type(cookies) == "string" then
-        headers["Set-Cookie"] = move_cookie(prefix, cookies)
-    elseif type(cookies) == "table" then
-        local moved = {}
-        for i, cookie in ipairs(cookies) do
-            moved[i] = move_cookie(prefix, cookie)
-        end
-        headers["Set-Cookie"] = moved
+-- A past day: of who is let in alveole_past.lua decides, and the request goes to its instance then.
+function _M.past()
+    local target = look_again()
+    if past_days.let_in(target, ask_control) then
+        var.alv_to = target.instance
+        var.alv_pool = target.pool
     end
 end
 

@@ -222,12 +222,14 @@ def delete(at: str, names: list[str]) -> None:
     say({"count": len(names)})
 
 
-def put(at: str, name: str) -> None:
-    """A file out of standard input."""
+def put(at: str, name: str, mode: int = 0o644, parents: bool = False) -> None:
+    """A file out of standard input. ``parents``: the folders above it are made where they are not."""
+    if parents and at:
+        os.makedirs(at, exist_ok=True)
     path = os.path.join(at, name)
     if os.path.isdir(path):
         raise Wrong("taken", "is a folder")
-    say({"bytes": _put(path, 0o644, sys.stdin.buffer)})
+    say({"bytes": _put(path, mode, sys.stdin.buffer)})
 
 
 def take(at: str) -> None:
