@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from guest_base import base_disk
 from guest_image import checkout_disk, image
 
 #: Everything but making the image: boots, installation, checks. A busy machine may be given more.
@@ -23,7 +24,8 @@ class Late(AssertionError):
 
 
 class Guest:
-    def __init__(self, artefacts: Path) -> None:
+    def __init__(self, artefacts: Path, *, bases: bool = False) -> None:
+        """``bases``: with the disk of :mod:`guest_base`."""
         self.console = artefacts / "guest-console.log"
         self.log = artefacts / "guest-commands.log"
         artefacts.mkdir(parents=True, exist_ok=True)
@@ -34,12 +36,14 @@ class Guest:
         self._pending = b""
         self.http_port, self.https_port = _free_port(), _free_port()
         try:
-            self._start(image())
+            if bases:
+                base_disk(self._work / "bases.img")
+            self._start(image(), bases)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, made: Path) -> None:
+    def _start(self, made: Path, bases: bool) -> None:
         # The image may have just been made, which is no part of the guest's time.
         self._began = time.monotonic()
         checkout_disk(self._work / "checkout.img")
@@ -54,6 +58,8 @@ class Guest:
         # snapshot: what the guest writes goes into a file of QEMU's that is gone with it; the image stays fresh.
         argv += ["-drive", f"file={made / 'disk.img'},if=virtio,format=raw,snapshot=on,cache=unsafe"]
         argv += ["-drive", f"file={self._work / 'checkout.img'},if=virtio,format=raw,readonly=on"]
+        if bases:
+            argv += ["-drive", f"file={self._work / 'bases.img'},if=virtio,format=raw,readonly=on"]
         argv += ["-nic", f"user,model=virtio-net-pci,restrict=on,{forward}"]
         argv += ["-serial", f"file:{self.console}"]
         argv += ["-chardev", f"socket,id=door,path={door},server=on,wait=off", "-serial", "chardev:door"]
