@@ -157,12 +157,12 @@ def seal_all(connection: sa.Connection, sealer: Sealer) -> int:
     """Seal what was kept openly, within the caller's transaction; gives how many values. For the migration."""
     done = 0
     for table, column in COLUMNS:
-        for row in connection.exec_driver_sql(f"SELECT rowid AS id, * FROM {table}").mappings().all():  # noqa: S608  both are constants
+        for row in connection.exec_driver_sql(f"SELECT rowid AS row_number, * FROM {table}").mappings().all():  # noqa: S608  both are constants
             value = row[column]
             if not value or (table == "settings" and row["key"] in OPEN):
                 continue
             sealed = sealer.seal(value, f"{table}.{column}")
-            connection.exec_driver_sql(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (sealed, row["id"]))  # noqa: S608  both are constants
+            connection.exec_driver_sql(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (sealed, row["row_number"]))  # noqa: S608  both are constants
             done += 1
     return done
 

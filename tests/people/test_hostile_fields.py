@@ -2,8 +2,8 @@
 
 Generated from the route table like ``test_matrix.py``, and from the description of the API, so a new form is tried as
 soon as it is there. Threats 11, 13 and 31: what comes is a refusal that names what is wrong, or a value that is kept as
-it is: never a fault of ours, and never a line feed where text is one line. Asked by an administrator, whom no right keeps
-from the checks.
+it is: never a fault of ours, and never a line feed where text is one line. Asked by an administrator, whom no right
+keeps from the checks.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ from alveole import failpoints
 from alveole.config import Settings
 from alveole.errors import Temporary
 from alveole.host import netlink
-from alveole.host.rules import render
+from alveole.host.rules import COUNTERS, render
 from alveole.model.addressing import InstanceNet
 from alveole.model.lent import Transport
 
@@ -253,7 +253,7 @@ class Firewall:
                     name = f"{family} {value['name']}"
                     found = value.pop("elem", ())
                     # Of a set of the kernel's own making only what it is, never what it counts.
-                    for element in () if "dynamic" in value.get("flags", ()) else found:
+                    for element in () if value["name"] in COUNTERS else found:
                         sides = element if kind == "map" else [element]
                         elements.add((name, " : ".join(map(_words, sides))))
                 rules.append(each)

@@ -27,6 +27,8 @@ CLOSED4 = (
 )
 #: Inside the global unicast space 2000::/3, the only IPv6 space reached: protocol assignments with Teredo, and 6to4.
 CLOSED6 = ("2001::/23", "2002::/16")
+#: Sets that the kernel fills by itself.
+COUNTERS = ("going4", "going6", "coming4", "coming6")
 #: Addresses that are counted at a time: two of each instance, far more than there can be.
 _COUNTED = 65_535
 
