@@ -15,7 +15,6 @@ import hashlib
 import os
 import secrets
 import weakref
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class Sealer:
     def __init__(self, path: Path) -> None:
         """Nothing is read or made before it is needed."""
         self.path = path
-        self._keys: Mapping[str, bytes] = {}
+        self._keys: dict[str, bytes] = {}
 
     @property
     def names(self) -> frozenset[str]:
@@ -81,7 +80,7 @@ class Sealer:
         except (AlveoleError, KeyError, ValueError, InvalidTag):
             return f"{LOST}{secrets.token_hex(16)}"
 
-    def read(self) -> Mapping[str, bytes]:
+    def read(self) -> dict[str, bytes]:
         """The keys by name. Raises ``AlveoleError``."""
         try:
             lines = self.path.read_text(encoding="ascii").split()
@@ -96,7 +95,7 @@ class Sealer:
         self._keys = found
         return found
 
-    def _make(self) -> Mapping[str, bytes]:
+    def _make(self) -> dict[str, bytes]:
         """On the disk before anything is sealed with it. Only within a transaction, of which there is one at a time."""
         for left in self.path.parent.glob(f".{KEY}.*"):
             left.unlink()

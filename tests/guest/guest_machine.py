@@ -18,6 +18,9 @@ from guest_image import checkout_disk, image
 #: Everything but making the image: boots, installation, checks. A busy machine may be given more.
 LIMIT_SECONDS = int(os.environ.get("ALVEOLE_GUEST_SECONDS", "2400"))
 
+#: ``kvm`` while somebody writes tests, on a machine that has it; a run of the suite wants nothing of the hardware.
+ACCELERATOR = os.environ.get("ALVEOLE_GUEST_ACCELERATOR", "tcg")
+
 
 class Late(AssertionError):
     """The guest did not get there within the test's time."""
@@ -51,7 +54,8 @@ class Guest:
         forward = f"hostfwd=tcp:127.0.0.1:{self.http_port}-:80,hostfwd=tcp:127.0.0.1:{self.https_port}-:443"
         # A processor in software: wide vectors and its own guards against its hardware's faults cost most of its time
         # (pip: 41 s of processor time with "-cpu max", 23 s so), and a clock that is a device costs an exit each time.
-        argv = ["qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "Nehalem", "-smp", "2", "-m", "2048"]
+        argv = ["qemu-system-x86_64", "-machine", f"q35,accel={ACCELERATOR}", "-smp", "2", "-m", "2048"]
+        argv += ["-cpu", "Nehalem" if ACCELERATOR == "tcg" else "host,-arch-capabilities"]
         argv += ["-display", "none", "-monitor", "none", "-nodefaults", "-device", "virtio-rng-pci"]
         argv += ["-kernel", str(made / "vmlinuz"), "-initrd", str(made / "initrd")]
         argv += ["-append", "root=LABEL=root rw console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"]
