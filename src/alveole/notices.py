@@ -98,6 +98,11 @@ class MailServer(msgspec.Struct, frozen=True):
             problems.append(Problem("sender", f"{self.sender[:80]!r} is no address of mail"))
         if not self.host or not self.host.isprintable() or " " in self.host:
             problems.append(Problem("host", "is no host"))
+        problems += [
+            Problem(field, "is not one line of printable text")
+            for field in ("user", "password")
+            if not getattr(self, field).isprintable()
+        ]
         return tuple(problems)
 
 

@@ -96,6 +96,8 @@ async def _post(
                 sent = {"host": urlsplit(url).netloc, "user-agent": f"alveole/{__version__}", "connection": "close"}
                 heads = (f"{key}: {value}" for key, value in {**sent, **headers}.items())
                 lines = [f"{method} {path} HTTP/1.1", *heads]
+                if not all(map(str.isprintable, lines)):
+                    raise Refused("what is to be sent holds the end of a line where there is one line", field="to")
                 lines += [f"content-length: {len(body)}", "", ""]
                 writer.write("\r\n".join(lines).encode("ascii") + body)
                 await writer.drain()

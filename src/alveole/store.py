@@ -26,10 +26,10 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.pool import StaticPool
 
-from alveole import backup_tables, tables
+from alveole import backup_tables, sealing, tables
 from alveole.agent.protocol import Image
 from alveole.errors import AlveoleError, NoRoom, Refused, Temporary
 from alveole.failpoints import hit
@@ -37,7 +37,7 @@ from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePl
 from alveole.reserve import Reserve
 
 #: The newest migration; a test keeps it equal to the newest script.
-HEAD = "0016"
+HEAD = "0021"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -87,12 +87,14 @@ class Store:
         self.reserve = Reserve(path.parent / "reserve")
         # Opening needs two more files and some pages.
         self.reserve.keep()
-        self._writer = sa.create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args=_CONNECT)
+        self._writer = sa.create_engine(f"sqlite:///{path}", poolclass=StaticPool, **_CONNECT)
         sa.event.listen(self._writer, "connect", _prepare_writer)
         sa.event.listen(self._writer, "begin", _begin_immediate)
-        self._readers = sa.create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=32, connect_args=_CONNECT)
+        self._readers = sa.create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=32, **_CONNECT)
         sa.event.listen(self._readers, "connect", _prepare_reader)
         sa.event.listen(self._readers, "begin", _begin_deferred)
+        self._sealer = sealing.Sealer(path.parent / sealing.KEY)
+        sealing.use(self._sealer, self._writer, self._readers)
         self._sites: Mapping[str, Stored] = {}
         self._by_name: Mapping[str, str] = {}
         self._plans: Mapping[str, ResourcePlan] = {}
@@ -101,6 +103,9 @@ class Store:
             self._check()
             self._migrate()
             self._load()
+        except AlveoleError:
+            self.close()
+            raise
         except DatabaseError as error:
             self.close()
             raise AlveoleError(
@@ -126,6 +131,11 @@ class Store:
             current = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() if known else None
             if current == HEAD:
                 return
+            if current is not None and current > HEAD:
+                raise AlveoleError(
+                    f"the database {self.path} is of a later version (revision {current}, this one knows {HEAD})",
+                    hint="install that version again, or restore a backup of the platform from before",
+                )
             # Alembic costs memory and time, and almost every start needs none of it.
             from alembic import command
             from alembic.config import Config
@@ -133,15 +143,25 @@ class Store:
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
             config.attributes["connection"] = connection
+            config.attributes["sealer"] = self._sealer
             hit("store.migrate")
             command.upgrade(config, "head")
             hit("store.migrated")
             if current is None:
                 for plan in BUILT_IN_PLANS:
                     connection.execute(sa.insert(tables.plans).values(name=plan.name, document=_text(plan)))
+        # What a migration has written over still stands in the log until that is empty.
+        with self._writer.connect() as connection:
+            # Past SQLAlchemy, which would begin a transaction first.
+            connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _load(self) -> None:
         with self._readers.connect() as connection:
+            if lost := sealing.lost(connection, self._sealer):
+                self.damaged["secrets"] = (
+                    f"{self._sealer.path} does not open the secrets in {', '.join(lost)}: "
+                    "put the file back as the platform's backup has it, or set them anew"
+                )
             sites: dict[str, Stored] = {}
             for row in connection.execute(sa.select(tables.sites)):
                 if _checksum(row.document) != row.checksum:
@@ -426,11 +446,16 @@ _OF_A_SITE = (
     tables.claims,
     backup_tables.policies,
 )
-_CONNECT = {"check_same_thread": False, "timeout": 10.0, "isolation_level": None}
+#: No value of a row is told in an error: it may be a secret on its way to be sealed.
+_CONNECT: dict[str, Any] = {
+    "connect_args": {"check_same_thread": False, "timeout": 10.0, "isolation_level": None},
+    "hide_parameters": True,
+}
 
 
 def _prepare_writer(connection: sqlite3.Connection, _record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    # What is deleted or written over is zeroed: else the page would keep an old secret.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -459,6 +484,11 @@ def _mapped() -> Iterator[None]:
             raise NoRoom("the state disk is full", hint="free some space; reading and serving go on") from error
         if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY):
             raise Temporary(f"the database could not be used: {error.orig}") from error
+        raise
+    except StatementError as error:
+        # What a type of a column raises.
+        if isinstance(error.orig, AlveoleError):
+            raise error.orig from None
         raise
 
 

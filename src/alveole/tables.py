@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from alveole.sealing import Sealed
+
 metadata = sa.MetaData()
 
 sites = sa.Table(
@@ -154,7 +156,7 @@ check_secrets = sa.Table(
     metadata,
     sa.Column("site_id", sa.String(16), primary_key=True),
     sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("value", Sealed("check_secrets.value"), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
 )
 channels = sa.Table(
@@ -165,7 +167,7 @@ channels = sa.Table(
     sa.Column("name", sa.String(64), nullable=False),
     sa.Column("kind", sa.String(8), nullable=False),
     sa.Column("document", sa.Text, nullable=False),
-    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("secret", Sealed("channels.secret"), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.UniqueConstraint("whom", "name"),
 )
@@ -274,7 +276,7 @@ factors = sa.Table(
     sa.Column("person_id", sa.String(16), nullable=False, index=True),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("name", sa.String(64), nullable=False),
-    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("secret", Sealed("factors.secret"), nullable=False),
     sa.Column("handle", sa.String(1400), unique=True),
     sa.Column("counter", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
@@ -369,5 +371,5 @@ settings = sa.Table(
     "settings",
     metadata,
     sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("value", Sealed("settings.value"), nullable=False),
 )

@@ -10,8 +10,9 @@ _ESCAPES = (
     "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c|\\Z)"
     "|\x1b[ -/]*[0-~]"
 )
-# C0 (but for the tab), DEL, C1, line separators, and the marks that reorder text (UAX #9).
-_CONTROLS = "[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+# C0 (but for the tab), DEL, C1, line separators, the marks that reorder text (UAX #9), and what no XML may hold
+# (XML 1.0, 2.2): halves of pairs and the two last places of the plane.
+_CONTROLS = "[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]"
 
 
 _SPAN_UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))

@@ -6,6 +6,7 @@ here asks a server; :mod:`alveole.services.naming` does.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -88,6 +89,11 @@ class DnsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 wrong("secret", "goes with the name of a key", "give both, or neither")
             if self.secondaries:
                 wrong("secondaries", "are settings of that server")
+        for field in ("secret", "transfer_secret"):
+            try:
+                base64.b64decode(getattr(self, field), validate=True)
+            except ValueError:
+                wrong(field, "is not base64", "as tsig-keygen writes it")
         if not 1 <= self.port <= 65_535:
             wrong("port", f"{self.port} is not a port")
         if self.key and not re.match(NAME, self.key):

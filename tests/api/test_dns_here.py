@@ -232,7 +232,7 @@ def _transferred(second: Knot) -> None:
 
 
 def test_a_name_server_that_is_down(world: World) -> None:
-    """Fault: sites go on, what waits is said, and it is made good by itself once the server is back."""
+    """Fault 10: sites go on, what waits is said, and it is made good by itself once the server is back."""
     door, server = world.door, world.server
     server.stop()
     door.site("later")

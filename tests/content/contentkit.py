@@ -8,12 +8,9 @@ import hashlib
 import io
 import json
 import os
-import secrets
 import shutil
-import subprocess
 import tarfile
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,10 +26,8 @@ from alveole.actuators.releases import Releases
 from alveole.config import Content, Paths, Settings, Users
 from alveole.host import paths, syscalls
 from alveole.host.sandbox import Sandbox
+from commonbase import have_common
 
-#: Where the tests keep what takes long to make.
-CACHE = Path(os.environ.get("ALVEOLE_TEST_CACHE", "/var/cache/alveole-test"))
-FRESH_SECONDS = 7 * 86_400.0
 SITE = "s" + "a" * 12
 OTHER = "s" + "b" * 12
 #: ``(name, type, value, attributes)``; types: f file, d directory, l link, h hard link, c device, p pipe.
@@ -45,10 +40,6 @@ TYPES = {
     "c": tarfile.CHRTYPE,
     "p": tarfile.FIFOTYPE,
 }
-
-
-def _copy(source: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", "--reflink=auto", source, target], check=True)
 
 
 class Place:
@@ -74,24 +65,8 @@ class Place:
         self.backups = Backups(self.settings, self.sandbox, self.releases)
 
     def have_common(self) -> None:
-        """The base that others lie over: a copy of the cache's, since tests change it, or made, for half a minute."""
-        key = self.bases.resolve("debian").key
-        kept, target = CACHE / "common" / key, paths.base(self.settings, key)
-        made_at = 0.0
-        with contextlib.suppress(OSError, ValueError):
-            made_at = json.loads((kept / "base.json").read_text())["made_at"]
-        # One for which there are updates would make every layer larger.
-        if 0 <= time.time() - made_at < FRESH_SECONDS:
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            _copy(kept, target)
-            return
-        self.bases.build(self.bases.resolve("debian"))
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        fresh = kept.with_name(f".{secrets.token_hex(4)}")
-        _copy(target, fresh)
-        shutil.rmtree(kept, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            fresh.rename(kept)
+        """The base that others lie over."""
+        have_common(self.settings, self.bases)
 
     def close(self) -> None:
         self.sandbox.close()

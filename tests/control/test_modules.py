@@ -459,7 +459,7 @@ def test_a_restore_does_not_overwrite_what_was_typed(control: Control) -> None:
 
 # --- secrets and rights -------------------------------------------------------------------------
 def test_no_secret_leaves_but_on_demand(control: Control) -> None:
-    """Threat 16: neither in journals, documents nor errors."""
+    """Neither in journals, documents nor errors."""
     make(control)
     configure(control, answers={"secret": "another-" + SECRET, "title": "Ho"})
     services = control.services

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pwd
 import signal
 import socket
 import subprocess
@@ -360,7 +361,10 @@ def test_a_lost_machine_comes_back(machine: Instance, saved: str) -> None:
     key = machine.root / "key"
     key.write_text(machine.cli("backup", "key", "export").out)
     assert "key export" not in machine.cli("status").out
+    # Sealed in the database; what opens it comes back beside it.
+    feed = machine.api("POST", "/v1/channels", {"name": "told", "kind": "feed", "whom": "site:mine"})["secret"]
     machine.cli("backup", "platform")
+    sealing = (machine.state / "control/sealing.key").read_bytes()
     authority = machine.cli("ca", "show").out
     with Empty() as other:
         words = (str(machine.state / "backups"), "--key-file", str(key))
@@ -380,6 +384,9 @@ def test_a_lost_machine_comes_back(machine: Instance, saved: str) -> None:
         assert other.inside("mine", "print(open('/data/other').read())").strip() == "last night"
         other.until_answers("page", "saved")
         assert other.cli("ca", "show").out == authority
+        key_there = other.state / "control/sealing.key"
+        assert key_there.read_bytes() == sealing and key_there.stat().st_uid == pwd.getpwnam("alveole").pw_uid
+        assert "<feed" in str(other.api("GET", feed)) and not other.api("GET", "/v1/status")["damaged"]
         assert "ana" in {each["name"] for each in other.api("GET", "/v1/accounts")}
         assert other.cli("journal", "verify", "--json").json["ok"]
         listed = other.cli("backup", "list", "mine", "--json").json

@@ -181,7 +181,7 @@ def test_a_name_that_leads_elsewhere_is_not_asked_for(platform: Platform, author
 
 
 def test_what_an_authority_does_not_believe(platform: Platform) -> None:
-    """A validation that is refused is counted, and the budget holds before the authority would."""
+    """Fault 9: a validation that is refused is counted, and the budget holds before the authority would."""
     name = f"refused.{ZONE}"
     platform.own(name)
     platform.services.set_acme(ROOT, cv.SetAcme(look=False))
@@ -199,7 +199,7 @@ def test_what_an_authority_does_not_believe(platform: Platform) -> None:
 
 
 def test_what_is_due_is_renewed_by_itself(platform: Platform) -> None:
-    """And journalled; where it fails the old one serves, and it is tried again later and later."""
+    """Fault 9: and journalled; where it fails the old one serves, and it is tried again later and later."""
     name = f"renewed.{ZONE}"
     platform.own(name)
     platform.at(name)
@@ -267,7 +267,7 @@ def test_a_wildcard_over_dns(platform: Platform, authority: Pebble) -> None:
 
 @pytest.mark.turn
 def test_killed_at_every_step(platform: Platform, authority: Pebble) -> None:
-    """Fault: SIGKILL wherever something was just stored. One order, one certificate, no key left behind."""
+    """Fault 3: SIGKILL wherever something was just stored. One order, one certificate, no key left behind."""
     name = f"killed.{ZONE}"
     platform.own(name)
     platform.at(name)

@@ -12,10 +12,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from guest_base import base_disk
 from guest_image import checkout_disk, image
 
 #: Everything but making the image: boots, installation, checks. A busy machine may be given more.
 LIMIT_SECONDS = int(os.environ.get("ALVEOLE_GUEST_SECONDS", "2400"))
+
+#: ``kvm`` while somebody writes tests, on a machine that has it; a run of the suite wants nothing of the hardware.
+ACCELERATOR = os.environ.get("ALVEOLE_GUEST_ACCELERATOR", "tcg")
 
 
 class Late(AssertionError):
@@ -23,7 +27,8 @@ class Late(AssertionError):
 
 
 class Guest:
-    def __init__(self, artefacts: Path) -> None:
+    def __init__(self, artefacts: Path, *, bases: bool = False) -> None:
+        """``bases``: with the disk of :mod:`guest_base`."""
         self.console = artefacts / "guest-console.log"
         self.log = artefacts / "guest-commands.log"
         artefacts.mkdir(parents=True, exist_ok=True)
@@ -34,12 +39,14 @@ class Guest:
         self._pending = b""
         self.http_port, self.https_port = _free_port(), _free_port()
         try:
-            self._start(image())
+            if bases:
+                base_disk(self._work / "bases.img")
+            self._start(image(), bases)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, made: Path) -> None:
+    def _start(self, made: Path, bases: bool) -> None:
         # The image may have just been made, which is no part of the guest's time.
         self._began = time.monotonic()
         checkout_disk(self._work / "checkout.img")
@@ -47,13 +54,16 @@ class Guest:
         forward = f"hostfwd=tcp:127.0.0.1:{self.http_port}-:80,hostfwd=tcp:127.0.0.1:{self.https_port}-:443"
         # A processor in software: wide vectors and its own guards against its hardware's faults cost most of its time
         # (pip: 41 s of processor time with "-cpu max", 23 s so), and a clock that is a device costs an exit each time.
-        argv = ["qemu-system-x86_64", "-machine", "q35,accel=tcg", "-cpu", "Nehalem", "-smp", "2", "-m", "2048"]
+        argv = ["qemu-system-x86_64", "-machine", f"q35,accel={ACCELERATOR}", "-smp", "2", "-m", "2048"]
+        argv += ["-cpu", "Nehalem" if ACCELERATOR == "tcg" else "host,-arch-capabilities"]
         argv += ["-display", "none", "-monitor", "none", "-nodefaults", "-device", "virtio-rng-pci"]
         argv += ["-kernel", str(made / "vmlinuz"), "-initrd", str(made / "initrd")]
         argv += ["-append", "root=LABEL=root rw console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"]
         # snapshot: what the guest writes goes into a file of QEMU's that is gone with it; the image stays fresh.
         argv += ["-drive", f"file={made / 'disk.img'},if=virtio,format=raw,snapshot=on,cache=unsafe"]
         argv += ["-drive", f"file={self._work / 'checkout.img'},if=virtio,format=raw,readonly=on"]
+        if bases:
+            argv += ["-drive", f"file={self._work / 'bases.img'},if=virtio,format=raw,readonly=on"]
         argv += ["-nic", f"user,model=virtio-net-pci,restrict=on,{forward}"]
         argv += ["-serial", f"file:{self.console}"]
         argv += ["-chardev", f"socket,id=door,path={door},server=on,wait=off", "-serial", "chardev:door"]

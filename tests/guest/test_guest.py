@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from guest_base import LABEL, PACKAGE, PLACE
 from guest_machine import LIMIT_SECONDS, Guest
+
+from instancekit import until
+from loadkit import Load
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(LIMIT_SECONDS + 300)]
 ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
 QUICKSTART = "/root/alveole/scripts/quickstart"
 AUTHORITY = "/root/ca.pem"
 GREETING = "Your first site has its own cell."
+#: Of the suite, in which this layer is the longest already.
+WHOLE_RUN = "ALVEOLE_TEST_PART" in os.environ
 #: Everything on the disk but what lives by itself: logs, caches, the package manager's own books.
 _TREE = (
     "find / -xdev"
@@ -26,11 +36,14 @@ _TREE = (
 
 
 @pytest.fixture(scope="module")
-def guest() -> Iterator[Guest]:
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
     for program in ("qemu-system-x86_64", "mmdebstrap", "mke2fs"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is absent; scripts/test installs it")
-    machine = Guest(ARTEFACTS)
+    upgraded = not WHOLE_RUN and any(
+        item.name == test_one_patch_reaches_site_after_site.__name__ for item in request.session.items
+    )
+    machine = Guest(ARTEFACTS, bases=upgraded)
     try:
         yield machine
     finally:
@@ -94,6 +107,69 @@ def test_a_second_quickstart_changes_nothing(guest: Guest) -> None:
     guest.run(QUICKSTART, timeout=800)
     assert guest.run(*pid) == before, "a daemon was restarted though nothing had changed"
     _demo_answers(guest, 120)
+
+
+#: Before and after the test of upgrades. The guest's own archive has no Debian suite in it, and needs none.
+_WITH_BASES = f"""
+mount -o ro LABEL={LABEL} /mnt
+install -d -m 0700 /var/lib/alveole/bases
+cp -a /mnt/base/. /var/lib/alveole/bases/
+cp -a /mnt/apt {PLACE}
+umount /mnt
+cp -a {PLACE}/1 {PLACE}/shop
+echo 'deb [signed-by={PLACE}/key.gpg] file:{PLACE}/debian bookworm main' >/etc/apt/sources.list.d/bases.list
+printf 'Types: deb\\nURIs: file:{PLACE}/shop/pool\\nSuites: ./\\nTrusted: yes\\n' >{PLACE}/shop.sources
+sed -i '/^\\[bases\\]/,/^\\[/ s|^#sources = .*|sources = ["{PLACE}/shop.sources"]|' /etc/alveole/alveole.toml
+systemctl restart alveole-agent alveole-control
+"""
+_WITHOUT_BASES = f"rm -rf {PLACE} /etc/apt/sources.list.d/bases.list"
+
+
+@pytest.mark.skipif(WHOLE_RUN, reason="minutes more under emulation, too long for a whole run: scripts/test guest")
+def test_one_patch_reaches_site_after_site(guest: Guest) -> None:
+    """Under cgroup v2 a base is made anew, a copy of each site tried on it, and the site switched; what does not work
+    stops it, still on the base that it had."""
+    guest.run("sh", "-ec", _WITH_BASES, timeout=400)
+    until(lambda: not guest.ask("alveole", "site", "list", "--json")[0], 240, "control does not answer", pause=2)
+    make = ["alveole", "site", "create", "--base", "debian", "--packages", PACKAGE, "--command", "/usr/bin/shop-test"]
+    make += ["--port", "8000", "--plan", "medium", "--ready-seconds", "240"]
+    for name in ("one", "two"):
+        guest.run(*make, "--env", f"SHOP={name}", name, timeout=900)
+    before = {name: _shown(guest, name) for name in ("one", "two")}
+    base = before["one"]["base_key"]
+    assert before["two"]["base_key"] == base and _page_of(guest, "one") == _page_of(guest, "two") == "shop 1\n"
+    guest.run("sh", "-ec", f"rm -r {PLACE}/shop; cp -a {PLACE}/2 {PLACE}/shop")
+    with Load(SimpleNamespace(http=guest.http_port), "one", "two", threads=2, pause=0.3) as load:  # type: ignore[arg-type]  # all that it asks of an instance
+        status, told = guest.ask("alveole", "base", "upgrade", base, "--yes", timeout=1200)
+    load.check()
+    assert status and "site two does not work on the new base" in told and "out of order" in told, told
+    after = {name: _shown(guest, name) for name in ("one", "two")}
+    assert after["one"]["base_key"] != base and after["two"]["base_key"] == base
+    assert _page_of(guest, "one") == "shop 2\n" and _page_of(guest, "two") == "shop 1\n"
+    # Of the copies nothing is left, and each site has the limits of its plan from the one hierarchy there is.
+    ids = sorted(each["id"] for each in json.loads(guest.run("alveole", "site", "list", "--json")))
+
+    def settled() -> bool:
+        """The instance before goes when what was asked of it is answered."""
+        found = guest.run("sh", "-c", "cd /sys/fs/cgroup/alveole && ls -d s*").split()
+        return sorted(name.partition(".")[0] for name in found) == ids
+
+    until(settled, 240, "instances stay", pause=2)
+    for id in (each["id"] for each in after.values()):
+        assert guest.run("sh", "-c", f"cat /sys/fs/cgroup/alveole/{id}.*/memory.max").split() == [str(512 << 20)]
+    for name in ("one", "two"):
+        guest.run("alveole", "site", "stop", name, timeout=200)
+        guest.run("alveole", "site", "destroy", name, "--yes", "--unsaved", timeout=200)
+    guest.run("sh", "-ec", _WITHOUT_BASES)
+
+
+def _shown(guest: Guest, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(guest.run("alveole", "site", "show", name, "--json"))
+    return found
+
+
+def _page_of(guest: Guest, name: str) -> str:
+    return _outside("-H", f"Host: {name}.localhost", f"http://127.0.0.1:{guest.http_port}/")
 
 
 def test_sites_outlive_a_restart_of_both_halves(guest: Guest) -> None:

@@ -381,7 +381,7 @@ def test_without_leave_there_is_no_proxy(works: Works) -> None:
 
 
 def test_limits_hold(works: Works) -> None:
-    """Threats 25 and 29: processes, memory, disk and time of a build are its own and end."""
+    """Threat 29: processes, memory, disk and time of a build are its own and end."""
     bomb = (
         "import os, time\nn = 0\ntry:\n  while True:\n    pid = os.fork()\n    if not pid: time.sleep(30)\n    n += 1\n"
     )
@@ -410,7 +410,7 @@ def test_time_ends_a_build(works: Works) -> None:
 
 
 def test_what_stays_behind_ends_with_the_build(works: Works) -> None:
-    """Threat 28: a child that has left its session does not hold the build up, and does not live on."""
+    """Threat 29: a child that has left its session does not hold the build up, and does not live on."""
     code = "import os, time\nif os.fork() == 0:\n  os.setsid(); time.sleep(300)\nprint('done')"
     began = time.monotonic()
     assert works.python(14, code).release is not None
@@ -419,7 +419,7 @@ def test_what_stays_behind_ends_with_the_build(works: Works) -> None:
 
 
 def test_a_flood_is_slowed_down(works: Works) -> None:
-    """Threat 26: what prints without end costs the agent little, and its last words are kept."""
+    """Threat 29: what prints without end costs the agent little, and its last words are kept."""
     code = (
         "import os, time\nend, sent = time.monotonic() + 3, 0\n"
         "while time.monotonic() < end: sent += os.write(1, b'y\\n' * 30000)\nprint('sent', sent)"

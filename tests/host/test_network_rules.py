@@ -11,8 +11,8 @@ from netfixtures import settings_for_test
 
 from alveole.config import Network, Settings
 from alveole.host import netlink
-from alveole.host.firewall import render
 from alveole.host.network import group_of
+from alveole.host.rules import render
 from alveole.host.run import run
 
 GOLDEN = Path(__file__).parent / "network_rules.nft"

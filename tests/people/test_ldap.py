@@ -163,7 +163,7 @@ def test_who_left_the_directory_is_out_with_tokens_too(door: Door, school: Schoo
 
 
 def test_local_accounts_go_on_when_the_directory_is_down(door: Door, school: School) -> None:
-    """Threat 26: only break-glass comes in then, and nobody waits longer than five seconds."""
+    """Threat 26, fault 15: only break-glass comes in then, and nobody waits longer than five seconds."""
     add(door, "ada", Role.ADMIN)
     add(door, "teacher1", Role.OWNER)
     set_up(door, school.settings(f"ldap://localhost:{free_port()}"))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+import msgspec
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "host"))
@@ -31,6 +32,7 @@ from netfixtures import (
 )
 
 from alveole.host import netlink, netns
+from instancekit import until
 
 pytestmark = pytest.mark.root
 REFUSED = "ECONNREFUSED"
@@ -300,6 +302,35 @@ def test_connections_of_the_machine_to_sites_leave_no_trace_in_conntrack(machine
     assert count == 0
     assert site.attempt(OUTSIDE4) == "connected"
     assert int((netns.SYSCTL / "netfilter/nf_conntrack_count").read_text()) == 1
+    server.close()
+
+
+def test_threat_29_a_site_fills_no_table_that_all_share(machine: Machine) -> None:
+    """Threat 29: beyond its bound a site is refused more connections; another one, and its own that end, are not held
+    back, and what the kernel counts is no change of the rules."""
+    machine.settings = machine.firewall.settings = msgspec.structs.replace(
+        machine.settings, network=msgspec.structs.replace(machine.settings.network, connections=16)
+    )
+    machine.firewall.rebuild({}, "small")
+    outside = machine.outside()
+    greedy, other = machine.start(1, internet=True), machine.start(2, internet=True)
+    server = outside.listen(8000)
+
+    def hold(address: str, count: int) -> list[socket.socket]:
+        return greedy.run(lambda: [socket.create_connection((address, 8000), 5) for _ in range(count)])
+
+    for address in (OUTSIDE4, OUTSIDE6):
+        held = hold(address, 16)
+        assert greedy.attempt(address) == REFUSED
+        assert other.attempt(address) == "connected"
+        held[0].send(b"those that are there go on")
+        for each in held:
+            # At once, as a reset: what was closed in order is counted until its last minutes are over.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            each.close()
+        until(lambda at=address: greedy.attempt(at) == "connected", 30)  # type: ignore[misc]  # a default of its own
+    state = machine.firewall.observe({(1, 0): True, (2, 0): True})
+    assert state is not None and state.problems == ()
     server.close()
 
 

@@ -84,7 +84,7 @@ def test_the_command_line(world: World) -> None:
 
 
 def test_a_server_elsewhere_that_says_no(world: World) -> None:
-    """Fault: the wrong key, another zone, nobody there: it is told as what it is, and sites go on."""
+    """Threat 28 and fault 10: the wrong key, another zone, nobody there: it is told as what it is, and sites go on."""
     door = world.door
     wrong = door.directory / "wrong"
     wrong.write_text(f"# hmac-sha256:{_KEY}:{_OTHER}\n")
@@ -115,7 +115,7 @@ def test_a_server_elsewhere_that_says_no(world: World) -> None:
 
 
 def test_options_of_the_wrong_form(world: World) -> None:
-    """Threat: a hostile name never gets as far as a server, nor into a configuration."""
+    """Threat 11: a hostile name never gets as far as a server, nor into a configuration."""
     door = world.door
     for argv in (
         ["--server", "ns.example.org"],

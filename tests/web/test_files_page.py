@@ -123,7 +123,7 @@ def test_what_is_no_text_is_not_opened(ana: Visitor, place: Path) -> None:
 
 
 def test_archives(ana: Visitor, place: Path) -> None:
-    """Threat 7: nothing is written beside the folder, whatever an archive says; links in it are left out."""
+    """Threat 8: nothing is written beside the folder, whatever an archive says; links in it are left out."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("site/index.html", "from the zip")

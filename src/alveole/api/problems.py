@@ -16,6 +16,8 @@ from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem
 from alveole.people.attempts import TooMany
 
 MEDIA_TYPE = "application/problem+json"
+#: So many characters of a message, or of a hint, are told.
+_MOST = 4000
 _TITLES = {
     "invalid": "The request is wrong",
     "refused": "Refused",
@@ -67,8 +69,16 @@ def document(error: AlveoleError) -> ProblemDocument:
         title=_TITLES.get(error.code, _TITLES["error"]),
         status=error.http_status,
         code=error.code,
-        problems=error.problems,
+        problems=tuple(map(_short, error.problems)),
     )
+
+
+def _short(problem: Problem) -> Problem:
+    """A message may repeat what was sent, and that may be megabytes."""
+    if len(problem.message) <= _MOST and len(problem.hint) <= _MOST:
+        return problem
+    cut = {name: f"{text[:_MOST]}…" for name in ("message", "hint") if len(text := getattr(problem, name)) > _MOST}
+    return msgspec.structs.replace(problem, **cut)
 
 
 def headers(error: AlveoleError) -> dict[str, str]:

@@ -14,13 +14,19 @@ set or map   family  element
 ``publish6`` inet    the same for IPv6
 ``open4``    inet    IPv4 address . protocol . port of a site that something of ``publish4`` leads to
 ``open6``    inet    the same for IPv6
+``going4``   inet    what the kernel counts of ``out4``: connections now, by address
+``coming4``  inet    the same of the addresses of ``open4``; ``…6`` of each for IPv6
 ============ ======= ==============================================================
+
+All connections through the machine are in one table of the kernel, and a full one refuses them all. So nobody has more
+than ``network.connections`` of them by one address: what is over is refused, and the others do not notice.
 
 A published port takes the gateway's address for its client's (masquerade): a site whose plan has no way to the
 internet has no route to a client either, and answers all the same. See ADR 23.
 
 A chain without rules, ``seal``, carries in its comment the stamp given by control and a digest of
-the rules as the kernel lists them, so that any change by another hand shows.
+the rules as the kernel lists them, so that any change by another hand shows, and of their text, so that a later version
+puts its own in their place.
 
 Another table's ``drop`` cannot be overruled from here (nft(8)): where Docker sets the policy of
 ``FORWARD`` to drop, sites reach the internet only after a rule in its ``DOCKER-USER`` chain.
@@ -34,7 +40,6 @@ import re
 import struct
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -43,27 +48,9 @@ from alveole import failpoints
 from alveole.config import Settings
 from alveole.errors import Temporary
 from alveole.host import netlink
-from alveole.host.network import group_of
+from alveole.host.rules import COUNTERS, render
 from alveole.model.addressing import InstanceNet
 from alveole.model.lent import Transport
-
-#: Never reached from a site: IANA's special-purpose registry (RFC 6890), multicast, and 168.63.129.16, where
-#: Azure keeps its metadata. The other clouds' addresses are link-local, shared or unique-local ones.
-CLOSED4 = (
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "168.63.129.16",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "224.0.0.0/3",
-)
-#: Inside the global unicast space 2000::/3, the only IPv6 space reached: protocol assignments with Teredo, and 6to4.
-CLOSED6 = ("2001::/23", "2002::/16")
 
 #: (number, slot) → may it go out to the internet.
 Instances = Mapping[tuple[int, int], bool]
@@ -101,173 +88,6 @@ class FirewallState(msgspec.Struct, frozen=True):
 
     stamp: str
     problems: tuple[str, ...]
-
-
-def _resolvers(settings: Settings) -> str:
-    """Rules that open port 53 of the name servers named in the settings, which may be private."""
-    lines = []
-    for family, name in (("ip", "out4"), ("ip6", "out6")):
-        version = 4 if family == "ip" else 6
-        found = [a for text in settings.network.resolvers if (a := ip_address(text)).version == version]
-        if found:
-            servers = ", ".join(str(address) for address in found)
-            rule = (
-                f"{family} saddr @{name} {family} daddr {{ {servers} }} meta l4proto {{ tcp, udp }} th dport 53 accept"
-            )
-            lines.append(f"\t\t{rule}\n")
-    return "".join(lines)
-
-
-def render(settings: Settings) -> str:
-    """Both tables with empty sets, for ``nft -f``. Pure."""
-    plan = settings.addressing()
-    names = settings.network
-    group = group_of(names.bridge)
-    closed4, closed6 = ", ".join(CLOSED4), ", ".join(CLOSED6)
-    errors4 = "echo-reply, destination-unreachable, time-exceeded, parameter-problem"
-    errors6 = "echo-reply, destination-unreachable, packet-too-big, time-exceeded, parameter-problem"
-    discovery = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect"
-    return f"""\
-table inet {names.table} {{
-	set out4 {{
-		type ipv4_addr
-	}}
-
-	set out6 {{
-		type ipv6_addr
-	}}
-
-	set open4 {{
-		type ipv4_addr . inet_proto . inet_service
-	}}
-
-	set open6 {{
-		type ipv6_addr . inet_proto . inet_service
-	}}
-
-	map publish4 {{
-		type inet_proto . inet_service : ipv4_addr . inet_service
-	}}
-
-	map publish6 {{
-		type inet_proto . inet_service : ipv6_addr . inet_service
-	}}
-
-	chain raw_output {{
-		type filter hook output priority raw; policy accept;
-		oifname "{names.bridge}" notrack
-	}}
-
-	chain raw_prerouting {{
-		type filter hook prerouting priority raw; policy accept;
-		iifname "{names.bridge}" ip saddr . meta l4proto . th sport @open4 ip daddr {plan.gateway4} accept
-		iifname "{names.bridge}" ip6 saddr . meta l4proto . th sport @open6 ip6 daddr {plan.gateway6} accept
-		iifname "{names.bridge}" fib daddr type local notrack
-	}}
-
-	chain published {{
-		type nat hook prerouting priority dstnat; policy accept;
-		iifname != "{names.bridge}" meta l4proto {{ tcp, udp }} fib daddr type local goto publish
-	}}
-
-	chain published_here {{
-		type nat hook output priority -100; policy accept;
-		meta l4proto {{ tcp, udp }} fib daddr type local ip daddr != 127.0.0.0/8 goto publish
-		meta l4proto {{ tcp, udp }} fib daddr type local ip6 daddr != ::1 goto publish
-	}}
-
-	chain publish {{
-		dnat ip to meta l4proto . th dport map @publish4
-		dnat ip6 to meta l4proto . th dport map @publish6
-	}}
-
-	chain input {{
-		type filter hook input priority filter; policy accept;
-		iifname "{names.bridge}" goto site_to_host
-	}}
-
-	chain site_to_host {{
-		ct direction reply ct status dnat accept
-		ip daddr {plan.gateway4} tcp flags & (ack | rst) != 0 accept
-		ip daddr {plan.gateway4} icmp type {{ {errors4} }} accept
-		ip6 daddr {plan.gateway6} tcp flags & (ack | rst) != 0 accept
-		ip6 daddr {plan.gateway6} icmpv6 type {{ {errors6} }} accept
-		drop
-	}}
-
-	chain forward {{
-		type filter hook forward priority filter; policy accept;
-		iifname "{names.bridge}" goto from_site
-		oifname "{names.bridge}" goto to_site
-	}}
-
-	chain from_site {{
-		ct state invalid drop
-		oifname "{names.bridge}" goto refuse
-		ct direction reply ct status dnat accept
-{_resolvers(settings)}		ip saddr @out4 ip daddr != {plan.network4} ip daddr != {{ {closed4} }} accept
-		ip6 saddr @out6 ip6 daddr 2000::/3 ip6 daddr != {plan.network6} ip6 daddr != {{ {closed6} }} accept
-		goto refuse
-	}}
-
-	chain refuse {{
-		meta l4proto tcp reject with tcp reset
-		reject with icmpx admin-prohibited
-	}}
-
-	chain to_site {{
-		ct status dnat goto to_published
-		ct state established,related accept
-		drop
-	}}
-
-	chain to_published {{
-		ct state related accept
-		ip daddr . meta l4proto . th dport @open4 accept
-		ip6 daddr . meta l4proto . th dport @open6 accept
-		drop
-	}}
-
-	chain postrouting {{
-		type nat hook postrouting priority srcnat; policy accept;
-		ip saddr {plan.network4} oifname != "{names.bridge}" masquerade
-		ip6 saddr {plan.network6} oifname != "{names.bridge}" masquerade
-		oifname "{names.bridge}" ct status dnat masquerade
-	}}
-}}
-table bridge {names.table} {{
-	set from4 {{
-		type ifname . ether_addr . ipv4_addr
-	}}
-
-	set from6 {{
-		type ifname . ether_addr . ipv6_addr
-	}}
-
-	chain prerouting {{
-		type filter hook prerouting priority -310; policy accept;
-		iifgroup {{ {group}, {group + 1} }} goto site
-	}}
-
-	chain site {{
-		iifname . ether saddr . ip saddr @from4 accept
-		icmpv6 type {{ {discovery} }} drop
-		iifname . ether saddr . ip6 saddr @from6 accept
-		drop
-	}}
-
-	chain forward {{
-		type filter hook forward priority -310; policy accept;
-		iifgroup {{ {group}, {group + 1} }} drop
-		oifgroup {{ {group}, {group + 1} }} drop
-	}}
-
-	chain output {{
-		type filter hook output priority -310; policy accept;
-		oifgroup {{ {group}, {group + 1} }} ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 drop
-	}}
-}}
-"""
 
 
 class Firewall:
@@ -336,7 +156,7 @@ class Firewall:
             failpoints.hit("rules-unsealed")
             # Listed by the kernel, not taken from our text: only so can the two be compared later.
             rules, _ = self._list()
-            self._run(f'add chain inet {self.table} seal {{ comment "{stamp or "-"} {_digest(rules)}"; }}\n')
+            self._run(f'add chain inet {self.table} seal {{ comment "{stamp or "-"} {self._digest(rules)}"; }}\n')
 
     def update(
         self,
@@ -380,7 +200,7 @@ class Firewall:
                 return None
             return FirewallState(stamp, ("one of the two tables is gone",))
         problems = []
-        if _digest(rules) != digest:
+        if self._digest(rules) != digest:
             problems.append("rules were changed" if digest else "the rules were not finished")
         wanted: dict[tuple[str, str], str] = {}
         for (number, slot), internet in required.items():
@@ -431,11 +251,18 @@ class Firewall:
                 value.pop("handle", None)
                 if kind in ("set", "map"):
                     name = f"{family} {value['name']}"
-                    for element in value.pop("elem", ()):
+                    found = value.pop("elem", ())
+                    # Of a set of the kernel's own making only what it is, never what it counts.
+                    for element in () if value["name"] in COUNTERS else found:
                         sides = element if kind == "map" else [element]
                         elements.add((name, " : ".join(map(_words, sides))))
                 rules.append(each)
         return rules, elements
+
+    def _digest(self, rules: list[dict[str, Any]]) -> str:
+        """Of the rules as the kernel lists them and of what they were made from: another version, or other settings,
+        want others."""
+        return hashlib.sha256(msgspec.json.encode(rules) + render(self.settings).encode()).hexdigest()[:32]
 
     def _elements_from(self, net: InstanceNet) -> list[tuple[str, str]]:
         start = f"{net.interface} {net.mac}"
@@ -549,10 +376,6 @@ class _Nft:
         # nfgenmsg, then NFTA_GEN_ID (1), big-endian (linux/netfilter/nf_tables.h).
         found = self._netlink.dump(message, lambda body: int(struct.unpack_from(">I", body, 8)[0]))
         return found[0]
-
-
-def _digest(rules: list[dict[str, Any]]) -> str:
-    return hashlib.sha256(msgspec.json.encode(rules)).hexdigest()[:32]
 
 
 def _words(value: object) -> str:

@@ -18,6 +18,7 @@ from alveole import tables
 from alveole.incidents.model import Before
 from alveole.incidents.signals import Promised
 from alveole.incidents.tables import promises
+from alveole.sealing import Plain
 from alveole.store import Store, Transaction
 
 KEPT, BROKEN, UNKNOWN = "kept", "broken", "unknown"
@@ -111,7 +112,7 @@ class Ledger:
             run(sa.insert(promises).prefix_with("OR REPLACE"), rows)
         for site in gone:
             run(sa.delete(promises).where(promises.c.site_id == site))
-        run(sa.insert(tables.settings).prefix_with("OR REPLACE").values(key=_MARK, value=repr(now)))
+        run(sa.insert(tables.settings).prefix_with("OR REPLACE").values(key=_MARK, value=Plain(repr(now))))
         self._marked = now
 
     # --- reading ------------------------------------------------------------------------------

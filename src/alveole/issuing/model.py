@@ -222,7 +222,8 @@ def check_budget(authority: Authority, names: Collection[str], spent: Iterable[S
     problems: list[tuple[float, str]] = []
 
     def count(times: list[float], most: int, window: float, what: str) -> None:
-        recent = sorted(at for at in times if now - at < window)
+        # What was counted while the clock was a day or more ahead is of no week that can be told.
+        recent = sorted(at for at in times if -86_400.0 < now - at < window)
         if most and len(recent) >= most:
             problems.append((recent[-most] + window, f"{len(recent)} of {most} {what}"))
 

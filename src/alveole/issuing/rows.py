@@ -46,6 +46,8 @@ certificate_warned = sa.Table(
 )
 #: Longer than any window of a budget.
 _KEPT = 5 * WEEK
+#: Nothing is put off for longer: a budget is free again after a week.
+_LATEST = WEEK + 86_400.0
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -72,8 +74,10 @@ def every(connection: sa.Connection) -> tuple[Order, ...]:
 
 
 def due(connection: sa.Connection, now: float) -> tuple[Order, ...]:
+    """Those whose turn has come; and what is put off longer than anything ever is, by a clock that was ahead."""
     table = certificate_orders
-    query = sa.select(table).where(table.c.next_at <= now).order_by(table.c.next_at)
+    turn = sa.or_(table.c.next_at <= now, table.c.next_at > now + _LATEST)
+    query = sa.select(table).where(turn).order_by(table.c.next_at)
     return tuple(map(_read, connection.execute(query)))
 
 

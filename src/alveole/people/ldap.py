@@ -61,6 +61,10 @@ class LdapSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         def wrong(field: str, message: str, hint: str = "") -> None:
             problems.append(Problem(field, message, hint))
 
+        for each in msgspec.structs.fields(self):
+            text = getattr(self, each.name)
+            if isinstance(text, str) and each.name != "certificates" and not text.isprintable():
+                wrong(each.name, "is not one line of printable text")
         if not self.servers:
             wrong("servers", "is empty", "name at least one, like ldaps://ldap.example.org")
         for server in self.servers:

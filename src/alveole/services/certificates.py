@@ -11,7 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import certificate_views as cv
-from alveole import tables
+from alveole import sealing, tables
 from alveole.agent.certifying import (
     CERTIFICATE_NAME,
     CertificateState,
@@ -251,7 +251,8 @@ class CertificateVerbs(OutsideVerbs):
         """In one transaction: the engine writes an authority's account into the same row."""
         with self.store.write() as transaction:
             table = tables.settings
-            text = transaction.connection.execute(sa.select(table.c.value).where(table.c.key == _KEY)).scalar()
+            query = sa.select(table.c.value).where(table.c.key == _KEY)
+            text = sealing.known(transaction.connection.execute(query).scalar())
             after = change(msgspec.json.decode(text, type=AcmeSettings) if text else AcmeSettings())
             transaction.connection.execute(sa.delete(table).where(table.c.key == _KEY))
             value = msgspec.json.encode(after).decode()

@@ -171,7 +171,12 @@ class DoorVerbs(Core):
         with self.store.read() as connection:
             row = connection.execute(sa.select(tables.sessions).where(which)).one_or_none()
         now = time.time()
-        if row is None or row.expires_at < now or row.seen_at < now - self.settings.accounts.idle_seconds:
+        if row is None:
+            return None
+        if self._session_is_over(row, now):
+            # Gone for good: a clock that was ahead and is put back must not bring it to life again.
+            with contextlib.suppress(AlveoleError):
+                self._end_sessions(tables.sessions.c.id == row.id)
             return None
         person = self.people.persons.get(row.person_id)
         if person is None or not person.active or not self._still_there(person):
@@ -182,6 +187,11 @@ class DoorVerbs(Core):
                 seen = sa.update(tables.sessions).where(tables.sessions.c.id == row.id).values(seen_at=now)
                 transaction.connection.execute(seen)
         return self.people.actor(person, f"session:{row.id}", entering=bool(row.entering))
+
+    def _session_is_over(self, row: Any, now: float) -> bool:
+        """Ended, idle for too long, or from a time that has not come: by a clock that was far ahead, it would last."""
+        idle = self.settings.accounts.idle_seconds
+        return bool(row.expires_at < now or row.seen_at < now - idle or max(row.created_at, row.seen_at) > now + idle)
 
     def authenticate(self, token: str) -> Actor | None:
         """Who a bearer token is. The lookup is by the hash of 256 random bits: its time tells nothing."""

@@ -19,6 +19,7 @@ from alveole.people import views as people_views
 from alveole.people.model import Actor, Held, Person, Role, Session
 from alveole.people.names import check_text
 from alveole.people.rights import Right
+from alveole.sealing import known
 from alveole.services.doors import SESSION, Entered
 from alveole.services.outside import OutsideVerbs
 from alveole.store import Transaction, new_id
@@ -332,6 +333,8 @@ def _step_of(secret: str, code: str, after: int) -> int | None:
     import pyotp
 
     if len(code) != 6 or not code.isascii() or not code.isdigit():
+        return None
+    if not known(secret):
         return None
     now = int(time.time()) // _STEP
     totp = pyotp.TOTP(secret)

@@ -79,7 +79,8 @@ class Naming:
             self._poke()
 
     def _begin(self) -> None:
-        if self.dns is None or (self.next_at is not None and time.time() < self.next_at):
+        # A day at the most: a clock that was ahead must not put it off for longer.
+        if self.dns is None or (self.next_at is not None and 0 < self.next_at - time.time() < 86_400):
             return
         self._again = True
         # A name server may take its time, and the ticker has other work.

@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import requests as ask
-from alveole import tables
+from alveole import sealing, tables
 from alveole.errors import Denied, InvalidInput, NotFound, Problem, Refused, Temporary
 from alveole.masking import HIDDEN
 from alveole.people import ldap, passwords
@@ -134,7 +134,7 @@ class OutsideVerbs(DoorVerbs):
     def _setting(self, key: str, kind: type[Stored]) -> Stored | None:
         with self.store.read() as connection:
             text = connection.execute(sa.select(tables.settings.c.value).where(tables.settings.c.key == key)).scalar()
-        return msgspec.json.decode(text, type=kind) if text else None
+        return msgspec.json.decode(text, type=kind) if (text := sealing.known(text)) else None
 
     def _put_setting(self, key: str, value: msgspec.Struct | None) -> None:
         table = tables.settings
@@ -142,7 +142,8 @@ class OutsideVerbs(DoorVerbs):
             transaction.connection.execute(sa.delete(table).where(table.c.key == key))
             if value is not None:
                 text = msgspec.json.encode(value).decode()
-                transaction.connection.execute(sa.insert(table).values(key=key, value=text))
+                kept = sealing.Plain(text) if key in sealing.OPEN else text
+                transaction.connection.execute(sa.insert(table).values(key=key, value=kept))
 
     def show_ldap(self, caller: Actor) -> LdapSettings:
         """The password of ``bind_dn`` is hidden. ``NotFound`` when there is none."""
