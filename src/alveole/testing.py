@@ -20,7 +20,7 @@ from alveole.agent import protocol, saving
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.certifying import CertificateState, ListCertificates, ShowCertificate, Source
 from alveole.agent.figuring import Figures, TakeFigures
-from alveole.agent.lending import CheckShared
+from alveole.agent.lending import CheckShared, LookAtPorts
 from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
@@ -269,6 +269,8 @@ class FakeAgent:
                 return Figures(1.0, {})
             case ListAnchors():
                 return tuple(self.anchors)
+            case LookAtPorts():
+                return ()
             case protocol.Inspect() | protocol.Doctor():
                 return (protocol.Link("fake", True, "nothing", "nothing"),)
         if isinstance(request, protocol.PackSite | protocol.UnpackSite):
