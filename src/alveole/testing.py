@@ -83,6 +83,8 @@ class FakeAgent:
         self.violations: list[str] = []
         self.calls: list[protocol.Request] = []
         self.anchors: list[Anchor] = []
+        self.unheard: set[int] = set()
+        """Ports of the machine that lead to nobody."""
         self.reached: Callable[[Reach, int], None] = lambda _request, file: os.close(file)
         self.naming: Callable[[SetUpNames | UndoNames], NamesServed | None] = _names_served
         self.authority = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
@@ -270,7 +272,8 @@ class FakeAgent:
             case ListAnchors():
                 return tuple(self.anchors)
             case LookAtPorts():
-                return ()
+                ports = [(each, each.host not in self.unheard) for each in request.ports]
+                return tuple(protocol.Link(f"port {each}", heard, "who listens", "nobody") for each, heard in ports)
             case protocol.Inspect() | protocol.Doctor():
                 return (protocol.Link("fake", True, "nothing", "nothing"),)
         if isinstance(request, protocol.PackSite | protocol.UnpackSite):

@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-#: Clients refuse longer ones (CA/Browser Forum baseline requirements 6.3.2).
-LEAF_DAYS = 398
+#: The longest of Mozilla's intermediate profile; clients refuse those of more than 398 (CA/Browser Forum 6.3.2).
+LEAF_DAYS = 366
 AUTHORITY_DAYS = 3653
 #: Machines whose clocks are a little behind must not find a new certificate too young.
 BACKDATE_SECONDS = 24 * 3600
@@ -181,7 +181,8 @@ class CertificatesActuator:
     def apply(self, step: Step, say: Say = quiet) -> Outcome:
         begun = time.monotonic()
         try:
-            if not re.match(ANY_DOMAIN, step.id.name):
+            # The names right below the main domain are sites': their certificate is the main domain's.
+            if not re.match(ANY_DOMAIN, step.id.name) or step.id.name == f"*.{self._settings.domain}":
                 raise InvalidInput(f"{step.id.name!r} is not a domain name")
             if step.action is Action.DELETE:
                 self._delete(step.id)

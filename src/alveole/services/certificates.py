@@ -189,9 +189,10 @@ class CertificateVerbs(OutsideVerbs):
     def remove_certificate(self, caller: Actor, name: str, site: str | None = None) -> None:
         """Show a name what there is besides. One that was issued is not asked for again unless names get theirs
         automatically."""
-        if name.startswith("*."):
+        if name.startswith("*.") and site is None:
+            # One that no name here is called: the main domain's, or an uploaded one for names to come.
             self._allow(caller, Right.SETTINGS_CHANGE)
-            if site is not None or not re.match(ANY_DOMAIN, name):
+            if not re.match(ANY_DOMAIN, name):
                 raise NotFound(f"there is no certificate for {name[:80]!r}", field="name")
             owner, drop = None, (name,)
         else:
