@@ -29,6 +29,7 @@ NEEDED = {
     "openssh-sftp-server": "files of sites by SFTP",
     "passwd": "makes users",
     "procps": "shows processes",
+    "publicsuffix": "which domains anybody registers, for the budgets of certificates",
     "python3": "runs Alvéole",
     "python3-venv": "keeps its libraries apart from the machine's",
     "restic": "backups",

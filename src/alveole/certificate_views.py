@@ -33,6 +33,8 @@ class SetAcme(Body, frozen=True, kw_only=True):
     """Whether a name is asked for over HTTP before an authority is."""
     order: tuple[str, ...] | UnsetType = UNSET
     """The names of all authorities, in the order in which they are asked."""
+    budgets: dict[str, dict[str, Any]] | UnsetType = UNSET
+    """By authority, limits of its budget: ``domain_week``, ``same_week``, ``failures_hour``. What is left out stays."""
 
 
 class AddAuthority(Body, frozen=True, kw_only=True):

@@ -164,6 +164,12 @@ def _look_at_leaf(leaf: x509.Certificate, now: float, problems: list[Problem]) -
             problems.append(Problem("chain", "the certificate is not for servers (extended key usage)"))
     except (x509.ExtensionNotFound, ValueError):
         pass
+    try:
+        leaf.extensions.get_extension_for_class(x509.TLSFeature)
+        text = "the certificate demands that its authority's word is stapled (must-staple), which is not done here"
+        problems.append(Problem("chain", text, "get one without: authorities have ended OCSP"))
+    except (x509.ExtensionNotFound, ValueError):
+        pass
     if now >= leaf.not_valid_after_utc.timestamp():
         problems.append(Problem("chain", f"the certificate has expired on {leaf.not_valid_after_utc:%Y-%m-%d}"))
     elif now < leaf.not_valid_before_utc.timestamp():

@@ -43,7 +43,7 @@ class Claim(msgspec.Struct, frozen=True):
 
     @property
     def record(self) -> str:
-        return PREFIX + self.domain
+        return PREFIX + self.domain.removeprefix("*.")
 
     @property
     def value(self) -> str:

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from alveole.errors import InvalidInput, Problem
-from alveole.model.names import DOMAIN, PATH_PREFIX, SITE_NAME, check_network, check_pattern
+from alveole.model.names import ANY_DOMAIN, DOMAIN, PATH_PREFIX, SITE_NAME, check_network, check_pattern
 from alveole.model.site import Access
 from alveole.proxyconf import Block, Comment, Node, Template, apache, block, directive, nginx
 
@@ -86,7 +86,9 @@ def _check(
     for site in sites:
         yield from check_pattern(site.name, SITE_NAME, "name", "a site name", "")
         for name in site.domains:
-            yield from check_pattern(name, DOMAIN, f"{site.name}: domain", "a domain name", "write it in lower case")
+            yield from check_pattern(
+                name, ANY_DOMAIN, f"{site.name}: domain", "a domain name", "write it in lower case"
+            )
         if site.path is not None:
             yield from check_pattern(site.path, PATH_PREFIX, f"{site.name}: path", "a path prefix", "like /my-app")
         if site.target is not None:

@@ -20,7 +20,7 @@ from alveole.agent import protocol, saving
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.certifying import CertificateState, ListCertificates, ShowCertificate, Source
 from alveole.agent.figuring import Figures, TakeFigures
-from alveole.agent.lending import CheckShared
+from alveole.agent.lending import CheckShared, LookAtPorts
 from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
@@ -83,6 +83,8 @@ class FakeAgent:
         self.violations: list[str] = []
         self.calls: list[protocol.Request] = []
         self.anchors: list[Anchor] = []
+        self.unheard: set[int] = set()
+        """Ports of the machine that lead to nobody."""
         self.reached: Callable[[Reach, int], None] = lambda _request, file: os.close(file)
         self.naming: Callable[[SetUpNames | UndoNames], NamesServed | None] = _names_served
         self.authority = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
@@ -269,6 +271,9 @@ class FakeAgent:
                 return Figures(1.0, {})
             case ListAnchors():
                 return tuple(self.anchors)
+            case LookAtPorts():
+                ports = [(each, each.host not in self.unheard) for each in request.ports]
+                return tuple(protocol.Link(f"port {each}", heard, "who listens", "nobody") for each, heard in ports)
             case protocol.Inspect() | protocol.Doctor():
                 return (protocol.Link("fake", True, "nothing", "nothing"),)
         if isinstance(request, protocol.PackSite | protocol.UnpackSite):

@@ -60,6 +60,8 @@ class DnsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In Base64."""
     addresses: tuple[str, ...] = ()
     """Public addresses of this machine, IPv4 and IPv6; none: those that are found when this is stored."""
+    follow: bool = False
+    """The addresses are those that are found, and change when the machine's do (DHCP, a new prefix)."""
     alias: str = ""
     """A full name that the sites' names are aliases of (CNAME) instead of having the addresses themselves."""
     ttl: int = 300
@@ -239,6 +241,24 @@ def by_family(addresses: Iterable[str]) -> dict[str, tuple[str, ...]]:
         for kind, v in zip(_ADDRESSES, (4, 6), strict=True)
     }
     return {kind: values for kind, values in both.items() if values}
+
+
+def followed(
+    known: Iterable[str], found: Iterable[str], gone: dict[str, float], now: float, patience: float
+) -> tuple[str, ...]:
+    """The addresses to publish when ``known`` are published and the machine has ``found``.
+
+    A family that is missing keeps its address: an interface may be down for a moment. Only when the other one has been
+    there without it for ``patience`` seconds it goes. ``gone``: since when each is missing; kept from look to look.
+    """
+    before, seen = by_family(known), by_family(found)
+    for kind in _ADDRESSES:
+        if not seen or kind in seen:
+            gone.pop(kind, None)
+        elif kind in before and now - gone.setdefault(kind, now) >= patience:
+            before.pop(kind)
+            gone.pop(kind)
+    return tuple(each for kind in _ADDRESSES for each in seen.get(kind, before.get(kind, ())))
 
 
 def wanted(

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from alveole.actuators.nameserver import NameServers
 from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
 from alveole.errors import Temporary
+from alveole.services import naming
 from zonekit import THERE, Bind, Knot, bind, dig, gone, knot, log_of, until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not THERE, reason="needs bind9, bind9-dnsutils and knot")]
@@ -229,6 +230,47 @@ def _transferred(second: Knot) -> None:
     """It has fetched it, and fetched what changed."""
     for word in ("AXFR, incoming", "IXFR, incoming", "notify, incoming"):
         until(lambda word=word: word in log_of(second.place))
+
+
+def test_every_name_below_a_site_is_published(world: World) -> None:
+    """With the site, under its new name too, and until it is destroyed."""
+    door = world.door
+    door.site("many")
+    change = door.http.post("/v1/sites/many/domains", json={"domain": f"*.many.{DOMAIN}"}).json()["change"]
+    until(lambda: door.http.get(f"/v1/changes/{change}").json()["state"] == "done")
+    until(lambda: world.dig(f"any.many.{DOMAIN}") == FOUR)
+    links = {each["name"]: each for each in door.http.get("/v1/sites/many/why").json()["links"]}
+    assert links["name"]["ok"] and links[f"name *.many.{DOMAIN}"]["ok"]
+    door.ended(door.http.post("/v1/sites/many/rename", json={"name": "more"}))
+    until(lambda: world.dig(f"any.more.{DOMAIN}") == FOUR and world.dig(f"any.many.{DOMAIN}") == [])
+    world.destroy("more")
+    until(lambda: world.dig(f"any.more.{DOMAIN}") == [])
+
+
+def test_the_machines_addresses_are_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself, at the rhythm of the loop: DHCP gave another one, the provider another prefix."""
+    found = ["192.0.2.50", "2001:db8:a::1"]
+    monkeypatch.setattr(naming, "detected", lambda _settings: tuple(found))
+    shown = world.set(addresses=[])
+    assert shown["settings"]["follow"] and shown["addresses"] == found
+    assert world.dig(f"ns1.{DOMAIN}") == ["192.0.2.50"] and world.dig(f"ns1.{DOMAIN}", "AAAA") == ["2001:db8:a::1"]
+    found[:] = ["192.0.2.51", "2001:db8:b::1"]
+    until(lambda: world.dig(f"ns1.{DOMAIN}") == ["192.0.2.51"])
+    until(lambda: world.dig(DOMAIN, "AAAA") == ["2001:db8:b::1"])
+    until(lambda: [each for each in world.changes() if each["verb"] == "follow-addresses" and each["state"] == "done"])
+    # An interface that is down for a moment empties nothing, and control remembers what it has published.
+    found[:] = []
+    before = world.shown()["serial"]
+    world.door.services.naming.sync(by_hand=True)
+    assert world.dig(f"ns1.{DOMAIN}") == ["192.0.2.51"]
+    world.door.stop()
+    world.door.start()
+    assert world.shown()["addresses"] == ["192.0.2.51", "2001:db8:b::1"] and before
+    # Those that are given are not followed.
+    found[:] = ["192.0.2.52"]
+    assert not world.set()["settings"]["follow"]
+    world.door.services.naming.sync(by_hand=True)
+    assert world.dig(f"ns1.{DOMAIN}") == FOUR
 
 
 def test_a_name_server_that_is_down(world: World) -> None:

@@ -34,7 +34,7 @@ logs, analytics
 why, doctor, status, journal, journal verify, figures, report
 token create, token list, token delete
 cert list, cert show, cert issue, cert renew, cert upload, cert remove
-acme list, acme add, acme remove, acme try, acme set, acme zone add, acme zone remove
+acme list, acme add, acme remove, acme try, acme set, acme budget, acme zone add, acme zone remove
 ca show, export, image fetch, image import, image remove, image list, completion, version
 base list, base show, base verify, base upgrade, base rollback, base prune, base delete
 change show, change follow

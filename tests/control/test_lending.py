@@ -144,3 +144,19 @@ def test_what_is_lent_stays_here(control: Control) -> None:
     again = control.show("again")
     assert again.published == () and again.shared == ()
     assert control.show("app").published
+
+
+def test_a_port_that_leads_to_nobody_is_told(control: Control) -> None:
+    """When it is given, at creation and later; the site answers all the same, so the change is no failure."""
+    control.agent.unheard.add(WEB.host)
+    created = control.done(control.services.create_site(ROOT, wanted(control, published=(WEB,))))
+    warned = [each.text for each in created.events if each.level == "warning"]
+    assert len(warned) == 1 and "leads to nobody" in warned[0] and created.result["warning"] == warned[0]
+    name = control.services.show_site(ROOT, str(created.result["site"])).name
+    again = control.done(control.services.set_site(ROOT, name, ask.SetSite(published=(WEB,), env={"A": "1"})))
+    assert "leads to nobody" in str(again.result["warning"])
+    found = [each for each in control.services.why(ROOT, name).links if each.name.startswith("port")]
+    assert len(found) == 1 and not found[0].ok
+    control.agent.unheard.clear()
+    after = control.done(control.services.set_site(ROOT, name, ask.SetSite(env={"A": "2"})))
+    assert "warning" not in after.result

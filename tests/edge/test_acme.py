@@ -265,6 +265,28 @@ def test_a_wildcard_over_dns(platform: Platform, authority: Pebble) -> None:
         platform.services.remove_certificate(ROOT, f"*.{ZONE}")
 
 
+def test_every_name_below_a_site(platform: Platform, authority: Pebble) -> None:
+    """Its own certificate, proven by DNS at the name above; and none by HTTP, which could not prove it."""
+    platform.site("wide")
+    name = f"*.wide.{ZONE}"
+    platform.done(platform.services.set_site(ROOT, "wide", ask.SetSite(add_domains=(name,))))
+    assert platform.shown(name).source == "internal"
+    assert "no authority that is set up" in platform.failed(platform.issue(name))
+    platform.add_zone()
+    try:
+        platform.done(platform.issue(name))
+        assert (platform.shown(name).source, platform.shown(name).names) == ("acme", (name,))
+        seen = platform.chain(f"any.wide.{ZONE}", authority.root())
+        assert seen["subjectAltName"] == (("DNS", name),)
+        assert platform.updates.ask(f"_acme-challenge.wide.{ZONE}", "TXT").values == ()
+        # The name itself is not below itself.
+        assert platform.shown(f"wide.{ZONE}").source == "internal"
+        platform.services.remove_certificate(ROOT, name, "wide")
+        assert platform.shown(name).source == "internal"
+    finally:
+        platform.services.remove_zone(ROOT, ZONE)
+
+
 @pytest.mark.turn
 def test_killed_at_every_step(platform: Platform, authority: Pebble) -> None:
     """Fault 3: SIGKILL wherever something was just stored. One order, one certificate, no key left behind."""

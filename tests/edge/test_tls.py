@@ -104,6 +104,65 @@ def test_resumption_compression_renegotiation(edge: World) -> None:
     assert "HTTP/1.1" not in again
 
 
+def test_no_early_data_no_tickets_and_no_stapling(edge: World) -> None:
+    """What is sent before the handshake ends can be sent again by anybody. A session is remembered here and not in a
+    ticket, of TLS 1.3 too. Authorities have ended OCSP: nothing is stapled, and certificates that demand it are
+    refused at upload."""
+    said = client(edge, "-tls1_3", "-status", "-ign_eof", said="GET / HTTP/1.0\r\nHost: tls.alv.test\r\n\r\n")
+    assert "HTTP/1.1 200" in said and "OCSP response: no response sent" in said
+    # A ticket of OpenSSL's that holds a number and no keys is 32 bytes long, one with keys some 200.
+    tickets = [line for line in said.splitlines() if "Max Early Data" in line]
+    assert tickets and all(line.strip() == "Max Early Data: 0" for line in tickets)
+    at = said.index("TLS session ticket:")
+    assert "0020 -" not in said[at : at + 400]
+
+
+def test_a_client_that_was_talked_down_is_told(edge: World) -> None:
+    """RFC 7507: who says that it was refused a newer version, though it was not, is being attacked."""
+    assert "Cipher is (NONE)" in client(edge, "-tls1_2", "-fallback_scsv")
+    assert "Cipher is ECDHE" in client(edge, "-tls1_2")
+
+
+def test_the_clients_choice_of_suites_counts(edge: World) -> None:
+    """All of them are good, and a telephone knows which it is quick at."""
+    first, second = "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-ECDSA-AES128-GCM-SHA256"
+    assert shake(edge, NAME, f"{first}:{second}") == first
+    assert shake(edge, NAME, f"{second}:{first}") == second
+
+
+def test_the_certificate_itself(edge: World) -> None:
+    """P-256, SHA-256, at most 366 days, the name among the alternative ones, and its chain to be followed."""
+    from cryptography import x509
+
+    said = client(edge, "-showcerts")
+    marks = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----")
+    leaf, *above = (
+        x509.load_pem_x509_certificate(f"{marks[0]}{each.partition(marks[1])[0]}{marks[1]}\n".encode())
+        for each in said.split(marks[0])[1:]
+    )
+    key = leaf.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1"
+    assert leaf.signature_hash_algorithm is not None and leaf.signature_hash_algorithm.name == "sha256"
+    assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days <= 366
+    assert leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+        x509.DNSName
+    ) == [NAME]
+    leaf.verify_directly_issued_by(above[0])
+
+
+def test_who_is_sent_to_https_stays_at_the_same_place(edge: World) -> None:
+    """A lasting redirection that keeps method, name and query, and tells nothing that HTTPS alone may tell."""
+    edge.route(1, "only.alv.test", https_only=True)
+    answer = edge.ask("only.alv.test", "/a/b?c=d%2F", method="POST", body=b"x")
+    assert answer.status == 308
+    assert answer.headers["location"] == f"https://only.alv.test:{edge.https}/a/b?c=d%2F"
+    assert "strict-transport-security" not in answer.headers
+    # Not to a place that the client has made up: another host in the line, or in a second slash.
+    assert edge.ask("only.alv.test", "//evil.test/").headers["location"].startswith("https://only.alv.test:")
+    # An authority's proof is asked for over HTTP, and is no request of the site's.
+    assert edge.ask("only.alv.test", "/.well-known/acme-challenge/none").status == 404
+
+
 def test_a_name_that_is_not_here_ends_the_handshake(edge: World) -> None:
     assert shake(edge, "nobody.alv.test") == ""
 

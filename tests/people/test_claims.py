@@ -214,7 +214,15 @@ def test_who_runs_the_machine_needs_no_proof(world: World) -> None:
 
 
 def test_what_cannot_be_claimed(world: World) -> None:
-    for domain in ("*.example.org", "localhost", "org", "panel.localhost", "x" * 64 + ".org", f"{'a.' * 117}org"):
+    for domain in (
+        "*.localhost",
+        "*.org",
+        "localhost",
+        "org",
+        "panel.localhost",
+        "x" * 64 + ".org",
+        f"{'a.' * 117}org",
+    ):
         answer = world.ask("ana", "POST", "blog/domains", json={"domain": domain})
         assert answer.status_code in (409, 422), (domain, answer.text)
     made = [world.name() for _ in range(claims.MOST)]
@@ -246,6 +254,40 @@ def test_a_backup_brings_no_domain_back_for_its_owner(world: World) -> None:
     answer = world.people["olga"].ask("POST", f"/v1/backups/{backup}/restore", json={"name": "again"})
     world.settle({"change": answer.json()["id"]})
     assert world.domains("again") == [domain]
+
+
+def test_every_name_below_one(world: World) -> None:
+    """Threat 27: those below a site's own name are its own; others are proven at the domain itself; nobody else's are
+    had, and they go with the site's name."""
+    below = "*.blog.localhost"
+    found = world.claim("ana", "blog", below)
+    assert found["state"] == "live"
+    world.settle(found)
+    assert below in world.domains("blog")
+    for refused in ("*.shop.localhost", "*.localhost", "*.a.blog.localhost"):
+        answer = world.ask("ana", "POST", "blog/domains", json={"domain": refused})
+        assert answer.status_code == 422, answer.text
+    domain = world.name()
+    found = world.claim("ana", "blog", f"*.{domain}")
+    assert found["state"] == "pending" and found["record"] == f"_alveole-challenge.{domain}"
+    assert f"*.{domain}" not in world.domains("blog")
+    world.zone.put(f"_alveole-challenge.{domain}", found["value"])
+    assert world.check("ana", "blog", f"*.{domain}")["state"] == "live"
+    # One site has them; what somebody has in full below is another name.
+    answer = world.ask("olga", "POST", "shop/domains", json={"domain": f"*.{domain}"})
+    assert answer.status_code == 409 and "taken by another site" in answer.text
+    world.settle(world.claim("olga", "shop", f"own.{domain}"))
+    urls = world.door.http.get("/v1/sites/blog").json()["urls"]
+    assert urls and not any("*" in each for each in urls)
+    until(lambda: world.door.http.get("/v1/sites/blog").json()["change"] is None, 30)
+    answer = world.door.http.post("/v1/sites/blog/rename", json={"name": "journal"})
+    world.settle({"change": answer.json()["id"]})
+    assert world.domains("journal") == ["*.journal.localhost", f"*.{domain}"]
+    answer = world.door.http.post("/v1/sites/journal/rename", json={"name": "blog"})
+    world.settle({"change": answer.json()["id"]})
+    for each in (below, f"*.{domain}"):
+        world.remove("ana", "blog", each)
+    world.remove("zoe", "shop", f"own.{domain}")
 
 
 def test_a_name_server_that_does_not_answer() -> None:

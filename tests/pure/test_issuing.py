@@ -6,6 +6,7 @@ import pytest
 
 from alveole.issuing import model
 from alveole.issuing.model import AcmeSettings, Authority, Budget, OverBudget, Spent, Zone
+from alveole.issuing.suffixes import registered
 
 DAY = 86_400.0
 PUBLIC = Authority("public", "https://ca.example.com/dir")
@@ -27,7 +28,7 @@ SITES = (("s1", ("blog.alv.fr", "www.club.fr")), ("s2", ("wiki.alv.fr", "wiki.sc
     ],
 )
 def test_the_registered_domain(name: str, domain: str) -> None:
-    assert model.registered(name) == domain
+    assert registered(name) == domain
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from peoplekit import add
 from webkit import Visitor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from alveole.issuing.model import AcmeSettings, Authority
 from alveole.people.model import Role
 from zonekit import THERE, Knot, dig, free_port, knot, until
 
@@ -166,3 +167,39 @@ def test_the_page(world: World, language: str) -> None:
         assert door.http.get("/v1/dns").json()["ok"]
         ada.submit("/admin/dns", ("do", "drop"))
     assert door.http.get("/v1/dns").status_code == 404 and world.dig(DOMAIN) == []
+
+
+def test_budgets_of_authorities(world: World) -> None:
+    """On the page in both languages, on the command line and over HTTP; nobody is asked for it."""
+    door = world.door
+    found = tuple(Authority(name, f"https://{name}.example.com/dir") for name in ("first", "second"))
+    door.services._put_setting("acme", AcmeSettings(found, automatic=False))
+
+    def budgets() -> dict[str, dict[str, int]]:
+        return {each["name"]: each["budget"] for each in door.http.get("/v1/acme").json()["authorities"]}
+
+    try:
+        for language, word, week in (("en", "Its budget", 60), ("fr", "Son budget", 70)):
+            with Visitor(door, language) as ada:
+                ada.sign_in("ada")
+                page = ada.get("/admin/certificates")
+                assert page.text.count(word) == 2
+                (token,) = {value for form in page.forms for key, value in form["fields"] if key == "csrf"}
+                form = next(each for each in page.forms if ("do", "budget") in each["buttons"])
+                fields = {**dict(form["fields"]), "do": "budget", "domain_week": str(week), "csrf": token}
+                assert fields["authority"] == "first" and fields["same_week"] == "5"
+                assert ada.ask("POST", "/admin/certificates", data=fields).status_code == 200
+                assert budgets()["first"] == {"domain_week": week, "same_week": 5, "failures_hour": 5}
+                fields["domain_week"] = "many"
+                assert ada.ask("POST", "/admin/certificates", data=fields).status_code == 422
+        done = door.run("acme", "budget", "second", "--per-week", "0", "--failures", "9")
+        assert done.status == 0, done
+        assert budgets()["second"] == {"domain_week": 0, "same_week": 5, "failures_hour": 9}
+        assert budgets()["first"]["domain_week"] == 70
+        assert door.run("acme", "budget", "second").status == 2
+        assert door.run("acme", "budget", "third", "--failures", "1").status == 2
+        for wrong in ({"second": {"domain_week": -1}}, {"second": {"weeks": 1}}, {"second": {"same_week": "x"}}):
+            assert door.http.patch("/v1/acme", json={"budgets": wrong}).status_code == 422, wrong
+        assert budgets()["second"]["domain_week"] == 0
+    finally:
+        door.services._put_setting("acme", None)

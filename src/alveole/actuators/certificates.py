@@ -32,14 +32,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from alveole.actuators.given import FOLDER, About, Given, without_key
+from alveole.actuators.given import FOLDER, About, Given, without_key, write_whole
 from alveole.agent import certifying as ask
 from alveole.agent.certifying import CertificateState, Source
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, StepFailed
 from alveole.host import paths
-from alveole.model.names import DOMAIN
+from alveole.model.names import ANY_DOMAIN
 from alveole.model.resource import (
     Action,
     CertificateSpec,
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-#: Clients refuse longer ones (CA/Browser Forum baseline requirements 6.3.2).
-LEAF_DAYS = 398
+#: The longest of Mozilla's intermediate profile; clients refuse those of more than 398 (CA/Browser Forum 6.3.2).
+LEAF_DAYS = 366
 AUTHORITY_DAYS = 3653
 #: Machines whose clocks are a little behind must not find a new certificate too young.
 BACKDATE_SECONDS = 24 * 3600
@@ -115,7 +115,7 @@ class CertificatesActuator:
                 if owner is None or (wanted is not None and owner.group(1) not in wanted):
                     continue
                 scope, stamp, file = owner.groups()
-                given = self.given.best(entry.name)
+                given = self._best(entry.name, scope)
                 defects: tuple[Defect, ...]
                 if given is not None:
                     defects = (
@@ -181,7 +181,8 @@ class CertificatesActuator:
     def apply(self, step: Step, say: Say = quiet) -> Outcome:
         begun = time.monotonic()
         try:
-            if not re.match(DOMAIN, step.id.name):
+            # The names right below the main domain are sites': their certificate is the main domain's.
+            if not re.match(ANY_DOMAIN, step.id.name) or step.id.name == f"*.{self._settings.domain}":
                 raise InvalidInput(f"{step.id.name!r} is not a domain name")
             if step.action is Action.DELETE:
                 self._delete(step.id)
@@ -198,7 +199,7 @@ class CertificatesActuator:
     def _write(self, certificate: ResourceId, spec: CertificateSpec, stamp: str, say: Say) -> None:
         name = certificate.name
         shared = spec.wildcard and self._wildcard_counts(name)
-        file = self.given.best(name) or self._own_file(self._settings.domain if shared else name, say)
+        file = self._best(name, certificate.scope) or self._own_file(self._settings.domain if shared else name, say)
         with self._linking:
             self._point(name, certificate.scope, stamp, file)
 
@@ -218,6 +219,11 @@ class CertificatesActuator:
         _link(f"scope={scope} stamp={stamp} file={file}", self._owners / name)
         if previous and previous[2] != file:
             self._drop_file(previous[2])
+
+    def _best(self, name: str, scope: str) -> str | None:
+        """As :meth:`Given.best`: what one site has for all names below a domain is not shown for a name of another."""
+        above = self._owner(f"*.{name.partition('.')[2]}")
+        return self.given.best(name, own=above is not None and above[0] != scope)
 
     def _wildcard_counts(self, name: str) -> bool:
         # OpenSSL and GnuTLS ignore a wildcard right below a top-level domain, *.localhost too: then
@@ -263,16 +269,7 @@ class CertificatesActuator:
             os.chown(aside, 0, 0)
             aside.chmod(0o600)
         text = issue(self._settings.domain, domain, self._load_authority())
-        beside = self._files / f".{domain[:200]}.part"
-        beside.unlink(missing_ok=True)
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as out:
-            out.write(text)
-            out.flush()
-            os.fchown(fd, 0, group)
-            os.fchmod(fd, 0o640)
-            os.fsync(fd)
-        beside.replace(target)
+        write_whole(target, text, group, 0o640)
 
     # What others have issued -----------------------------------------------------------------
 
@@ -292,7 +289,7 @@ class CertificatesActuator:
             owner = self._owner(name)
             if owner is None:
                 continue
-            file = self.given.best(name)
+            file = self._best(name, owner[0])
             if file is None and owner[2].startswith(f"{FOLDER}/"):
                 shared = self._wildcard_counts(name) and not self.verdict(f"{self._settings.domain}.pem").damage
                 file = self._own_file(self._settings.domain if shared else name, quiet)
@@ -358,7 +355,8 @@ class CertificatesActuator:
 
     def given_chain(self, name: str) -> str:
         """The chain (PEM) that others have issued and ``name`` is to show; empty: it is our authority's."""
-        file = self.given.best(name)
+        owner = self._owner(name)
+        file = self._best(name, owner[0] if owner else "")
         with contextlib.suppress(OSError):
             return without_key((self._files / file).read_text("utf-8")) if file else ""
         return ""
@@ -390,8 +388,8 @@ class CertificatesActuator:
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         key, certificate = make_authority(self._settings.domain)
-        _write_private(directory / "key.pem", key)
-        _write_private(directory / "cert.pem", certificate)
+        write_whole(directory / "key.pem", key, 0, 0o600)
+        write_whole(directory / "cert.pem", certificate, 0, 0o600)
 
     def _load_authority(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate, str]:
         """Raises ``StepFailed`` when what is there is damaged: clients trust it, so it is never replaced unasked."""
@@ -554,17 +552,6 @@ def _edge_group(settings: Settings) -> int:
         return pwd.getpwnam(settings.users.edge).pw_gid
     except KeyError:
         raise StepFailed(f"there is no user {settings.users.edge!r}", field="users.edge", hint="make it") from None
-
-
-def _write_private(file: Path, content: bytes) -> None:
-    beside = file.with_name(f".{file.name}.part")
-    beside.unlink(missing_ok=True)
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(fd)
-    beside.replace(file)
 
 
 def _link(text: str, link: Path) -> None:

@@ -33,6 +33,7 @@ IDLE_CONNECTIONS = 4096
 #: request is sent into a connection that is just being closed.
 IDLE_SECONDS = 4
 LUA = "alveole_edge.lua"
+TLS_LUA = "alveole_tls.lua"
 #: What it loads besides.
 LUA_PARTS = ("alveole_past.lua", "alveole_under.lua")
 PAGES = {403: "403.html", 404: "404.html", 502: "502.html", 503: "503.html"}
@@ -126,7 +127,7 @@ def status_socket(settings: Settings) -> Path:
 
 def render(settings: Settings, machine: Machine) -> Rendered:
     texts = {
-        **{f"lua/{name}": _data(name) for name in (LUA, *LUA_PARTS)},
+        **{f"lua/{name}": _data(name) for name in (LUA, TLS_LUA, *LUA_PARTS)},
         **{f"pages/.alveole/{name}": _data(name) for name in (*PAGES.values(), AWAY, ASLEEP)},
     }
     body = nginx(_configuration(settings, machine, "@digest@"))
@@ -206,7 +207,7 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         Comment("Logs: one stream of all requests, handed out by the agent"),
         directive("log_format", "stream", "escape=json", Template(_log_format())),
         directive("access_log", str(logs / STREAM), "stream", "buffer=64k", "flush=200ms"),
-        Comment("TLS: the certificate of the name asked for, by its file; no file, no handshake"),
+        Comment("TLS: the certificate of the name asked for, by its file, else that of all names beside it; else none"),
         block("map", Template("$ssl_server_name"), Template("$alv_certificate"), body=_names()),
         directive("ssl_protocols", "TLSv1.2", "TLSv1.3"),
         directive("ssl_ciphers", CIPHERS),
@@ -225,7 +226,10 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         directive("lua_code_cache", "on"),
         LuaBlock(
             ("init_by_lua_block",),
-            f'alveole_edge = require "{LUA.removesuffix(".lua")}"\nalveole_edge.setup({{ {listed} }})',
+            f'alveole_edge = require "{LUA.removesuffix(".lua")}"\nalveole_edge.setup({{ {listed} }})\n'
+            f'alveole_tls = require "{TLS_LUA.removesuffix(".lua")}"\n'
+            f"alveole_tls.setup({{ certificates = {lua_string(str(paths.edge_certificates(settings)))}, "
+            f"domain = {lua_string(settings.domain)} }})",
         ),
         LuaBlock(
             ("init_worker_by_lua_block",),
@@ -391,8 +395,10 @@ def _server(settings: Settings, machine: Machine) -> list[Node]:
     return [
         *_listens(settings, machine),
         directive("server_name", "_"),
+        # nginx wants some to be named; which is shown, the script says.
         directive("ssl_certificate", certificate),
         directive("ssl_certificate_key", certificate),
+        LuaBlock(("ssl_certificate_by_lua_block",), "alveole_tls.show()"),
         *(directive("error_page", str(code), f"/.alveole/{code}.html") for code in (403, 404, 503)),
         # 500 is what nginx makes of a balancer that finds no instance.
         directive("error_page", "500", "502", "504", "=502", "/.alveole/502.html"),

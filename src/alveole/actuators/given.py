@@ -71,10 +71,13 @@ class Given:
         self._verdicts: dict[str, tuple[tuple[int, ...], float, About | str]] = {}
 
     # Looking ---------------------------------------------------------------------------------
-    def best(self, name: str) -> str | None:
-        """The file (``given/<digest>.pem``) that ``name`` is to be shown; ``None``: that of our authority."""
+    def best(self, name: str, *, own: bool = False) -> str | None:
+        """The file (``given/<digest>.pem``) that ``name`` is to be shown; ``None``: that of our authority.
+
+        ``own``: the wildcard's is not for it, for that is another site's.
+        """
         now = time.time()
-        for link in (name, f"_.{name.partition('.')[2]}"):
+        for link in (_as_link(name), *(() if own else (f"_.{name.partition('.')[2]}",))):
             file = self._linked(link)
             about = self.about(file) if file else None
             if isinstance(about, About) and about.issued <= now < about.expires and _any_covers(about.names, name):
@@ -127,7 +130,7 @@ class Given:
                 self._make_folders()
                 self._forget_old_orders()
                 made = ec.generate_private_key(ec.SECP256R1())
-                _write(file, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0, 0o600)
+                write_whole(file, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0, 0o600)
             key = load(file.read_bytes(), None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise InvalidInput("the key of this order is damaged", field="order", hint="order anew")
@@ -172,7 +175,7 @@ class Given:
             file = f"{hashlib.sha256(content).hexdigest()[:32]}.pem"
             target = self.folder / file
             if not target.exists():
-                _write(target, content, _edge_group(self._settings), 0o640)
+                write_whole(target, content, _edge_group(self._settings), 0o640)
             hit("given.kept")
             for name in wanted.names:
                 _link(f"../{file}", self._names / _as_link(name))
@@ -211,7 +214,7 @@ class Given:
 
     def drop_own(self, name: str) -> None:
         """What somebody has uploaded goes with the name; what an authority gave to this machine may serve again."""
-        file = self._linked(name)
+        file = self._linked(_as_link(name))
         about = self.about(file) if file else None
         if isinstance(about, About) and about.source is Source.OWN:
             self.drop((name,))
@@ -244,7 +247,7 @@ class Given:
         for folder in (self._challenges.parent, self._challenges):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o755)
-        _write(self._challenges / wanted.token, f"{wanted.token}.{wanted.thumbprint}".encode(), 0, 0o644)
+        write_whole(self._challenges / wanted.token, f"{wanted.token}.{wanted.thumbprint}".encode(), 0, 0o644)
 
     def drop_challenge(self, wanted: DropChallenge) -> None:
         (self._challenges / wanted.token).unlink(missing_ok=True)
@@ -285,18 +288,23 @@ def _edge_group(settings: Settings) -> int:
         raise InvalidInput(f"there is no user {settings.users.edge!r}", field="users.edge", hint="make it") from None
 
 
-def _write(file: Path, content: bytes, group: int, mode: int) -> None:
+def write_whole(file: Path, content: bytes, group: int, mode: int) -> None:
     """Wholly or not at all, and never readable by more than it will be."""
-    beside = file.with_name(f".{file.name}.part")
+    # A name may be as long as a file's can be.
+    beside = file.with_name(f".{hashlib.sha256(file.name.encode()).hexdigest()[:32]}.part")
     beside.unlink(missing_ok=True)
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fchown(fd, 0, group)
-        os.fchmod(fd, mode)
-        os.fsync(fd)
-    beside.replace(file)
+    try:
+        with os.fdopen(fd, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fchown(fd, 0, group)
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        beside.replace(file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _link(text: str, link: Path) -> None:

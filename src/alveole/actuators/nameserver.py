@@ -70,14 +70,17 @@ class NameServers:
                 self._write(self._local, _with_line(old_local or "", self._line()))
                 run([_CHECK_CONF, str(self._directory / "named.conf")])
                 started = self._take()
-            except AlveoleError as error:
+            except (AlveoleError, OSError) as error:
+                if fresh:
+                    # First: on a full disk it makes the room for what is put back.
+                    place.unlink(missing_ok=True)
                 self._put_back(old_own, old_local)
                 if old_own is None:
                     self._started.unlink(missing_ok=True)
                 with contextlib.suppress(AlveoleError):
                     self._rndc("reconfig")
-                if fresh:
-                    place.unlink(missing_ok=True)
+                if isinstance(error, OSError):
+                    raise Temporary(f"{error.filename or place}: {error.strerror}", field="mode") from error
                 if isinstance(error, ProgramFailed):
                     raise Refused(f"BIND does not take it: {'; '.join(error.tail)}"[:500], field="mode") from error
                 raise
@@ -117,24 +120,15 @@ class NameServers:
     def _put_back(self, own: str | None, local: str | None) -> None:
         if own is None:
             self._own.unlink(missing_ok=True)
-        else:
+        # What is there as it was need not be written, which a full disk would refuse.
+        elif _read(self._own) != own:
             self._write(self._own, own, secret=True)
-        if local is not None:
+        if local is not None and _read(self._local) != local:
             self._write(self._local, local)
 
     def _write(self, place: Path, text: str, *, secret: bool = False) -> None:
-        """Whole or not at all. What holds keys is read by root and the server alone."""
-        fresh = place.with_name(f".{place.name}.alveole")
-        fresh.unlink(missing_ok=True)
-        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(file, text.encode())
-            os.fchown(file, 0, self._gid())
-            os.fchmod(file, 0o640 if secret else 0o644)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        fresh.replace(place)
+        """What holds keys is read by root and the server alone."""
+        _put(place, text, 0, self._gid(), 0o640 if secret else 0o644)
 
     def _gid(self) -> int:
         return pwd.getpwnam(self._user()).pw_gid
@@ -150,15 +144,8 @@ class NameServers:
     def _write_zone(self, place: Path, request: SetUpNames, fresh: bool) -> None:
         if not fresh:
             return
-        text = _zone(request)
         person = pwd.getpwnam(self._user())
-        file = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(file, text.encode())
-            os.fchown(file, person.pw_uid, person.pw_gid)
-            os.fsync(file)
-        finally:
-            os.close(file)
+        _put(place, _zone(request), person.pw_uid, person.pw_gid, 0o644)
         run([_CHECK_ZONE, request.zone, str(place)])
 
     # --- the server -----------------------------------------------------------------------------
@@ -196,6 +183,25 @@ class NameServers:
                 raise Temporary("BIND was started and does not answer rndc", hint="see its log")
             time.sleep(0.1)
         return True
+
+
+def _put(place: Path, text: str, uid: int, gid: int, mode: int) -> None:
+    """Whole or not at all."""
+    fresh = place.with_name(f".{place.name}.alveole")
+    fresh.unlink(missing_ok=True)
+    try:
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        # Not os.write, which writes what there is room for and says nothing.
+        with os.fdopen(fd, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        fresh.replace(place)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _read(place: Path) -> str | None:

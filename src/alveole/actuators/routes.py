@@ -277,7 +277,7 @@ class RoutesActuator:
 
     def _link(self, name: str) -> Path:
         file_name = link_name(name)
-        if len(file_name) > MAX_NAME or file_name in ("", ".", "..") or "\0" in file_name:
+        if len(file_name) > MAX_NAME or file_name in ("", ".", "..", f"*.{self._settings.domain}") or "\0" in file_name:
             raise InvalidInput(f"{name!r} cannot be the name of a route", hint=f"at most {MAX_NAME} characters")
         return self._table / file_name
 

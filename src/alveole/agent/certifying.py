@@ -11,12 +11,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from alveole.model.names import DOMAIN
+from alveole.model.names import AnyDomain
 
-#: A domain, or all names right below one: ``*.example.org`` (RFC 6125 §6.4.3).
-CERTIFICATE_NAME = r"^(?:\*\.)?" + DOMAIN.removeprefix("^")
-CertificateName = Annotated[str, msgspec.Meta(pattern=CERTIFICATE_NAME, max_length=253)]
-Names = Annotated[tuple[CertificateName, ...], msgspec.Meta(min_length=1, max_length=100)]
+Names = Annotated[tuple[AnyDomain, ...], msgspec.Meta(min_length=1, max_length=100)]
 OrderId = Annotated[str, msgspec.Meta(pattern=r"^o[a-z2-7]{12}\Z")]
 #: PEM text. A chain of ten large certificates is not a quarter of it.
 Pem = Annotated[str, msgspec.Meta(max_length=128 * 1024)]
@@ -58,7 +55,7 @@ class ListCertificates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class ShowCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="show-certificate"):
     """→ the chain that is shown for a name (PEM, without the key). ``NotFound``."""
 
-    name: CertificateName
+    name: AnyDomain
 
 
 class RequestCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="request-certificate"):

@@ -90,6 +90,10 @@ def _link(name: str, asked: str, attempt: Callable[[], str]) -> Link:
     return Link(name, ok, asked, came, cure, round((time.monotonic() - began) * 1000, 2))
 
 
+def _route_of(request: Inspect) -> str:
+    return request.domain if request.path is None else "@" + request.path.replace("/", "|")
+
+
 class Inspector:
     """Tries each link of one site's chain.
 
@@ -131,6 +135,7 @@ class Inspector:
                 *before,
                 _link("route", f"the route of {name}{request.path or ''}", lambda: self._at_rest(request)),
                 _link("asleep", "whether a request can wake it", self._wake),
+                *self._also(request, "asleep"),
             )
         return (
             *before,
@@ -139,7 +144,28 @@ class Inspector:
             _link("process", f"connect to {where}", lambda: self._process(target)),
             _link("application", f"GET / from {where}", lambda: self._application(target, name)),
             _link("answer", f"GET https://{name}{path}", lambda: self._answer(name, path)),
+            *self._also(request, where),
         )
+
+    def _also(self, request: Inspect, where: str) -> tuple[Link, ...]:
+        """One link for each other name; of all names right below one, some name is tried that nobody has."""
+        found: list[Link] = []
+        for each in request.also:
+            asked = f"TLS handshake for it, and its route, which must lead to {where}"
+            found.append(_link(f"name {each}", asked, partial(self._also_one, each, where)))
+            if "hangs" in found[-1].cure:
+                break
+        return tuple(found)
+
+    def _also_one(self, name: str, where: str) -> str:
+        tried = f"alveole-{os.urandom(6).hex()}{name[1:]}" if name.startswith("*.") else name
+        certificate = self._certificate(tried, name)
+        leads = self._leads(name)
+        if leads == "stopped":
+            raise _Broken("its route says that the site is stopped", "alveole site start")
+        if leads != where and not leads.startswith("asleep"):
+            raise _Broken(f"its route leads to {leads}", f"it is switched to {where} once that instance is ready")
+        return f"{certificate}; {leads}"
 
     def _name(self, name: str) -> str:
         try:
@@ -181,11 +207,12 @@ class Inspector:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         return context
 
-    def _certificate(self, name: str) -> str:
+    def _certificate(self, name: str, shown: str = "") -> str:
+        """``shown``: the name whose certificate it is, when that is for all names beside it too."""
         try:
             with (
                 socket.create_connection(("127.0.0.1", self._settings.edge.https_port), PATIENCE) as plain,
-                self._context(name).wrap_socket(plain, server_hostname=name) as tls,
+                self._context(shown or name).wrap_socket(plain, server_hostname=name) as tls,
             ):
                 certificate = tls.getpeercert() or {}
         except TimeoutError:
@@ -213,8 +240,7 @@ class Inspector:
             connection.close()
         return text.splitlines()[0].strip() if text else f"status {answer.status}"
 
-    def _leads(self, request: Inspect) -> str:
-        name = request.domain if request.path is None else "@" + request.path.replace("/", "|")
+    def _leads(self, name: str) -> str:
         link = paths.routes(self._settings) / name
         try:
             text = os.readlink(link)  # noqa: PTH115  Path would normalise the text
@@ -223,7 +249,7 @@ class Inspector:
         return text.split(" ", 1)[0]
 
     def _at_rest(self, request: Inspect) -> str:
-        leads = self._leads(request)
+        leads = self._leads(_route_of(request))
         if not leads.startswith("asleep"):
             raise _Broken(f"it leads to {leads}", "it is switched by itself while the site falls asleep")
         return leads
@@ -240,7 +266,7 @@ class Inspector:
         return "nobody asks for the site; the next visit wakes it"
 
     def _route(self, request: Inspect, where: str) -> str:
-        leads = self._leads(request)
+        leads = self._leads(_route_of(request))
         if leads.startswith("asleep"):
             # Why it is not switched, the links that follow say.
             return "it holds visits until the site is awake"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 
 from alveole.errors import InvalidInput, Problem
-from alveole.model.names import DOMAIN, PATH_PREFIX, check_mount_path
+from alveole.model.names import ANY_DOMAIN, DOMAIN, PATH_PREFIX, check_mount_path
 from alveole.model.resource import (
     PLATFORM,
     Action,
@@ -61,8 +61,8 @@ _NAMES: dict[Kind, re.Pattern[str]] = {
     Kind.CONFIG: re.compile("config"),
     Kind.WORKLOAD: re.compile("[01]"),
     Kind.ADDRESS: re.compile("ipv4"),
-    Kind.CERTIFICATE: re.compile(DOMAIN),
-    Kind.ROUTE: re.compile(f"(?:{DOMAIN})|@(?:{PATH_PREFIX.removeprefix('^')})"),
+    Kind.CERTIFICATE: re.compile(ANY_DOMAIN),
+    Kind.ROUTE: re.compile(f"(?:{ANY_DOMAIN})|@(?:{PATH_PREFIX.removeprefix('^')})"),
     Kind.PANEL: re.compile(DOMAIN),
 }
 _OF_PLATFORM = frozenset({Kind.NETWORK, Kind.FIREWALL, Kind.EDGE, Kind.BASE, Kind.PANEL})

@@ -38,7 +38,7 @@ from alveole.agent import keeping, protocol
 from alveole.agent.agent import Agent, Verb
 from alveole.agent.anchoring import KeepAnchor, ListAnchors
 from alveole.agent.figuring import Figures, Served, SiteFigures, TakeFigures, total
-from alveole.agent.lending import CheckShared
+from alveole.agent.lending import CheckShared, LookAtPorts
 from alveole.agent.logwords import AnalyseLogs, GatherLogs
 from alveole.agent.naming import SetUpNames, UndoNames
 from alveole.agent.operating import ListPrograms, RestartProcess, SignalProgram
@@ -184,6 +184,11 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
             settings, partial(_pid_of, settings), certificates.authority_pem, certificates.given_chain
         ).chain(request)
 
+    def listeners(request: LookAtPorts, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
+        from alveole.agent import listening
+
+        return listening.look(request, _pid_of(settings, request.site, request.slot))
+
     def doctor(_request: protocol.Doctor, _files: list[int], _say: Any) -> tuple[protocol.Link, ...]:
         from alveole.agent import chain
 
@@ -315,6 +320,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         TakeFigures: lambda _r, _f, _s: figures(),
         KeepAnchor: lambda r, _f, _s: anchors.keep(r.seq, r.hash),
         ListAnchors: lambda _r, _f, _s: anchors.all(),
+        LookAtPorts: listeners,
         CheckShared: lambda r, _f, _s: lent.check(settings, r.shared),
         Reach: lambda r, f, _s: reaches.open(r, f),
         SetUpNames: lambda r, _f, _s: names.set_up(r),

@@ -17,7 +17,7 @@ from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
 from alveole.agent.carrying import Packed, PackSite, UnpackSite
 from alveole.agent.certifying import CERTIFYING, Certifying
 from alveole.agent.figuring import Figures, TakeFigures
-from alveole.agent.lending import CheckShared
+from alveole.agent.lending import CheckShared, LookAtPorts
 from alveole.agent.logwords import LOG_RESULTS, LogRequest
 from alveole.agent.naming import NAMES_RESULTS, AboutNames
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
@@ -55,6 +55,7 @@ from alveole.model.names import (
     REGISTRY,
     REPOSITORY,
     TAG,
+    AnyDomain,
     BaseKey,
     Digest,
     Domain,
@@ -341,6 +342,8 @@ class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="insp
     path: PathPrefix | None = None
     port: Port | None = None
     asleep: bool = False
+    also: Annotated[tuple[AnyDomain, ...], msgspec.Meta(max_length=100)] = ()
+    """Its other names: of each its certificate and its route are tried."""
 
 
 class Doctor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="doctor"):
@@ -407,6 +410,7 @@ Request = (
     | LogRequest
     | Using
     | CheckShared
+    | LookAtPorts
     | Watch
 )
 
@@ -559,6 +563,7 @@ RESULTS: dict[type, Any] = {
     Inspect: tuple[Link, ...],
     Doctor: tuple[Link, ...],
     CheckShared: tuple[Problem, ...],
+    LookAtPorts: tuple[Link, ...],
     KeepAnchor: None,
     TakeFigures: Figures,
     ListAnchors: tuple[Anchor, ...],

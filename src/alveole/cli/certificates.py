@@ -322,6 +322,28 @@ def acme_set(here: Here, automatic: bool | None, look: bool | None, order: str |
         say("It is stored.")
 
 
+@verb(
+    acme,
+    "budget",
+    examples=["alveole acme budget letsencrypt --per-week 300", "alveole acme budget school --per-week 0 --failures 0"],
+)
+@authority
+@click.option("--per-week", type=int, metavar="NUMBER", help="Certificates a week for one registered domain.")
+@click.option("--same-per-week", type=int, metavar="NUMBER", help="The same for exactly the same names.")
+@click.option("--failures", type=int, metavar="NUMBER", help="Failed validations an hour of one name.")
+def acme_budget(here: Here, name: str, per_week: int | None, same_per_week: int | None, failures: int | None) -> None:
+    """Change what is counted of an authority before it is asked. 0: no limit. What is not given stays as it is."""
+    budget = {"domain_week": per_week, "same_week": same_per_week, "failures_hour": failures}
+    given = {key: value for key, value in budget.items() if value is not None}
+    if not given:
+        raise InvalidInput("nothing to change", hint="give at least one option")
+    found = here.client.send("PATCH", "/v1/acme", {"budgets": {name: given}})
+    if here.json:
+        emit(found)
+    else:
+        say("It is stored.")
+
+
 @click.group("zone", cls=Tree)
 def zone() -> None:
     """Zones that challenges may be written to: what wildcards need."""

@@ -78,7 +78,8 @@ def _stored(here: Here) -> dict[str, Any]:
     "addresses",
     multiple=True,
     metavar="ADDRESS",
-    help="A public address of this machine; auto: those that are found. Several are allowed.",
+    help="A public address of this machine; auto: those that are found, and followed when they change. Several are "
+    "allowed.",
 )
 @click.option("--alias", metavar="NAME", help="Make names aliases (CNAME) of this one; empty: no more.")
 @click.option("--ttl", type=int, metavar="SECONDS", help="How long an answer may be remembered. Default: 300.")
@@ -131,6 +132,7 @@ def setup(here: Here, attempt: bool, undo: bool, **given: Any) -> int:
         wanted |= _key_of(given["key_file"])
     if given["addresses"]:
         wanted["addresses"] = [each for each in given["addresses"] if each != "auto"]
+        wanted["follow"] = not wanted["addresses"]
     if given["wildcards"]:
         wanted["wildcards"] = [each for each in given["wildcards"] if each]
     if given["secondaries"]:

@@ -47,7 +47,11 @@ def _word(found: dict[str, Any]) -> str:
     group,
     "add",
     waits=True,
-    examples=["alveole site domain add blog www.example.org", "alveole site domain add blog www.example.org --json"],
+    examples=[
+        "alveole site domain add blog www.example.org",
+        "alveole site domain add shop '*.shop.example.org'",
+        "alveole site domain add blog www.example.org --json",
+    ],
 )
 @site_name
 @domain_name
@@ -56,6 +60,9 @@ def add(here: Here, name: str, domain: str) -> None:
 
     Administrators and operators say whose a domain is: it is live at once. An owner claims it: the command prints the
     TXT record that proves it, which is looked for again and again. The domain must lead to this server besides.
+
+    With a star it is every name right below one: *.example.org, or *.NAME of the site's own. A name that some site has
+    in full goes first.
     """
     _print(here, here.client.send("POST", path(name, "domains"), {"domain": domain}), "live")
 

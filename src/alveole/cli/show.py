@@ -83,6 +83,7 @@ def _shown(site: dict[str, Any]) -> list[tuple[str, str]]:
         ("problem", paint(clean(site["problem"]), "red")),
         ("lives on", clean(site["node"]) + (f", as of {when(site['seen_at'])}" if site["seen_at"] else "")),
         ("urls", _lines(site["urls"])),
+        ("names below", _lines(clean(each) for each in site["domains"] if each.startswith("*."))),
         ("pending domains", _lines(f"{each} (alveole site domain list)" for each in site["claims"])),
         ("ipv4", clean(site["ipv4"])),
         ("ipv6", clean(site["ipv6"])),

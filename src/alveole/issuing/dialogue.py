@@ -20,16 +20,21 @@ import josepy.errors
 import requests
 from acme import client, errors, messages
 from josepy.jwk import JWK, JWKRSA
-from requests.adapters import HTTPAdapter
 
-from alveole import __version__, outgoing
+from alveole import __version__
 from alveole.certs import ROOTS
 from alveole.errors import Refused, StepFailed, Temporary
 from alveole.issuing.model import Authority
+from alveole.issuing.transport import Guarded
 
+log = logging.getLogger("alveole.issuing")
 #: An authority gives many nonces at once and may take none of them back after a restart of its own.
 _NONCE_TRIES = 12
 _PATIENCE = 30
+_REDIRECTS_MOST = 3
+#: An order of ours has two names at the most, and a chain a few certificates.
+_NAMES_MOST = 100
+_CHAIN_BYTES = 100_000
 _POLL_SECONDS = (0.25, 5.0)
 # It writes every message down when asked for debugging, and one of them holds the binding of an account.
 logging.getLogger("acme.client").setLevel(logging.INFO)
@@ -69,19 +74,6 @@ class Challenge:
     @property
     def value(self) -> str:
         return str(self._validation)
-
-
-class _Guarded(HTTPAdapter):
-    """The authority's own host may be anywhere, for an administrator has named it; others must be public."""
-
-    def __init__(self, inside: tuple[str, ...]) -> None:
-        self._inside = inside
-        super().__init__()
-
-    def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
-        parts = urlsplit(str(request.url))
-        outgoing.addresses(parts.hostname or "", parts.port or 443, self._inside)
-        return super().send(request, *args, **more)
 
 
 class _Network(client.ClientNetwork):
@@ -138,7 +130,8 @@ class Dialogue:
         network.verify_ssl = self._trust()  # type: ignore[assignment]  # requests takes the path of a file as well
         # Neither a proxy nor a password of the environment of whoever started us.
         network.session.trust_env = False
-        network.session.mount("https://", _Guarded(self._inside))
+        network.session.max_redirects = _REDIRECTS_MOST
+        network.session.mount("https://", Guarded(self._inside))
         network.session.adapters.pop("http://", None)
         self._end.callback(network.session.close)
         found = client.ClientV2(client.ClientV2.get_directory(self.authority.directory, network), network)
@@ -220,8 +213,8 @@ class Dialogue:
             order = self._fetch(url)
             if order.status == messages.STATUS_INVALID:
                 raise Gone(f"{self.authority.name} has given the order up: {_why(order.error)}")
-            for address in order.authorizations or ():
-                body = messages.Authorization.from_json(self._ask(str(address)).json())
+            for address in self._authorizations(order):
+                body = messages.Authorization.from_json(self._ask(address).json())
                 if body.status == messages.STATUS_VALID:
                     continue
                 if body.status != messages.STATUS_PENDING:
@@ -243,14 +236,20 @@ class Dialogue:
                 found.answer_challenge(each.body, each.response)
             self._until(lambda: self._proven(url))
 
+    def _authorizations(self, order: messages.Order) -> tuple[str, ...]:
+        found = tuple(map(str, order.authorizations or ()))
+        if len(found) > _NAMES_MOST:
+            raise StepFailed(f"{self.authority.name} wants {len(found)} proofs for one order")
+        return found
+
     def _proven(self, url: str) -> tuple[bool, requests.Response | None]:
         order = self._fetch(url)
         failed: list[str] = []
         names: list[str] = []
         answer = None
         waiting = False
-        for address in order.authorizations or ():
-            answer = self._ask(str(address))
+        for address in self._authorizations(order):
+            answer = self._ask(address)
             body = messages.Authorization.from_json(answer.json())
             if body.status in (messages.STATUS_PENDING, messages.STATUS_PROCESSING):
                 waiting = True
@@ -287,6 +286,8 @@ class Dialogue:
 
         with _said(self.authority, order=True):
             self._until(look)
+        if len(chain) > _CHAIN_BYTES:
+            raise StepFailed(f"{self.authority.name} gives a chain of {len(chain)} bytes")
         return chain
 
     def renewal(self, chain: str) -> tuple[float | None, float]:
@@ -348,7 +349,9 @@ def _said(authority: Authority, *, order: bool = False) -> Iterator[None]:
         if order and status == 404:
             raise Gone(f"{who} does not know the order any more") from None
         raise Temporary(f"{who} answers what is no answer: {error}"[:300]) from None
-    except (josepy.errors.Error, KeyError, ValueError) as error:
+    except (josepy.errors.Error, LookupError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        # The library takes what comes for what it should be: a list where a directory was to be is a missing attribute.
+        log.debug("%s", who, exc_info=True)
         raise Temporary(f"{who} answers what is no answer: {type(error).__name__}: {error}"[:300]) from None
 
 

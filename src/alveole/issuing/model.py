@@ -1,4 +1,5 @@
-"""PURE. Authorities, which certificates are wanted of them, what their budgets allow, and when to renew.
+"""Authorities, which certificates are wanted of them, what their budgets allow, and when to renew. Pure, but for the
+list of public suffixes.
 
 Budgets are those that Let's Encrypt publishes (https://letsencrypt.org/docs/rate-limits/, read 2026-11) unless an
 authority is given others: what is counted here before asking is never refused there.
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from alveole.errors import Problem, Refused
+from alveole.issuing.suffixes import registered
 from alveole.model.names import SITE_NAME, Port
 from alveole.rfc2136 import Key, Updates
 
@@ -27,8 +29,6 @@ WARN_DAYS = (21, 7, 1)
 #: No public authority has these to give: RFC 6761, RFC 8375, RFC 9476 and what has long been used likewise.
 _INSIDE = frozenset({"localhost", "test", "invalid", "example", "local", "internal", "lan", "home", "corp", "alt"})
 _INSIDE_BELOW = ("home.arpa", "example.com", "example.net", "example.org")
-#: Below a country's domain these are nobody's own: ``co.uk``. Counting too much together is only stricter.
-_SECOND = frozenset({"ac", "co", "com", "edu", "gob", "gouv", "gov", "ltd", "me", "mil", "net", "nom", "or", "org"})
 
 
 class OverBudget(Refused):
@@ -163,13 +163,6 @@ class Wanted(msgspec.Struct, frozen=True):
     @property
     def key(self) -> str:
         return " ".join(self.names)
-
-
-def registered(name: str) -> str:
-    """The domain that somebody has registered, as far as its name tells: of ``a.b.co.uk`` it is ``b.co.uk``."""
-    labels = name.removeprefix("*.").split(".")
-    few = 3 if len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND else 2
-    return ".".join(labels[-few:])
 
 
 def is_public(name: str) -> bool:

@@ -7,8 +7,10 @@ anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,12 +79,25 @@ def check(name: str, port: int, token: str, answer: str, resolvers: Sequence[str
 
 
 def _ask(address: str, port: int, name: str, token: str, seconds: float) -> str:
+    """``seconds``: for all of it, however slowly the answer comes."""
     connection = http.client.HTTPConnection(address, port, timeout=seconds)
+    handle = socket.create_connection((address, port), seconds)
+    timer = threading.Timer(seconds, _cut, (handle,))
+    timer.daemon = True
+    timer.start()
     try:
-        connection.sock = socket.create_connection((address, port), seconds)
+        connection.sock = handle.dup()
+        connection.sock.settimeout(seconds)
         connection.request("GET", PATH + token, headers={"Host": name if port == 80 else f"{name}:{port}"})
         answer = connection.getresponse()
         text = answer.read(1024).decode("ascii", "replace").strip()
         return text if answer.status == 200 else f"status {answer.status}"
     finally:
+        timer.cancel()
         connection.close()
+        handle.close()
+
+
+def _cut(handle: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        handle.shutdown(socket.SHUT_RDWR)

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from alveole.issuing.model import WEEK, Spent, registered
+from alveole.issuing.model import WEEK, Spent
+from alveole.issuing.suffixes import registered
 from alveole.tables import metadata
 
 certificate_orders = sa.Table(

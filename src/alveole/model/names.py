@@ -20,6 +20,8 @@ from alveole.errors import Problem
 SITE_NAME = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?\Z"
 SITE_NAME_MAX = 40
 DOMAIN = r"^(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*\Z"
+#: A domain, or all names right below one: ``*.example.org`` (RFC 6125 §6.4.3).
+ANY_DOMAIN = r"^(?:\*\.)?" + DOMAIN.removeprefix("^")
 ENV_KEY = r"^[A-Za-z_][A-Za-z0-9_]{0,127}\Z"
 # Debian policy §5.6.1.
 PACKAGE = r"^[a-z0-9][a-z0-9+.-]{1,62}\Z"
@@ -41,6 +43,7 @@ SiteName = Annotated[str, msgspec.Meta(pattern=SITE_NAME)]
 NodeName = Annotated[str, msgspec.Meta(pattern=NODE_NAME)]
 """Short: the path of a socket holds it, and unix(7) leaves 107 bytes."""
 Domain = Annotated[str, msgspec.Meta(pattern=DOMAIN, max_length=253)]
+AnyDomain = Annotated[str, msgspec.Meta(pattern=ANY_DOMAIN, max_length=253)]
 EnvKey = Annotated[str, msgspec.Meta(pattern=ENV_KEY)]
 Package = Annotated[str, msgspec.Meta(pattern=PACKAGE)]
 VolumeName = Annotated[str, msgspec.Meta(pattern=VOLUME_NAME)]
@@ -132,19 +135,20 @@ def check_site_name(name: str, field: str = "name") -> tuple[Problem, ...]:
     return ()
 
 
-def check_domain(domain: str, field: str = "domain") -> tuple[Problem, ...]:
+def check_domain(domain: str, field: str = "domain", *, wildcard: bool = False) -> tuple[Problem, ...]:
+    """``wildcard``: ``*.example.org``, for all names right below one, will do too."""
     plain = domain.removeprefix("*.")
-    if plain != domain:
+    if plain != domain and not wildcard:
         return (Problem(field, f"{domain!r} is a wildcard", "name each domain in full"),)
     # Two bytes under RFC 1035's 253: a file is named after it, with an ending of four, and a name has 255.
     if len(domain) > 251:
         return (Problem(field, f"is {len(domain)} characters long; the limit is 251", "shorten it"),)
-    if not re.match(DOMAIN, domain):
+    if not re.match(DOMAIN, plain):
         return (Problem(field, f"{domain!r} is not a domain name", "write it like 'www.example.org', in lower case"),)
-    if "." not in domain:
+    if "." not in plain:
         return (Problem(field, f"{domain!r} has no dot", "write it in full, like 'www.example.org'"),)
     try:
-        ipaddress.ip_address(domain)
+        ipaddress.ip_address(plain)
     except ValueError:
         return ()
     return (Problem(field, f"{domain!r} is an address, not a name", "give a domain name"),)

@@ -25,6 +25,7 @@ from msgspec import UNSET, UnsetType
 
 from alveole.model.lent import Published, Shared
 from alveole.model.names import (
+    AnyDomain,
     BaseKey,
     Digest,
     Domain,
@@ -188,7 +189,7 @@ class AddressSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
 class CertificateSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="certificate"):
     """``wildcard``: link to the main domain's certificate instead of issuing one."""
 
-    domain: Domain
+    domain: AnyDomain
     wildcard: bool
 
 
@@ -211,7 +212,7 @@ class RouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ro
     target: RouteTarget
     port: Port | None
     """``None``: the instance's Unix socket."""
-    domain: Domain
+    domain: AnyDomain
     path: PathPrefix | None = None
     access: Access = Access()
     https_only: bool = False
@@ -227,7 +228,7 @@ class NodeRouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     site: SiteId
     node: NodeName
-    domain: Domain
+    domain: AnyDomain
     https_only: bool = False
 
 

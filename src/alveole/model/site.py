@@ -13,10 +13,10 @@ import msgspec
 
 from alveole.model.lent import Published, Shared
 from alveole.model.names import (
+    AnyDomain,
     BackupId,
     BaseKey,
     Digest,
-    Domain,
     EnvKey,
     MountPath,
     Package,
@@ -359,7 +359,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base: Base
     run: Run
     release: Digest | None = None
-    domains: tuple[Domain, ...] = ()
+    domains: tuple[AnyDomain, ...] = ()
     env: dict[EnvKey, str] = {}
     volumes: tuple[VolumeMount, ...] = ()
     files: tuple[ConfigFile, ...] = ()

@@ -56,6 +56,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from functools import partial
 
 from alveole import views
 from alveole.appstore import AppStore
@@ -172,6 +173,7 @@ class Services(
         self.telling.load()
         self.naming = Naming(settings, store, self.journal)
         self.naming.load(self._setting("dns", DnsSettings))
+        self.naming.store_settings = partial(self._put_setting, "dns")
         self.journal.tell = self._ended
         self.loop.abandoned = self._remove
         self.certifier = Certifier(settings, store, self.journal, agent, self._acme, self.keep_authority)

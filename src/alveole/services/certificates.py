@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from alveole import certificate_views as cv
 from alveole import sealing, tables
 from alveole.agent.certifying import (
-    CERTIFICATE_NAME,
     CertificateState,
     DropCertificate,
     InstallCertificate,
@@ -22,11 +21,13 @@ from alveole.agent.certifying import (
 )
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.issuing import model, rows
-from alveole.issuing.model import AcmeSettings, Authority, Zone
+from alveole.issuing.model import AcmeSettings, Authority, Budget, Zone
 from alveole.issuing.rows import Order
+from alveole.issuing.suffixes import registered
 from alveole.journal import Live
 from alveole.masking import HIDDEN
 from alveole.model.change import Change
+from alveole.model.names import ANY_DOMAIN
 from alveole.model.resource import PLATFORM
 from alveole.model.site import Site
 from alveole.people.model import Actor
@@ -188,9 +189,10 @@ class CertificateVerbs(OutsideVerbs):
     def remove_certificate(self, caller: Actor, name: str, site: str | None = None) -> None:
         """Show a name what there is besides. One that was issued is not asked for again unless names get theirs
         automatically."""
-        if name.startswith("*."):
+        if name.startswith("*.") and site is None:
+            # One that no name here is called: the main domain's, or an uploaded one for names to come.
             self._allow(caller, Right.SETTINGS_CHANGE)
-            if site is not None or not re.match(CERTIFICATE_NAME, name):
+            if not re.match(ANY_DOMAIN, name):
                 raise NotFound(f"there is no certificate for {name[:80]!r}", field="name")
             owner, drop = None, (name,)
         else:
@@ -290,6 +292,8 @@ class CertificateVerbs(OutsideVerbs):
                         "name each authority once", field="order", hint=f"there are: {', '.join(by_name)}"
                     )
                 settings = msgspec.structs.replace(settings, authorities=tuple(by_name[each] for each in request.order))
+            if isinstance(request.budgets, dict):
+                settings = _with_budgets(settings, request.budgets)
             return settings
 
         self._change_acme(to)
@@ -398,9 +402,28 @@ class CertificateVerbs(OutsideVerbs):
         self._note(caller, "remove-zone", zone)
 
 
+def _with_budgets(settings: AcmeSettings, budgets: dict[str, dict[str, Any]]) -> AcmeSettings:
+    """Raises ``InvalidInput``."""
+    known = {each.name for each in settings.authorities}
+    problems = [
+        Problem("budgets", f"there is no authority {name[:80]!r}", "see: alveole acme list")
+        for name in budgets
+        if name not in known
+    ]
+    if problems:
+        raise InvalidInput(problems=problems)
+    changed = tuple(
+        msgspec.structs.replace(
+            each, budget=converted({**msgspec.structs.asdict(each.budget), **budgets.get(each.name, {})}, Budget)
+        )
+        for each in settings.authorities
+    )
+    return msgspec.structs.replace(settings, authorities=changed)
+
+
 def _authority_view(found: Authority, spent: tuple[model.Spent, ...], now: float) -> cv.AuthorityView:
     own = [each for each in spent if each.authority == found.name]
-    domains = sorted({model.registered(each.domain) for each in own})
+    domains = sorted({registered(each.domain) for each in own})
     return cv.AuthorityView(
         name=found.name,
         directory=found.directory,
@@ -419,7 +442,7 @@ def _authority_view(found: Authority, spent: tuple[model.Spent, ...], now: float
                 issued=sum(each.kind == "issued" and each.domain == domain for each in own),
                 most=found.budget.domain_week,
                 failed=sum(
-                    each.kind == "failed" and model.registered(each.domain) == domain and now - each.at < model.HOUR
+                    each.kind == "failed" and registered(each.domain) == domain and now - each.at < model.HOUR
                     for each in own
                 ),
             )

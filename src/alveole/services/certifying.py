@@ -197,7 +197,7 @@ class Certifier:
 
     @staticmethod
     def _still_asked(order: Order, shown: dict[str, CertificateState]) -> bool:
-        return order.asked and any(name.removeprefix("*.") in shown for name in order.names)
+        return order.asked and any({name, name.removeprefix("*.")} & shown.keys() for name in order.names)
 
     def _warn(self, states: Iterable[CertificateState], warned: dict[str, int], now: float) -> None:
         by_file: dict[str, list[CertificateState]] = {}
@@ -453,7 +453,7 @@ class Certifier:
             from alveole.issuing.dialogue import Dialogue
 
             try:
-                chain = self._agent.call(ShowCertificate(order.names[0].removeprefix("*.")))
+                chain = self._agent.call(ShowCertificate(order.names[0]))
                 with Dialogue(authority, self._settings.outgoing.inside_hosts, self._stop, self._keep) as dialogue:
                     at, again = dialogue.renewal(chain)
             except AlveoleError as error:
@@ -514,7 +514,8 @@ def _next_look(now: float, again: float, renew: float) -> float:
 
 def _is_own(names: Iterable[str], shown: dict[str, CertificateState], now: float) -> bool:
     """Whether somebody has seen to all of these names with a certificate of their own."""
-    found = [shown.get(name) for name in names if not name.startswith("*.")]
+    # The wildcard of the main domain is shown under each name that has it, and under none of its own.
+    found = [shown.get(name) for name in names if not name.startswith("*.") or name in shown]
     return bool(found) and all(
         each is not None and each.source is Source.OWN and not each.problem and each.expires_at > now for each in found
     )

@@ -16,6 +16,7 @@ import msgspec
 from alveole import claims, txt
 from alveole import requests as ask
 from alveole.claims import Claim
+from alveole.compile import site_domain
 from alveole.domain_views import AddDomain, DomainView
 from alveole.errors import AlveoleError, Denied, NotFound, Refused
 from alveole.journal import RECONCILER
@@ -53,7 +54,7 @@ class ClaimVerbs(SiteVerbs):
         if domain in found.domains:
             return DomainView(domain=domain, state="live")
         draft = self._draft_domain(found, domain)
-        if may(caller, Right.DOMAIN_CLAIM):
+        if may(caller, Right.DOMAIN_CLAIM) or domain == f"*.{site_domain(found.name, self.settings)}":
             draft.finish()
             change = self.set_site(caller, site, ask.SetSite(add_domains=(domain,)))
             return DomainView(domain=domain, state="live", change=change.id)

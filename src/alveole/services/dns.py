@@ -141,7 +141,10 @@ class DnsVerbs(OutsideVerbs):
         ]
         if problems:
             raise InvalidInput(problems=problems)
-        addresses = dns.addresses or naming.detected(self.settings)
+        found = () if dns.addresses and not dns.follow else naming.detected(self.settings)
+        # One that follows is told none, or those of before: of a machine that has none at this moment they stay.
+        addresses = found or dns.addresses
+        dns = msgspec.structs.replace(dns, follow=dns.follow or not dns.addresses)
         if not addresses:
             raise InvalidInput("none was found", field="addresses", hint="give the public addresses of this machine")
         # By id, so that a site that is renamed keeps it.

@@ -14,6 +14,7 @@ from alveole.catalogue.grammar import check_link
 from alveole.compile import site_domain, under_wildcard
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Problem, Refused
+from alveole.issuing.suffixes import is_suffix
 from alveole.model.names import (
     PACKAGE,
     PATH_PREFIX,
@@ -40,6 +41,8 @@ from alveole.model.site import (
     Task,
     VolumeMount,
 )
+from alveole.people.model import Actor
+from alveole.people.rights import Right, may
 from alveole.requests import CreateSite, ProcessBody, SetSite, VolumeBody
 from alveole.sleeping import needs_no_visit
 from alveole.store import KnownBase
@@ -66,6 +69,7 @@ class Draft:
         self.own = own
         self.problems: list[Problem] = []
         self.conflicts = 0
+        self._below_own = ""
 
     def wrong(self, field: str, message: str, hint: str = "") -> None:
         self.problems.append(Problem(field, message, hint))
@@ -114,10 +118,14 @@ class Draft:
 
     def domains(self, domains: Iterable[str], site_name: str) -> tuple[str, ...]:
         listed = tuple(domains)
+        self._below_own = f"*.{site_domain(site_name, self.settings)}"
         if not self._many("domains", listed):
             return ()
         for domain in listed:
-            found = check_domain(domain, "domains")
+            found = check_domain(domain, "domains", wildcard=True)
+            parent = domain.removeprefix("*.")
+            if not found and parent != domain:
+                self._below(parent, listed, site_name)
             if found:
                 self.problems.extend(found)
                 continue
@@ -133,6 +141,31 @@ class Draft:
         if len(set(listed)) != len(listed):
             self.wrong("domains", "names a domain twice", "name each once")
         return listed
+
+    def _below(self, parent: str, listed: Sequence[str], site_name: str) -> None:
+        """All names right below one: names below the main domain are those of other sites, but for the site's own."""
+        own = (site_domain(site_name, self.settings), *listed)
+        if parent == self.settings.domain:
+            self.wrong("domains", f"*.{parent} are the names of all sites", "give the names below one, like *.NAME")
+        elif parent.endswith(f".{self.settings.domain}") and parent not in own:
+            self.wrong("domains", f"{parent} is not a name of this site", f"*.{own[0]} is for all names below its own")
+        elif is_suffix(parent):
+            self.wrong(
+                "domains", f"nobody has all of {parent}: names are registered right below it", "name one in full"
+            )
+
+    def claim(self, caller: Actor, domains: Iterable[str], path: str | None) -> None:
+        """Threat 27: that a domain leads here does not say whose it is. Who runs the machine says so; the names below
+        its own are a site's anyway."""
+        if may(caller, Right.DOMAIN_CLAIM):
+            return
+        hint = "claim it, and prove it by a DNS record: alveole site domain add"
+        for domain in sorted(domains):
+            if domain != self._below_own:
+                self.wrong("domains", f"{domain} is not yours to take", hint)
+        if path is not None:
+            hint = "ask an operator or an administrator to add it"
+            self.wrong("path", f"{path} of the main domain is not yours to take", hint)
 
     def path(self, path: str | None) -> str | None:
         if path is None:

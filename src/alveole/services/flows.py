@@ -17,6 +17,7 @@ import msgspec
 
 from alveole import headstart
 from alveole.agent import protocol
+from alveole.agent.lending import LookAtPorts
 from alveole.compile import compile_site, is_static
 from alveole.errors import AlveoleError, Problem, Refused
 from alveole.failpoints import hit
@@ -32,6 +33,8 @@ log = logging.getLogger("alveole.services")
 _CHECK_SECONDS = 5.0
 #: After a change what fails is asked once more: a process may have been started anew this moment.
 _AGAIN_SECONDS = 2.0
+#: What is told after these when a port leads to nobody.
+_SAYS_PORTS = frozenset({"create", "set", "configure"})
 #: What asks, or talks to, an instance that runs before anything is stored.
 _NEEDS_AWAKE = frozenset({"deploy", "rollback", "synchronise", "move"})
 _CUT = Problem("", "was cut: control ended before it was stored", "ask for it again")
@@ -171,7 +174,10 @@ class Flows(Sleeping):
                 transaction.delete_release(site.id, digest)
 
         result: dict[str, str | int | float | None] = {"release": site.release, "version": site.version}
-        if checked and not settled.problems and (warning := self._warning(live, site)):
+        warnings = [self._warning(live, site)] if checked and not settled.problems else []
+        if site.published and live.change.verb in _SAYS_PORTS and not settled.problems:
+            warnings.append(self._unheard(live, site))
+        if warning := "; ".join(filter(None, warnings)):
             result["warning"] = warning
         self.journal.end(live, settled.problems, result, also=forget if dropped else None)
 
@@ -185,6 +191,27 @@ class Flows(Sleeping):
                 links: tuple[protocol.Link, ...] = self.agent.call(request)
                 return tuple(msgspec.structs.replace(link, name=f"check {link.name}") for link in links)
         return ()
+
+    def port_links(self, site: Site) -> tuple[protocol.Link, ...]:
+        """Whether its programs listen where ports of the machine lead; nothing where that cannot be asked."""
+        if not site.published or not site.runs or site.node:
+            return ()
+        with contextlib.suppress(AlveoleError):
+            links: tuple[protocol.Link, ...] = self.agent.call(LookAtPorts(site.id, site.slot, site.published))
+            return links
+        return ()
+
+    def _unheard(self, live: Live, site: Site) -> str:
+        """Ports that lead to nobody: told, for the site answers all the same."""
+        failing = [link for link in self.port_links(site) if not link.ok]
+        if failing:
+            # Its other programs may be a moment behind the one that answers requests.
+            self.loop.pause(_AGAIN_SECONDS)
+            failing = [link for link in self.port_links(site) if not link.ok]
+        said = [f"{link.name} leads to nobody: {link.asked}: {link.came}" for link in failing]
+        for text in said:
+            live.say(text, level="warning")
+        return "; ".join(said)
 
     def _warning(self, live: Live, site: Site) -> str:
         """What of the checks fails though the site answers: told, and no reason to take the change back."""

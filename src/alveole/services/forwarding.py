@@ -192,7 +192,7 @@ class ForwardVerbs(PassportVerbs):
             draft = Draft(self.settings, self.store.owner_of)
             draft.name(request.name, self.store.site(request.name) is not None)
             domains = draft.domains(request.domains, request.name)
-            self._claim(caller, draft, domains, None)
+            draft.claim(caller, domains, None)
             if request.path is not None:
                 draft.wrong("path", "leads to sites of this machine only", "give the site a domain")
             for field in ("published", "shared"):

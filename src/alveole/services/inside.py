@@ -6,7 +6,7 @@ from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
 from alveole.cli.client import pairs
-from alveole.compile import site_domain
+from alveole.compile import hosts, site_domain
 from alveole.distant import Distant, reached
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.model.resource import Kind
@@ -105,14 +105,16 @@ class InsideVerbs(ClaimVerbs):
                     found.path,
                     found.run.port,
                     is_asleep(found),
+                    found.domains,
                 )
             )
         except AlveoleError as error:
             links = (protocol.Link("agent", False, "ask the agent", str(error), "see: alveole doctor"),)
-        of_zone = self.naming.link(site_domain(found.name, self.settings))
-        if of_zone is not None:
+        of_zone = self.naming.links(hosts(found, self.settings))
+        if of_zone and of_zone[0].name == "name":
             # The zone's own server knows; what a resolver remembers says less.
-            links = (of_zone, *(each for each in links if each.name != "name"))
+            links = tuple(each for each in links if each.name != "name")
+        links = (*of_zone, *links, *self.port_links(found))
         look = self.loop.looks.get(found.id)
         last = self.journal.list(site=found.id, limit=1)
         links = (*links, *self.check_links(found), *self.base_links(found), *self._scenario_links(found))

@@ -239,6 +239,8 @@ class Compositions(Flows):
         https_only: bool = False,
         content: bool = False,
     ) -> SiteContext:
+        # What a program is told to be called: for all names below one few have a word.
+        domains = tuple(each for each in domains if not each.startswith("*."))
         domain = domains[0] if domains else site_domain(name, self.settings)
         edge = self.settings.edge
         port = "" if edge.https_port == 443 else f":{edge.https_port}"

@@ -13,8 +13,9 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import msgspec
 import sqlalchemy as sa
 
 from alveole.agent.protocol import Link
@@ -23,16 +24,33 @@ from alveole.errors import AlveoleError, Problem
 from alveole.journal import RECONCILER, Journal
 from alveole.model.names import split_resolver
 from alveole.rfc2136 import Updates
-from alveole.services.publishing import FAMILY, PUBLISH, Pass, Row, differs, row_of, values_of
+from alveole.services.publishing import FAMILY, PUBLISH, SAID_MOST, Pass, Row, differs, row_of, values_of
 from alveole.store import Store
 from alveole.tables_dns import dns_names
 from alveole.ticker import Ticker
-from alveole.zone import DnsSettings, NameView, Wanted, inside, lines, server_of, wanted, zone_of
+from alveole.zone import (
+    DnsSettings,
+    NameView,
+    Wanted,
+    followed,
+    inside,
+    lines,
+    own_servers,
+    server_of,
+    wanted,
+    zone_of,
+)
 
 log = logging.getLogger("alveole.naming")
 WORK = "names"
+#: The verb of the journal when the machine's own addresses have changed.
+FOLLOW = "follow-addresses"
 #: Seconds until a server that failed is asked again: at first this long, doubled each time up to the second figure.
 DELAYS = (5.0, 300.0)
+#: Seconds without any address of a family until that is believed, while there are some of the other.
+_GONE_SECONDS = 3600.0
+#: linux/in6.h and RFC 5014: an address that lasts, not one that is made up anew each day (RFC 8981).
+_IPV6_ADDR_PREFERENCES, _IPV6_PREFER_SRC_PUBLIC = 72, 0x0002
 #: Seconds for one message and its answer.
 _PATIENCE = 5.0
 
@@ -54,9 +72,12 @@ class Naming:
         self.compared_at = 0.0
         self._lock = threading.RLock()
         self._again = False
+        self._gone: dict[str, float] = {}
         self._poke: Callable[[], None] = lambda: None
         self.besides: Callable[[], Mapping[str, str]] = dict
         """Names that lead here and are of no site, and what each is written under."""
+        self.store_settings: Callable[[DnsSettings], None] = lambda _dns: None
+        """Keeps what has changed by itself."""
 
     # --- life -----------------------------------------------------------------------------------
     def load(self, dns: DnsSettings | None) -> None:
@@ -112,6 +133,7 @@ class Naming:
                 if by_hand:
                     self.serial = None
                 try:
+                    self._follow(self.dns)
                     Pass(self, self.dns).run()
                 except AlveoleError as error:
                     self._down(error)
@@ -120,6 +142,23 @@ class Naming:
                     return
                 else:
                     self._up()
+
+    def _follow(self, dns: DnsSettings) -> None:
+        """The machine's addresses may have changed: where that is wanted, they are published as they are now."""
+        if not dns.follow:
+            return
+        now = followed(dns.addresses, detected(self.settings), self._gone, time.monotonic(), _GONE_SECONDS)
+        if set(now) == set(dns.addresses):
+            return
+        fresh = msgspec.structs.replace(dns, addresses=now)
+        live = self.journal.begin(
+            FOLLOW, RECONCILER, reason=f"{', '.join(dns.addresses) or 'none'} → {', '.join(now)}"[:500]
+        )
+        self.store_settings(fresh)
+        self.dns = fresh
+        if own_servers(fresh, self.settings):
+            live.say("the zone above must be told of the new address: alveole dns show", level="warning")
+        self.journal.end(live)
 
     def _down(self, error: AlveoleError) -> None:
         self.problem = str(error)[:500]
@@ -216,6 +255,18 @@ class Naming:
             )
         return tuple(found)
 
+    def links(self, names: Sequence[str]) -> tuple[Link, ...]:
+        """What the zone's own server says of those of ``names`` that lie in the zone. The link of the first is called
+        ``name``, others as they are. A server that says nothing is not asked for the others."""
+        found: list[Link] = []
+        for name in names:
+            link = self.link(name)
+            if link is not None:
+                found.append(link if name == names[0] else msgspec.structs.replace(link, name=f"name {name}"))
+                if not link.ok and self.problem:
+                    break
+        return tuple(found)
+
     def link(self, name: str) -> Link | None:
         """What the zone's own server says of a name; ``None`` when the name is none of that zone."""
         dns = self.dns
@@ -228,7 +279,7 @@ class Naming:
             updates = self.updates(dns)
             found = {kind: values for kind in FAMILY if (values := updates.ask(name, kind).values)}
             want = self.goal(dns).get(name)
-            came = ", ".join(lines(found)) or "there is no such name"
+            came = ", ".join(lines(found))[:SAID_MOST] or "there is no such name"
             ok = want is not None and all(_same(found.get(kind, ()), values) for kind, values in want.records.items())
             row = self.rows.get(name)
             if not ok and row is not None and row.problem:
@@ -295,6 +346,9 @@ def detected(settings: Settings) -> tuple[str, ...]:
             found.append(bound)
             continue
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            if family == socket.AF_INET6:
+                with contextlib.suppress(OSError):
+                    probe.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, _IPV6_PREFER_SRC_PUBLIC)
             probe.connect((far, 9))
             found.append(str(probe.getsockname()[0]))
     return tuple(found)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PUBLISH = "publish-names"
 #: Everything is compared at least so often, whatever the serial number says.
 _COMPARE_SECONDS = 3600.0
+#: What a server says it has is told so far.
+SAID_MOST = 300
 #: Names in one message; a message has 65,535 bytes (RFC 1035 §4.2.2), and a name with its records about 200.
 _MOST_AT_ONCE = 100
 #: Sites that get an entry of their own in the journal in one pass; more share one.
@@ -159,7 +161,7 @@ class Pass:
 
     def _held(self, want: Wanted, row: Row | None) -> None:
         there = {kind: values for kind in (*FAMILY, "NS") if (values := self.zone.ask(want.name, kind).values)}
-        text = ", ".join(lines(there)) or "other records"
+        text = ", ".join(lines(there))[:SAID_MOST] or "other records"
         problem = f"the zone has {text} there, and not from here: nothing was changed"
         known = row is not None and row.state == "held" and row.problem == problem
         self._set(want, "held", problem, row)
@@ -203,7 +205,7 @@ class Pass:
             if self.zone.holds([Condition(row.name, kind, values)]):
                 continue
             there = () if self.zone.holds([Condition(row.name, kind)]) else self.zone.ask(row.name, kind).values
-            causes.append(f"{kind} was changed to {', '.join(there)}" if there else f"{kind} was removed")
+            causes.append(f"{kind} was changed to {', '.join(there)[:SAID_MOST]}" if there else f"{kind} was removed")
         if self._force(want, row):
             self._published(want, tell=False)
             self._say(REPAIR, want.site_id, f"{row.name}: {' and '.join(causes)}; it is published again")
@@ -239,7 +241,7 @@ class Pass:
                 with contextlib.suppress(ConditionFailed):
                     self.zone.change([Record(row.name, kind, 0, ())], [Condition(row.name, kind, values)])
             if not self.zone.holds([Condition(row.name, kind)]):
-                there = ", ".join(self.zone.ask(row.name, kind).values)
+                there = ", ".join(self.zone.ask(row.name, kind).values)[:SAID_MOST]
                 self._say(PUBLISH, row.site_id, f"{row.name}: {kind} {there} was not written here, and stays")
         self._removed(row)
 

@@ -160,8 +160,8 @@ def promise_views(promises: tuple[Promise, ...]) -> tuple[PromiseView, ...]:
 
 
 def urls(site: Site, settings: Settings) -> tuple[str, ...]:
-    """Every address of the site, HTTPS first."""
-    places = [(host, "/") for host in hosts(site, settings)]
+    """Every address of the site that can be visited, HTTPS first: of all names below one there is none to show."""
+    places = [(host, "/") for host in hosts(site, settings) if not host.startswith("*.")]
     if site.path is not None:
         places.append((settings.domain, f"{site.path}/"))
     secure = _port(settings.edge.https_port, 443)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import msgspec
 from msgspec import UNSET
@@ -22,7 +22,7 @@ from alveole.model.names import ENV_FORBIDDEN
 from alveole.model.resource import Action, Kind
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.people.model import Actor
-from alveole.people.rights import Right, may
+from alveole.people.rights import Right
 from alveole.services.draft import Draft, find_base, newest_base
 from alveole.services.elsewhere import ElsewhereVerbs, check_no_copies
 from alveole.services.flows import work_for
@@ -128,7 +128,7 @@ class SiteVerbs(ElsewhereVerbs):
         draft.name(request.name, own is None and self.store.site(request.name) is not None)
         domains = draft.domains(request.domains, request.name)
         path = draft.path(request.path)
-        self._claim(caller, draft, domains, path)
+        draft.claim(caller, domains, path)
         draft.packages(request.packages, base.kind)
         if request.base not in ("host", "debian") and known is None:
             draft.wrong("base", f"there is no base {request.base!r}", "choose host, debian or an imported image")
@@ -206,18 +206,6 @@ class SiteVerbs(ElsewhereVerbs):
         wanted = tuple(Shared(each.source, each.path, each.writable) for each in request.shared)
         if problems := self.agent.call(CheckShared(wanted)):
             raise InvalidInput(problems=problems)
-
-    @staticmethod
-    def _claim(caller: Actor, draft: Draft, domains: Collection[str], path: str | None) -> None:
-        """Threat 27: that a domain leads here does not say whose it is. Who runs the machine says so."""
-        if may(caller, Right.DOMAIN_CLAIM):
-            return
-        hint = "claim it, and prove it by a DNS record: alveole site domain add"
-        for domain in sorted(domains):
-            draft.wrong("domains", f"{domain} is not yours to take", hint)
-        if path is not None:
-            hint = "ask an operator or an administrator to add it"
-            draft.wrong("path", f"{path} of the main domain is not yours to take", hint)
 
     def _resolve_base(self, base: str, packages: tuple[str, ...], static: bool, *, keep: bool = True) -> Base:
         known = find_base(base, self.store.bases)
@@ -459,7 +447,7 @@ class SiteVerbs(ElsewhereVerbs):
         listed = tuple(domain for domain in listed if domain not in request.remove_domains)
         domains = draft.domains((*listed, *request.add_domains), old.name)
         path = draft.path(old.path if request.path is UNSET else request.path)
-        self._claim(caller, draft, set(domains) - set(old.domains), path if path != old.path else None)
+        draft.claim(caller, set(domains) - set(old.domains), path if path != old.path else None)
         access = draft.access(
             old.access.allow if request.allow is UNSET else request.allow,
             old.access.deny if request.deny is UNSET else request.deny,
@@ -545,9 +533,12 @@ class SiteVerbs(ElsewhereVerbs):
             draft.name(request.name, self.store.site(request.name) is not None)
             if site_domain(request.name, self.settings) in old.domains:
                 draft.wrong("name", "is a domain of this site", "remove the domain first")
+            # Names below its own go with it.
+            was, now = (f"*.{site_domain(name, self.settings)}" for name in (old.name, request.name))
+            domains = tuple(now if each == was else each for each in old.domains)
             draft.finish()
             check_no_copies(old)
-            return msgspec.structs.replace(old, name=request.name)
+            return msgspec.structs.replace(old, name=request.name, domains=domains)
 
         if there := self._rename_there(caller, site, request, key, version):
             return there

@@ -103,7 +103,8 @@ def _of_all(page: Page, errors: Errors | None = None, form: Fields | None = None
 @router.post("/admin/certificates")
 @does(Right.SETTINGS_CHANGE)
 def change_of_all(page: Asked, form: Form) -> Response:
-    """``do``: what is done to certificates, or ``set``, ``add``, ``drop``, ``try``, ``add-zone``, ``drop-zone``."""
+    """``do``: what is done to certificates, or ``set``, ``budget``, ``add``, ``drop``, ``try``, ``add-zone``,
+    ``drop-zone``."""
     try:
         return _administer(page, form)
     except AlveoleError as error:
@@ -119,6 +120,10 @@ def _administer(page: Page, form: Fields) -> Response:
             services.set_acme(
                 actor, cv.SetAcme(automatic=form("automatic") == "yes", look=form("look") == "yes", order=_order(form))
             )
+            return page.go(here, page.t("It is stored."))
+        case "budget":
+            limits = {name: _number(form, name, 0) for name in ("domain_week", "same_week", "failures_hour")}
+            services.set_acme(actor, cv.SetAcme(budgets={form("authority"): limits}))
             return page.go(here, page.t("It is stored."))
         case "add":
             wanted = cv.AddAuthority(settings=_authority(form), agree=form("agree") == "yes")

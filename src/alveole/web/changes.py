@@ -91,6 +91,7 @@ VERBS = {
     "remove-silence": N_("End a silence"),
     "repair": N_("Repair"),
     "publish-names": N_("Publish names"),
+    "follow-addresses": N_("Follow the machine's addresses"),
     "set-dns": N_("Set where names are published"),
     "drop-dns": N_("Publish names no more"),
     "show-transfer-key": N_("Look at the key for zone transfers"),

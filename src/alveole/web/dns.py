@@ -22,7 +22,7 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 _TEXTS = ("mode", "zone", "server", "key", "algorithm", "secret", "alias")
 _NUMBERS = {"port": 53, "ttl": 300}
 _LISTS = ("addresses", "wildcards", "secondaries")
-_CHECKS = ("wildcard", "transfer_by_key")
+_CHECKS = ("follow", "wildcard", "transfer_by_key")
 _MODES = {"here": N_("BIND on this machine"), "elsewhere": N_("a BIND or Knot elsewhere")}
 STATES = {
     "waiting": N_("waiting"),

@@ -267,8 +267,8 @@ end
 
 -- Names ---------------------------------------------------------------------------------------
 
--- Host header -> { path of its link, host, whether it is the main domain }. Only names that have a
--- link come in, so that nobody fills it with names of his own making.
+-- Host header -> { path of its link, path of the link of all names right below the same one, host, whether it is the
+-- main domain }. Only names that have a link come in, so that nobody fills it with names of his own making.
 local known, known_count = {}, 0
 
 -- RFC 9110 section 7.2: host, and a port if it is not the default one. Gives the entry, or nil and the code.
@@ -292,7 +292,12 @@ local function understand(raw)
     if match(host, "^[%d.]+$") then
         return nil, "=404"
     end
-    return { path = ROUTES .. host, host = host, main = host == DOMAIN }
+    local main = host == DOMAIN
+    local dot = find(host, ".", 1, true)
+    -- Right below the main domain each name is a site's or nobody's. A star is in no host name, so it is asked for
+    -- by nobody.
+    local below = not main and dot and sub(host, dot + 1) ~= DOMAIN and ROUTES .. "*" .. sub(host, dot) or nil
+    return { path = ROUTES .. host, below = below, host = host, main = main }
 end
 
 local function link_of_prefix(prefix)
@@ -421,7 +426,9 @@ function _M.route()
     end
     local target = look_up(entry.path)
     if not target then
-        return "=404"
+        -- A name of its own goes first, whatever that link says.
+        target = entry.below and look_up(entry.below)
+        return target and finish(target, entry) or "=404"
     end
     if new then
         if known_count >= CACHED then
@@ -436,14 +443,13 @@ end
 -- The link again: the instance may just have been replaced, or woken.
 local function look_again()
     local prefix = var.alv_prefix
-    local path
+    local target
     if prefix and prefix ~= "" then
-        path = link_of_prefix(prefix)
+        target = look_up(link_of_prefix(prefix))
     else
         local entry = known[var.http_host] or understand(var.http_host or "")
-        path = entry and entry.path
+        target = entry and (look_up(entry.path) or entry.below and look_up(entry.below))
     end
-    local target = path and look_up(path)
     return target and target.site == var.alv_site and target or nil
 end
 
