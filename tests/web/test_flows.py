@@ -472,3 +472,50 @@ def test_a_site_is_set_to_sleep_and_says_that_it_does(door: Door) -> None:
         until(lambda: door.services.show_change(ROOT, change.id).state == "done")
         page = ana.get("/site/blog")
         assert "endormi" in page.text and "la prochaine visite le réveille" in page.text
+
+
+def test_a_site_is_put_to_sleep_and_woken_by_buttons(door: Door) -> None:
+    """And everywhere that says how sites are, one that sleeps is neither running nor down."""
+    add(door, "ada", Role.ADMIN)
+    site = door.site("blog")
+    with Visitor(door) as ada:
+        ada.sign_in("ada")
+        ada.get("/site/blog")
+        ada.submit("/site/blog/sleep")
+        assert "blog falls asleep" in ada.page.text
+        until(lambda: door.services.show_site(ROOT, "blog").state == "asleep")
+        door.services.ticker.stop()
+        door.services._gather_figures()
+        page = ada.get("/sites")
+        assert ("span", {"class": "state state-asleep"}) in page.tags and "all kept" in page.text
+        assert {"/site/blog/start?next=/sites", "/site/blog/stop?next=/sites"} <= {
+            each["action"] for each in page.forms
+        }
+        assert "1 asleep" in ada.get("/admin/machine").text
+        wall = ada.get("/wall").text
+        assert "1 asleep" in wall and "All is well" in wall and "Sites running 0 / 1" in wall
+        metrics = door.services.metrics(ROOT)
+        assert 'alveole_site_asleep{site="blog"} 1' in metrics and 'alveole_site_up{site="blog"} 1' in metrics
+        page = ada.get("/site/blog")
+        assert "Restart" not in page.text and "It sleeps since" in page.text
+        ada.submit("/site/blog/start")
+        until(lambda: door.services.show_site(ROOT, "blog").state == "running")
+        assert site == door.services.show_site(ROOT, "blog").id
+
+
+def test_when_sites_of_a_plan_sleep_is_set_beside_its_limits(door: Door) -> None:
+    add(door, "ada", Role.ADMIN)
+    door.site("blog")
+    with Visitor(door, "fr") as ada:
+        ada.sign_in("ada")
+        ada.get("/admin/plans")
+        ada.submit("/admin/plans/small/sleep", after="12h")
+        assert "offre est modifiée" in ada.page.text
+        assert door.services.show_site(ROOT, "blog").sleep.after == 43_200
+        assert "après 12h sans visite" in ada.get("/site/blog").text and "selon l" in ada.page.text
+        assert "Son offre dit : 12h" in ada.get("/site/blog/settings").text
+        ada.get("/admin/plans")
+        ada.submit("/admin/plans/small/sleep", after="soon")
+        assert "soon" in ada.page.text and door.services.show_plan(ROOT, "small").sleep_after == 43_200
+        ada.submit("/admin/plans/small/sleep", after="")
+        assert door.services.show_plan(ROOT, "small").sleep_after == 0
