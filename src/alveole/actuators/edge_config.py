@@ -33,6 +33,8 @@ IDLE_CONNECTIONS = 4096
 #: request is sent into a connection that is just being closed.
 IDLE_SECONDS = 4
 LUA = "alveole_edge.lua"
+#: What it needs beside itself.
+_LUA = (LUA, "alveole_prefix.lua")
 PAGES = {403: "403.html", 404: "404.html", 502: "502.html", 503: "503.html"}
 #: Instead of what an instance on another machine would have said, when the way there is cut.
 AWAY = "away.html"
@@ -124,7 +126,7 @@ def status_socket(settings: Settings) -> Path:
 
 def render(settings: Settings, machine: Machine) -> Rendered:
     texts = {
-        f"lua/{LUA}": _data(LUA),
+        **{f"lua/{name}": _data(name) for name in _LUA},
         **{f"pages/.alveole/{name}": _data(name) for name in (*PAGES.values(), AWAY, ASLEEP)},
     }
     body = nginx(_configuration(settings, machine, "@digest@"))
@@ -176,6 +178,8 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         "pools": _lua_list(POOL_NAMES),
         "wake": lua_string(f"unix:{settings.wake_socket}"),
         "wake_most": str(round(settings.sleep.wait_seconds * 1000)),
+        "held": str(settings.sleep.waiting),
+        "held_site": str(settings.sleep.waiting_site),
         "robots": _lua_list(ROBOTS),
     }
     listed = ", ".join(f"{key} = {value}" for key, value in options.items())

@@ -95,6 +95,10 @@ class InsideVerbs(ClaimVerbs):
             )
         except AlveoleError as error:
             links = (protocol.Link("agent", False, "ask the agent", str(error), "see: alveole doctor"),)
+        problem, cure = self._unwakeable(found.id)
+        if problem:
+            asleep = protocol.Link("asleep", False, "whether a request can wake it", problem, cure)
+            links = (*(each for each in links if each.name != asleep.name), asleep)
         of_zone = self.naming.link(site_domain(found.name, self.settings))
         if of_zone is not None:
             # The zone's own server knows; what a resolver remembers says less.

@@ -11,6 +11,8 @@
 local ffi = require "ffi"
 local bit = require "bit"
 local balancer = require "ngx.balancer"
+local semaphore = require "ngx.semaphore"
+local under_path = require "alveole_prefix"
 
 ffi.cdef [[
 long readlink(const char *path, char *buffer, size_t size);
@@ -42,19 +44,17 @@ local CACHED = 20000
 local UPGRADED_SECONDS = 3600
 
 local WAKE_CONNECT = 2000
-local WAKE_TRIES, WAKE_PAUSE = 5, 0.1
+local WAKE_TRIES, WAKE_PAUSE, AT_ONCE = 5, 0.1, 64
 
-local ROUTES, DOMAIN, TLS_PORT, POOLS, WAKE, WAKE_MOST, ROBOTS
-local _M = {}
+local ROUTES, DOMAIN, TLS_PORT, POOLS, WAKE, WAKE_MOST, HELD, HELD_SITE, ROBOTS
+local _M = { move_headers = under_path.move_headers }
 
 function _M.setup(options)
-    ROUTES = options.routes .. "/"
-    DOMAIN = options.domain
+    ROUTES, DOMAIN = options.routes .. "/", options.domain
     TLS_PORT = options.https_port == 443 and "" or ":" .. options.https_port
-    POOLS = options.pools
-    WAKE = options.wake
-    WAKE_MOST = options.wake_most
-    ROBOTS = options.robots
+    POOLS, ROBOTS = options.pools, options.robots
+    WAKE, WAKE_MOST = options.wake, options.wake_most
+    HELD, HELD_SITE = options.held, options.held_site
 end
 
 -- Networks ------------------------------------------------------------------------------------
@@ -481,8 +481,10 @@ local function is_robot(agent)
     return false
 end
 
--- Whether the site is awake now; else after how many seconds asking again makes sense.
-local function ask_to_wake(site)
+-- Site -> what requests of this worker wait for; one of them asks for all. And how many wait for anything.
+local waking, held = {}, 0
+
+local function ask(site)
     local link = ngx.socket.tcp()
     link:settimeouts(WAKE_CONNECT, WAKE_CONNECT, WAKE_MOST)
     local answer
@@ -494,6 +496,33 @@ local function ask_to_wake(site)
         return true
     end
     return false, answer and match(answer, "^later (%d+)$") or "10"
+end
+
+-- Whether the site is awake now; else after how many seconds asking again makes sense.
+local function ask_to_wake(site)
+    local most, one = (2 * WAKE_CONNECT + WAKE_MOST) / 1000, waking[site]
+    if held >= HELD or one and one.held >= HELD_SITE then
+        return false, "5"
+    end
+    held = held + 1
+    if one and ngx.now() - one.since < most then
+        one.held = one.held + 1
+        local place, told = one.held, one.over:wait(most)
+        held, one.held = held - 1, one.held - 1
+        if told and place > AT_ONCE then
+            -- A fresh instance may not take a thousand connections in the same moment: its queue for them is short.
+            ngx.sleep((place - place % AT_ONCE) / AT_ONCE * 0.02)
+        end
+        return told and one.awake, told and one.seconds or "10"
+    end
+    one = { since = ngx.now(), held = 1, over = semaphore.new() }
+    waking[site] = one
+    one.awake, one.seconds = ask(site)
+    held, waking[site] = held - 1, nil
+    if one.held > 1 then
+        one.over:post(one.held - 1)
+    end
+    return one.awake, one.seconds
 end
 
 -- Runs where a request may wait. The body is still unread, so whatever the method, it goes to the instance whole.
@@ -528,69 +557,6 @@ function _M.wake()
     var.alv_pool = target.pool
     if var.alv_prefix ~= "" then
         return ngx.exec("/.alveole/prefix")
-    end
-end
-
--- Answers of sites under a path ---------------------------------------------------------------
-
-local function under(prefix, path)
-    if path == prefix or sub(path, 1, #prefix + 1) == prefix .. "/" then
-        return path
-    end
-    return prefix .. path
-end
-
--- "/x" and "https://this-host/x" become "/my-app/x"; other hosts and relative ones stay.
-local function move(prefix, url)
-    if sub(url, 1, 2) == "//" then
-        return url
-    end
-    if byte(url) == 47 then
-        return under(prefix, url)
-    end
-    local origin, path = match(url, "^(https?://[^/?#]+)(.*)$")
-    if origin and lower(match(origin, "//(.*)$")) == lower(var.http_host or "") then
-        return origin .. under(prefix, byte(path) == 47 and path or "/" .. path)
-    end
-    return url
-end
-
-local function move_cookie(prefix, cookie)
-    local head, path, tail = match(cookie, "^(.-;%s*[Pp][Aa][Tt][Hh]%s*=%s*)(/[^;]*)(.*)$")
-    if not head then
-        return cookie
-    end
-    return head .. under(prefix, path) .. tail
-end
-
-function _M.move_headers()
-    local prefix = var.alv_prefix
-    if not prefix or prefix == "" then
-        return
-    end
-    local headers = ngx.header
-    for _, name in ipairs { "Location", "Content-Location" } do
-        local value = headers[name]
-        if type(value) == "string" then
-            headers[name] = move(prefix, value)
-        end
-    end
-    local refresh = headers["Refresh"]
-    if type(refresh) == "string" then
-        local head, url = match(refresh, "^(%s*%d+%s*;%s*[Uu][Rr][Ll]=)(.*)$")
-        if head then
-            headers["Refresh"] = head .. move(prefix, url)
-        end
-    end
-    local cookies = headers["Set-Cookie"]
-    if type(cookies) == "string" then
-        headers["Set-Cookie"] = move_cookie(prefix, cookies)
-    elseif type(cookies) == "table" then
-        local moved = {}
-        for i, cookie in ipairs(cookies) do
-            moved[i] = move_cookie(prefix, cookie)
-        end
-        headers["Set-Cookie"] = moved
     end
 end
 
