@@ -10,35 +10,27 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import json
 import logging
 import os
 import pwd
-import select
-import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
+from alveole import keeper
 from alveole.config import ENVIRONMENT, Settings
 from alveole.errors import InvalidInput, Refused
 from alveole.logbook.writer import OwnHandler
-from alveole.ssh.door import LISTENERS, has_keys, open_listeners
+from alveole.ssh.door import HOST_KEYS, LISTENERS, open_listeners
 
 Role = Literal["agent", "control", "ssh", "porter"]
 log = logging.getLogger("alveole.app")
 _M_ARENA_MAX = -8  # malloc.h
 #: There while a platform is being restored into the state directory: ``restoring`` has begun and not ended.
 MARK = "restoring.json"
-#: A role that ends is started again after this long, doubled each time up to the second figure.
-_RESTART_SECONDS = (0.2, 10.0)
-#: A role that has run this long starts again without delay.
-_STABLE_SECONDS = 30.0
 
 
 def serve(settings: Settings, role: Role | None = None, config: Path | None = None) -> None:
@@ -73,7 +65,7 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
         run_porter(settings)
     else:
         _need_root("alveole serve")
-        Supervisor(settings, config).run()
+        supervise(settings, config)
 
 
 def _ready() -> None:
@@ -136,94 +128,51 @@ def prepare_door(settings: Settings) -> pwd.struct_passwd:
     return user
 
 
-class Supervisor:
-    """Keeps the roles running; nothing but the standard library, for it lives as long as they do."""
+def supervise(settings: Settings, config: Path | None) -> NoReturn:
+    """Prepare what the roles need, and become what keeps them running (:mod:`alveole.keeper`)."""
+    user = prepare_control(settings)
+    # Should the interpreter itself ever crash, its log says where.
+    environment = {"PYTHONFAULTHANDLER": "1"}
+    if config is not None:
+        environment[ENVIRONMENT] = str(config)
 
-    def __init__(self, settings: Settings, config: Path | None) -> None:
-        self._settings = settings
-        self._config = config
-        self._stop = threading.Event()
-        self._listeners: list[socket.socket] = []
+    def role(name: str, user: pwd.struct_passwd | None) -> keeper.Role:
+        return {
+            "name": name,
+            "argv": [sys.executable, "-m", "alveole", "serve", "--role", name],
+            "environment": environment if user is None else {**environment, "HOME": "/nonexistent"},
+            "uid": None if user is None else user.pw_uid,
+            "gid": 0 if user is None else user.pw_gid,
+            "groups": [],
+            "files": [],
+            "keys": [],
+        }
 
-    def run(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop)
-        user = prepare_control(self._settings)
-        loops = [
-            threading.Thread(target=self._keep, args=("agent", None)),
-            threading.Thread(target=self._keep, args=("control", user)),
-        ]
-        if self._settings.ssh.enabled:
-            try:
-                door = prepare_door(self._settings)
-                self._listeners = open_listeners(self._settings)
-                loops.append(threading.Thread(target=self._keep, args=("ssh", door)))
-            except (InvalidInput, Refused) as error:
-                # Sites and pages do not wait for a door that can be opened later.
-                log.error("the SSH door stays closed: %s", error)
-        if self._settings.porter:
-            loops.append(threading.Thread(target=self._keep, args=("porter", pwd.getpwnam(self._settings.users.log))))
-        for loop in loops:
-            loop.start()
-        for loop in loops:
-            loop.join()
-
-    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._stop.set()
-
-    def _keep(self, role: Role, user: pwd.struct_passwd | None) -> None:
-        delay = _RESTART_SECONDS[0]
-        while not self._stop.is_set():
-            if role == "ssh" and not self._somebody_comes():
-                return
-            began = time.monotonic()
-            process = self._start(role, user)
-            while process.poll() is None and not self._stop.wait(0.2):
-                pass
-            if self._stop.is_set():
-                process.terminate()
-                try:
-                    process.wait(30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-                return
-            if time.monotonic() - began > _STABLE_SECONDS:
-                delay = _RESTART_SECONDS[0]
-            log.error("%s ended with status %d; starting it again in %.1f s", role, process.returncode, delay)
-            self._stop.wait(delay)
-            delay = min(delay * 2, _RESTART_SECONDS[1])
-
-    def _somebody_comes(self) -> bool:
-        """Wait until the SSH door has something to do; false when all is to end."""
-        while not self._stop.is_set():
-            if not has_keys(self._settings) or select.select(self._listeners, [], [], 0.5)[0]:
-                return True
-        return False
-
-    def _start(self, role: Role, user: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
-        # Should the interpreter itself ever crash, its log says where.
-        environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
-        if self._config is not None:
-            environment[ENVIRONMENT] = str(self._config)
-        argv = [sys.executable, "-m", "alveole", "serve", "--role", role]
-        if user is None:
-            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment, cwd="/")
-        files = [each.fileno() for each in self._listeners] if role == "ssh" else []
-        if files:
-            environment[LISTENERS] = ",".join(map(str, files))
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            pass_fds=files,
-            env={**environment, "HOME": "/nonexistent"},
-            cwd="/",
-            user=user.pw_uid,
-            group=user.pw_gid,
-            # All lines are readable by control's group.
-            extra_groups=[pwd.getpwnam(self._settings.users.control).pw_gid] if role == "porter" else [],
-            umask=0o077,
-        )
+    roles = [role("agent", None), role("control", user)]
+    if settings.ssh.enabled:
+        try:
+            door = prepare_door(settings)
+            files = [each.detach() for each in open_listeners(settings)]
+            for file in files:
+                os.set_inheritable(file, True)
+            waits = role("ssh", door)
+            waits["environment"][LISTENERS] = ",".join(map(str, files))
+            waits["files"] = files
+            waits["keys"] = [str(settings.ssh_keys / name) for name in HOST_KEYS]
+            roles.append(waits)
+        except (InvalidInput, Refused) as error:
+            # Sites and pages do not wait for a door that can be opened later.
+            log.error("the SSH door stays closed: %s", error)
+    if settings.porter:
+        sends = role("porter", pwd.getpwnam(settings.users.log))
+        # All lines are readable by control's group.
+        sends["groups"] = [user.pw_gid]
+        roles.append(sends)
+    plan = os.memfd_create("roles", 0)
+    os.write(plan, json.dumps(roles).encode())
+    os.lseek(plan, 0, os.SEEK_SET)
+    argv = [sys.executable, "-I", "-S", str(keeper.__file__), *sys.argv[1:]]
+    os.execve(sys.executable, argv, {**os.environ, keeper.PLAN: str(plan)})  # noqa: S606  no shell is the point
 
 
 def restore_platform(

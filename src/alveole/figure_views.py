@@ -47,6 +47,9 @@ class WallView(View, frozen=True, kw_only=True):
     at: float
     sites: int
     running: int
+    """With an instance, and as they should be."""
+    asleep: int
+    """Well, and without one until somebody asks for them."""
     stopped: int
     broken: tuple[str, ...]
     """Sites that are not as wanted."""

@@ -16,3 +16,9 @@ class CreatePlan(Body, frozen=True, kw_only=True):
     description: str = ""
     sleep_after: int = 0
     """Seconds without a visit after which its sites sleep, where they do not say by themselves; 0: never."""
+
+
+class SetPlan(Body, frozen=True, kw_only=True):
+    """Of any plan, those that are built in too: limits never change under the sites that have them."""
+
+    sleep_after: int

@@ -57,6 +57,7 @@ _POLL_SECONDS = (0.02, 0.5)
 _BESIDE = frozenset({Kind.CERTIFICATE})
 #: Rows lost (a database restored from a copy) must not cost data: of a scope without a row only these go.
 _ORPHAN_KINDS = frozenset({Kind.WORKLOAD, Kind.ADDRESS, Kind.ROUTE})
+_Told = Callable[[], None] | None
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -249,8 +250,9 @@ class Reconciler(Workers):
         )
         return planned, Look(planned.promises, tuple(found), planned.waiting, time.time())
 
-    def _pass(self, scope: str, desired: Sequence[Desired], tell: Callable[[], Live]) -> _Pass:
-        """Look at ``scope`` and carry out what is due. ``tell`` gives the change to journal it in."""
+    def _pass(self, scope: str, desired: Sequence[Desired], tell: Callable[[], Live], routed: _Told = None) -> _Pass:
+        """Look at ``scope`` and carry out what is due. ``tell`` gives the change to journal it in, ``routed`` is called
+        as soon as every route that was due is switched."""
         observation = self._observe((scope,))
         if scope == PLATFORM:
             with self._mutex:
@@ -267,7 +269,10 @@ class Reconciler(Workers):
                 outcome = self._apply(step, live())
                 if not outcome.done:
                     failed.append((step, outcome))
+                elif routed is not None and step is last_route and not failed:
+                    routed()
 
+        last_route = next((step for step in reversed(planned.steps) if step.id.kind is Kind.ROUTE), None)
         beside = [step for step in planned.steps if step.id.kind in _BESIDE]
         others = [step for step in planned.steps if step.id.kind not in _BESIDE]
         if not (beside and others):
@@ -462,11 +467,14 @@ class Reconciler(Workers):
         with self.lock(site_id):
             return self._pass(site_id, desired, lambda: live).plan
 
-    def settle(self, site: Site, live: Live, *, attempts: int = 3, version: int | None = None) -> Settled:
+    def settle(
+        self, site: Site, live: Live, *, attempts: int = 3, version: int | None = None, routed: _Told = None
+    ) -> Settled:
         """Passes over one site until all its promises are kept or it is clear that they will not be.
 
         ``version``: give up (``superseded``) once the site has another one. Blocks; call it from
-        :meth:`submit`. A resource is tried ``attempts`` times, one that cannot work only once.
+        :meth:`submit`. A resource is tried ``attempts`` times, one that cannot work only once. ``routed`` is called
+        when the routes are switched and what is left to do concerns nobody who comes by them.
         """
 
         def wanted() -> Sequence[Desired] | None:
@@ -480,7 +488,7 @@ class Reconciler(Workers):
                 problems = self.ensure_base(site.base, live)
                 if problems:
                     return Settled(problems, essential=True)
-            return self.reach(site, wanted, live, poke, attempts=attempts)
+            return self.reach(site, wanted, live, poke, attempts=attempts, routed=routed)
 
     @contextlib.contextmanager
     def hold(self, site_id: str) -> Iterator[threading.Event]:
@@ -508,6 +516,7 @@ class Reconciler(Workers):
         poke: threading.Event,
         *,
         attempts: int = 2,
+        routed: _Told = None,
     ) -> Settled:
         """Passes over a site that is held, towards what ``wanted`` gives before each (``None``: another change took
         its place), which need not be what is stored."""
@@ -521,7 +530,7 @@ class Reconciler(Workers):
                 return Settled((Problem("", "another change took its place"),), superseded=True)
             try:
                 with self.lock(site_id):
-                    done = self._pass(site_id, desired, lambda: live)
+                    done = self._pass(site_id, desired, lambda: live, routed)
             except Temporary as error:
                 # The agent is started again by itself; what was asked is stored and still wanted.
                 if self.stopping or time.monotonic() > deadline:

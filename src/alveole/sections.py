@@ -26,9 +26,9 @@ class Sleep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sites woken in a minute, beside the first ``queue`` of a burst: visits of a thousand sites do not start all."""
     wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 30.0
     """How long a request is held; then it is answered with 503."""
-    waiting: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 400
-    """Requests held at once."""
-    waiting_site: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 200
+    waiting: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 2000
+    """Requests that a worker of the edge holds at once."""
+    waiting_site: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1000
     """Of them, for one site."""
 
 

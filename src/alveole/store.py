@@ -404,6 +404,12 @@ class Transaction:
         self.connection.execute(sa.insert(tables.plans).values(name=plan.name, document=_text(plan)))
         self.effects.append(lambda: self._set_plan(plan.name, plan))
 
+    def put_plan(self, plan: ResourcePlan) -> None:
+        """Another text for a plan that is there."""
+        table = tables.plans
+        self.connection.execute(sa.update(table).where(table.c.name == plan.name).values(document=_text(plan)))
+        self.effects.append(lambda: self._set_plan(plan.name, plan))
+
     def delete_plan(self, name: str) -> None:
         self.connection.execute(sa.delete(tables.plans).where(tables.plans.c.name == name))
         self.effects.append(lambda: self._set_plan(name, None))

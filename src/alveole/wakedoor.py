@@ -46,7 +46,9 @@ class Waker(Protocol):
     """What is asked of the services."""
 
     def sleeps(self, site_id: str) -> bool: ...
-    def wake(self, site_id: str, by: str = ..., seconds: float = ...) -> Woken: ...
+    def wake(
+        self, site_id: str, by: str = ..., seconds: float = ..., routed: Callable[[], None] | None = ...
+    ) -> Woken: ...
 
 
 class WakeDoor:
@@ -220,20 +222,31 @@ class WakeDoor:
                     self._at_work -= 1
                     return
                 site = self._queue.popleft()
-                if all(map(_is_gone, self._waiting[site])):
-                    for link in self._waiting.pop(site):
+                if all(map(_is_gone, self._waiting.get(site, ()))):
+                    for link in self._waiting.pop(site, ()):
                         link.close()
                     continue
+            told = threading.Event()
+
+            def awake(site: str = site, told: threading.Event = told) -> None:
+                # Whoever asks from now on begins anew.
+                self._tell_all(site, Woken(True))
+                told.set()
+
             try:
-                woken = self._waker.wake(site, seconds=self._limits.wait_seconds)
+                woken = self._waker.wake(site, seconds=self._limits.wait_seconds, routed=awake)
             except Exception as error:
                 # Whatever it is, those who wait are told.
                 log.warning("%s could not be woken: %s", site, error)
                 woken = Woken(False, _BUSY_SECONDS)
-            with self._lock:
-                links = self._waiting.pop(site, [])
-            for link in links:
-                _tell(link, woken)
+            if not told.is_set():
+                self._tell_all(site, woken)
+
+    def _tell_all(self, site: str, woken: Woken) -> None:
+        with self._lock:
+            links = self._waiting.pop(site, [])
+        for link in links:
+            _tell(link, woken)
 
 
 def _tell(link: socket.socket, woken: Woken) -> None:

@@ -380,6 +380,13 @@ def test_plans(door: Door) -> None:
     assert limits["io_bytes_per_second"] is None
     assert door.ok("plan", "show", "tiny")["name"] == "tiny"
     assert {plan["name"] for plan in door.ok("plan", "list")} >= {"small", "medium", "large", "tiny"}
+    assert door.ok("plan", "set", "small", "--sleep-after", "12h")["sleep_after"] == 43_200
+    assert door.ok("plan", "show", "small")["limits"]["cpu_millis"] == 250, "limits are as they were"
+    assert "12h" in door.run("plan", "set", "small", "--sleep-after", "12h").out
+    assert "do not sleep" in door.run("plan", "set", "small", "--sleep-after", "never").out
+    assert problems(door.run("plan", "set", "small", "--sleep-after", "1s", "--json")).keys() == {"sleep_after"}
+    assert door.run("plan", "set", "small", "--sleep-after", "plan").status == 2
+    assert door.run("plan", "set", "nosuch", "--sleep-after", "1h").status == 4
     table = door.run("plan", "list").out
     assert all(len(line) <= 80 for line in table.splitlines()), table
     assert "64.0 MiB" in table

@@ -29,7 +29,7 @@ backup open, backup opened, backup close, backup calendar
 backup policy show, backup policy set, backup tree, backup download, backup restore-file, backup key export
 backup repository list, backup repository add, backup repository key, backup repository check
 backup repository use, backup repository remove, backup platform, restore-platform
-plan list, plan show, plan create, plan delete
+plan list, plan show, plan create, plan set, plan delete
 logs, analytics
 why, doctor, status, journal, journal verify, figures, report
 token create, token list, token delete

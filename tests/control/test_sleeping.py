@@ -14,11 +14,11 @@ from controlkit import ROOT, Control, until
 
 from alveole import requests as ask
 from alveole.agent.using import Use, Using
-from alveole.errors import InvalidInput, Refused
+from alveole.errors import InvalidInput, NoRoom, NotFound, Refused
 from alveole.model.change import ChangeState
 from alveole.model.resource import Action, Kind
 from alveole.model.site import WokenBy
-from alveole.plan_requests import CreatePlan
+from alveole.plan_requests import CreatePlan, SetPlan
 from alveole.views import State
 from alveole.wakedoor import WakeDoor
 
@@ -129,6 +129,47 @@ def test_a_site_that_does_not_wake_is_failed_and_not_asleep(control: Control) ->
     until(lambda: control.show("blog").state == State.RUNNING, 60)
 
 
+def test_what_would_not_wake_it_is_told(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory, or a database that takes nothing: the visit is to come again, the site sleeps on, ``why`` says it."""
+    site = asleep(control)
+    assert control.services.why(ROOT, "blog").broken == ""
+    monkeypatch.setattr("alveole.services.sleep._ROOM", 2.0)
+    woken = control.services.wake(site)
+    assert not woken.awake and woken.later == 60
+    why = control.services.why(ROOT, "blog")
+    assert why.broken == "asleep" and "short of memory" in why.links[-1].came and why.links[-1].cure
+    monkeypatch.undo()
+    assert control.services.why(ROOT, "blog").broken == ""
+
+    def full(*_: object) -> None:
+        raise NoRoom("the disk of the state directory is full", hint="make room")
+
+    monkeypatch.setattr(control.services, "_store_awake", full)
+    assert not control.services.wake(site).awake and control.show("blog").state == State.ASLEEP
+    why = control.services.why(ROOT, "blog")
+    assert why.broken == "asleep" and "disk" in why.links[-1].came
+    monkeypatch.undo()
+    assert control.services.wake(site).awake and control.services.why(ROOT, "blog").broken == ""
+
+
+def test_sites_of_a_built_in_plan_sleep(control: Control) -> None:
+    """When sites of a plan sleep is a person's to say, of every plan; its limits and what runs stay as they are."""
+    control.static()
+    before = control.services.show_plan(ROOT, "small")
+    version, digests = control.show("blog").version, workloads(control, control.show("blog").id)
+    made = control.services.set_plan(ROOT, "small", SetPlan(sleep_after=600))
+    assert (made.sleep_after, made.built_in, made.limits) == (600, True, before.limits)
+    assert control.show("blog").sleep.after == 600 and control.show("blog").sleep.set is None
+    assert (control.show("blog").version, workloads(control, control.show("blog").id)) == (version, digests)
+    control.restart()
+    assert control.services.show_plan(ROOT, "small").sleep_after == 600
+    with pytest.raises(InvalidInput, match="59 s"):
+        control.services.set_plan(ROOT, "small", SetPlan(sleep_after=59))
+    with pytest.raises(NotFound):
+        control.services.set_plan(ROOT, "none", SetPlan(sleep_after=0))
+    assert control.services.set_plan(ROOT, "small", SetPlan(sleep_after=0)).sleep_after == 0
+
+
 # --- the door of the edge -----------------------------------------------------------------------------
 def request(control: Control, line: str) -> socket.socket:
     link = socket.socket(socket.AF_UNIX)
@@ -177,7 +218,7 @@ def test_visits_of_many_sites_do_not_start_all_of_them(control: Control, door: W
         def sleeps(self, _site: str) -> bool:
             return True
 
-        def wake(self, site: str, by: str = "", seconds: float = 0.0) -> object:
+        def wake(self, site: str, by: str = "", seconds: float = 0.0, routed: object = None) -> object:
             with lock:
                 running.append(1)
                 most.append(len(running))

@@ -174,6 +174,7 @@ class World:
                 "paths": {"state": f"{directory}/s", "run": f"{directory}/r"},
                 "users": {"edge": "www-data", "control": "nobody"},
                 "edge": {"http_port": self.http, "https_port": self.https, "workers": 1, **edge},
+                "sleep": {"waiting_site": 500},
                 # On loopback, so that instances on TCP need no network of their own.
                 "network": {"ipv4": "127.64.0.0/15", "first_ipv4": "127.64.1.1", "gateway_ipv4": "127.64.1.254"},
             }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import select
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,17 @@ class Waker:
         self.seconds = 0.0
         self.answer = Woken(True)
         self.lock = threading.Lock()
+        self.hold = threading.Event()
+        self.hold.set()
 
     def sleeps(self, site_id: str) -> bool:
         return site_id in self.awaken
 
-    def wake(self, site_id: str, by: str = "", seconds: float = 0.0) -> Woken:
+    def wake(self, site_id: str, by: str = "", seconds: float = 0.0, routed: object = None) -> Woken:
         with self.lock:
             self.woken.append(site_id)
         time.sleep(self.seconds)
+        assert self.hold.wait(60)
         if self.answer.awake:
             self.awaken.pop(site_id)()
         return self.answer
@@ -83,6 +87,7 @@ def night() -> Iterator[Night]:
 def fresh(night: Night) -> Iterator[None]:
     yield
     night.waker.answer, night.waker.seconds = Woken(True), 0.0
+    night.waker.hold.set()
 
 
 def test_a_visit_wakes_and_is_answered_by_the_site(night: Night) -> None:
@@ -141,11 +146,34 @@ def test_connections_over_tcp_are_counted(night: Night) -> None:
 
 
 def test_many_first_visits_are_one(night: Night) -> None:
+    """Threat: a crowd at a site that sleeps wakes it once; so many are held, and the others are told to come again."""
     night.sleep()
-    night.waker.seconds = 0.3
-    with ThreadPoolExecutor(100) as pool:
-        answers = list(pool.map(lambda _: night.edge.ask("idle.alv.test", headers=BROWSER).status, range(100)))
-    assert answers == [200] * 100 and night.waker.woken == [site_id(1)]
+    most = night.edge.settings.sleep.waiting_site
+    turned_away = 40
+    night.waker.hold = threading.Event()
+    request = b"GET / HTTP/1.1\r\nHost: idle.alv.test\r\nConnection: close\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        links = []
+        for _ in range(most + turned_away):
+            links.append(stack.enter_context(socket.create_connection(("127.0.0.1", night.edge.http), 60)))
+            links[-1].sendall(request)
+        refused = [link for link in links if select.select([link], [], [], 0)[0]]
+        while len(refused) < turned_away:
+            ready = select.select([link for link in links if link not in refused], [], [], 60)[0]
+            assert ready, f"{len(refused)} were told to come again"
+            refused += ready
+        night.waker.hold.set()
+        heads = {link: _whole(link).partition(b"\r\n\r\n")[0] for link in links}
+    assert all(b" 503 " in heads[link] and b"Retry-After: 5\r" in heads[link] + b"\r" for link in refused)
+    served = [link for link in links if heads[link].startswith(b"HTTP/1.1 200 ")]
+    assert (len(served), len(refused)) == (most, turned_away) and night.waker.woken == [site_id(1)]
+
+
+def _whole(link: socket.socket) -> bytes:
+    found = b""
+    while part := link.recv(65536):
+        found += part
+    return found
 
 
 @pytest.mark.parametrize(

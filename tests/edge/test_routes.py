@@ -183,3 +183,36 @@ def test_ten_thousand_links_are_observed_in_a_blink(settings: Settings) -> None:
     begun = time.process_time()
     assert len(actuator.observe().found) == 10_000
     assert time.process_time() - begun < 1.0
+
+
+def test_the_links_of_one_site_are_known_without_reading_all(settings: Settings) -> None:
+    """Whatever happens to the directory meanwhile, by ourselves, by another process or by hand, is seen."""
+    actuator, other = RoutesActuator(settings), RoutesActuator(settings)
+    table = paths.routes(settings)
+    for number in range(50):
+        write(actuator, spec(f"far{number}.alv.test", site=OTHER), OTHER)
+    write(actuator, spec("blog.alv.test"))
+
+    def settled() -> None:
+        """As when nothing has changed for a while."""
+        before = time.time() - 10
+        os.utime(table, (before, before))
+        actuator.observe()
+
+    def names(site: str = SITE) -> set[str]:
+        return {each.id.name for each in actuator.observe((site,)).found}
+
+    settled()
+    assert names() == {"blog.alv.test"} and len(names(OTHER)) == 50 and names("saaaaaaaaaaad") == set()
+    more = write(actuator, spec("www.alv.test"))
+    assert names() == {"blog.alv.test", "www.alv.test"}, "written by itself"
+    (table / "blog.alv.test").rename(table / "by-hand.alv.test")
+    assert names() == {"by-hand.alv.test", "www.alv.test"}, "what was changed by hand"
+    settled()
+    write(other, spec("new.alv.test"))
+    assert "new.alv.test" in names(), "written by another process"
+    settled()
+    actuator.apply(Step(more, Action.DELETE, "", None))
+    (table / "by-hand.alv.test").unlink()
+    (table / "far1.alv.test").unlink()
+    assert names() == {"new.alv.test"} and len(names(OTHER)) == 49

@@ -50,6 +50,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/sites/{site}/backups": {"days": 8},
     "PUT /v1/repositories/{repository}": {"kind": "local", "place": "/mnt/x"},
     "POST /v1/plans": {"name": "tiny", "cpu_millis": 100, "memory_bytes": 64 << 20, "pids": 32},
+    "PATCH /v1/plans/{plan}": {"sleep_after": 3600},
     "POST /v1/bases/verify": {},
     "POST /v1/bases/upgrade": {},
     "POST /v1/bases/prune": {},

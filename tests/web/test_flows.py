@@ -491,3 +491,54 @@ def test_what_a_team_may_have_is_set_in_its_page(door: Door) -> None:
         assert "'many' is not a number" in page.text
         ada.submit("/admin/teams/club", sites="")
         assert door.http.get("/v1/quota", params={"whom": "team:club"}).json()["sites"] is None
+
+
+def test_a_site_is_put_to_sleep_and_woken_by_buttons(door: Door) -> None:
+    """And everywhere that says how sites are, one that sleeps is neither running nor down."""
+    add(door, "ada", Role.ADMIN)
+    door.site("blog")
+
+    def is_now(state: str) -> bool:
+        found = door.services.show_site(ROOT, "blog")
+        return found.state == state and found.change is None
+
+    with Visitor(door) as ada:
+        ada.sign_in("ada")
+        ada.get("/site/blog")
+        ada.submit("/site/blog/sleep")
+        assert "blog falls asleep" in ada.page.text
+        until(lambda: is_now("asleep"), 60)
+        door.services.ticker.stop()
+        door.services._gather_figures()
+        page = ada.get("/sites")
+        assert ("span", {"class": "state state-asleep"}) in page.tags and "all kept" in page.text
+        assert {"/site/blog/start?next=/sites", "/site/blog/stop?next=/sites"} <= {
+            each["action"] for each in page.forms
+        }
+        assert "1 asleep" in ada.get("/admin/machine").text
+        wall = ada.get("/wall").text
+        assert "1 asleep" in wall and "All is well" in wall and "Sites running 0 / 1" in wall
+        metrics = door.services.metrics(ROOT)
+        assert 'alveole_site_asleep{site="blog"} 1' in metrics and 'alveole_site_up{site="blog"} 1' in metrics
+        page = ada.get("/site/blog")
+        assert "Restart" not in page.text and "It sleeps since" in page.text
+        ada.submit("/site/blog/start")
+        until(lambda: is_now("running"), 60)
+
+
+def test_when_sites_of_a_plan_sleep_is_set_beside_its_limits(door: Door) -> None:
+    add(door, "ada", Role.ADMIN)
+    door.site("blog")
+    with Visitor(door, "fr") as ada:
+        ada.sign_in("ada")
+        ada.get("/admin/plans")
+        ada.submit("/admin/plans/small/sleep", after="12h")
+        assert "offre est modifiée" in ada.page.text
+        assert door.services.show_site(ROOT, "blog").sleep.after == 43_200
+        assert "après 12h sans visite" in ada.get("/site/blog").text and "selon l" in ada.page.text
+        assert "Son offre dit : 12h" in ada.get("/site/blog/settings").text
+        ada.get("/admin/plans")
+        ada.submit("/admin/plans/small/sleep", after="soon")
+        assert "soon" in ada.page.text and door.services.show_plan(ROOT, "small").sleep_after == 43_200
+        ada.submit("/admin/plans/small/sleep", after="")
+        assert door.services.show_plan(ROOT, "small").sleep_after == 0

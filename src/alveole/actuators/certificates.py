@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from alveole.actuators.given import FOLDER, About, Given, without_key, write_whole
+from alveole.actuators.linktable import LinkTable
 from alveole.agent import certifying as ask
 from alveole.agent.certifying import CertificateState, Source
 from alveole.backends.base import Say, quiet
@@ -68,6 +69,11 @@ _HEADER = re.compile(r"# alveole domain=(\S+) issued=(\d+) expires=(\d+) authori
 _OWNER = re.compile(r"scope=(\S+) stamp=(\S*) file=(\S+)\Z")
 
 
+def _scope_of(_name: str, text: str) -> str | None:
+    found = _OWNER.match(text)
+    return found[1] if found else None
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """What a file is worth. ``renew_at`` and ``expires_at`` in seconds since the epoch."""
 
@@ -87,6 +93,7 @@ class CertificatesActuator:
         self._files = paths.certificates(settings)
         self._links = paths.edge_certificates(settings)
         self._owners = paths.edge(settings) / "owners"
+        self._table = LinkTable(self._owners, _scope_of)
         self._making = threading.Lock()
         self._linking = threading.Lock()
         self.given = Given(settings)
@@ -96,42 +103,35 @@ class CertificatesActuator:
 
     def observe(self, scopes: Collection[str] | None = None) -> Observation:
         """Every certificate the edge has a name for (in ``scopes``), with what is wrong with its file."""
-        wanted = None if scopes is None else frozenset(scopes)
         found: list[Observed] = []
         looked_at: dict[str, tuple[Defect, ...]] = {}
         try:
             authority = self._authority_mark()
-            entries = os.scandir(self._owners)
+            entries = list(self._table.read(scopes))
         except FileNotFoundError:
             return Observation(())
         except (OSError, AlveoleError) as error:
             return Observation((), ((Kind.CERTIFICATE, str(error)),))
-        with entries:
-            for entry in entries:
-                try:
-                    owner = _OWNER.match(os.readlink(entry.path))  # noqa: PTH115  Path would normalise the text
-                except OSError:
-                    continue
-                if owner is None or (wanted is not None and owner.group(1) not in wanted):
-                    continue
-                scope, stamp, file = owner.groups()
-                given = self._best(entry.name, scope)
-                defects: tuple[Defect, ...]
-                if given is not None:
-                    defects = (
-                        () if given == file else (Defect("other", f"another certificate of {entry.name} is there"),)
-                    )
-                elif file.startswith(f"{FOLDER}/"):
-                    defects = (Defect("over", f"the certificate of {entry.name} {self._why_over(file)}"),)
-                else:
-                    if file not in looked_at:
-                        looked_at[file] = self._defects(file, authority)
-                    defects = looked_at[file]
-                if self._linked(entry.name) != str(self._files / file):
-                    defects = (Defect("link-missing", f"the edge has lost the certificate of {entry.name}"), *defects)
-                detail: dict[str, str | int | float] = {"expires": self.verdict(file).expires_at}
-                id = ResourceId(Kind.CERTIFICATE, scope, entry.name)
-                found.append(Observed(id, stamp, not defects, defects, detail=detail))
+        for name, _scope, text in entries:
+            owner = _OWNER.match(text)
+            if owner is None:
+                continue
+            scope, stamp, file = owner.groups()
+            given = self._best(name, scope)
+            defects: tuple[Defect, ...]
+            if given is not None:
+                defects = () if given == file else (Defect("other", f"another certificate of {name} is there"),)
+            elif file.startswith(f"{FOLDER}/"):
+                defects = (Defect("over", f"the certificate of {name} {self._why_over(file)}"),)
+            else:
+                if file not in looked_at:
+                    looked_at[file] = self._defects(file, authority)
+                defects = looked_at[file]
+            if self._linked(name) != str(self._files / file):
+                defects = (Defect("link-missing", f"the edge has lost the certificate of {name}"), *defects)
+            detail: dict[str, str | int | float] = {"expires": self.verdict(file).expires_at}
+            id = ResourceId(Kind.CERTIFICATE, scope, name)
+            found.append(Observed(id, stamp, not defects, defects, detail=detail))
         return Observation(tuple(found))
 
     def _linked(self, name: str) -> str | None:
@@ -216,7 +216,8 @@ class CertificatesActuator:
         self._owners.mkdir(parents=True, exist_ok=True)
         previous = self._owner(name)
         _link(str(self._files / file), self._links / f"{name}.pem")
-        _link(f"scope={scope} stamp={stamp} file={file}", self._owners / name)
+        with self._table.changing(name, scope):
+            _link(f"scope={scope} stamp={stamp} file={file}", self._owners / name)
         if previous and previous[2] != file:
             self._drop_file(previous[2])
 
@@ -239,7 +240,8 @@ class CertificatesActuator:
         if owner[2] == f"{certificate.name}.pem":
             self._drop_file(owner[2])
         self.given.drop_own(certificate.name)
-        (self._owners / certificate.name).unlink(missing_ok=True)
+        with self._table.changing(certificate.name, None):
+            (self._owners / certificate.name).unlink(missing_ok=True)
 
     def _owner(self, name: str) -> tuple[str, str, str] | None:
         try:

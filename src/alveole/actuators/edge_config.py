@@ -35,7 +35,7 @@ IDLE_SECONDS = 4
 LUA = "alveole_edge.lua"
 TLS_LUA = "alveole_tls.lua"
 #: What it loads besides.
-LUA_PARTS = ("alveole_past.lua", "alveole_under.lua")
+LUA_PARTS = ("alveole_networks.lua", "alveole_past.lua", "alveole_under.lua")
 PAGES = {403: "403.html", 404: "404.html", 502: "502.html", 503: "503.html"}
 #: Instead of what an instance on another machine would have said, when the way there is cut.
 AWAY = "away.html"
@@ -179,6 +179,8 @@ def _http(settings: Settings, machine: Machine, digest: str) -> list[Node]:
         "pools": _lua_list(POOL_NAMES),
         "wake": lua_string(f"unix:{settings.wake_socket}"),
         "wake_most": str(round(settings.sleep.wait_seconds * 1000)),
+        "held": str(settings.sleep.waiting),
+        "held_site": str(settings.sleep.waiting_site),
         "robots": _lua_list(ROBOTS),
         "panel": lua_string(_panel(settings)),
     }

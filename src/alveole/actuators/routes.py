@@ -27,6 +27,7 @@ from pathlib import Path
 import msgspec
 
 from alveole.actuators.edge_logs import make_log_directory
+from alveole.actuators.linktable import LinkTable
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, Temporary
@@ -58,6 +59,7 @@ AT_REST = frozenset({RouteTarget.STOPPED, RouteTarget.ASLEEP, RouteTarget.ASLEEP
 _UNIX = re.compile(r"unix:(?:/[A-Za-z0-9._-]+)+\Z")
 _NODE = re.compile(r"node:(?:/[A-Za-z0-9._-]+)+\Z")
 _TCP = re.compile(r"tcp:(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})\Z")
+_SITE = re.compile(r" site=(\S+) ")
 _TOKEN = re.compile(r"[A-Za-z0-9:./_,-]*\Z")
 
 
@@ -152,6 +154,11 @@ def parse_text(text: str, name: str) -> tuple[RouteText, bool] | None:
     return route, checksum == _sum(body, name)
 
 
+def _site_of(_name: str, text: str) -> str | None:
+    found = _SITE.search(text)
+    return found[1] if found else None
+
+
 def _sum(body: str, name: str) -> str:
     return f"{zlib.crc32(f'{name} {body}'.encode('utf-8', 'surrogateescape')):08x}"
 
@@ -182,6 +189,7 @@ class RoutesActuator:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._table = paths.routes(settings)
+        self._links = LinkTable(self._table, _site_of)
         network = settings.addressing()
         self._first = int(network.network4.network_address)
         self._quarter = network.quarter
@@ -190,25 +198,18 @@ class RoutesActuator:
         """Every link of ours (in ``scopes``); links of others are not ours to report or to delete."""
         found: list[Observed] = []
         try:
-            entries = os.scandir(self._table)
+            for file_name, _site, text in self._links.read(scopes):
+                name = route_name(file_name)
+                parsed = parse_text(text, name)
+                if parsed is None:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    since = os.lstat(f"{self._table}/{file_name}").st_mtime
+                    found.append(self._observed(name, parsed[0], parsed[1], since))
         except FileNotFoundError:
             return Observation(())
         except OSError as error:
             return Observation((), tuple((kind, str(error)) for kind in sorted(self.kinds)))
-        wanted = None if scopes is None else frozenset(scopes)
-        with entries:
-            for entry in entries:
-                try:
-                    text = os.readlink(entry.path)  # noqa: PTH115  Path would normalise the text
-                    name = route_name(entry.name)
-                    parsed = parse_text(text, name)
-                    if parsed is None or (wanted is not None and parsed[0].site not in wanted):
-                        continue
-                    since = entry.stat(follow_symlinks=False).st_mtime
-                except OSError:
-                    # Not a link, or gone since the directory was read: the next look says.
-                    continue
-                found.append(self._observed(name, parsed[0], parsed[1], since))
         return Observation(tuple(found))
 
     def _observed(self, name: str, route: RouteText, intact: bool, since: float) -> Observed:
@@ -264,7 +265,8 @@ class RoutesActuator:
             beside.unlink()
         os.symlink(text, beside)  # noqa: PTH211  Path would normalise the text
         try:
-            beside.replace(link)
+            with self._links.changing(link.name, route.scope):
+                beside.replace(link)
         except OSError:
             beside.unlink(missing_ok=True)
             raise
@@ -273,7 +275,8 @@ class RoutesActuator:
         link = self._link(route.name)
         # The name may belong to another site by now.
         if self._holder(link, route.name) == route.scope:
-            link.unlink(missing_ok=True)
+            with self._links.changing(link.name, None):
+                link.unlink(missing_ok=True)
 
     def _link(self, name: str) -> Path:
         file_name = link_name(name)

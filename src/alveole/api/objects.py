@@ -16,7 +16,7 @@ from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
 from alveole.api.schema import accepted, described
 from alveole.people.rights import Right
-from alveole.plan_requests import CreatePlan
+from alveole.plan_requests import CreatePlan, SetPlan
 
 router = APIRouter(prefix="/v1")
 
@@ -45,6 +45,19 @@ async def create_plan(
 ) -> Response:
     made = await run_in_threadpool(services(request).create_plan, caller, wanted)
     return json(made, 201, {"Location": f"/v1/plans/{made.name}"})
+
+
+@router.patch(
+    "/plans/{plan}",
+    tags=["plans"],
+    **described("Say when sites of a plan sleep", views.PlanView, body=SetPlan, errors=(404, 422)),
+)
+@does(Right.PLAN_CHANGE)
+async def set_plan(
+    request: Request, caller: Caller, plan: str, wanted: Annotated[SetPlan, Depends(body(SetPlan))]
+) -> Response:
+    """Of those that are built in too. Limits never change: make another plan, and give it to the sites."""
+    return json(await run_in_threadpool(services(request).set_plan, caller, plan, wanted))
 
 
 @router.delete(

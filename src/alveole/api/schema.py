@@ -40,7 +40,7 @@ from alveole.notices import ChannelView, MailServer, MessageView, ToldView
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
-from alveole.plan_requests import CreatePlan
+from alveole.plan_requests import CreatePlan, SetPlan
 from alveole.scenarios.model import CheckDraft, CheckView, Report, Scenario
 from alveole.services.analytics import Analytics
 from alveole.services.factors import SecondFactorPolicy
@@ -70,6 +70,7 @@ TYPES: tuple[Any, ...] = (
     ask.CreateBackup,
     ask.RestoreBackup,
     CreatePlan,
+    SetPlan,
     ask.CreateToken,
     ask.SignIn,
     ask.UseInvitation,

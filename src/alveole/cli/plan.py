@@ -116,6 +116,32 @@ def create(here: Here, name: str, cpu: str, memory: str, pids: int, **more: Any)
         say(f"The plan {clean(name)} is made. Use it: alveole site set NAME --plan {clean(name)}")
 
 
+@verb(
+    group,
+    "set",
+    examples=["alveole plan set small --sleep-after 12h", "alveole plan set small --sleep-after never"],
+)
+@plan_name
+@click.option("--sleep-after", required=True, metavar="TIME|never", help="After so long without a visit: 30m, 12h, 7d.")
+def set_(here: Here, name: str, sleep_after: str) -> None:
+    """Say when the sites of a plan sleep, of a plan that is built in too.
+
+    Those that say it by themselves do as they say. Limits of a plan never change.
+    """
+    problems = parse.Problems()
+    if sleep_after == "plan":
+        problems.add("sleep_after", "a plan has no plan", "write it like 30m, 12h or never")
+    after = parse.sleep_after(sleep_after, "sleep_after", problems)
+    problems.stop()
+    made = here.client.send("PATCH", f"/v1/plans/{segment(name)}", {"sleep_after": after})
+    if here.json:
+        emit(made)
+    elif after:
+        say(f"Sites of plan {clean(name)} sleep after {span(after)} without a visit.")
+    else:
+        say(f"Sites of plan {clean(name)} do not sleep.")
+
+
 @verb(group, "delete", examples=["alveole plan delete tiny"])
 @plan_name
 def delete(here: Here, name: str) -> None:

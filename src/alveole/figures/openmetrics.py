@@ -7,7 +7,7 @@ what counts them (the agent, an instance): who gathers sees a lower value and kn
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from alveole.agent.figuring import BUCKETS, Figures, Served, SiteFigures
 from alveole.figures.gather import Standing
@@ -28,6 +28,7 @@ def render(
     machine: Mapping[str, float | None],
     links: Mapping[str, Carried],
     capacity: int,
+    asleep: Collection[str] = (),
 ) -> str:
     """``names``: of the sites, by id. ``figures`` is ``None`` while the agent is away: then the sites have none."""
     text = _Text()
@@ -39,6 +40,8 @@ def render(
     known = {} if figures is None else {id: figures.sites.get(id, SiteFigures()) for id in names}
     labels = {id: (("site", names[id]),) for id in known}
     _standing(text, {id: standing[id] for id in known if id in standing}, labels)
+    sleeps = [("", labels[id], float(id in asleep)) for id in known]
+    text.family("alveole_site_asleep", "gauge", "Whether a site has no instance until somebody asks for it.", sleeps)
     _usage(text, {id: each for id, each in known.items() if each.running}, labels)
     served: dict[_Labels, Served] = {labels[id]: each.served for id, each in known.items()}
     if figures is not None:

@@ -47,6 +47,12 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_IDMAP = 0x0010_0000
 
+# linux/inotify.h
+_IN_MOVED_TO = 0x80
+_IN_CREATE = 0x100
+_IN_ONLYDIR = 0x0100_0000
+_IN_DONT_FOLLOW = 0x0200_0000
+
 RESOLVE_NO_MAGICLINKS = 0x2
 RESOLVE_NO_SYMLINKS = 0x4
 
@@ -74,6 +80,18 @@ def _check(result: int, what: str) -> int:
 
 def _bytes(path: Pathish | None) -> bytes | None:
     return None if path is None else os.fsencode(path)
+
+
+def inotify(directory: Pathish) -> int:
+    """An open file that has something to read as soon as an entry is made in ``directory``. Follows no link."""
+    fd: int = _check(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+    try:
+        flags = _IN_CREATE | _IN_MOVED_TO | _IN_DONT_FOLLOW | _IN_ONLYDIR
+        _check(_libc.inotify_add_watch(fd, _bytes(directory), flags), f"watch {os.fspath(directory)}")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def unshare(flags: int) -> None:

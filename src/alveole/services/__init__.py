@@ -197,6 +197,7 @@ class Services(
         self._nodes_known = None
         self._asking = set()
         self._last_used = {}
+        self._unwoken = {}
         self._usage = {}
         self._night_failures, self._tidied_at, self._trees = {}, 0.0, {}
         self._load_days()

@@ -274,6 +274,10 @@ class Core(ABC):
         """Wake a site that sleeps, for what needs what runs there. Raises ``Temporary``."""
 
     @abstractmethod
+    def _unwakeable(self, site_id: str) -> tuple[str, str]:
+        """Why a visit would not wake a site that sleeps, and what helps; empty where it would."""
+
+    @abstractmethod
     def _go(self, live: Live) -> None:
         """Set an accepted change going."""
 

@@ -18,6 +18,7 @@ from alveole.model.site import Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.core import Core
+from alveole.sleeping import is_asleep
 
 _POINTS_MAX = 1500
 #: For a total over a span, of many sites at once: rows as coarse as they are kept.
@@ -89,7 +90,8 @@ class FigureVerbs(Core):
         sites = sorted((stored.site for stored in self.store.sites.values()), key=lambda site: site.name)
         standing = {site.id: self._standing.get(site.id) for site in sites}
         bad = [site.name for site in sites if (how := standing[site.id]) is not None and how.up == 0]
-        running = sum(1 for how in standing.values() if how is not None and how.up == 1)
+        well = {id for id, how in standing.items() if how is not None and how.up == 1}
+        asleep = sum(1 for site in sites if site.id in well and is_asleep(site))
         span = "day"
         table = self.archives.read(MACHINE, SPANS[span], time.time())
         if not any(value is not None for row in table.rows for value in row):
@@ -99,7 +101,8 @@ class FigureVerbs(Core):
         return shown.WallView(
             at=time.time(),
             sites=len(sites),
-            running=running,
+            running=len(well) - asleep,
+            asleep=asleep,
             stopped=sum(1 for site in sites if site.wanted is Wanted.STOPPED),
             broken=tuple(bad),
             agent=not self._figures_away,
@@ -115,7 +118,9 @@ class FigureVerbs(Core):
         names = {stored.site.id: stored.site.name for stored in self.store.sites.values()}
         machine = dict(zip(columns_of(MACHINE), self._latest.get(MACHINE, ()), strict=False))
         figures = None if self._figures_away else self._figures
-        return openmetrics.render(names, figures, self._standing, machine, self._links, self.addressing.capacity())
+        asleep = {id for id, stored in self.store.sites.items() if is_asleep(stored.site)}
+        capacity = self.addressing.capacity()
+        return openmetrics.render(names, figures, self._standing, machine, self._links, capacity, asleep)
 
     # --- gathering ----------------------------------------------------------------------------
     def _keep_figures(self) -> None:

@@ -110,6 +110,10 @@ class InsideVerbs(ClaimVerbs):
             )
         except AlveoleError as error:
             links = (protocol.Link("agent", False, "ask the agent", str(error), "see: alveole doctor"),)
+        problem, cure = self._unwakeable(found.id)
+        if problem:
+            asleep = protocol.Link("asleep", False, "whether a request can wake it", problem, cure)
+            links = (*(each for each in links if each.name != asleep.name), asleep)
         of_zone = self.naming.links(hosts(found, self.settings))
         if of_zone and of_zone[0].name == "name":
             # The zone's own server knows; what a resolver remembers says less.

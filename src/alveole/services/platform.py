@@ -9,6 +9,8 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from alveole import __version__, views
 from alveole import requests as ask
 from alveole.agent import protocol
@@ -22,12 +24,13 @@ from alveole.model.site import BUILT_IN_PLANS, SLEEP_MOST_SECONDS, Limits, Resou
 from alveole.people.model import NOBODYS, Actor, Held
 from alveole.people.rights import Right, may
 from alveole.plan import BY_HAND
-from alveole.plan_requests import CreatePlan
+from alveole.plan_requests import CreatePlan, SetPlan
 from alveole.services.draft import check_limits
 from alveole.services.images import ImageVerbs
 from alveole.services.rollback import RollbackVerbs
 from alveole.services.show import count_states, promise_views
 from alveole.store import Transaction
+from alveole.text import span
 
 _UPLOAD_SECONDS = 86_400.0
 _BUILT_IN = frozenset(plan.name for plan in BUILT_IN_PLANS)
@@ -109,9 +112,7 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
         )
         if len(request.description) > 500 or not request.description.isprintable():
             problems.append(Problem("description", "is longer than 500 characters or not printable"))
-        least = self.settings.sleep.least_seconds
-        if request.sleep_after and not least <= request.sleep_after <= SLEEP_MOST_SECONDS:
-            problems.append(Problem("sleep_after", f"{request.sleep_after} s is not within {least} s and a year"))
+        problems += self._check_sleep(request.sleep_after)
         if problems:
             raise InvalidInput(problems=problems)
         limits = Limits(
@@ -129,6 +130,23 @@ class PlatformVerbs(RollbackVerbs, ImageVerbs):
             transaction.insert_plan(plan)
         self._note(caller, "create-plan", plan.name)
         return self._plan_view(caller, plan)
+
+    def set_plan(self, caller: Actor, plan: str, request: SetPlan) -> views.PlanView:
+        """When sites of this plan sleep, which changes nothing of what runs. Raises ``NotFound``, ``InvalidInput``."""
+        self._allow(caller, Right.PLAN_CHANGE)
+        if problems := self._check_sleep(request.sleep_after):
+            raise InvalidInput(problems=problems)
+        with self.store.write() as transaction:
+            new = msgspec.structs.replace(self._plan(plan), sleep_after=request.sleep_after)
+            transaction.put_plan(new)
+        self._note(caller, "set-plan", f"{plan}: sleep after {span(request.sleep_after)}")
+        return self._plan_view(caller, new)
+
+    def _check_sleep(self, after: int) -> list[Problem]:
+        least = self.settings.sleep.least_seconds
+        if not after or least <= after <= SLEEP_MOST_SECONDS:
+            return []
+        return [Problem("sleep_after", f"{after} s is not within {least} s and a year", "or never")]
 
     def delete_plan(self, caller: Actor, plan: str) -> None:
         self._allow(caller, Right.PLAN_CHANGE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,7 @@ _ROOM = 0.05
 #: After how long it makes sense to ask again (seconds): for what failed, and while there is no room.
 _FAILED_SECONDS, _ROOM_SECONDS = 30, 60
 _POLL_SECONDS = 0.05
+SHORT = "the machine is short of memory"
 _NO_WORK = frozenset({REPAIR, "check", "sleep", "wake"})
 
 
@@ -47,6 +49,8 @@ class Woken(msgspec.Struct, frozen=True):
 class Sleeping(Builders):
     _last_used: dict[str, float]
     """When something was last seen at work at a site, by its id; of others since control began."""
+    _unwoken: dict[str, str]
+    """Why the last try to wake a site failed that sleeps on."""
 
     # --- falling asleep -----------------------------------------------------------------------
     def _at_work(self, site_id: str) -> set[str]:
@@ -79,29 +83,56 @@ class Sleeping(Builders):
             return False
         return is_asleep(stored.site) or (stored.site.runs and not self._serves(stored))
 
-    def wake(self, site_id: str, by: Actor | str = VISIT, seconds: float = 30.0) -> Woken:
-        """Wake a site and wait, at the most about ``seconds``, until every request gets to it."""
+    def wake(
+        self,
+        site_id: str,
+        by: Actor | str = VISIT,
+        seconds: float = 30.0,
+        routed: Callable[[], None] | None = None,
+    ) -> Woken:
+        """Wake a site and wait, at the most about ``seconds``, until every request gets to it and all else is done.
+
+        ``routed`` is called before, as soon as requests get to it.
+        """
         if self._sleeps(site_id) and _is_short_of_memory():
-            return Woken(False, _ROOM_SECONDS, "the machine is short of memory")
-        with self.store.write() as transaction:
-            stored = self.store.sites.get(site_id)
-            live = None
-            if stored is not None and not stored.pending and is_asleep(stored.site):
-                awake = msgspec.structs.replace(stored.site, asleep=0.0)
-                transaction.save_site(awake)
-                live = self.journal.begin("wake", by, site=awake, work=Work(stored=True), transaction=transaction)
+            return Woken(False, _ROOM_SECONDS, SHORT)
+        try:
+            live = self._store_awake(site_id, by)
+        except AlveoleError as error:
+            # Nothing could be written: it sleeps on, and ``why`` says so.
+            self._unwoken[site_id] = str(error)
+            return Woken(False, _FAILED_SECONDS, str(error))
+        self._unwoken.pop(site_id, None)
         self._last_used[site_id] = time.time()
         hit("services.woken")
         if live is None:
             return self._soon_awake(site_id, seconds)
         # What puts it to sleep at this moment waits for its drain.
         self.loop.trigger(site_id)
-        return self._bring_up(live)
+        return self._bring_up(live, routed)
 
-    def _bring_up(self, live: Live) -> Woken:
+    def _store_awake(self, site_id: str, by: Actor | str) -> Live | None:
+        with self.store.write() as transaction:
+            stored = self.store.sites.get(site_id)
+            if stored is None or stored.pending or not is_asleep(stored.site):
+                return None
+            awake = msgspec.structs.replace(stored.site, asleep=0.0)
+            transaction.save_site(awake)
+            return self.journal.begin("wake", by, site=awake, work=Work(stored=True), transaction=transaction)
+
+    def _unwakeable(self, site_id: str) -> tuple[str, str]:
+        """Why a visit would not wake this site now, and what helps; empty where it would."""
+        if not self._sleeps(site_id):
+            return "", ""
+        if _is_short_of_memory():
+            return SHORT, "stop what needs much, or give the machine more: visits wake it again then"
+        problem = self._unwoken.get(site_id, "")
+        return problem, "the next visit tries again; see: alveole doctor" if problem else ""
+
+    def _bring_up(self, live: Live, routed: Callable[[], None] | None = None) -> Woken:
         site = self.store.sites[live.change.site_id or ""].site
         try:
-            settled = self.loop.settle(site, live, attempts=2, version=site.version)
+            settled = self.loop.settle(site, live, attempts=2, version=site.version, routed=routed)
         except AlveoleError as error:
             self.journal.end(live, error.problems)
             return Woken(False, _FAILED_SECONDS, str(error))

@@ -16,7 +16,7 @@ from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput
 from alveole.model.change import Change, ChangeState
 from alveole.people.rights import Right
-from alveole.plan_requests import CreatePlan
+from alveole.plan_requests import CreatePlan, SetPlan
 from alveole.web.changes import VERBS
 from alveole.web.files import Files
 from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute, query
@@ -127,6 +127,18 @@ def _number(form: Fields, name: str, otherwise: float) -> float:
     if not 0 <= value < 1e9:
         raise InvalidInput(f"{text[:20]!r} is not a number", field=name)
     return value
+
+
+@router.post("/admin/plans/{plan}/sleep")
+@does(Right.PLAN_CHANGE)
+def set_plan(page: Asked, plan: str, form: Form) -> Response:
+    try:
+        page.services.set_plan(page.actor, plan, SetPlan(sleep_after=idle_seconds(form("after")) or 0))
+    except AlveoleError as error:
+        if error.http_status in (403, 404):
+            raise
+        return page.go("/admin/plans", page.refused(error), "danger")
+    return page.go("/admin/plans", page.t("The plan is changed."))
 
 
 @router.post("/admin/plans/{plan}/delete")

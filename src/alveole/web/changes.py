@@ -116,6 +116,7 @@ VERBS = {
     "delete-base": N_("Delete a base"),
     "create-plan": N_("Create a plan"),
     "delete-plan": N_("Delete a plan"),
+    "set-plan": N_("Change a plan"),
     "add-modules": N_("Add modules"),
     "set-password": N_("Change a password"),
     "add-account": N_("Add an account"),

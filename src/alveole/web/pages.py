@@ -31,6 +31,7 @@ from alveole.people.model import Actor, Role
 from alveole.people.passwords import csrf_of
 from alveole.people.rights import Right, may
 from alveole.services import Services
+from alveole.text import span
 from alveole.views import State
 from alveole.web import words
 from alveole.web.assets import assets, path_of
@@ -123,6 +124,7 @@ def environment() -> jinja2.Environment:
         "R": Right,
         "url": lambda *parts: "/" + "/".join(quote(str(part), safe="@") for part in parts),
         "query": query,
+        "lasting": span,
         "role_words": ROLES,
         "state_words": STATES,
         "change_words": CHANGE_STATES,

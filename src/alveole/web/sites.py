@@ -21,6 +21,7 @@ BEGUN = {
     "start": N_("{site} is starting."),
     "stop": N_("{site} is stopping."),
     "restart": N_("{site} starts anew."),
+    "sleep": N_("{site} falls asleep; the next visit wakes it."),
 }
 
 
@@ -85,9 +86,20 @@ def restart(page: Asked, site: str) -> Response:
     return _run(page, "restart", site)
 
 
+@router.post("/site/{site}/sleep")
+@does(Right.SITE_RUN)
+def sleep(page: Asked, site: str) -> Response:
+    return _run(page, "sleep", site)
+
+
 def _run(page: Page, verb: str, site: str) -> Response:
     services = page.services
-    act = {"start": services.start_site, "stop": services.stop_site, "restart": services.restart_site}[verb]
+    act = {
+        "start": services.start_site,
+        "stop": services.stop_site,
+        "restart": services.restart_site,
+        "sleep": services.sleep_site,
+    }[verb]
     try:
         act(page.actor, site)
     except AlveoleError as error:

@@ -5,19 +5,24 @@ An instance that ends while it is waited for is not waited for any longer.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import select
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from alveole.config import Settings
-from alveole.host import instances, paths
+from alveole.host import instances, paths, syscalls
 from alveole.model.resource import WorkloadSpec
 
 #: From about twice what the question itself costs, growing, so that a quick start is seen at once
 #: and a slow one costs no processor time.
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.1
+#: What is made beside what is waited for is seldom more; whoever runs inside could make it without end.
+NEWS_MOST = 50
 #: One answer may take this long; an application may load itself at the first request.
 ANSWER_SECONDS = 30.0
 #: The rest of the first answer is read so long and so far.
@@ -62,17 +67,33 @@ def wait(settings: Settings, spec: WorkloadSpec, pidfd: int, cancelled: Callable
         pause = min(pause * 1.4, LONGEST_PAUSE)
 
 
-def wait_until(done: Callable[[], bool], pidfd: int, seconds: float) -> None:
-    """Wait until ``done``. Raises :class:`NotReady` when the instance ends, or after ``seconds``."""
+def wait_until(done: Callable[[], bool], pidfd: int, seconds: float, where: Path) -> None:
+    """Wait until ``done``, which an entry in the directory ``where`` will say.
+
+    Raises :class:`NotReady` when the instance ends, or after ``seconds``.
+    """
     deadline = time.monotonic() + seconds
-    pause = FIRST_PAUSE
-    while not done():
-        if instances.wait_end(pidfd, pause):
-            raise NotReady("it ended before everything was started", ended=True)
-        if time.monotonic() >= deadline:
-            raise NotReady(f"not everything was started within {seconds:g} s")
-        # A look at a file costs nothing: whoever waits for the site would wait for the pause.
-        pause = min(pause * 1.4, LONGEST_PAUSE / 10 if deadline - time.monotonic() > seconds - 2 else LONGEST_PAUSE)
+    with contextlib.ExitStack() as stack:
+        try:
+            news = syscalls.inotify(where)
+            stack.callback(os.close, news)
+        except OSError:
+            # There are only so many on a machine: then it is looked now and then, as in any case.
+            news = None
+        pause = FIRST_PAUSE
+        told = 0
+        while not done():
+            ready = _readable((pidfd,) if news is None else (pidfd, news), pause)
+            if pidfd in ready:
+                raise NotReady("it ended before everything was started", ended=True)
+            if time.monotonic() >= deadline:
+                raise NotReady(f"not everything was started within {seconds:g} s")
+            if news is not None and news in ready:
+                os.read(news, 65536)
+                told += 1
+            if told > NEWS_MOST:
+                news = None
+            pause = min(pause * 1.4, LONGEST_PAUSE)
 
 
 def ask(settings: Settings, spec: WorkloadSpec, pidfd: int, seconds: float) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import grp
-import ipaddress
 import logging
 import os
 import resource
@@ -28,6 +27,7 @@ import msgspec
 from alveole.backends.base import Say, Session, Usage, quiet
 from alveole.backends.native import exec as native_exec
 from alveole.backends.native import lower, ready, services, supervise
+from alveole.backends.native.facts import BaseFacts, Beside, base_facts, nameservers
 from alveole.backends.native.observe import Looker, meter
 from alveole.backends.native.watch import Watch, reap
 from alveole.config import Settings
@@ -242,7 +242,6 @@ class NativeBackend:
         hit("workload-ready")
 
     def _launch(self, spec: WorkloadSpec, digest: str) -> State:
-        name = lower.instance_name(spec.site, spec.slot)
         place = paths.instance(self.settings, spec.site, spec.slot)
         net = self._addressing.instance(spec.number, spec.slot)
         _mkdir(place, 0o711)
@@ -258,6 +257,18 @@ class NativeBackend:
             ):
                 path.mkdir(parents=True, exist_ok=True)
                 path.chmod(mode)
+        with Beside(lambda: self._prepare_beside(spec)) as beside:
+            return self._launch_with(state, place, net, beside)
+
+    def _prepare_beside(self, spec: WorkloadSpec) -> int:
+        """What takes time and needs nothing of the rest: its disk, its user namespace, and its log, which is given."""
+        if spec.limits.disk_bytes is not None and (spec.writable or spec.volumes):
+            disk.attach(paths.disk_image(self.settings, spec.site), paths.disk_mount(self.settings, spec.site))
+        self.prepare(spec.number)
+        return self.output.open(spec.site)
+
+    def _launch_with(self, state: State, place: Path, net: InstanceNet, beside: Beside) -> State:
+        name, spec = state.name, state.spec
         self.cgroups.create(name, spec.limits)
         uid = paths.site_uid(self.settings, spec.number)
         mounts.socket_directory(paths.sockets(self.settings, spec.site, spec.slot), uid, self._edge_group())
@@ -270,6 +281,7 @@ class NativeBackend:
             bundle = lower.lower(spec, machine)
             self._check_base(spec, bundle)
             self._write_bundle(place, spec, bundle)
+            output = beside.result()
             # The container has its own copy of the mount as soon as it runs; here it would only be in the way.
             held.callback(mounts.detach, place / "root")
             self._mount_root(place, spec, bundle)
@@ -280,8 +292,6 @@ class NativeBackend:
                 held.callback(mounts.detach, target)
                 lent.mount(self.settings, each, target, start + user.uid, start + user.gid)
             hit("workload-root")
-            output = self.output.open(spec.site)
-            held.callback(os.close, output)
             pid = self._crun.run(name, place / "bundle", output)
         hit("workload-running")
         started = instances.start_time(pid)
@@ -314,7 +324,7 @@ class NativeBackend:
                 raise ready.NotReady("it ended before it answered", ended=True)
             if supervise.is_supervised(state.spec):
                 place = paths.instance(self.settings, state.spec.site, state.spec.slot)
-                ready.wait_until(lambda: services.is_up(place), pidfd, supervise.start_seconds(state.spec))
+                services.wait_up(place, pidfd, supervise.start_seconds(state.spec))
             if state.spec.health:
                 ready.wait(self.settings, state.spec, pidfd)
             mounts.open_to_group(paths.web_socket(self.settings, state.spec.site, state.spec.slot))
@@ -400,8 +410,6 @@ class NativeBackend:
         base = self._trees(spec)
         start = self.settings.uid_start(spec.number)
         target = place / "root"
-        if spec.limits.disk_bytes is not None and (spec.writable or spec.volumes):
-            disk.attach(paths.disk_image(self.settings, spec.site), paths.disk_mount(self.settings, spec.site))
         if supervise.has_state(spec):
             services.ensure_state(self.settings, spec)
         points = [mount.destination for mount in bundle.config.mounts]
@@ -545,40 +553,6 @@ class NativeBackend:
     def _record_end(self, state: State, status: int | None, number: int | None) -> None:
         oom = self.cgroups.oom_kills(state.name) > 0
         instances.save(self.settings, msgspec.structs.replace(state, ended=Ended(time.time(), status, number, oom)))
-
-
-class BaseFacts(msgspec.Struct, frozen=True):
-    """What the base itself says about how its programs run."""
-
-    user: lower.User = lower.SITE_USER
-    env: dict[str, str] = {}
-    cwd: str = "/"
-
-
-def base_facts(settings: Settings, key: str) -> BaseFacts:
-    """Only an image says anything. Raises ``StepFailed`` when its record is absent or damaged."""
-    try:
-        record = bases.read_record(settings, key)
-    except (NotFound, ValueError) as error:
-        raise StepFailed(f"the base {key} cannot be used: {error}") from error
-    if record.image is None:
-        return BaseFacts()
-    uid, _, gid = record.image.user.partition(":")
-    return BaseFacts(lower.User(int(uid), int(gid or uid)), record.image.env, record.cwd or "/")
-
-
-def nameservers() -> tuple[str, ...]:
-    """The machine's name servers that a site can reach: public ones."""
-    found: list[str] = []
-    # With systemd-resolved the first holds what the stub in the second hides.
-    for file in ("/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"):
-        for line in _read(Path(file)).splitlines():
-            fields = line.split()
-            if len(fields) == 2 and fields[0] == "nameserver" and fields[1] not in found:
-                with contextlib.suppress(ValueError):
-                    if ipaddress.ip_address(fields[1]).is_global:
-                        found.append(fields[1])
-    return tuple(found[:3])
 
 
 @functools.lru_cache(maxsize=256)

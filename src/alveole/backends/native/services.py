@@ -59,6 +59,11 @@ def is_up(place: Path) -> bool:
     return os.path.lexists(place / "services" / supervise.UP)
 
 
+def wait_up(place: Path, pidfd: int, seconds: float) -> None:
+    """Wait until everything of the instance was started. Raises ``NotReady``."""
+    ready.wait_until(lambda: is_up(place), pidfd, seconds, (place / "services" / supervise.UP).parent)
+
+
 def _deaths(place: Path, name: str) -> int:
     """How often a process has ended by itself since it was last asked to start anew."""
     count = _plain_text(place / "services" / name / "deaths").partition(" ")[0]

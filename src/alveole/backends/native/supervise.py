@@ -45,6 +45,9 @@ _SLACK_SECONDS = 8
 #: Programs that finish what they are doing on another signal than SIGTERM: nginx (control(5) of
 #: its documentation), php-fpm(8), Apache ("graceful-stop" in stopping.html).
 _STOP_SIGNALS = {"nginx": "SIGQUIT", "apache2": "SIGWINCH", "httpd": "SIGWINCH", "apachectl": "SIGTERM"}
+#: Programs that go to the others when a visit comes and not when they start: they need not wait for them.
+_FRONTS = frozenset({"nginx", "apache2", "httpd"})
+_TEST = ("test", "/usr/bin/test", "/bin/test")
 #: In the order in which they run where their ``order`` is the same.
 _STARTED = (When.INSTALL, When.RESTORE, When.UPGRADE)
 _CALLED = (When.CHANGE, When.BACKUP, When.STOP)
@@ -174,7 +177,10 @@ def _own(spec: WorkloadSpec) -> dict[str, str]:
 
 
 def _plan(spec: WorkloadSpec) -> str:
-    """Prepare tasks first; then by order, where the processes of an order are ready before its tasks run."""
+    """Prepare tasks first; then by order, where the processes of an order are ready before its tasks run.
+
+    A front starts together with those before it, unless a task lies between: nobody is let in before all are ready.
+    """
     steps = [
         (0, 0, f"{task.order} prepare {task.name} {task.seconds}", task.order) for task in _tasks(spec, When.PREPARE)
     ]
@@ -184,7 +190,17 @@ def _plan(spec: WorkloadSpec) -> str:
         for task in _tasks(spec, *_STARTED)
     ]
     steps.sort(key=lambda step: (step[0], step[3], step[1]))
-    return "".join(f"{line}\n" for _, _, line, _ in steps)
+    fronts = {each.name for each in spec.processes if PurePosixPath(each.argv[0]).name in _FRONTS}
+    lines: list[str] = []
+    group: str | None = None
+    for _, _, line, _ in steps:
+        order, kind, name, seconds = line.split(" ")
+        if kind != "start":
+            group = None
+        elif group is None or name not in fronts:
+            group = order
+        lines.append(f"{group or order} {kind} {name} {seconds}\n")
+    return "".join(lines)
 
 
 def _stops(spec: WorkloadSpec) -> str:
@@ -216,6 +232,8 @@ def _service(spec: WorkloadSpec, process: Process) -> Service:
     }
     if process.ready:
         files["data/check"] = _script(spec, process.ready, process.uid, process.env, process.cwd)
+        if len(process.ready) == 3 and process.ready[0] in _TEST and process.ready[1] == "-S":
+            files["data/socket"] = f"{process.ready[2]}\n"
     return Service(process.name, files)
 
 

@@ -9,14 +9,14 @@
 -- this file) and gives "=CODE" for what the edge answers itself, else the address of the instance.
 
 local ffi = require "ffi"
-local bit = require "bit"
 local balancer = require "ngx.balancer"
+local networks = require "alveole_networks"
 local past_days = require "alveole_past"
+local semaphore = require "ngx.semaphore"
 local under_path = require "alveole_under"
 
 ffi.cdef [[
 long readlink(const char *path, char *buffer, size_t size);
-int inet_pton(int family, const char *text, void *address);
 int open(const char *path, int flags, ...);
 int close(int file);
 long lseek(int file, long offset, int whence);
@@ -30,7 +30,6 @@ local C = ffi.C
 local to_string = ffi.string
 local byte, sub, find, match, gsub = string.byte, string.sub, string.find, string.match, string.gsub
 local lower, gmatch = string.lower, string.gmatch
-local band, lshift = bit.band, bit.lshift
 local set_peer, set_more_tries = balancer.set_current_peer, balancer.set_more_tries
 local last_failure, set_timeouts = balancer.get_last_failure, balancer.set_timeouts
 local escape_uri = ngx.escape_uri
@@ -44,79 +43,18 @@ local CACHED = 20000
 local UPGRADED_SECONDS = 3600
 
 local WAKE_CONNECT = 2000
-local WAKE_TRIES, WAKE_PAUSE = 5, 0.1
+local WAKE_TRIES, WAKE_PAUSE, AT_ONCE = 5, 0.1, 64
 
-local ROUTES, DOMAIN, TLS_PORT, POOLS, WAKE, WAKE_MOST, ROBOTS
+local ROUTES, DOMAIN, TLS_PORT, POOLS, WAKE, WAKE_MOST, HELD, HELD_SITE, ROBOTS
 local _M = { move_headers = under_path.move_headers }
 
 function _M.setup(options)
-    ROUTES = options.routes .. "/"
-    DOMAIN = options.domain
+    ROUTES, DOMAIN = options.routes .. "/", options.domain
     TLS_PORT = options.https_port == 443 and "" or ":" .. options.https_port
-    POOLS = options.pools
-    WAKE = options.wake
-    WAKE_MOST = options.wake_most
-    ROBOTS = options.robots
+    POOLS, ROBOTS = options.pools, options.robots
+    WAKE, WAKE_MOST = options.wake, options.wake_most
+    HELD, HELD_SITE = options.held, options.held_site
     past_days.setup(options.panel)
-end
-
--- Networks ------------------------------------------------------------------------------------
-
-local packed = ffi.new("unsigned char[16]")
-
--- "192.0.2.0/24" -> { bytes of the address, prefix length }; nil when it is not one.
-local function parse_network(text)
-    local address, bits = match(text, "^([%x.:]+)/(%d%d?%d?)$")
-    bits = tonumber(bits)
-    if not address then
-        return nil
-    end
-    local wide = find(address, ":", 1, true) ~= nil
-    local size = wide and 16 or 4
-    if bits > size * 8 or C.inet_pton(wide and 10 or 2, address, packed) ~= 1 then
-        return nil
-    end
-    return { bytes = to_string(packed, size), bits = bits }
-end
-
-local MAPPED = string.rep("\0", 10) .. "\255\255"
-
-local function contains(network, address)
-    local bytes, bits = network.bytes, network.bits
-    if #bytes ~= #address then
-        return false
-    end
-    local whole = (bits - bits % 8) / 8
-    if sub(bytes, 1, whole) ~= sub(address, 1, whole) then
-        return false
-    end
-    local rest = bits % 8
-    if rest == 0 then
-        return true
-    end
-    local mask = band(lshift(0xff, 8 - rest), 0xff)
-    return band(byte(bytes, whole + 1), mask) == band(byte(address, whole + 1), mask)
-end
-
-local function admitted(target)
-    local address = var.binary_remote_addr or ""
-    if #address == 16 and sub(address, 1, 12) == MAPPED then
-        address = sub(address, 13)
-    end
-    for _, network in ipairs(target.deny) do
-        if contains(network, address) then
-            return false
-        end
-    end
-    if #target.allow == 0 then
-        return true
-    end
-    for _, network in ipairs(target.allow) do
-        if contains(network, address) then
-            return true
-        end
-    end
-    return false
 end
 
 -- Links ---------------------------------------------------------------------------------------
@@ -129,7 +67,7 @@ local parsed, parsed_count = {}, 0
 local function parse_networks(list)
     local found = {}
     for text in gmatch(list, "[^,]+") do
-        local network = parse_network(text)
+        local network = networks.parse(text)
         if not network then
             return nil
         end
@@ -157,7 +95,7 @@ local function parse(text)
         target.node = true
     else
         local address, port = match(first, "^tcp:([%d.]+):(%d+)$")
-        if not address or tonumber(port) > 65535 or C.inet_pton(2, address, packed) ~= 1 then
+        if not address or tonumber(port) > 65535 or not networks.parse(address .. "/32") then
             return BROKEN
         end
         target.to = sub(first, 5)
@@ -363,7 +301,7 @@ end
 local function finish(target, entry)
     var.alv_site = target.site
     if not target.plain then
-        if target.limited and not admitted(target) then
+        if target.limited and not networks.admitted(target) then
             return "=403"
         end
         if target.https and var.alv_proto ~= "https" then
@@ -509,13 +447,42 @@ local function ask_control(line)
     return answer
 end
 
--- Whether the site is awake now; else after how many seconds asking again makes sense.
-local function ask_to_wake(site)
+-- Site -> what requests of this worker wait for; one of them asks for all. And how many wait for anything.
+local waking, held = {}, 0
+
+local function ask(site)
     local answer = ask_control("wake " .. site)
     if answer == "awake" then
         return true
     end
     return false, answer and match(answer, "^later (%d+)$") or "10"
+end
+
+-- Whether the site is awake now; else after how many seconds asking again makes sense.
+local function ask_to_wake(site)
+    local most, one = (2 * WAKE_CONNECT + WAKE_MOST) / 1000, waking[site]
+    if held >= HELD or one and one.held >= HELD_SITE then
+        return false, "5"
+    end
+    held = held + 1
+    if one and ngx.now() - one.since < most then
+        one.held = one.held + 1
+        local place, told = one.held, one.over:wait(most)
+        held, one.held = held - 1, one.held - 1
+        if told and place > AT_ONCE then
+            -- A fresh instance may not take a thousand connections in the same moment: its queue for them is short.
+            ngx.sleep((place - place % AT_ONCE) / AT_ONCE * 0.02)
+        end
+        return told and one.awake, told and one.seconds or "10"
+    end
+    one = { since = ngx.now(), held = 1, over = semaphore.new() }
+    waking[site] = one
+    one.awake, one.seconds = ask(site)
+    held, waking[site] = held - 1, nil
+    if one.held > 1 then
+        one.over:post(one.held - 1)
+    end
+    return one.awake, one.seconds
 end
 
 -- Runs where a request may wait. The body is still unread, so whatever the method, it goes to the instance whole.

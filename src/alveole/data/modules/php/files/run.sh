@@ -4,5 +4,5 @@ set -eu
 test=${1:-}
 set -- /usr/sbin/php-fpm[0-9]*
 [ "$test" != --test ] || exec "$1" --test --force-stderr --fpm-config /config/php/fpm.conf
-rm -f /run/php-fpm.sock
+[ ! -e /run/php-fpm.sock ] || rm -f /run/php-fpm.sock
 exec "$1" --nodaemonize --force-stderr --fpm-config /config/php/fpm.conf
