@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 from alveole.config import ENVIRONMENT, Settings
 from alveole.errors import InvalidInput, Refused
+from alveole.logbook.places import WANTED
 from alveole.logbook.writer import OwnHandler
 from alveole.ssh.door import LISTENERS, has_keys, open_listeners
 
@@ -161,8 +162,11 @@ class Supervisor:
             except (InvalidInput, Refused) as error:
                 # Sites and pages do not wait for a door that can be opened later.
                 log.error("the SSH door stays closed: %s", error)
-        if self._settings.porter:
-            loops.append(threading.Thread(target=self._keep, args=("porter", pwd.getpwnam(self._settings.users.log))))
+        try:
+            porter = pwd.getpwnam(self._settings.users.log)
+            loops.append(threading.Thread(target=self._keep, args=("porter", porter)))
+        except KeyError:
+            log.error("no syslog is sent or taken in: there is no user %s", self._settings.users.log)
         for loop in loops:
             loop.start()
         for loop in loops:
@@ -174,7 +178,7 @@ class Supervisor:
     def _keep(self, role: Role, user: pwd.struct_passwd | None) -> None:
         delay = _RESTART_SECONDS[0]
         while not self._stop.is_set():
-            if role == "ssh" and not self._somebody_comes():
+            if not self._is_needed(role):
                 return
             began = time.monotonic()
             process = self._start(role, user)
@@ -190,15 +194,25 @@ class Supervisor:
                 return
             if time.monotonic() - began > _STABLE_SECONDS:
                 delay = _RESTART_SECONDS[0]
+            if role == "porter" and process.returncode == 0:
+                # It ends by itself when nothing is wanted of it any more.
+                delay = _RESTART_SECONDS[0]
+                continue
             log.error("%s ended with status %d; starting it again in %.1f s", role, process.returncode, delay)
             self._stop.wait(delay)
             delay = min(delay * 2, _RESTART_SECONDS[1])
 
-    def _somebody_comes(self) -> bool:
-        """Wait until the SSH door has something to do; false when all is to end."""
+    def _is_needed(self, role: Role) -> bool:
+        """Wait until that role has something to do; false when all is to end."""
+        wanted = self._settings.logs / WANTED
         while not self._stop.is_set():
-            if not has_keys(self._settings) or select.select(self._listeners, [], [], 0.5)[0]:
+            if role == "ssh":
+                if not has_keys(self._settings) or select.select(self._listeners, [], [], 0.5)[0]:
+                    return True
+            elif role != "porter" or wanted.exists():
                 return True
+            else:
+                self._stop.wait(1.0)
         return False
 
     def _start(self, role: Role, user: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:

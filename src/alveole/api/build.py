@@ -36,6 +36,7 @@ from alveole.api import (
     repositories,
     schema,
     sites,
+    syslog,
     visits,
 )
 from alveole.api.admit import Admission
@@ -95,6 +96,7 @@ def build(
         fleet,
         operations,
         logbook,
+        syslog,
         files,
     ):
         app.include_router(module.router)

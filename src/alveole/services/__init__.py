@@ -33,6 +33,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``scenarios``, ``watching`` | checks: what there is; running them, and watching sites |
 | ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
 | ``logbook``, ``analytics`` | log lines: searching, following, their room; who visits a site |
+| ``syslog`` | lines that are sent and taken in |
 | ``incidents``, ``rules`` | incidents and promises; rules and silences (see :mod:`alveole.incidents`) |
 | ``measuring`` | what is measured of sites and platform for the rules |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
@@ -182,6 +183,7 @@ class Services(
         self.traffic = Traffic(settings.logs / "edge")
         self._log_turns = threading.BoundedSemaphore(SEARCHES_AT_ONCE)
         self._log_use = None
+        self._syslog_set = None
         self._analytics, self._analytics_lock = {}, threading.Lock()
         self._lines = {}
         self._lines_lock = threading.Lock()
@@ -213,6 +215,7 @@ class Services(
             services._keep_figures()
             services._keep_reports()
             services._keep_backups()
+            services._keep_syslog()
             services.checks.watch(services.ticker)
             services.telling.start()
             services.naming.watch(services.ticker)

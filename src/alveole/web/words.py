@@ -51,6 +51,7 @@ _PARTS = {
         "fr-operations",
         "fr-outside",
         "fr-sleep",
+        "fr-syslog",
     )
 }
 
