@@ -14,7 +14,7 @@ from pathlib import Path
 from kit import CHECKOUT, ENVIRONMENT, Instance, Stop, digest_of, has_systemd, run, say, write
 
 UNITS = Path("/etc/systemd/system")
-#: Every role that may have a unit.
+#: Every role that has a unit. The porter's is started by another one, which waits until there is work for it.
 ROLES = ("agent", "control", "ssh", "porter")
 _LOG_BYTES = 16 * 1024 * 1024
 
@@ -63,14 +63,14 @@ def leave_network_alone(instance: Instance) -> None:
 def stop(instance: Instance) -> None:
     """Stop every role. Sites and the proxy go on."""
     if has_systemd():
-        for role in reversed(ROLES):
-            unit = instance.unit(role)
+        # What starts the porter goes before the porter.
+        for unit in (porter_path(instance), *map(instance.unit, reversed(ROLES))):
             if (UNITS / unit).exists():
                 say(f"stopping {unit}")
                 run(["systemctl", "disable", "--now", unit], check=False)
                 (UNITS / unit).unlink(missing_ok=True)
         run(["systemctl", "daemon-reload"], check=False)
-        run(["systemctl", "reset-failed", *(instance.unit(role) for role in ROLES)], check=False)
+        run(["systemctl", "reset-failed", *map(instance.unit, ROLES), porter_path(instance)], check=False)
     pid = running(instance)
     if pid:
         say(f"stopping alveole serve (pid {pid})")
@@ -110,9 +110,14 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def unit_text(instance: Instance, role: str) -> str:
-    """The packaged unit with the paths, the user and the names of this instance."""
-    text = (CHECKOUT / "packaging/systemd" / f"alveole-{role}.service").read_text(encoding="utf-8")
+def porter_path(instance: Instance) -> str:
+    """The unit that starts the porter's when there is work for it."""
+    return instance.unit("porter").removesuffix(".service") + ".path"
+
+
+def unit_text(instance: Instance, name: str) -> str:
+    """The packaged unit of this file name with the paths, the user and the names of this instance."""
+    text = (CHECKOUT / "packaging/systemd" / name).read_text(encoding="utf-8")
     user = instance.setting("users", "control")
     door = instance.setting("users", "ssh")
     places = {
@@ -128,36 +133,34 @@ def unit_text(instance: Instance, role: str) -> str:
         "-o alveole-ssh -g alveole-ssh ": f"-o {door} -g {door} ",
         "alveole-agent.service": instance.unit("agent"),
         "alveole-control.service": instance.unit("control"),
+        "alveole-porter.service": instance.unit("porter"),
     }
     # In one go: what one replacement wrote is never replaced by the next.
     return re.sub("|".join(map(re.escape, places)), lambda found: str(places[found[0]]), text)
 
 
-def wanted_roles(instance: Instance) -> tuple[str, ...]:
-    """Those that run: the SSH door only where it is open, the porter only where it has something to do."""
-    door = instance.setting("ssh", "enabled")
-    porter = any(
-        instance.setting(*each) for each in (("syslog_out", "server"), ("syslog_in", "tcp"), ("syslog_in", "tls"))
-    )
-    return tuple(role for role in ROLES if (role != "ssh" or door) and (role != "porter" or porter))
+def wanted_units(instance: Instance) -> tuple[str, ...]:
+    """Those that are started: the SSH door's only where it is open, and in place of the porter's what waits for it."""
+    roles = ("agent", "control", *(("ssh",) if instance.setting("ssh", "enabled") else ()))
+    return (*map(instance.unit, roles), porter_path(instance))
 
 
 def _start_units(instance: Instance, changed: bool) -> None:
     written = False
-    roles = wanted_roles(instance)
+    units, porter = wanted_units(instance), instance.unit("porter")
     for role in ROLES:
         unit = instance.unit(role)
-        if role not in roles and (UNITS / unit).exists():
+        if unit not in (*units, porter) and (UNITS / unit).exists():
             run(["systemctl", "disable", "--now", unit], check=False)
             (UNITS / unit).unlink(missing_ok=True)
             written = True
-    for role in roles:
-        unit = instance.unit(role)
+    packaged = {instance.unit(role): f"alveole-{role}.service" for role in ROLES}
+    packaged[porter_path(instance)] = "alveole-porter.path"
+    for unit in (*units, porter):
         instance.record.add("units", unit)
-        written = write(UNITS / unit, unit_text(instance, role)) or written
+        written = write(UNITS / unit, unit_text(instance, packaged[unit])) or written
     if written:
         run(["systemctl", "daemon-reload"])
-    units = [instance.unit(role) for role in roles]
     run(["systemctl", "enable", *units])
     active = run(["systemctl", "is-active", *units], check=False).returncode == 0
     if active and not (changed or written):
@@ -166,6 +169,8 @@ def _start_units(instance: Instance, changed: bool) -> None:
     say(f"{'restarting' if active else 'starting'} {' and '.join(units)}")
     if run(["systemctl", "restart", *units], check=False, timeout=660).returncode != 0:
         raise Stop(f"{' or '.join(units)} did not start:\n{_last_lines(instance)}", status=5)
+    # Where it runs, it runs the new program.
+    run(["systemctl", "try-restart", porter], check=False)
 
 
 def _start_background(instance: Instance, changed: bool) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Literal, NoReturn
 from alveole import keeper
 from alveole.config import ENVIRONMENT, Settings
 from alveole.errors import InvalidInput, Refused
+from alveole.logbook.places import WANTED
 from alveole.logbook.writer import OwnHandler
 from alveole.ssh.door import HOST_KEYS, LISTENERS, open_listeners
 
@@ -146,6 +147,7 @@ def supervise(settings: Settings, config: Path | None) -> NoReturn:
             "groups": [],
             "files": [],
             "keys": [],
+            "wanted": "",
         }
 
     roles = [role("agent", None), role("control", user)]
@@ -163,11 +165,14 @@ def supervise(settings: Settings, config: Path | None) -> NoReturn:
         except (InvalidInput, Refused) as error:
             # Sites and pages do not wait for a door that can be opened later.
             log.error("the SSH door stays closed: %s", error)
-    if settings.porter:
+    try:
         sends = role("porter", pwd.getpwnam(settings.users.log))
         # All lines are readable by control's group.
         sends["groups"] = [user.pw_gid]
+        sends["wanted"] = str(settings.logs / WANTED)
         roles.append(sends)
+    except KeyError:
+        log.error("no syslog is sent or taken in: there is no user %s", settings.users.log)
     plan = os.memfd_create("roles", 0)
     os.write(plan, json.dumps(roles).encode())
     os.lseek(plan, 0, os.SEEK_SET)

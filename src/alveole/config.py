@@ -352,11 +352,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """One directory a site, owned by root; ``edge`` holds the proxy's."""
         return self.state / "logs"
 
-    @property
-    def porter(self) -> bool:
-        """Whether lines are sent or taken in by syslog: only then there is a process for it."""
-        return bool(self.syslog_out.server or self.syslog_in.tcp or self.syslog_in.tls)
-
     def addressing(self) -> Addressing:
         return Addressing(
             IPv4Network(self.network.ipv4),

@@ -26,7 +26,8 @@ _STABLE_SECONDS = 30.0
 
 class Role(TypedDict):
     """``uid``: ``None`` for root. ``files`` stay open for it. It begins when one of them has something to read, unless
-    one of ``keys`` is missing."""
+    one of ``keys`` is missing. ``wanted``: a file; it begins when that is there, and ends by itself, with status 0,
+    when that is gone. Empty: it is always wanted."""
 
     name: str
     argv: list[str]
@@ -36,6 +37,7 @@ class Role(TypedDict):
     groups: list[int]
     files: list[int]
     keys: list[str]
+    wanted: str
 
 
 class Keeper:
@@ -56,7 +58,7 @@ class Keeper:
     def _keep(self, role: Role) -> None:
         delay = _RESTART_SECONDS[0]
         while not self._stop.is_set():
-            if role["files"] and not self._somebody_comes(role):
+            if not self._is_needed(role):
                 return
             began = time.monotonic()
             process = _start(role)
@@ -72,15 +74,23 @@ class Keeper:
                 return
             if time.monotonic() - began > _STABLE_SECONDS:
                 delay = _RESTART_SECONDS[0]
+            if role["wanted"] and process.returncode == 0:
+                delay = _RESTART_SECONDS[0]
+                continue
             _say(f"{role['name']} ended with status {process.returncode}; starting it again in {delay:.1f} s")
             self._stop.wait(delay)
             delay = min(delay * 2, _RESTART_SECONDS[1])
 
-    def _somebody_comes(self, role: Role) -> bool:
+    def _is_needed(self, role: Role) -> bool:
         """Wait until there is something to do; false when all is to end."""
         while not self._stop.is_set():
-            if not all(map(os.path.exists, role["keys"])) or select.select(role["files"], [], [], 0.5)[0]:
+            if role["files"]:
+                if not all(map(os.path.exists, role["keys"])) or select.select(role["files"], [], [], 0.5)[0]:
+                    return True
+            elif not role["wanted"] or os.path.exists(role["wanted"]):  # noqa: PTH110  pathlib is memory it does without
                 return True
+            else:
+                self._stop.wait(1.0)
         return False
 
 

@@ -59,6 +59,7 @@ team list, team show, team add, team set, team remove, site share, site give
 quota list, quota show, quota set, quota remove
 dns setup, dns show, dns check, dns sync
 ldap show, ldap set, ldap remove, ldap try, oidc show, oidc set, oidc remove
+syslog show, syslog set, syslog reset, syslog try
 node key, node add, node list, node show, node check, node upgrade, node drain, node remove
 node signers, node trust, node distrust, site move, site confirm, site export, site import
 """

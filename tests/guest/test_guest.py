@@ -91,14 +91,47 @@ def test_quickstart_puts_a_site_on_line(guest: Guest) -> None:
 
 
 def test_all_units_are_in_order(guest: Guest) -> None:
-    units = ("alveole-agent.service", "alveole-control.service", "alveole-ssh.service")
-    assert guest.run("systemctl", "is-active", *units).split() == ["active"] * 3
-    assert guest.run("systemctl", "is-enabled", *units).split() == ["enabled"] * 3
+    units = ("alveole-agent.service", "alveole-control.service", "alveole-ssh.service", "alveole-porter.path")
+    assert guest.run("systemctl", "is-active", *units).split() == ["active"] * 4
+    assert guest.run("systemctl", "is-enabled", *units).split() == ["enabled"] * 4
     assert "0 loaded units" in guest.run("systemctl", "--failed", "--no-pager", "--plain")
     assert (
         guest.run("sh", "-c", "ps -o user= -p $(systemctl show -p MainPID --value alveole-control)").strip()
         == "alveole"
     )
+
+
+#: One command of the guest's: under emulation each costs seconds. What is waited for is waited for by the clock.
+_SYSLOG = r"""
+set -eu
+wait_for() {
+  for i in $(seq 240); do if "$@" >/dev/null 2>&1; then return 0; fi; sleep 0.5; done
+  echo "not: $*"; exit 1
+}
+state() { test "$(systemctl show -p ActiveState --value "$1")" = "$2"; }
+said() { alveole logs --source host --grep "$1" --since 1h | grep -F "$1"; }
+send() { bash -c "exec 3<>/dev/tcp/127.0.0.1/5514; printf '<14>1 - guest app - - - %s\n' \"$1\" >&3; sleep 0.2"; }
+logger -t guesttest "a line of the journal"
+wait_for said "a line of the journal"
+state alveole-porter.path active
+state alveole-porter.service inactive
+printf '[syslog_in]\ntcp = "127.0.0.1:5514"\n' > /root/syslog.toml
+alveole syslog set /root/syslog.toml
+wait_for send "taken in first"
+test "$(ps -o user= -p "$(systemctl show -p MainPID --value alveole-porter)")" = alveole-log || ps aux | grep porter
+wait_for said "taken in first"
+systemctl kill --signal=KILL alveole-porter.service
+wait_for send "taken in again"
+wait_for said "taken in again"
+alveole syslog reset
+wait_for state alveole-porter.service inactive
+echo all of it
+"""
+
+
+def test_the_journal_is_read_and_syslog_is_a_unit(guest: Guest) -> None:
+    """journald's lines are found; the porter starts when syslog is set, comes back when it is killed, and ends."""
+    assert guest.run("bash", "-c", _SYSLOG, timeout=600).strip().endswith("all of it")
 
 
 def test_a_second_quickstart_changes_nothing(guest: Guest) -> None:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import pwd
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from alveole.config import Settings, parse
-from alveole.logbook import porter
+from alveole.app import Supervisor
+from alveole.config import Settings, load, parse
+from alveole.logbook import places, porter
 from alveole.logbook.model import Entry, Source
+from alveole.logbook.settings import Syslog, SyslogIn
 from alveole.logbook.syslog import Frames, Refused, render
 from alveole.logbook.syslog import parse as parse_message
 from alveole.logbook.writer import Writer
@@ -69,30 +75,42 @@ def rsyslogd(directory: Path, configuration: str) -> Iterator[subprocess.Popen[b
 
 
 @contextlib.contextmanager
-def running(settings: Settings) -> Iterator[None]:
+def running_until(
+    settings: Settings, ready: Callable[[], Any], work: Callable[..., Any] = porter._run
+) -> Iterator[threading.Thread]:
     """The porter's own loop in a thread; its state is told in a file."""
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     failed: list[BaseException] = []
 
-    def work() -> None:
+    def run() -> None:
         try:
-            loop.run_until_complete(porter._run(settings, stop))
+            loop.run_until_complete(work(settings, stop))
+            assert not asyncio.all_tasks(loop), "what it began it has ended"
         except BaseException as error:  # told by the test, in its own thread
             failed.append(error)
         finally:
             loop.close()
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=run)
     thread.start()
     try:
-        until(lambda: failed or state(settings))
-        yield
+        until(lambda: failed or ready())
+        yield thread
     finally:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(stop.set)
         thread.join(30)
     assert not failed, failed
+
+
+@contextlib.contextmanager
+def running(settings: Settings) -> Iterator[None]:
+    taken_in = settings.syslog_in.tcp or settings.syslog_in.tls
+    with running_until(
+        settings, lambda: '"received":"listening' in state(settings) or (state(settings) and not taken_in)
+    ):
+        yield
 
 
 def state(settings: Settings) -> str:
@@ -257,6 +275,183 @@ def test_only_those_networks_and_certificates_come_in(tmp_path: Path, certificat
         assert not spoken(plain, b"<14>1 - h p - - - no\n"), "not of the networks"
         assert not spoken(secure, b"<14>1 - h p - - - no\n", client), "no certificate"
     assert "no" not in text_of(settings.logs / "in/host/current")
+
+
+def several(port: int, many: int) -> list[socket.socket]:
+    return [socket.create_connection(("127.0.0.1", port), 20) for _ in range(many)]
+
+
+def ended(door: socket.socket) -> bool:
+    """Whether the other end has closed it."""
+    door.settimeout(0.2)
+    try:
+        return door.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_a_flood_of_connections_ends_at_its_own_sender(tmp_path: Path) -> None:
+    """Threat: somebody takes all places; who holds most loses one, and a sender at another address comes in."""
+    port = free_port()
+    settings = made(tmp_path, syslog_in={"tcp": f"127.0.0.1:{port}", "connections": 4})
+    with running(settings), contextlib.ExitStack() as stack:
+        quiet = stack.enter_context(socket.socket())
+        quiet.bind(("127.0.0.2", 0))
+        quiet.settimeout(20)
+        quiet.connect(("127.0.0.1", port))
+        quiet.sendall(b"<14>1 - h p - - - first\n")
+        until(lambda: "first" in text_of(settings.logs / "in/host/current"))
+        flood = [stack.enter_context(each) for each in several(port, 12)]
+        until(lambda: sum(map(ended, flood)) >= 9)
+        assert not ended(quiet), "who has one place keeps it"
+        quiet.sendall(b"<14>1 - h p - - - second\n")
+        until(lambda: "second" in text_of(settings.logs / "in/host/current"))
+        until(lambda: "9 refused" in state(settings))
+
+
+def test_a_message_that_drips_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threat: a byte now and then keeps no place for ever, and holds nobody else up."""
+    monkeypatch.setattr(porter, "_MESSAGE_SECONDS", 0.5)
+    port = free_port()
+    settings = made(tmp_path, syslog_in={"tcp": f"127.0.0.1:{port}"})
+    with running(settings), contextlib.ExitStack() as stack:
+        (dripping, silent) = [stack.enter_context(each) for each in several(port, 2)]
+        silent.sendall(b"<14>1 - h p - - - good\n")
+
+        def dripped() -> bool:
+            with contextlib.suppress(OSError):
+                dripping.sendall(b"9")
+            return ended(dripping)
+
+        dripping.sendall(b"60000 <14>1 - h p - - - ")
+        until(dripped)
+        assert not ended(silent), "who says nothing at all has begun nothing"
+        silent.sendall(b"<14>1 - h p - - - again\n")
+        until(lambda: "again" in text_of(settings.logs / "in/host/current"))
+
+
+def test_forged_hosts_reach_no_other_place(tmp_path: Path) -> None:
+    """Threat: the host in a message is the sender's word; it chooses among the sites that are named for it alone."""
+    port = free_port()
+    settings = made(tmp_path, syslog_in={"tcp": f"127.0.0.1:{port}", "sites": {"web1": SITE}})
+    hosts = ("../../" + SITE, SITE, "/etc", "web1/../web1", "..", "host", "a" * 255, "WEB1")
+    with running(settings):
+        data = b"".join(b"<14>1 - %b p - - - forged\n" % each.encode() for each in hosts)
+        assert spoken(port, data + b"<14>1 - web1 p - - - true\n")
+        until(lambda: "true" in text_of(settings.logs / "in" / SITE / "current"))
+    assert text_of(settings.logs / "in/host/current").count("forged") == len(hosts)
+    assert "forged" not in text_of(settings.logs / "in" / SITE / "current")
+    assert sorted(each.name for each in (settings.logs / "in").iterdir()) == sorted(["host", SITE])
+
+
+def test_one_that_cannot_listen_sends_all_the_same(tmp_path: Path) -> None:
+    """Fault: the address is somebody else's; it is tried again, and lines go out meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        out = {"server": f"tcp://127.0.0.1:{server.getsockname()[1]}"}
+        settings = made(tmp_path, syslog_out=out, syslog_in={"tcp": f"127.0.0.1:{port}"})
+        with running_until(settings, lambda: "the address is taken" in state(settings)):
+            door, _ = server.accept()
+            with door:
+                door.settimeout(30)
+                Writer(settings.logs / SITE).put(b"2026-11-21 06:00:00.000000000  sent all the same\n")
+                assert b"sent all the same" in door.recv(4096)
+            taken.close()
+            until(lambda: '"received":"listening' in state(settings))
+
+
+# --- told by a file -------------------------------------------------------------------------------
+def tell(settings: Settings, wanted: Syslog | None) -> None:
+    file = settings.logs / places.WANTED
+    if wanted is None:
+        file.unlink(missing_ok=True)
+        return
+    new = file.with_suffix(".new")
+    new.write_bytes(msgspec.json.encode(wanted))
+    new.chmod(0o644)
+    new.replace(file)
+
+
+def test_it_does_what_the_file_says_and_ends_without_one(tmp_path: Path, certificate: Path) -> None:
+    """Set while it runs: another port, then TLS by the PEM itself, then nothing."""
+    settings = made(tmp_path)
+    first, second = free_port(), free_port()
+    pem = certificate.read_text()
+    client = ssl.create_default_context(cadata=(certificate.parent / "cert.pem").read_text())
+    client.check_hostname = False
+    tell(settings, Syslog(syslog_in=SyslogIn(tcp=f"127.0.0.1:{first}")))
+    with running_until(settings, lambda: '"received":"listening' in state(settings), porter._follow) as thread:
+        assert spoken(first, b"<14>1 - h p - - - one\n")
+        tell(settings, Syslog(syslog_in=SyslogIn(tls=f"127.0.0.1:{second}", certificate=pem)))
+        until(lambda: spoken(second, b"<14>1 - h p - - - two\n", client))
+        assert not answers(first)
+        until(lambda: "two" in text_of(settings.logs / "in/host/current"))
+        tell(settings, None)
+        until(lambda: not thread.is_alive())
+    assert not (settings.logs / places.STATE).exists() and not answers(second)
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that the log user reaches."""
+    place = Path(tempfile.mkdtemp(prefix="alv", dir="/tmp"))
+    place.chmod(0o711)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.mark.root
+def test_the_supervisor_starts_it_again_and_ends_it(open_place: Path) -> None:
+    """Fault: the porter is killed, and comes back; nothing runs where nothing is wanted."""
+    config = open_place / "alveole.toml"
+    config.write_text(f'[paths]\nstate = "{open_place}/s"\nrun = "/tmp/r"\n')
+    settings = load(config)
+    user = pwd.getpwnam(settings.users.log)
+    for each in ("own/porter", "own/control", "in"):
+        (settings.logs / each).mkdir(parents=True)
+        os.chown(settings.logs / each, user.pw_uid, user.pw_gid)
+    supervisor = Supervisor(settings, config)
+    started: list[subprocess.Popen[bytes]] = []
+    start = supervisor._start
+
+    def watched(role: Any, who: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
+        started.append(start(role, who))
+        return started[-1]
+
+    def listens(many: int) -> None:
+        until(lambda: len(started) == many and '"received":"listening' in state(settings))
+
+    def wanted() -> Syslog:
+        return Syslog(syslog_in=SyslogIn(tcp=f"127.0.0.1:{free_port()}"))
+
+    supervisor._start = watched  # type: ignore[method-assign]  # each process that it starts is looked at
+    thread = threading.Thread(target=supervisor._keep, args=("porter", user))
+    thread.start()
+    try:
+        tell(settings, wanted())
+        listens(1)
+        assert Path(f"/proc/{started[0].pid}").stat().st_uid == user.pw_uid
+        started[0].kill()
+        started[0].wait()
+        (settings.logs / places.STATE).unlink()
+        listens(2)
+        tell(settings, None)
+        until(lambda: started[1].poll() is not None)
+        assert started[1].returncode == 0 and not (settings.logs / places.STATE).exists()
+        tell(settings, wanted())
+        listens(3)
+    finally:
+        supervisor._stop.set()
+        thread.join(40)
+        for each in started:
+            if each.poll() is None:
+                each.kill()
+            each.wait()
+    assert len(started) == 3 and started[2].returncode == 0, "it ends when it is asked to"
 
 
 # --- the words alone ------------------------------------------------------------------------------

@@ -96,11 +96,32 @@ def test_sums_of_a_month_leave_gaps_out() -> None:
         return tuple(values.get(column) for column in COLUMNS)
 
     rows = (row(1.0, 2.0, 0.0, 100.0), row(None, None, None, None), row(0.5, 1.0, 1.0, 400.0))
-    found = months.sums(Table(start + 3600, 3600, COLUMNS, rows), start, start + 4 * 3600)
+    found = months.sums([Table(start + 3600, 3600, COLUMNS, rows)], start, start + 4 * 3600)
     assert found.known == 0.5 and found.up == 0.75
     assert found.requests == 4 * 3600 and found.failed == 3600
     # Two and two requests a second.
     assert found.p95 == 250.0 and found.p50 is None
+
+
+def test_many_sites_are_read_by_days_and_today_by_hours() -> None:
+    """No moment is read twice and none left out; both forms of a month say the same of what never changes."""
+    start, end = months.bounds("2026-10")
+    hour = 3600
+    noon = start + 20 * DAY + 12 * hour
+    assert months.parts(start, end, noon + 100, many=False) == [(start, noon, hour)]
+    days = start + 20 * DAY
+    assert months.parts(start, end, noon + 100, many=True) == [(start, days, DAY), (days, noon, hour)]
+    assert months.parts(start, end, start + 5 * hour, many=True) == [(start, start + 5 * hour, hour)]
+    assert months.parts(start, end, start + 5, many=True) == [] == months.parts(start, end, start + 5, many=False)
+    assert months.parts(start, end, end + 40 * DAY, many=True) == [(start, end, DAY)]
+    assert months.parts(start, end, end + 40 * DAY, many=False) == [(start, end, DAY)]
+    values = {"up": 0.5, "kept": 1.0, "ok": 2.0, "failed": 1.0, "p95": 100.0}
+    same = tuple(values.get(column) for column in COLUMNS)
+    fine = months.sums([Table(start + hour, hour, COLUMNS, (same,) * (20 * 24 + 12))], start, noon)
+    tables = [Table(start + DAY, DAY, COLUMNS, (same,) * 20), Table(days + hour, hour, COLUMNS, (same,) * 12)]
+    assert months.sums(tables, start, noon) == fine
+    assert fine.known == 1.0 and fine.requests == 3 * (noon - start)
+    assert months.sums([], start, noon).requests == 0
 
 
 def test_a_row_of_the_month_before_does_not_count() -> None:

@@ -17,7 +17,7 @@ from instance import Instance
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 ADMINISTRATION = (
     *("machine", "plans", "bases", "modules", "backups", "dns", "certificates", "logs", "accounts", "teams", "ldap"),
-    *("oidc", "second-factor", "journal", "accounts/zoe"),
+    *("oidc", "second-factor", "syslog", "journal", "accounts/zoe"),
 )
 
 

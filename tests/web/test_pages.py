@@ -58,6 +58,7 @@ OF_ADMIN = (
     "oidc",
     "second-factor",
     "logs",
+    "syslog",
     "journal",
 )
 

@@ -159,7 +159,10 @@ def has_journal() -> bool:
 
 def _of_journal(record: dict[str, Any]) -> tuple[str, str, str, float]:
     """Level, program, text and moment of a record (systemd.journal-fields(7))."""
-    message = record.get("MESSAGE") or ""
+    message = record.get("MESSAGE", "")
+    if message is None:
+        # journalctl(1), "json": a field of more than 4 KiB is null, and twenty thousand of them have no room here.
+        message = "(longer than 4 KiB: journalctl --all has it)"
     if isinstance(message, list):
         # Bytes that are not UTF-8 come as a list of numbers.
         message = bytes(message).decode("utf-8", "replace")

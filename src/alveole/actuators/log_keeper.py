@@ -8,6 +8,7 @@ can be cut: a file is removed only when its packed one is whole and has its name
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import pwd
@@ -53,15 +54,17 @@ class LogKeeper:
     def run(self, stopped: threading.Event) -> None:
         """Look after all lines until ``stopped``."""
         while not stopped.wait(_LOOK_SECONDS):
-            try:
-                self.gather()
-                self.keep()
-                if time.monotonic() - self._tidied > _TIDY_SECONDS:
-                    self._tidied = time.monotonic()
-                    self.tidy()
-            except OSError as error:
-                # On a full disk nothing is packed; the writers keep their own bounds.
-                log.warning("log files stay as they are: %s", error)
+            # Each by itself: on a full disk nothing is packed, and what is too old makes room all the same.
+            for work in (self.gather, self._tidy_in_time, self.keep):
+                try:
+                    work()
+                except OSError as error:
+                    log.warning("log files stay as they are: %s", error)
+
+    def _tidy_in_time(self) -> None:
+        if time.monotonic() - self._tidied > _TIDY_SECONDS:
+            self._tidied = time.monotonic()
+            self.tidy()
 
     def gather(self) -> None:
         """Bring in the machine's own lines, where the settings want them."""
@@ -69,9 +72,20 @@ class LogKeeper:
             self._gather()
 
     def keep(self) -> int:
-        """Pack every file that is closed; gives how many. Raises ``OSError`` when the disk is full."""
+        """Pack every file that is closed; gives how many. Raises ``OSError`` when the disk is full.
+
+        A file that cannot be read holds up itself alone, and is tried again.
+        """
+        count = 0
         with self._lock:
-            return sum(self._pack_older(place) for place in self._all())
+            for place in self._all():
+                try:
+                    count += self._pack_older(place)
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    log.warning("%s: lines are not packed: %s", place.live, error)
+        return count
 
     def tidy(self, now: float | None = None) -> int:
         """Close what is old, and remove packed files beyond their time and room; gives how many were removed."""
@@ -92,6 +106,12 @@ class LogKeeper:
                 if archive.is_dir():
                     (archive / places.DESTROYED).touch()
         shutil.rmtree(self._logs / places.IN / site, ignore_errors=True)
+
+    def forget(self, site: str) -> None:
+        """The site was nobody's, and what it printed stands where it was asked for: its lines go with it."""
+        with self._lock:
+            for top in (places.ARCHIVE, places.IN, places.EDGE):
+                shutil.rmtree(self._logs / top / site, ignore_errors=True)
 
     def _all(self) -> Iterator[Place]:
         yield from places.of_platform(self._logs, OF_PLATFORM)

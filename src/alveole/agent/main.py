@@ -214,7 +214,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
             raise Refused("an instance of the site is still there", field="site", hint="stop the site first")
         visits.end(request.site)
         releases.remove_site(request.site, request.number)
-        keeper.retire(request.site)
+        keeper.forget(request.site) if request.forget else keeper.retire(request.site)
         shutil.rmtree(paths.site_log(settings, request.site), ignore_errors=True)
         routes.forget(request.site)
         lines.forget(request.site)

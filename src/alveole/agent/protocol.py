@@ -201,6 +201,8 @@ class RemoveSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="r
 
     site: SiteId
     number: Number
+    forget: bool = False
+    """Its packed lines too, at once: it was nobody's, a copy that something was tried on."""
 
 
 class ReadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read-config"):

@@ -37,6 +37,7 @@ from alveole.api import (
     repositories,
     schema,
     sites,
+    syslog,
     visits,
 )
 from alveole.api.admit import Admission
@@ -97,6 +98,7 @@ def build(
         fleet,
         operations,
         logbook,
+        syslog,
         files,
     ):
         app.include_router(module.router)

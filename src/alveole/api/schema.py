@@ -44,6 +44,7 @@ from alveole.plan_requests import CreatePlan, SetPlan
 from alveole.scenarios.model import CheckDraft, CheckView, Report, Scenario
 from alveole.services.analytics import Analytics
 from alveole.services.factors import SecondFactorPolicy
+from alveole.services.syslog import SetSyslog, SyslogTrial, SyslogView, TrySyslog
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -246,6 +247,10 @@ TYPES: tuple[Any, ...] = (
     Found,
     LogUse,
     Analytics,
+    SetSyslog,
+    TrySyslog,
+    SyslogView,
+    SyslogTrial,
     Uploaded,
     ProblemDocument,
 )

@@ -29,6 +29,7 @@ COMMANDS = {
     "notify": ("alveole.cli.notify:group", "Be told by mail, webhook, ntfy, Matrix or feed."),
     "plan": ("alveole.cli.plan:group", "Named sets of limits."),
     "logs": ("alveole.cli.logbook:logs", "Search and follow lines of sites, of Alvéole, of the machine."),
+    "syslog": ("alveole.cli.syslog:group", "Lines sent to a syslog server, and taken in from others."),
     "analytics": ("alveole.cli.logbook:analytics", "Count who visits a site."),
     "why": ("alveole.cli.look:why", "Say why a site answers, or does not."),
     "figures": ("alveole.cli.figures:figures", "What a site or the machine used and served."),

@@ -60,30 +60,54 @@ class Sums(msgspec.Struct, frozen=True):
     p99: float | None
 
 
-def sums(table: Table, start: int, end: float) -> Sums:
-    """Of a site; ``start`` and ``end`` are those of the month, or of the part of it that is over."""
-    column = {name: place for place, name in enumerate(table.columns)}
-    rows = rows_in(table, start)
+def parts(start: int, end: int, now: float, *, many: bool) -> list[tuple[int, int, int]]:
+    """What to read of a month: from when to when, and the step of the rows.
 
-    def weighed(name: str) -> float | None:
-        pairs = [
-            (value, asked)
-            for row in rows
-            if (value := row[column[name]]) is not None
-            and (asked := sum(row[column[code]] or 0.0 for code in _CODES)) > 0
-        ]
-        whole = sum(asked for _, asked in pairs)
-        return sum(value * asked for value, asked in pairs) / whole if whole else None
+    Of ``many`` sites whole days by their days, and only what is left of today by its hours: a thirtieth of the rows.
+    """
+    over = min(end, int(now))
+    if many:
+        days = over // DAY * DAY
+        found = [(start, days, DAY), (max(start, days), over // HOUR * HOUR, HOUR)]
+    else:
+        step = step_for(start, now)
+        found = [(start, over // step * step, step)]
+    return [each for each in found if each[1] > each[0]]
 
+
+def sums(tables: Sequence[Table], start: int, end: float) -> Sums:
+    """Of a site; ``start`` and ``end`` are those of the month, or of the part of it that is over.
+
+    ``tables`` have the same columns, and no moment is in two of them.
+    """
+    column = {name: place for place, name in enumerate(tables[0].columns)} if tables else {}
+    rows = [(row, table.step) for table in tables for row in rows_in(table, start)]
+
+    def asked(row: tuple[float | None, ...]) -> float:
+        return sum(row[column[code]] or 0.0 for code in _CODES)
+
+    def weighed(pairs: list[tuple[float, float]]) -> float | None:
+        whole = sum(weight for _, weight in pairs)
+        return sum(value * weight for value, weight in pairs) / whole if whole else None
+
+    def by_requests(name: str) -> float | None:
+        place = column.get(name, 0)
+        return weighed([(value, asked(row) * step) for row, step in rows if (value := row[place]) is not None])
+
+    def by_time(name: str) -> float | None:
+        place = column.get(name, 0)
+        return weighed([(value, step) for row, step in rows if (value := row[place]) is not None])
+
+    known = sum(step for row, step in rows if row[column["ok"]] is not None)
     return Sums(
-        known=_known(rows, column["ok"], table.step, start, end),
-        up=mean(rows, column["up"]),
-        kept=mean(rows, column["kept"]),
-        requests=sum(row[column[code]] or 0.0 for row in rows for code in _CODES) * table.step,
-        failed=sum(row[column["failed"]] or 0.0 for row in rows) * table.step,
-        p50=weighed("p50"),
-        p95=weighed("p95"),
-        p99=weighed("p99"),
+        known=min(known / max(end - start, 1.0), 1.0),
+        up=by_time("up"),
+        kept=by_time("kept"),
+        requests=sum(asked(row) * step for row, step in rows),
+        failed=sum((row[column["failed"]] or 0.0) * step for row, step in rows),
+        p50=by_requests("p50"),
+        p95=by_requests("p95"),
+        p99=by_requests("p99"),
     )
 
 

@@ -11,6 +11,7 @@
 | ``follow`` | the lines that come from now on |
 | ``writer`` | directories of Alvéole's own lines, in the form of s6-log |
 | ``syslog`` | PURE. RFC 5424 messages and RFC 6587 frames |
+| ``settings``, ``tls`` | how lines are kept, sent and taken in; what TLS needs for that |
 | ``porter`` | the process that sends lines to a syslog server and takes them in |
 | ``shorten`` | access lines without personal data, as goaccess reads them |
 

@@ -1,6 +1,6 @@
 """Compressed files of lines that can be read from any place in them.
 
-A file is zstd: a frame for every megabyte of whole lines, each by itself, and at the end a frame that decoders skip
+A file is zstd: a frame for every two megabytes of whole lines, each by itself, and at the end one that decoders skip
 (RFC 8878, 3.1.2) with the length of each and the moment of its first line. ``zstd -dc`` and ``zstdgrep`` read
 it like any other.
 """
@@ -11,8 +11,9 @@ import os
 import struct
 from typing import BinaryIO, NamedTuple
 
-#: One frame holds about so much (bytes), and a line longer than that is cut in two.
-FRAME_BYTES = 1 << 20
+#: One frame holds about so much (bytes), and a line longer than that is cut in two. Of one megabyte each, a file takes
+#: 11 % more than zstd would for the whole, of two 6 %, and finding a minute costs some milliseconds more.
+FRAME_BYTES = 2 << 20
 _SKIPPABLE = 0x184D2A5A
 _HEAD = struct.Struct("<II")
 #: Compressed length, length, and the moment of the first line in seconds since the epoch (0: unknown).

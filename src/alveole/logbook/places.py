@@ -4,6 +4,7 @@
 S/logs/<site>/          what it prints: an s6-log directory        S/logs/edge/<site>/  access.log, error.log, older
 S/logs/in/<site>/       what came by syslog; in/host: of no site   S/logs/own/<part>/   agent, control, ssh, porter
 S/logs/host/            gathered from the machine                  S/logs/archive/<site|own|host>/  all of it, packed
+S/logs/own/control/syslog.json   what the porter is to do: there only while it has something to do
 ```
 A packed file is called ``LABEL.FROM.TO.INODE.zst`` (seconds since the epoch), so that a search opens only those of its
 time. ``archive/<site>/destroyed`` is there from the destruction on.
@@ -28,6 +29,9 @@ from alveole.logbook.segments import Packed, Plain, Segment
 ARCHIVE, OWN, HOST, IN, EDGE = "archive", "own", "host", "in", "edge"
 PARTS = ("agent", "control", "ssh", "porter")
 DESTROYED = "destroyed"
+#: Below the logs: what control writes for the porter (a :class:`~alveole.logbook.settings.Syslog`), and what it tells.
+#: The unit ``alveole-porter.path`` of systemd waits for the first.
+WANTED, STATE = "own/control/syslog.json", "own/porter/state.json"
 #: An older file of a directory of s6-log: ``@`` and a TAI64N label.
 OLDER = re.compile(r"^@[0-9a-f]{24}\.[su]\Z")
 _SITE = re.compile(r"^s[a-z2-7]{12}\Z")

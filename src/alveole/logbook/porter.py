@@ -1,14 +1,17 @@
 """The process that sends lines to a syslog server and takes them in: ``alveole serve --role porter``.
 
-It runs as the log user, in control's group, which may read all lines; it speaks with no other process of Alvéole. It
-is only there when the settings name a server or a place to listen at. One event loop; what waits to be sent and what
-one sender may have in memory are bounded, and what is lost is counted, told in its own log and in ``state.json``.
+It runs as the log user, in control's group, which may read all lines; it speaks with no other process of Alvéole. What
+it is to do stands in a file that control writes (:data:`~alveole.logbook.places.WANTED`) and keeps as it should be, so
+that it is there only while there is something to do; it looks at that file and begins anew with what it says, or ends.
+One event loop; what waits to be sent and what one sender may have in memory are bounded, and what is lost is counted,
+told in its own log and in a file of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
@@ -16,18 +19,20 @@ import signal
 import socket
 import ssl
 import time
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from alveole.config import Settings
-from alveole.errors import InvalidInput, Refused
+from alveole.errors import Refused
 from alveole.logbook import places, syslog
 from alveole.logbook.follow import Tails
 from alveole.logbook.model import OF_SITES, Entry, Source, Wanted
 from alveole.logbook.places import Place
-from alveole.logbook.settings import split_listener, split_server
+from alveole.logbook.settings import Syslog, split_listener, split_server
+from alveole.logbook.tls import context_of
 from alveole.logbook.writer import Writer
 
 log = logging.getLogger("alveole.porter")
@@ -40,9 +45,12 @@ _AGAIN = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _CONNECT_SECONDS = 10.0
 #: The server did not read for so long: the connection is made anew (seconds).
 _STALLED_SECONDS = 30.0
-#: A sender that is silent for so long is gone (seconds).
+#: A sender that is silent for so long is gone, and one that has not ended a message which it began (seconds).
 _IDLE_SECONDS = 3600.0
+_MESSAGE_SECONDS = 60.0
 _BLOCK = 64 * 1024
+#: Others come first: a storm of lines is to cost them nothing (nice(2)).
+_NICE = 10
 
 
 class Sender:
@@ -67,7 +75,12 @@ class Sender:
         return f"{self._wanted.server}: {how}; {self.sent} sent, {len(self._waiting)} wait, {self.lost} lost"
 
     async def run(self) -> None:
-        await asyncio.gather(self._read(), self._send())
+        tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._send())]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            # gather() ends with the first that does, the other may be about to close its connection still.
+            await _end(*tasks)
 
     async def _read(self) -> None:
         looked = float("-inf")
@@ -141,10 +154,7 @@ class Sender:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if not self._tls:
             return await asyncio.open_connection(self._host, self._port)
-        context = ssl.create_default_context(cafile=self._wanted.authority or None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self._wanted.certificate:
-            context.load_cert_chain(self._wanted.certificate)
+        context = context_of(server=False, authority=self._wanted.authority, certificate=self._wanted.certificate)
         return await asyncio.open_connection(self._host, self._port, ssl=context, server_hostname=self._host)
 
     async def _pour(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -166,17 +176,37 @@ class Sender:
                         raise ConnectionResetError("the connection was closed")
                 self._news.clear()
                 news = asyncio.ensure_future(self._news.wait())
-                await asyncio.wait({ended, news}, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
+                try:
+                    await asyncio.wait({ended, news}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await _end(news)
                 if ended.done():
                     raise ConnectionResetError("the connection was closed")
         finally:
-            ended.cancel()
+            await _end(ended)
+
+
+async def _end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel them and wait until they have ended, so that none is left for the loop's end; what they raise is gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _is_own(place: Place) -> bool:
     """What this process logs itself: a line about a line that cannot be sent would breed others."""
     return place.of == "porter"
+
+
+class _Guest:
+    """One connection that lines come over."""
+
+    def __init__(self, peer: str, task: asyncio.Task[None] | None) -> None:
+        self.peer = peer
+        self.task = task
+        self.said = time.monotonic()
+        """When it last ended a message, or came."""
+        self.sent_away = False
 
 
 class Listener:
@@ -187,59 +217,138 @@ class Listener:
         self._wanted = settings.syslog_in
         self._networks = [ipaddress.ip_network(each) for each in self._wanted.networks]
         self._writers: dict[str, Writer] = {}
-        self._open = 0
+        self._guests: list[_Guest] = []
+        self._tls: ssl.SSLContext | None = None
+        self._servers: list[asyncio.Server] = []
         self.taken = 0
         self.refused = 0
+        self.problem = "it has not begun"
 
     def state(self) -> str:
-        return f"{self.taken} taken in, {self.refused} refused, {self._open} connections"
+        where = f"not listening: {self.problem}" if self.problem else "listening"
+        lost = sum(each.lost for each in self._writers.values())
+        told = f"{where}; {self.taken} taken in, {self.refused} refused, {len(self._guests)} connections"
+        return told + (f", {lost} could not be written" if lost else "")
 
-    async def start(self) -> list[asyncio.Server]:
-        servers = []
-        if self._wanted.tcp:
-            host, port = split_listener(self._wanted.tcp)
-            servers.append(await asyncio.start_server(self._serve, host, port, limit=_BLOCK))
-        if self._wanted.tls:
-            host, port = split_listener(self._wanted.tls)
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.load_cert_chain(self._wanted.certificate)
-            if self._wanted.authority:
-                context.load_verify_locations(self._wanted.authority)
-                context.verify_mode = ssl.CERT_REQUIRED
-            servers.append(
-                await asyncio.start_server(
-                    self._serve, host, port, limit=_BLOCK, ssl=context, ssl_handshake_timeout=_CONNECT_SECONDS
-                )
-            )
-        return servers
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = str((writer.get_extra_info("peername") or ("",))[0])
-        self._open += 1
+    async def run(self) -> None:
+        """Listen; where that cannot be, it is tried again. What is sent does not wait for it."""
+        failed = 0
         try:
-            if not self._allowed(peer) or self._open > self._wanted.connections:
-                raise syslog.Refused("not one of the networks" if not self._allowed(peer) else "too many connections")
-            frames = syslog.Frames()
-            began, got = time.monotonic(), 0
-            while block := await asyncio.wait_for(reader.read(_BLOCK), _IDLE_SECONDS):
-                for raw in frames.feed(block):
-                    self._keep(syslog.parse(raw))
-                got += len(block)
-                # Its sender waits: nothing is read before it is due.
-                ahead = got / self._wanted.bytes_per_second - (time.monotonic() - began)
-                if ahead > 0:
-                    await asyncio.sleep(min(ahead, 5.0))
-                elif ahead < -5.0:
-                    began, got = time.monotonic(), 0
+            while self.problem:
+                try:
+                    await self._start()
+                    self.problem = ""
+                    log.info("syslog is taken in")
+                except OSError as error:
+                    await self._stop()
+                    self.problem = _words(error)
+                    if failed == 0:
+                        log.warning("syslog cannot be taken in: %s", self.problem)
+                    await asyncio.sleep(_AGAIN[min(failed, len(_AGAIN) - 1)])
+                    failed += 1
+            await asyncio.Event().wait()
+        finally:
+            await self._stop()
+            for each in self._writers.values():
+                each.close()
+
+    async def _start(self) -> None:
+        if self._wanted.tls:
+            self._tls = context_of(server=True, authority=self._wanted.authority, certificate=self._wanted.certificate)
+        for place, serve in ((self._wanted.tcp, self._serve_plain), (self._wanted.tls, self._serve_tls)):
+            if place:
+                host, port = split_listener(place)
+                self._servers.append(await asyncio.start_server(serve, host, port, limit=_BLOCK))
+
+    async def _stop(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        await _end(*(each.task for each in self._guests if each.task is not None))
+
+    async def _serve_plain(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._serve(reader, writer, None)
+
+    async def _serve_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._serve(reader, writer, self._tls)
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tls: ssl.SSLContext | None
+    ) -> None:
+        peer = str((writer.get_extra_info("peername") or ("",))[0])
+        guest = _Guest(peer, asyncio.current_task())
+        try:
+            if not self._allowed(peer):
+                raise syslog.Refused("not one of the networks")
+            self._make_room(guest)
+            self._guests.append(guest)
+            if tls is not None:
+                # Only here, so that nobody outside of the networks has us work out keys, and each counts.
+                await writer.start_tls(tls, ssl_handshake_timeout=_CONNECT_SECONDS)
+            await self._listen(guest, reader)
         except syslog.Refused as error:
             self.refused += 1
             log.warning("syslog of %s is refused: %s", peer, error)
         except (OSError, TimeoutError):
             pass
+        except asyncio.CancelledError:
+            if not guest.sent_away:
+                raise
+            self.refused += 1
+            log.warning("syslog of %s is refused: too many connections", peer)
         finally:
-            self._open -= 1
-            writer.close()
+            with contextlib.suppress(ValueError):
+                self._guests.remove(guest)
+            writer.transport.abort()
+
+    def _make_room(self, guest: _Guest) -> None:
+        """Where all places are taken, who holds the most loses one: a flood ends at its own sender."""
+        there = [each for each in self._guests if not each.sent_away]
+        if len(there) < self._wanted.connections:
+            return
+        held = Counter(each.peer for each in [*there, guest])
+        most = max(held.values())
+        # Where it has as many as any other it is its own that goes.
+        peer = guest.peer if held[guest.peer] == most else next(each for each in held if held[each] == most)
+        theirs = [each for each in there if each.peer == peer]
+        if not theirs:
+            raise syslog.Refused("too many connections")
+        stale = min(theirs, key=lambda each: each.said)
+        stale.sent_away = True
+        if stale.task is not None:
+            stale.task.cancel()
+
+    async def _listen(self, guest: _Guest, reader: asyncio.StreamReader) -> None:
+        frames = syslog.Frames()
+        began, got = time.monotonic(), 0
+        while True:
+            half = frames.waiting
+            # Who drips a message is not better than who says nothing.
+            patience = guest.said + _MESSAGE_SECONDS - time.monotonic() if half else _IDLE_SECONDS
+            if patience <= 0:
+                raise syslog.Refused("a message that was begun did not end")
+            try:
+                block = await asyncio.wait_for(reader.read(_BLOCK), patience)
+            except TimeoutError:
+                if half:
+                    raise syslog.Refused("a message that was begun did not end") from None
+                raise
+            if not block:
+                return
+            if not half:
+                guest.said = time.monotonic()
+            found = frames.feed(block)
+            for raw in found:
+                self._keep(syslog.parse(raw))
+            if found:
+                guest.said = time.monotonic()
+            got += len(block)
+            # Its sender waits: nothing is read before it is due.
+            ahead = got / self._wanted.bytes_per_second - (time.monotonic() - began)
+            if ahead > 0:
+                await asyncio.sleep(min(ahead, 5.0))
+            elif ahead < -5.0:
+                began, got = time.monotonic(), 0
 
     def _allowed(self, peer: str) -> bool:
         try:
@@ -264,50 +373,85 @@ class Listener:
 
 
 async def _run(settings: Settings, stop: asyncio.Event) -> None:
+    """Send and take in what ``settings`` say, until ``stop``."""
     sender = Sender(settings) if settings.syslog_out.server else None
     listener = Listener(settings) if settings.syslog_in.tcp or settings.syslog_in.tls else None
-    servers = await listener.start() if listener is not None else []
-    tasks = [asyncio.ensure_future(sender.run())] if sender is not None else []
+    tasks = [asyncio.ensure_future(each.run()) for each in (sender, listener) if each is not None]
     stopped = asyncio.ensure_future(stop.wait())
-    file = settings.logs / places.OWN / "porter" / "state.json"
-    while not stopped.done():
-        state = {"forward": sender.state() if sender else "", "received": listener.state() if listener else ""}
-        _tell(file, state)
-        await asyncio.wait({stopped, *tasks}, timeout=_STATE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            if task.done():
-                task.result()
-    for task in tasks:
-        task.cancel()
-    for server in servers:
-        server.close()
-    with contextlib.suppress(FileNotFoundError):
-        file.unlink()
+    file = settings.logs / places.STATE
+    try:
+        while not stopped.done():
+            state = {"forward": sender.state() if sender else "", "received": listener.state() if listener else ""}
+            _tell(file, state)
+            # What begins is told soon.
+            pause = _STATE_SECONDS if listener is None or not listener.problem else _STATE_SECONDS / 10
+            await asyncio.wait({stopped, *tasks}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+    finally:
+        await _end(stopped, *tasks)
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 def _tell(file: Path, state: dict[str, str]) -> None:
     with contextlib.suppress(OSError):
-        new = file.with_name("state.json.new")
+        new = file.with_name(f"{file.name}.new")
         new.write_bytes(msgspec.json.encode(state))
         new.chmod(0o640)
         new.replace(file)
 
 
+def _words(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the address is taken"
+    return str(error)[:200] or type(error).__name__
+
+
+def read_wanted(logs: Path) -> Syslog | None:
+    """What control wants of the porter; ``None``: nothing, or nothing that can be read."""
+    try:
+        found = msgspec.json.decode((logs / places.WANTED).read_bytes(), type=Syslog)
+    except OSError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("%s cannot be read: %s", places.WANTED, error)
+        return None
+    return found if found.wanted else None
+
+
+async def _follow(settings: Settings, ended: asyncio.Event) -> None:
+    """Do what the file says, anew whenever it says something else, until it is gone or ``ended``."""
+    while not ended.is_set() and (wanted := read_wanted(settings.logs)) is not None:
+        stop = asyncio.Event()
+        now = msgspec.structs.replace(settings, syslog_out=wanted.syslog_out, syslog_in=wanted.syslog_in)
+        work = asyncio.ensure_future(_run(now, stop))
+        waiting = asyncio.ensure_future(ended.wait())
+        try:
+            while not (ended.is_set() or work.done()) and read_wanted(settings.logs) == wanted:
+                await asyncio.wait({work, waiting}, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            await work
+        finally:
+            await _end(waiting, work)
+
+
 def run_porter(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ``AlveoleError`` when it cannot."""
+    """Serve until SIGTERM or SIGINT, or until nothing is wanted any more. Raises ``AlveoleError`` when it cannot."""
     if os.geteuid() == 0:
         raise Refused("the porter does not run as root", hint=f"start it as the user {settings.users.log}")
-    if not settings.porter:
-        raise InvalidInput("neither syslog_out.server nor syslog_in is set", field="syslog_out.server")
+    # Under systemd the unit has said so, and it may not.
+    with contextlib.suppress(PermissionError):
+        os.nice(_NICE)
 
     async def main() -> None:
-        stop = asyncio.Event()
+        ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await _run(settings, stop)
+            loop.add_signal_handler(number, ended.set)
+        await _follow(settings, ended)
 
-    try:
-        asyncio.run(main())
-    except OSError as error:
-        raise Refused(f"syslog cannot be taken in: {error}", field="syslog_in") from error
+    if read_wanted(settings.logs) is None:
+        log.info("no syslog is to be sent or taken in")
+    asyncio.run(main())

@@ -49,9 +49,9 @@ class SyslogOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     buffer_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024)] = 16 * MIB
     """What waits in memory while the server is away; beyond it the oldest are lost, and counted."""
     authority: str = ""
-    """PEM file of who signs the server's certificate; empty: the machine's own authorities."""
+    """Who signs the server's certificate: a PEM file, or the PEM itself; empty: the machine's own authorities."""
     certificate: str = ""
-    """PEM file with the certificate and the key shown to the server; empty: none."""
+    """The certificate with its key that is shown to the server: likewise; empty: none."""
 
 
 class SyslogIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,15 +64,32 @@ class SyslogIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Whose connections are taken."""
     certificate: str = ""
-    """PEM file with certificate and key, for TLS."""
+    """Certificate with its key, for TLS: a PEM file, or the PEM itself."""
     authority: str = ""
-    """PEM file of who signs the certificates of those who send: then only those are let in."""
+    """Who signs the certificates of those who send: likewise; then only those are let in."""
     sites: dict[str, str] = {}
     """Which site (its id) the lines of a host belong to, by the host's name in it; others belong to none."""
     connections: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 64
-    """Connections at a time."""
+    """Connections at a time; beyond it the address that has most of them loses the one that says least."""
     bytes_per_second: Annotated[int, msgspec.Meta(ge=1024)] = 1 * MIB
     """What is read from one connection in a second; its sender waits."""
+
+
+class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Both of them: what is set while Alvéole runs, and what the porter is told (:data:`places.WANTED`)."""
+
+    syslog_out: SyslogOut = SyslogOut()
+    syslog_in: SyslogIn = SyslogIn()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to send or to take in: only then there is a process for it."""
+        return bool(self.syslog_out.server or self.syslog_in.tcp or self.syslog_in.tls)
+
+
+def is_pem(text: str) -> bool:
+    """Whether this is a certificate itself, and no path."""
+    return "-----BEGIN " in text
 
 
 def split_server(text: str) -> tuple[bool, str, int]:
@@ -101,6 +118,14 @@ def split_listener(text: str) -> tuple[str, int]:
 def check_logbook(kept: Logbook, out: SyslogOut, taken: SyslogIn) -> list[Problem]:
     """All that is wrong with them."""
     problems = []
+    if kept.total_bytes < kept.site_bytes:
+        problems.append(Problem("logbook.total_bytes", "is less than logbook.site_bytes"))
+    return problems + check_syslog(out, taken)
+
+
+def check_syslog(out: SyslogOut, taken: SyslogIn) -> list[Problem]:
+    """All that is wrong with the two."""
+    problems = []
 
     def tried(field: str, check: object, value: str, hint: str = "") -> None:
         try:
@@ -108,8 +133,6 @@ def check_logbook(kept: Logbook, out: SyslogOut, taken: SyslogIn) -> list[Proble
         except ValueError as error:
             problems.append(Problem(field, str(error), hint))
 
-    if kept.total_bytes < kept.site_bytes:
-        problems.append(Problem("logbook.total_bytes", "is less than logbook.site_bytes"))
     if out.server:
         tried("syslog_out.server", split_server, out.server)
     for place, source in enumerate(out.sources):
@@ -120,6 +143,13 @@ def check_logbook(kept: Logbook, out: SyslogOut, taken: SyslogIn) -> list[Proble
             tried(f"syslog_in.{name}", split_listener, value, "like 127.0.0.1:6514")
     if taken.tls and not taken.certificate:
         problems.append(Problem("syslog_in.certificate", "is needed for TLS"))
+    for section, each in (("syslog_out", out), ("syslog_in", taken)):
+        for name in ("authority", "certificate"):
+            value = getattr(each, name)
+            if is_pem(value) and not value.isascii():
+                problems.append(Problem(f"{section}.{name}", "is PEM with letters that are not ASCII"))
+            elif value and not is_pem(value) and not re.match(r"^/[^\0\n]{1,1000}\Z", value):
+                problems.append(Problem(f"{section}.{name}", "is neither PEM nor the absolute path of a PEM file"))
     for place, network in enumerate(taken.networks):
         problems.extend(check_network(network, f"syslog_in.networks[{place}]"))
     for host, site in taken.sites.items():

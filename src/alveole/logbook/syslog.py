@@ -47,6 +47,11 @@ class Frames:
         self._most = most
         self._rest = b""
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return bool(self._rest)
+
     def feed(self, block: bytes) -> list[bytes]:
         """The messages that are whole by now. Raises :class:`Refused`."""
         data = self._rest + block

@@ -34,6 +34,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``scenarios``, ``watching``, ``recording`` | checks: what there is; running them, watching sites; out of a visit |
 | ``operations``, ``running`` | named commands and the programs of a site; reading one program to its end |
 | ``logbook``, ``analytics`` | log lines: searching, following, their room; who visits a site |
+| ``syslog`` | lines that are sent and taken in |
 | ``incidents``, ``rules`` | incidents and promises; rules and silences (see :mod:`alveole.incidents`) |
 | ``measuring`` | what is measured of sites and platform for the rules |
 | ``notify``, ``telling`` | channels, the outbox and what empties it |
@@ -190,6 +191,7 @@ class Services(
         self.traffic = Traffic(settings.logs / "edge")
         self._log_turns = threading.BoundedSemaphore(SEARCHES_AT_ONCE)
         self._log_use = None
+        self._syslog_set = None
         self._analytics, self._analytics_lock = {}, threading.Lock()
         self._lines = {}
         self._lines_lock = threading.Lock()
@@ -224,6 +226,7 @@ class Services(
             services._keep_reports()
             services._keep_backups()
             services._keep_days()
+            services._keep_syslog()
             services.checks.watch(services.ticker)
             services.telling.start()
             services.naming.watch(services.ticker)

@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
+from alveole import views
 from alveole.agent.figuring import Figures
+from alveole.agent.protocol import Link
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.incidents import promises as ledger
 from alveole.incidents.book import Book, Incident
@@ -53,6 +55,11 @@ SYSTEM = Actor("watch", Role.ADMIN, "watch")
 TEXT_MAX = 2000
 LIST_MAX = 200
 _DAY = 86_400.0
+#: What is said of who is told, where nobody is.
+_NOBODY = {
+    "channel": "nobody of those who run this is told: alveole notify add NAME --mail ADDRESS --event incident",
+    "mail": "nobody is told, as no mail server is set: alveole notify mail set FILE",
+}
 _BEFORE = 3
 #: Nothing that these do can have broken a site; what somebody did inside of it can.
 _HARMLESS = frozenset({"repair", "check", "backup", "export", "add-channel", "set-channel", "remove-channel"}) | {
@@ -165,6 +172,15 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
             for each in links
         )
         return Evidence(at=time.time(), broken=broken, links=made, waiting=waiting[:20], before=before)
+
+    def doctor(self, caller: Actor) -> views.DoctorView:
+        found = super().doctor(caller)
+        many, missing = self.hears_incidents()
+        by = "one channel" if many == 1 else f"{many} channels"
+        said = _NOBODY.get(missing, f"operators and administrators, by {by}")
+        # Whether anybody wants to be told is theirs to say: it fails nothing.
+        link = Link("incidents", True, "who is told", said)
+        return msgspec.structs.replace(found, links=(*found.links, link))
 
     # --- looking ------------------------------------------------------------------------------
     def _held_incident(self, incident: Incident) -> Held:

@@ -25,6 +25,7 @@ from alveole.logbook.places import Place
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
 from alveole.services.nodes import NodeVerbs
+from alveole.services.syslog import SyslogVerbs
 
 _USE_SECONDS = 30.0
 #: Searches at a time: each may keep a core busy for some seconds.
@@ -32,7 +33,7 @@ SEARCHES_AT_ONCE = 2
 _PATIENCE = 10.0
 
 
-class LogVerbs(NodeVerbs):
+class LogVerbs(NodeVerbs, SyslogVerbs):
     _log_turns: threading.BoundedSemaphore
     _log_use: tuple[float, LogUse] | None
 
@@ -169,10 +170,8 @@ class LogVerbs(NodeVerbs):
             host_bytes=host,
             waiting_bytes=waiting,
             sites=tuple(sorted(shown, key=lambda each: (-each.bytes, each.site))),
-            forward=self._porter_state("forward") if self.settings.syslog_out.server else "",
-            received=self._porter_state("received")
-            if self.settings.syslog_in.tcp or self.settings.syslog_in.tls
-            else "",
+            forward=self._porter_says("forward"),
+            received=self._porter_says("received"),
         )
 
     def _log_directories(self) -> Iterator[Any]:
@@ -181,11 +180,3 @@ class LogVerbs(NodeVerbs):
         yield logs / places.ARCHIVE / places.OWN
         for part in places.PARTS:
             yield logs / places.OWN / part
-
-    def _porter_state(self, key: str) -> str:
-        """What the process that sends and takes in says of itself."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            file = self.settings.logs / places.OWN / "porter" / "state.json"
-            told = msgspec.json.decode(file.read_bytes())
-            return str(told.get(key, ""))[:300]
-        return "it does not run: see alveole serve"

@@ -251,6 +251,21 @@ class NotifyVerbs(OutsideVerbs):
             problem=problem or "",
         )
 
+    def hears_incidents(self) -> tuple[int, str]:
+        """How many channels tell those who run the platform of incidents, and why nobody is told: ``channel`` or
+        ``mail`` is missing; empty: somebody is."""
+        found = []
+        for channel in self.telling.channels.values():
+            person = self.people.persons.get(channel.whom)
+            runs = person is not None and person.active and person.role in (Role.ADMIN, Role.OPERATOR)
+            if runs and channel.kind is not Kind.FEED and News.INCIDENT in channel.events:
+                found.append(channel)
+        if not found:
+            return 0, "channel"
+        if all(each.kind is Kind.MAIL for each in found) and self._setting("mail", MailServer) is None:
+            return 0, "mail"
+        return len(found), ""
+
     # --- the feed -----------------------------------------------------------------------------
     def feed(self, secret: str) -> bytes:
         """An Atom document for whoever has its address. Raises ``NotFound``."""

@@ -111,7 +111,7 @@ class Trials(BackupVerbs):
             for item in observation.found:
                 if item.id.kind is Kind.WORKLOAD:
                     self._make(Step(item.id, Action.DELETE, item.digest, None, "tried before an upgrade"))
-            self.agent.call(protocol.RemoveSite(id, number))
+            self.agent.call(protocol.RemoveSite(id, number, forget=True))
         finally:
             self.loop.clones.discard(id)
         with self.store.write() as transaction:

@@ -11,7 +11,7 @@ forms that are posted and redirected. Nothing is asked of another host: what is 
 | ``entrance``, ``factors``, ``account`` | signing in; one's own account |
 | ``sites``, ``site``, ``content``, ``new`` | the pages of sites |
 | ``filemanager``, ``console`` | a site's files, and a shell in it |
-| ``logbook`` | log lines, and who visits a site |
+| ``logbook``, ``syslog`` | log lines, and who visits a site; what is sent and taken in |
 | ``backups``, ``pastdays`` | backups of a site, what is in one, and where a machine keeps them; past days |
 | ``checks`` | a site's checks: text, running, evidence, secrets |
 | ``operations`` | a site's programs, and named commands by button |
@@ -62,13 +62,14 @@ from alveole.web import (
     people,
     site,
     sites,
+    syslog,
 )
 
 __all__ = ["install"]
 _PAGES = (
     *(assets, entrance, factors, account, sites, site, content, filemanager, console, checks, operations, apps),
     *(environments, newapp, new, changes, admin, people, outside, oidc, channels),
-    *(fleet, dns, certificates, logbook, figures, incidents, backups, lent, pastdays),
+    *(fleet, dns, certificates, logbook, syslog, figures, incidents, backups, lent, pastdays),
 )
 
 

@@ -49,6 +49,7 @@ def admin_tabs(page: Page) -> list[tuple[str, str]]:
         ("oidc", N_("Provider (OIDC)"), Right.SETTINGS_CHANGE),
         ("second-factor", N_("Second factor"), Right.SETTINGS_CHANGE),
         ("logs", N_("All logs"), Right.PLATFORM_LOGS),
+        ("syslog", N_("Syslog"), Right.SETTINGS_CHANGE),
         ("journal", N_("Journal"), Right.SITE_LIST),
     ]
     return [(path, page.t(name)) for path, name, right in every if page.may(right)]

@@ -141,6 +141,8 @@ VERBS = {
     "drop-ldap": N_("End the directory (LDAP)"),
     "set-oidc": N_("Change the provider (OIDC)"),
     "drop-oidc": N_("End the provider (OIDC)"),
+    "set-syslog": N_("Change what is sent and taken in by syslog"),
+    "drop-syslog": N_("Take syslog from the settings file again"),
     "operation": N_("Run an operation"),
     "add-operation": N_("Declare an operation"),
     "remove-operation": N_("Remove an operation"),

@@ -92,6 +92,7 @@ def incidents(page: Asked, state: str = "all", site: str = "", before: str = "")
         severities=SEVERITIES,
         states=STATES,
         marks=MARKS,
+        untold=page.services.hears_incidents()[1] if page.may(Right.PLATFORM_LOOK) else "",
     )
 
 

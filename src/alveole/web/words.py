@@ -52,6 +52,7 @@ _PARTS = {
         "fr-operations",
         "fr-outside",
         "fr-sleep",
+        "fr-syslog",
     )
 }
 
