@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contentkit import CACHE, OTHER, SITE, Place, opened, tar
+from contentkit import OTHER, SITE, Place, opened, tar
 
 from alveole.agent.protocol import CreateBackup, RestoreBackup
 from alveole.agent.saving import Kind, PutRepository
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.host import paths
+from commonbase import CACHE
 
 pytestmark = [pytest.mark.root, pytest.mark.turn]
 HERE = Path(__file__).parent / "s3"

@@ -16,6 +16,7 @@ from controlkit import ROOT, Control, make_settings, until
 from test_apps import bring, live, make, send, set_env
 from test_killed import behind_a_socket, check_nothing_is_left, drive, is_as_wanted
 
+from alveole import check_requests
 from alveole import requests as ask
 from alveole.agent.reaching import Reach
 from alveole.model.app import Stage
@@ -69,7 +70,7 @@ def shop(directory: Path) -> Iterator[Control]:
         send(control, name)
     bring(control, "alpha", "1.0")
     set_env(control, "alpha", before=("migrate",), after=("warm",))
-    gate = ask.CheckText(text="use: [gate]\nsteps: [{request: GET /}]\n")
+    gate = check_requests.CheckText(text="use: [gate]\nsteps: [{request: GET /}]\n")
     control.services.put_check(ROOT, "shop-alpha", "front", gate)
     control.agent.reached = answer
     yield control

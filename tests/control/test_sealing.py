@@ -18,9 +18,9 @@ from controlkit import ROOT, Control, make_settings
 
 import alveole.store as store_module
 from alveole import sealing, tables
+from alveole.check_requests import CheckSecret
 from alveole.errors import AlveoleError
 from alveole.people.ldap import LdapSettings
-from alveole.requests import CheckSecret
 from alveole.store import Store
 from alveole.testing import FakeAgent
 

@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from alveole.app import Supervisor
-from alveole.config import Settings, load, parse
+from alveole import keeper
+from alveole.config import ENVIRONMENT, Settings, load, parse
 from alveole.logbook import places, porter
 from alveole.logbook.model import Entry, Source
 from alveole.logbook.settings import Syslog, SyslogIn
@@ -405,7 +405,7 @@ def open_place() -> Iterator[Path]:
 
 
 @pytest.mark.root
-def test_the_supervisor_starts_it_again_and_ends_it(open_place: Path) -> None:
+def test_the_supervisor_starts_it_again_and_ends_it(open_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: the porter is killed, and comes back; nothing runs where nothing is wanted."""
     config = open_place / "alveole.toml"
     config.write_text(f'[paths]\nstate = "{open_place}/s"\nrun = "/tmp/r"\n')
@@ -414,12 +414,19 @@ def test_the_supervisor_starts_it_again_and_ends_it(open_place: Path) -> None:
     for each in ("own/porter", "own/control", "in"):
         (settings.logs / each).mkdir(parents=True)
         os.chown(settings.logs / each, user.pw_uid, user.pw_gid)
-    supervisor = Supervisor(settings, config)
+    role: keeper.Role = {
+        "name": "porter",
+        "argv": [sys.executable, "-m", "alveole", "serve", "--role", "porter"],
+        "environment": {ENVIRONMENT: str(config), "HOME": "/nonexistent"},
+        **{"uid": user.pw_uid, "gid": user.pw_gid, "groups": [], "files": [], "keys": []},
+        "wanted": str(settings.logs / places.WANTED),
+    }
+    supervisor = keeper.Keeper([role])
     started: list[subprocess.Popen[bytes]] = []
-    start = supervisor._start
+    start = keeper._start
 
-    def watched(role: Any, who: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
-        started.append(start(role, who))
+    def watched(role: keeper.Role) -> subprocess.Popen[bytes]:
+        started.append(start(role))
         return started[-1]
 
     def listens(many: int) -> None:
@@ -428,8 +435,9 @@ def test_the_supervisor_starts_it_again_and_ends_it(open_place: Path) -> None:
     def wanted() -> Syslog:
         return Syslog(syslog_in=SyslogIn(tcp=f"127.0.0.1:{free_port()}"))
 
-    supervisor._start = watched  # type: ignore[method-assign]  # each process that it starts is looked at
-    thread = threading.Thread(target=supervisor._keep, args=("porter", user))
+    # Each process that it starts is looked at.
+    monkeypatch.setattr(keeper, "_start", watched)
+    thread = threading.Thread(target=supervisor._keep, args=(role,))
     thread.start()
     try:
         tell(settings, wanted())

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from alveole import requests as ask
+from alveole import check_requests as ask
 from alveole import views
 from alveole.api import streams
 from alveole.api.answers import json, services
@@ -22,11 +22,14 @@ router = APIRouter(prefix="/v1", tags=["checks"])
 
 
 @router.post(
-    "/checks/lint", **described("Look through a scenario; nothing is kept", Scenario, body=ask.CheckText, errors=(422,))
+    "/checks/lint",
+    **described("Look through a scenario; nothing is kept", Scenario, body=ask.CheckText, errors=(422,)),
 )
 @does(Right.CATALOGUE_LOOK)
 async def lint_check(
-    request: Request, caller: Caller, wanted: Annotated[ask.CheckText, Depends(body(ask.CheckText))]
+    request: Request,
+    caller: Caller,
+    wanted: Annotated[ask.CheckText, Depends(body(ask.CheckText))],
 ) -> Response:
     return json(await run_in_threadpool(services(request).lint_check, caller, wanted))
 
@@ -43,7 +46,10 @@ async def list_checks(request: Request, caller: Caller, site: str) -> Response:
 )
 @does(Right.SITE_CHECKS)
 async def run_checks(
-    request: Request, caller: Caller, site: str, wanted: Annotated[ask.RunChecks, Depends(body(ask.RunChecks))]
+    request: Request,
+    caller: Caller,
+    site: str,
+    wanted: Annotated[ask.RunChecks, Depends(body(ask.RunChecks))],
 ) -> Response:
     """Answers when all of them have ended, each within its `timeout`."""
     return json(await streams.in_waiting(services(request).run_checks, caller, site, wanted))
@@ -52,12 +58,18 @@ async def run_checks(
 @router.post(
     "/sites/{site}/checks/record",
     **described(
-        "Make a scenario of a visit; nothing is kept", CheckDraft, body=ask.RecordCheck, errors=(404, 409, 422)
+        "Make a scenario of a visit; nothing is kept",
+        CheckDraft,
+        body=ask.RecordCheck,
+        errors=(404, 409, 422),
     ),
 )
 @does(Right.SITE_CHECKS)
 async def record_check(
-    request: Request, caller: Caller, site: str, wanted: Annotated[ask.RecordCheck, Depends(body(ask.RecordCheck))]
+    request: Request,
+    caller: Caller,
+    site: str,
+    wanted: Annotated[ask.RecordCheck, Depends(body(ask.RecordCheck))],
 ) -> Response:
     """Of what the proxy has seen of it: addresses, statuses, and the page before. What somebody typed is nowhere there:
     `unfilled` names it, to be filled in."""

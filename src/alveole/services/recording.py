@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from urllib.parse import urlsplit
 
-from alveole import requests as ask
+from alveole import check_requests
 from alveole.compile import hosts
 from alveole.errors import InvalidInput
 from alveole.logbook import lines, places
@@ -36,7 +36,7 @@ _OWN_AGENT = "alveole-check/"
 
 
 class RecordVerbs(ScenarioVerbs):
-    def record_check(self, caller: Actor, site: str, request: ask.RecordCheck) -> CheckDraft:
+    def record_check(self, caller: Actor, site: str, request: check_requests.RecordCheck) -> CheckDraft:
         """A scenario of the visit between ``since`` and ``until``; nothing is kept of it but a row of the journal.
 
         Blocks for a second, for the proxy writes late, and for up to ten more while pages are read. Raises
@@ -70,7 +70,7 @@ class RecordVerbs(ScenarioVerbs):
         self._note(caller, "record-check", f"{min(len(steps), STEPS_MAX)} steps of a visit from {whose}", found)
         return CheckDraft(text=made.text, secrets=made.secrets, unfilled=made.unfilled)
 
-    def _visit(self, site: Site, request: ask.RecordCheck, until: float) -> tuple[list[Request], str]:
+    def _visit(self, site: Site, request: check_requests.RecordCheck, until: float) -> tuple[list[Request], str]:
         """The requests of one visitor, oldest first, and the address they came from."""
         visits: dict[tuple[str, str], list[Request]] = {}
         for line in islice(self._lines_of(site, float(math.floor(request.since)), until), _LINES_MAX):

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from alveole import requests as ask
-from alveole import tables, views
+from alveole import check_requests, tables, views
 from alveole.compile import hosts
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.model.site import Site
@@ -87,12 +86,12 @@ class ScenarioVerbs(Core):
             ),
         )
 
-    def lint_check(self, caller: Actor, request: ask.CheckText) -> Scenario:
+    def lint_check(self, caller: Actor, request: check_requests.CheckText) -> Scenario:
         """What was understood. Raises ``InvalidInput`` with every problem and its place."""
         self._allow(caller, Right.CATALOGUE_LOOK)
         return read(request.text)
 
-    def put_check(self, caller: Actor, site: str, name: str, request: ask.CheckText) -> CheckView:
+    def put_check(self, caller: Actor, site: str, name: str, request: check_requests.CheckText) -> CheckView:
         """Add a scenario, or put another in its place."""
         found = self._stored(caller, Right.SITE_CHANGE, site).site
         problems: tuple[Problem, ...] = ()
@@ -135,13 +134,13 @@ class ScenarioVerbs(Core):
             transaction.effects.append(lambda: self.checks.forget(row.id))
         self._note(caller, "remove-check", name, found)
 
-    def run_checks(self, caller: Actor, site: str, request: ask.RunChecks) -> tuple[Report, ...]:
+    def run_checks(self, caller: Actor, site: str, request: check_requests.RunChecks) -> tuple[Report, ...]:
         """Run scenarios now and wait: those named, or all. With ``text`` that one, which is not kept."""
         found, names, scenario = self._to_run(caller, site, request)
         return self._run_them(found, names, scenario, request.slot, None)
 
     def _to_run(
-        self, caller: Actor, site: str, request: ask.RunChecks
+        self, caller: Actor, site: str, request: check_requests.RunChecks
     ) -> tuple[Site, tuple[str, ...], Scenario | None]:
         found = self._stored(caller, Right.SITE_CHECKS, site).site
         self._be_awake(found, caller)
@@ -161,7 +160,7 @@ class ScenarioVerbs(Core):
         known = known_of("", site.id, UNNAMED, scenario)
         return self.checks.run_these(site, [(known, scenario)], HAND, slot, tell=tell)
 
-    def begin_checks(self, caller: Actor, site: str, request: ask.RunChecks) -> Going:
+    def begin_checks(self, caller: Actor, site: str, request: check_requests.RunChecks) -> Going:
         """As :meth:`run_checks`, without waiting: :meth:`show_going` tells how far it has come."""
         found, names, scenario = self._to_run(caller, site, request)
         going = Going(
@@ -227,7 +226,7 @@ class ScenarioVerbs(Core):
         """Their names; their values are shown to nobody."""
         return tuple(sorted(self.checks.secrets(self._stored(caller, Right.SITE_CHECKS, site).site.id)))
 
-    def put_check_secret(self, caller: Actor, site: str, name: str, request: ask.CheckSecret) -> None:
+    def put_check_secret(self, caller: Actor, site: str, name: str, request: check_requests.CheckSecret) -> None:
         """Keep a value that scenarios of the site use as ``${secret:name}``."""
         found = self._stored(caller, Right.SITE_CHANGE, site).site
         problems = []

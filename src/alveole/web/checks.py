@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from alveole import requests as ask
+from alveole import check_requests
 from alveole.api.entrance import place_of
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, Problem
@@ -109,7 +109,7 @@ def add(page: Asked, site: str, form: Form) -> Response:
     try:
         if form("do") == "try":
             return _new(page, site, form, going=_begin(page, site, text))
-        page.services.put_check(page.actor, site, form("name").strip(), ask.CheckText(text=text, fresh=True))
+        page.services.put_check(page.actor, site, form("name").strip(), check_requests.CheckText(text=text, fresh=True))
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise
@@ -118,7 +118,7 @@ def add(page: Asked, site: str, form: Form) -> Response:
 
 
 def _begin(page: Page, site: str, text: str) -> Going:
-    return page.services.begin_checks(page.actor, site, ask.RunChecks(text=text))
+    return page.services.begin_checks(page.actor, site, check_requests.RunChecks(text=text))
 
 
 def _placed(page: Page, error: AlveoleError) -> Errors:
@@ -175,7 +175,7 @@ def stop_recording(page: Asked, site: str, form: Form) -> Response:
     since = form("since") if _MOMENT.match(form("since")) else "0"
     place = place_of(page.request)
     try:
-        wanted = ask.RecordCheck(since=float(since), address=place.address, agent=place.agent)
+        wanted = check_requests.RecordCheck(since=float(since), address=place.address, agent=place.agent)
         draft = services.record_check(actor, site, wanted)
     except AlveoleError as error:
         if error.http_status in (403, 404):
@@ -228,7 +228,7 @@ def change(page: Asked, site: str, check: str, form: Form) -> Response:
     try:
         if form("do") == "try":
             return _one(page, site, check, text=text, going=_begin(page, site, text))
-        services.put_check(actor, site, check, ask.CheckText(text=text))
+        services.put_check(actor, site, check, check_requests.CheckText(text=text))
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise
@@ -248,7 +248,7 @@ def remove(page: Asked, site: str, check: str) -> Response:
 @does(Right.SITE_CHECKS)
 def run(page: Asked, site: str, form: Form) -> Response:
     try:
-        going = page.services.begin_checks(page.actor, site, ask.RunChecks(names=form.all("check")))
+        going = page.services.begin_checks(page.actor, site, check_requests.RunChecks(names=form.all("check")))
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise
@@ -275,7 +275,7 @@ def going(page: Asked, site: str, run: str, seen: str = "") -> Response:
 def add_secret(page: Asked, site: str, form: Form) -> Response:
     name = form("secret").strip()
     try:
-        page.services.put_check_secret(page.actor, site, name, ask.CheckSecret(value=form("value")))
+        page.services.put_check_secret(page.actor, site, name, check_requests.CheckSecret(value=form("value")))
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise
