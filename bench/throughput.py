@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from common import Instance
 from load import installed, wrk
 from machine import BenchError, cpu_seconds, fetch, pin, unpin
 from peers import HandNginx
@@ -38,22 +39,9 @@ def figure(session: Session) -> list[Row]:
         pin(others, OTHER_CORE)
         # What hands out the proxy's log lines is a part of the edge: its peers write theirs themselves.
         pin(alveole.edge_workers() | alveole.role_pids("agent"), PROXY_CORE)
-        with (
-            HandNginx(upstreams, namespace=agent) as plain,
-            HandNginx(upstreams, keepalive=True, namespace=agent) as kept,
-            HandNginx(static=content) as direct,
-        ):
-            proxies = {
-                "edge": (alveole.http, alveole.edge_workers()),
-                "plain": (plain.port, plain.workers()),
-                "keepalive": (kept.port, kept.workers()),
-                "direct": (direct.port, direct.workers()),
-            }
-            for _, workers in proxies.values():
-                pin(workers, PROXY_CORE)
-            each = _measure(session, proxies, hosts)
-            with _one_server(agent, list(sockets.values()), content):
-                one = _measure(session, proxies, hosts)
+        each = _measure(session, alveole, upstreams, agent, content)
+        with _one_server(agent, list(sockets.values()), content):
+            one = _measure(session, alveole, upstreams, agent, content)
     finally:
         unpin(others | alveole.edge_workers() | alveole.role_pids("agent"))
     sites = f"{session.most:,} sites"
@@ -72,7 +60,27 @@ class Measured:
     note: str
 
 
-def _measure(session: Session, proxies: Mapping[str, tuple[int, set[int]]], hosts: Sequence[str]) -> Measured:
+def _measure(
+    session: Session, alveole: Instance, upstreams: Sequence[tuple[str, str]], agent: int, content: Path
+) -> Measured:
+    """The edge and its peers, which are started for it: none has a connection to what answered before."""
+    with (
+        HandNginx(upstreams, namespace=agent) as plain,
+        HandNginx(upstreams, keepalive=True, namespace=agent) as kept,
+        HandNginx(static=content) as direct,
+    ):
+        proxies = {
+            "edge": (alveole.http, alveole.edge_workers()),
+            "plain": (plain.port, plain.workers()),
+            "keepalive": (kept.port, kept.workers()),
+            "direct": (direct.port, direct.workers()),
+        }
+        for _, workers in proxies.values():
+            pin(workers, PROXY_CORE)
+        return _taken_in_turns(session, proxies, [host for host, _ in upstreams])
+
+
+def _taken_in_turns(session: Session, proxies: Mapping[str, tuple[int, set[int]]], hosts: Sequence[str]) -> Measured:
     seconds, rounds = session.runs(3, 2), session.runs(9, 2)
     costs: dict[str, list[float]] = {label: [] for label in proxies}
     for label, (port, _) in proxies.items():
@@ -141,7 +149,7 @@ def _one_server(agent: int, sockets: Sequence[str], content: Path) -> Iterator[N
             undo.callback(place.rename, socket)
         server = undo.enter_context(HandNginx(static=content, sockets=sockets, namespace=agent))
         pin(server.workers(), OTHER_CORE)
-        # Idle connections to the sites themselves are closed after four seconds.
+        # The edge's idle connections to the sites themselves are closed after four seconds.
         time.sleep(5)
         yield
 
