@@ -37,6 +37,7 @@ _TEST_PACKAGES = {
     "pebble": "an authority that issues certificates",
     "php8.2-cli": "reads back PHP and php.ini",
     "qemu-system-x86": "the guest",
+    "rsyslog": "a server of syslog that lines are sent to and come from",
     "shellcheck": "shell scripts",
     "slapd": "a school directory that people sign in with",
     "sshpass": "passwords for the SSH door",

@@ -52,7 +52,7 @@ class Control:
         return view.id
 
     def done(self, change: Change, state: ChangeState = ChangeState.DONE) -> Change:
-        ended = self.services.wait(ROOT, change.id, 20)
+        ended = self.services.wait(ROOT, change.id, 60)
         assert ended.state is state, (ended.problems, [event.text for event in ended.events])
         return ended
 

@@ -172,7 +172,8 @@ def test_one_that_was_cut_is_opened_in_the_end(control: Control) -> None:
     control.agent.hook = end
     change = control.services.open_backup_beside(ROOT, backup, OpenBackup())
     until(lambda: control.agent.down)
-    until(lambda: control.services.loop._changes._work_queue.empty())
+    # Until it has seen that control stops.
+    control.services.loop._changes.shutdown(wait=True)
     control.agent.hook = lambda _request: None
     control.services.loop._stopping.clear()
     control.services.close()

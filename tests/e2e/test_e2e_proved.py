@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,13 @@ def test_a_past_day_beside_the_live_site(machine: Instance, monday: str) -> None
     """Threat 22: only who is signed in and may look is let in. Fault 8: control is killed, and it stays as it was."""
     for name, role in (("ada", "administrator"), ("zoe", "owner")):
         machine.api("POST", "/v1/accounts", {"name": name, "role": role, "password": PASSWORD})
+
+    def still() -> bool:
+        seen = machine.traces()
+        time.sleep(2)
+        return machine.traces() == seen
+
+    until(still, 60, machine.tail)
     before = machine.traces()
     day = machine.cli("backup", "open", monday, "--json").json
     assert day["state"] == "open" and day["backup"] == monday and day["site"] == "notes"

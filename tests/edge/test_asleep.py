@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
+import resource
+import selectors
 import socket
 import subprocess
 import sys
@@ -147,6 +148,8 @@ def test_connections_over_tcp_are_counted(night: Night) -> None:
 
 def test_many_first_visits_are_one(night: Night) -> None:
     """Threat: a crowd at a site that sleeps wakes it once; so many are held, and the others are told to come again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4096), hard), hard))
     night.sleep()
     most = night.edge.settings.sleep.waiting_site
     turned_away = 40
@@ -157,11 +160,16 @@ def test_many_first_visits_are_one(night: Night) -> None:
         for _ in range(most + turned_away):
             links.append(stack.enter_context(socket.create_connection(("127.0.0.1", night.edge.http), 60)))
             links[-1].sendall(request)
-        refused = [link for link in links if select.select([link], [], [], 0)[0]]
-        while len(refused) < turned_away:
-            ready = select.select([link for link in links if link not in refused], [], [], 60)[0]
-            assert ready, f"{len(refused)} were told to come again"
-            refused += ready
+        refused: list[socket.socket] = []
+        with selectors.DefaultSelector() as waits:
+            for link in links:
+                waits.register(link, selectors.EVENT_READ)
+            while len(refused) < turned_away:
+                ready = [key.fileobj for key, _ in waits.select(60)]
+                assert ready, f"{len(refused)} were told to come again"
+                for link in ready:
+                    waits.unregister(link)
+                refused += ready
         night.waker.hold.set()
         heads = {link: _whole(link).partition(b"\r\n\r\n")[0] for link in links}
     assert all(b" 503 " in heads[link] and b"Retry-After: 5\r" in heads[link] + b"\r" for link in refused)

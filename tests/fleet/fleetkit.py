@@ -85,7 +85,7 @@ class Pair:
             stdout=subprocess.DEVNULL,
             stderr=(self.place / "log").open("ab"),
         )
-        until(self._listens, 20, self._log)
+        until(self._listens, 60, self._log)
 
     def _listens(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

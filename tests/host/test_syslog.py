@@ -29,6 +29,7 @@ from alveole.logbook.settings import Syslog, SyslogIn
 from alveole.logbook.syslog import Frames, Refused, render
 from alveole.logbook.syslog import parse as parse_message
 from alveole.logbook.writer import Writer
+from instancekit import make_users, public_python
 
 RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/usr/bin")
 needs_rsyslog = pytest.mark.skipif(RSYSLOGD is None, reason="rsyslogd is not installed")
@@ -410,13 +411,14 @@ def test_the_supervisor_starts_it_again_and_ends_it(open_place: Path, monkeypatc
     config = open_place / "alveole.toml"
     config.write_text(f'[paths]\nstate = "{open_place}/s"\nrun = "/tmp/r"\n')
     settings = load(config)
+    make_users()
     user = pwd.getpwnam(settings.users.log)
     for each in ("own/porter", "own/control", "in"):
         (settings.logs / each).mkdir(parents=True)
         os.chown(settings.logs / each, user.pw_uid, user.pw_gid)
     role: keeper.Role = {
         "name": "porter",
-        "argv": [sys.executable, "-m", "alveole", "serve", "--role", "porter"],
+        "argv": [str(public_python()), "-m", "alveole", "serve", "--role", "porter"],
         "environment": {ENVIRONMENT: str(config), "HOME": "/nonexistent"},
         **{"uid": user.pw_uid, "gid": user.pw_gid, "groups": [], "files": [], "keys": []},
         "wanted": str(settings.logs / places.WANTED),

@@ -96,7 +96,7 @@ class Client:
         """The ended sessions of a site, newest first, once there are so many."""
         until(
             lambda: len([1 for each in self.journal(site, verb) if each["state"] != "running"]) >= count,
-            20,
+            60,
             lambda: f"{self.journal(site, verb)}\n{self.alveole.tail()}",
         )
         return self.journal(site, verb)

@@ -78,7 +78,7 @@ class Person:
         page that says so, and its next try by itself, may come in the way of ours."""
         for tries in range(10):
             try:
-                self.page.goto(self.base + path)
+                self.page.goto(path if "//" in path else self.base + path)
                 return
             except playwright_api.Error as error:
                 if tries == 9 or not any(word in str(error) for word in _INTERRUPTED):

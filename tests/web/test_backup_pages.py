@@ -68,9 +68,9 @@ def test_a_past_day_and_the_calendar(door: Door) -> None:
         ana.submit("/site/diary/backups")
         at = ana.at
         until(lambda: "state-done" in ana.ask("GET", at).text, 30)
-        (backup,) = [each["id"] for each in door.http.get("/v1/backups?site=diary").json()]
-        page = ana.get("/site/diary/backups")
-        today = time.strftime("%Y-%m-%d")
+        (made,) = door.http.get("/v1/backups?site=diary").json()
+        backup, today = made["id"], time.strftime("%Y-%m-%d", time.localtime(made["created_at"]))
+        page = ana.get(f"/site/diary/backups?month={today[:7]}")
         assert f'href="?day={today}"' in ana.answer.text and "Backups by day" in page.text
         assert backup in ana.get(f"/site/diary/backups?day={today}").text
         assert "There is no backup of that time." in ana.get("/site/diary/backups?day=2001-02-03").text

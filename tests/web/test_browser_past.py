@@ -42,7 +42,7 @@ def test_a_past_day(alveole: Instance, browser: Any, axe: str, language: str, wi
     someone.look("backups-with-a-past-day")
     (day,) = alveole.api("GET", f"/v1/past-days?site={name}")
     # As somebody who was sent the address: to the pages, and by their link into the copy.
-    page.goto(day["address"])
+    someone.go(day["address"])
     page.wait_for_url(f"{someone.base}/**")
     someone.go(f"/past/{day['id']}")
     someone.look("past-day")
