@@ -158,7 +158,7 @@ def test_one_file_comes_back_as_the_sites_own(machine: Instance, saved: str) -> 
     assert not Path("/etc/one").exists()
     machine.inside("mine", "import os;os.unlink('/data/notes')")
     machine.cli("backup", "restore-file", saved, "volumes/data/notes")
-    machine.cli("backup", "restore-file", saved, "release/app.py", status=2)
+    machine.cli("backup", "restore-file", saved, "release/no-such-file", status=4)
 
 
 # --- a past day -------------------------------------------------------------------------------
