@@ -192,6 +192,7 @@ def test_scripts_of_packages_own_nothing(shared: Place) -> None:
     assert "eth0" not in told
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("moment", ["Unpacking", "Configuring"])
 def test_a_layer_that_is_cut_leaves_nothing(shared: Place, moment: str) -> None:
     """Faults 4 and 5: kill -9 of the agent in the middle of dpkg; no process, mount or directory stays."""

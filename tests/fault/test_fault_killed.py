@@ -174,6 +174,7 @@ def test_killed(machine: Instance, story: str, role: str, point: str) -> None:
     until(lambda: settled(machine) == before, 30, lambda: f"left: {difference(before, settled(machine))}")
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("point", ["visit-begin", "visit-mounted", "visit-running", "work-kept", "restore-work"])
 def test_killed_while_somebody_works(machine: Instance, point: str) -> None:
     """Fault 16: the container of a working copy is swept away with all that it hung on; what was stored in the copy is
@@ -276,6 +277,7 @@ def difference(one: dict[str, list[str]], two: dict[str, list[str]]) -> dict[str
     return {key: sorted(set(one[key]) ^ set(two[key])) for key in one if one[key] != two[key]}
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("point", ["bridge-created", "rules-unsealed"])
 def test_killed_while_the_network_is_made(point: str) -> None:
     """Fault 6: nothing leaks, and until the rules are there nothing is open."""

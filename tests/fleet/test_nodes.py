@@ -154,6 +154,7 @@ def test_data_go_along(fleet: Pair) -> None:
     assert far.api("GET", "/v1/sites") == [], "the copy goes with the site"
 
 
+@pytest.mark.turn
 def test_control_dies_again_and_again(fleet: Pair) -> None:
     """Faults 3 and 8: one move, cut three times, goes on at the next start; one live copy, nothing lost."""
     main, far = fleet.main, fleet.far

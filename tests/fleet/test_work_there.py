@@ -83,6 +83,7 @@ def test_a_program_inside(there: Pair) -> None:
     assert seven()[0]["reason"] == "/bin/sh"
 
 
+@pytest.mark.turn
 def test_another_name(there: Pair) -> None:
     """Old and new name lead there without a gap; nobody takes the new one in between; it is back at the end."""
     main, far = there.main, there.far
@@ -103,6 +104,7 @@ def test_another_name(there: Pair) -> None:
     serves(there, "omega", "one")
 
 
+@pytest.mark.turn
 def test_backups_there(there: Pair) -> None:
     """Asked for here, made and kept there, shown here with their proof, also while that machine is away."""
     main, far = there.main, there.far
@@ -277,6 +279,7 @@ def client_url(port: int) -> str:
     return f"ssh://ana+files@127.0.0.1:{port}/x"
 
 
+@pytest.mark.turn
 def test_the_working_copy_goes_along(fleet: Pair) -> None:
     """What is not published is in a passport: it is there after a move, and after the way back."""
     main, far = fleet.main, fleet.far

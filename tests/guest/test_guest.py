@@ -134,6 +134,7 @@ def test_the_journal_is_read_and_syslog_is_a_unit(guest: Guest) -> None:
     assert guest.run("bash", "-c", _SYSLOG, timeout=600).strip().endswith("all of it")
 
 
+@pytest.mark.turn
 def test_a_second_quickstart_changes_nothing(guest: Guest) -> None:
     pid = ("systemctl", "show", "-p", "MainPID", "--value", "alveole-agent", "alveole-control")
     before = guest.run(*pid)
@@ -205,6 +206,7 @@ def _page_of(guest: Guest, name: str) -> str:
     return _outside("-H", f"Host: {name}.localhost", f"http://127.0.0.1:{guest.http_port}/")
 
 
+@pytest.mark.turn
 def test_sites_outlive_a_restart_of_both_halves(guest: Guest) -> None:
     """Fault 20: agent and control stop and start; the site answers all along."""
     guest.run("systemctl", "stop", "alveole-agent", "alveole-control", timeout=240)
@@ -219,6 +221,7 @@ def test_the_site_comes_back_after_a_restart_of_the_machine(guest: Guest) -> Non
     _demo_answers(guest, 420)
 
 
+@pytest.mark.turn
 def test_the_site_comes_back_after_a_power_cut(guest: Guest) -> None:
     """Fault 19: the machine is reset without any warning to anybody."""
     guest.run("sync")

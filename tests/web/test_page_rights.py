@@ -63,6 +63,7 @@ MORE = {
 }
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("person", PEOPLE)
 def test_every_page_as(world: World, person: str) -> None:
     wrong = []
