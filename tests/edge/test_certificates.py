@@ -57,7 +57,7 @@ def test_what_is_issued(edge: World) -> None:
     leaf, authority = x509.load_pem_x509_certificates(content)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["alv.test", "*.alv.test"]
-    assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days == 398
+    assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days == 366
     assert authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     leaf.verify_directly_issued_by(authority)
     key = paths.authority(edge.settings) / "key.pem"
@@ -139,9 +139,9 @@ def test_two_thirds_of_a_life_are_enough(edge: World, monkeypatch: pytest.Monkey
     file = paths.certificate(edge.settings, "www.example.org")
     before = file.read_bytes()
     now = time.time()
-    monkeypatch.setattr(module.time, "time", lambda: now + 260 * 86_400)
+    monkeypatch.setattr(module.time, "time", lambda: now + 238 * 86_400)
     assert edge.certificates.observe({site_id(2)}).found[0].ready
-    monkeypatch.setattr(module.time, "time", lambda: now + 270 * 86_400)
+    monkeypatch.setattr(module.time, "time", lambda: now + 248 * 86_400)
     (seen,) = edge.certificates.observe({site_id(2)}).found
     assert [defect.code for defect in seen.defects] == ["expiring"]
     repair(edge, resource)
