@@ -93,7 +93,7 @@ class Store:
         self._readers = sa.create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=32, **_CONNECT)
         sa.event.listen(self._readers, "connect", _prepare_reader)
         sa.event.listen(self._readers, "begin", _begin_deferred)
-        self._sealer = sealing.Sealer(path.parent / sealing.KEY)
+        self._sealer = sealing.Sealer(path.parent / sealing.KEY, self._is_sealed)
         sealing.use(self._sealer, self._writer, self._readers)
         self._sites: Mapping[str, Stored] = {}
         self._by_name: Mapping[str, str] = {}
@@ -158,9 +158,13 @@ class Store:
     def _load(self) -> None:
         with self._readers.connect() as connection:
             if lost := sealing.lost(connection, self._sealer):
+                remedy = (
+                    "put the lines that the platform's backup has of it above what is there, or set them anew"
+                    if self._sealer.names
+                    else "put the file back as the platform's backup has it"
+                )
                 self.damaged["secrets"] = (
-                    f"{self._sealer.path} does not open the secrets in {', '.join(lost)}: "
-                    "put the file back as the platform's backup has it, or set them anew"
+                    f"{self._sealer.path} does not open the secrets in {', '.join(lost)}: {remedy}"
                 )
             sites: dict[str, Stored] = {}
             for row in connection.execute(sa.select(tables.sites)):
@@ -185,6 +189,11 @@ class Store:
             }
         self._put_sites(sites)
         self._plans, self._bases = plans, bases
+
+    def _is_sealed(self) -> bool:
+        """As of the last commit: what is being written over counts as well."""
+        with self._readers.connect() as connection:
+            return sealing.used(connection)
 
     def _put_sites(self, sites: dict[str, Stored]) -> None:
         self._sites = MappingProxyType(sites)
