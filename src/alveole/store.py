@@ -29,7 +29,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.pool import StaticPool
 
-from alveole import backup_tables, sealing, tables
+from alveole import backup_tables, pastdays, sealing, tables
 from alveole.agent.protocol import Image
 from alveole.errors import AlveoleError, NoRoom, Refused, Temporary
 from alveole.failpoints import hit
@@ -226,16 +226,16 @@ class Store:
             return connection.execute(query).scalar()
 
     def stray_leases(self) -> tuple[tuple[int, str], ...]:
-        """Numbers, and the ids they were given to, that belong to no site's row, no past day, no application."""
+        """Numbers, and the ids they were given to, of no site's row, no application, no readable past day."""
         table = tables.leases
         query = (
             sa.select(table.c.number, table.c.site_id)
             .where(table.c.site_id.not_in(sa.select(tables.sites.c.id)))
             .where(table.c.site_id.not_in(sa.select(tables.apps.c.store_id)))
-            .where(table.c.site_id.not_in(sa.select(backup_tables.past_days.c.id)))
         )
         with self.read() as connection:
-            return tuple((row.number, row.site_id) for row in connection.execute(query))
+            days = pastdays.every(connection)
+            return tuple((row.number, row.site_id) for row in connection.execute(query) if row.site_id not in days)
 
     def releases(self, site_id: str) -> tuple[Release, ...]:
         """Newest first."""
