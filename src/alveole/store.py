@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import secrets
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -36,8 +38,13 @@ from alveole.failpoints import hit
 from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePlan, Site
 from alveole.reserve import Reserve
 
+log = logging.getLogger("alveole.store")
 #: The newest migration; a test keeps it equal to the newest script.
 HEAD = "0021"
+#: Of this revision on secrets are sealed, and what is written over is zeroed.
+_SEALED_SINCE = "0021"
+#: Times the size of the database that are free before it is written anew: its copy, and the log of that.
+_VACUUM_ROOM = 3
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -153,7 +160,19 @@ class Store:
         # What a migration has written over still stands in the log until that is empty.
         with self._writer.connect() as connection:
             # Past SQLAlchemy, which would begin a transaction first.
-            connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor = connection.connection.cursor()
+            if current is not None and current < _SEALED_SINCE:
+                self._leave_no_old_page(cursor)
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _leave_no_old_page(self, cursor: Any) -> None:
+        """Free pages of before ``secure_delete`` may hold what was open then. Where there is no room, they stay."""
+        try:
+            if shutil.disk_usage(self.path.parent).free < _VACUUM_ROOM * self.path.stat().st_size:
+                raise OSError("there is too little room")
+            cursor.execute("VACUUM")
+        except (OSError, sqlite3.Error) as error:
+            log.warning("free pages of %s may still hold secrets of before they were sealed: %s", self.path, error)
 
     def _load(self) -> None:
         with self._readers.connect() as connection:

@@ -225,6 +225,28 @@ def test_secrets_of_before_are_sealed_once_wherever_that_is_cut(path: Path, poin
     assert len((path.parent / sealing.KEY).read_text().split()) == 1
 
 
+def test_free_pages_of_before_give_nothing_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was deleted before anything was zeroed goes too; without room for that it is said, and all else goes on."""
+    free = "deleted-long-ago"
+    old_database(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA secure_delete=OFF")
+        connection.execute("INSERT INTO settings VALUES ('gone', ?)", (free * 5000,))
+        connection.commit()
+        connection.execute("DELETE FROM settings WHERE key = 'gone'")
+    connection.close()
+    copy = path.with_name("second") / path.name
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    assert free.encode() in path.read_bytes()
+    Store(path).close()
+    assert free.encode() not in path.read_bytes()
+    monkeypatch.setattr(store_module, "_VACUUM_ROOM", 1 << 60)
+    store = Store(copy)
+    assert all(SECRET in value for value in kept(store)) and store.damaged == {}
+    store.close()
+
+
 def test_a_database_of_a_later_version_is_left_alone(path: Path) -> None:
     """The way back is a backup of before: what this version does not know, it does not touch."""
     Store(path).close()
