@@ -73,8 +73,8 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resolvers: tuple[str, ...] = ()
     """Name servers of the sites that may go out, private ones too; none: the machine's own public ones."""
     connections: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 4096
-    """How many connections one instance may have to the outside at a time, and as many to its published ports, by IPv4
-    and by IPv6 each. The kernel keeps those of all sites in one table."""
+    """How many connections one instance may have to the outside at a time, and as many to its published ports (an
+    eighth of them from one client), by IPv4 and by IPv6 each. The kernel keeps those of all sites in one table."""
 
 
 class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -22,6 +22,8 @@ PLAN = "ALVEOLE_ROLES"
 _RESTART_SECONDS = (0.2, 10.0)
 #: A role that has run this long starts again without delay.
 _STABLE_SECONDS = 30.0
+#: A role that is ``wanted`` and ends by itself sooner than this has not done what it was wanted for.
+_SHORT_SECONDS = 2.0
 
 
 class Role(TypedDict):
@@ -61,7 +63,13 @@ class Keeper:
             if not self._is_needed(role):
                 return
             began = time.monotonic()
-            process = _start(role)
+            try:
+                process = _start(role)
+            except (OSError, subprocess.SubprocessError) as error:
+                # Too many processes, too little memory, or an upgrade that is half-way: it passes.
+                _say(f"{role['name']} cannot be started: {error}; trying it again in {delay:.1f} s")
+                delay = self._back_off(delay)
+                continue
             while process.poll() is None and not self._stop.wait(0.2):
                 pass
             if self._stop.is_set():
@@ -72,14 +80,19 @@ class Keeper:
                     process.kill()
                     process.wait()
                 return
-            if time.monotonic() - began > _STABLE_SECONDS:
+            ran = time.monotonic() - began
+            if ran > _STABLE_SECONDS:
                 delay = _RESTART_SECONDS[0]
             if role["wanted"] and process.returncode == 0:
-                delay = _RESTART_SECONDS[0]
+                delay = self._back_off(delay) if ran < _SHORT_SECONDS else _RESTART_SECONDS[0]
                 continue
             _say(f"{role['name']} ended with status {process.returncode}; starting it again in {delay:.1f} s")
-            self._stop.wait(delay)
-            delay = min(delay * 2, _RESTART_SECONDS[1])
+            delay = self._back_off(delay)
+
+    def _back_off(self, delay: float) -> float:
+        """Wait; gives how long the next time."""
+        self._stop.wait(delay)
+        return min(delay * 2, _RESTART_SECONDS[1])
 
     def _is_needed(self, role: Role) -> bool:
         """Wait until there is something to do; false when all is to end."""

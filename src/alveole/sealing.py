@@ -15,13 +15,14 @@ import hashlib
 import os
 import secrets
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from alveole.errors import AlveoleError, NoRoom
+from alveole.errors import AlveoleError, NoRoom, Refused
 from alveole.failpoints import hit
 
 #: Beside the database.
@@ -45,9 +46,11 @@ class Plain(str):
 class Sealer:
     """The keys of one database. The file has one a line, in hexadecimal; the last seals, each opens. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
-        """Nothing is read or made before it is needed."""
+    def __init__(self, path: Path, used: Callable[[], bool] = lambda: False) -> None:
+        """Nothing is read or made before it is needed. ``used``: whether anything is sealed that a key once opened;
+        then a key that is missing is lost, and none is made in its place."""
         self.path = path
+        self._used = used
         self._keys: dict[str, bytes] = {}
 
     @property
@@ -56,7 +59,7 @@ class Sealer:
         return frozenset(self._keys)
 
     def seal(self, text: str, column: str) -> str:
-        """Raises ``AlveoleError`` when the file of the keys cannot be read."""
+        """Raises ``AlveoleError`` when the file of the keys cannot be read, and ``Refused`` when it is lost."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         keys = self.read() or self._make()
@@ -84,7 +87,7 @@ class Sealer:
         """The keys by name. Raises ``AlveoleError``."""
         try:
             lines = self.path.read_text(encoding="ascii").split()
-            found = {_name(key): key for key in map(bytes.fromhex, lines) if len(key) == _BYTES}
+            found = {_name(key): key for key in map(_key, lines)}
         except FileNotFoundError:
             found = {}
         except (OSError, ValueError) as error:
@@ -97,6 +100,12 @@ class Sealer:
 
     def _make(self) -> dict[str, bytes]:
         """On the disk before anything is sealed with it. Only within a transaction, of which there is one at a time."""
+        if self._used():
+            raise Refused(
+                f"the key of the database's secrets in {self.path} is lost, and there are values that only it opens",
+                hint="put the file back as the platform's backup has it; where none has it, a new one, made by "
+                "openssl rand -hex 32, lets them be set anew",
+            )
         for left in self.path.parent.glob(f".{KEY}.*"):
             left.unlink()
         fresh = self.path.with_name(f".{KEY}.{secrets.token_hex(4)}")
@@ -106,8 +115,18 @@ class Sealer:
                 file.flush()
                 os.fsync(file.fileno())
             hit("sealing.key-written")
-            fresh.rename(self.path)
+            # Never over one that is there.
+            os.link(fresh, self.path)
+            fresh.unlink()
             _sync(self.path.parent)
+        except FileExistsError:
+            fresh.unlink(missing_ok=True)
+            if found := self.read():
+                return found
+            raise Refused(
+                f"the file of the keys of the database's secrets, {self.path}, is empty",
+                hint="put the file back as the platform's backup has it, or take it away if nothing was ever sealed",
+            ) from None
         except OSError as error:
             fresh.unlink(missing_ok=True)
             raise NoRoom(f"no key for secrets can be kept in {self.path}: {error.strerror}") from None
@@ -166,6 +185,16 @@ def seal_all(connection: sa.Connection, sealer: Sealer) -> int:
     return done
 
 
+def used(connection: sa.Connection) -> bool:
+    """Whether anything is sealed."""
+    there = set(sa.inspect(connection).get_table_names())
+    return any(
+        connection.exec_driver_sql(f"SELECT 1 FROM {table} WHERE {column} LIKE '{PREFIX}%' LIMIT 1").first()  # noqa: S608  all are constants
+        for table, column in COLUMNS
+        if table in there
+    )
+
+
 def lost(connection: sa.Connection, sealer: Sealer) -> list[str]:
     """The tables with values that no key opens."""
     found = []
@@ -177,6 +206,14 @@ def lost(connection: sa.Connection, sealer: Sealer) -> list[str]:
         if not names <= sealer.names:
             found.append(table)
     return found
+
+
+def _key(line: str) -> bytes:
+    """A line that is cut is not passed over: it is a key that somebody needs."""
+    key = bytes.fromhex(line)
+    if len(key) != _BYTES:
+        raise ValueError("a line is no key")
+    return key
 
 
 def _name(key: bytes) -> str:

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import secrets
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -29,15 +31,20 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.pool import StaticPool
 
-from alveole import backup_tables, sealing, tables
+from alveole import backup_tables, pastdays, sealing, tables
 from alveole.agent.protocol import Image
 from alveole.errors import AlveoleError, NoRoom, Refused, Temporary
 from alveole.failpoints import hit
 from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePlan, Site
 from alveole.reserve import Reserve
 
+log = logging.getLogger("alveole.store")
 #: The newest migration; a test keeps it equal to the newest script.
 HEAD = "0021"
+#: Of this revision on secrets are sealed, and what is written over is zeroed.
+_SEALED_SINCE = "0021"
+#: Times the size of the database that are free before it is written anew: its copy, and the log of that.
+_VACUUM_ROOM = 3
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -93,7 +100,7 @@ class Store:
         self._readers = sa.create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=32, **_CONNECT)
         sa.event.listen(self._readers, "connect", _prepare_reader)
         sa.event.listen(self._readers, "begin", _begin_deferred)
-        self._sealer = sealing.Sealer(path.parent / sealing.KEY)
+        self._sealer = sealing.Sealer(path.parent / sealing.KEY, self._is_sealed)
         sealing.use(self._sealer, self._writer, self._readers)
         self._sites: Mapping[str, Stored] = {}
         self._by_name: Mapping[str, str] = {}
@@ -153,14 +160,30 @@ class Store:
         # What a migration has written over still stands in the log until that is empty.
         with self._writer.connect() as connection:
             # Past SQLAlchemy, which would begin a transaction first.
-            connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor = connection.connection.cursor()
+            if current is not None and current < _SEALED_SINCE:
+                self._leave_no_old_page(cursor)
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _leave_no_old_page(self, cursor: Any) -> None:
+        """Free pages of before ``secure_delete`` may hold what was open then. Where there is no room, they stay."""
+        try:
+            if shutil.disk_usage(self.path.parent).free < _VACUUM_ROOM * self.path.stat().st_size:
+                raise OSError("there is too little room")
+            cursor.execute("VACUUM")
+        except (OSError, sqlite3.Error) as error:
+            log.warning("free pages of %s may still hold secrets of before they were sealed: %s", self.path, error)
 
     def _load(self) -> None:
         with self._readers.connect() as connection:
             if lost := sealing.lost(connection, self._sealer):
+                remedy = (
+                    "put the lines that the platform's backup has of it above what is there, or set them anew"
+                    if self._sealer.names
+                    else "put the file back as the platform's backup has it"
+                )
                 self.damaged["secrets"] = (
-                    f"{self._sealer.path} does not open the secrets in {', '.join(lost)}: "
-                    "put the file back as the platform's backup has it, or set them anew"
+                    f"{self._sealer.path} does not open the secrets in {', '.join(lost)}: {remedy}"
                 )
             sites: dict[str, Stored] = {}
             for row in connection.execute(sa.select(tables.sites)):
@@ -185,6 +208,11 @@ class Store:
             }
         self._put_sites(sites)
         self._plans, self._bases = plans, bases
+
+    def _is_sealed(self) -> bool:
+        """As of the last commit: what is being written over counts as well."""
+        with self._readers.connect() as connection:
+            return sealing.used(connection)
 
     def _put_sites(self, sites: dict[str, Stored]) -> None:
         self._sites = MappingProxyType(sites)
@@ -217,16 +245,16 @@ class Store:
             return connection.execute(query).scalar()
 
     def stray_leases(self) -> tuple[tuple[int, str], ...]:
-        """Numbers, and the ids they were given to, that belong to no site's row, no past day, no application."""
+        """Numbers, and the ids they were given to, of no site's row, no application, no readable past day."""
         table = tables.leases
         query = (
             sa.select(table.c.number, table.c.site_id)
             .where(table.c.site_id.not_in(sa.select(tables.sites.c.id)))
             .where(table.c.site_id.not_in(sa.select(tables.apps.c.store_id)))
-            .where(table.c.site_id.not_in(sa.select(backup_tables.past_days.c.id)))
         )
         with self.read() as connection:
-            return tuple((row.number, row.site_id) for row in connection.execute(query))
+            days = pastdays.every(connection)
+            return tuple((row.number, row.site_id) for row in connection.execute(query) if row.site_id not in days)
 
     def releases(self, site_id: str) -> tuple[Release, ...]:
         """Newest first."""

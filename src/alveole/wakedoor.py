@@ -100,7 +100,7 @@ class WakeDoor:
             for link in links:
                 _tell(link, Woken(False, _BUSY_SECONDS))
         if self._lookers is not None:
-            self._lookers.shutdown()
+            self._lookers.shutdown(cancel_futures=True)
 
     # --- listening ----------------------------------------------------------------------------
     def _listen(self) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 from controlkit import ROOT, Control, make_settings, until
 
 from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.backup_requests import OpenBackup
+from alveole.backup_tables import past_days
 from alveole.errors import Denied, InvalidInput, NotFound, Refused, Temporary
 from alveole.model.change import ChangeState
 from alveole.model.resource import Kind, RouteSpec, WorkloadSpec
@@ -156,6 +158,41 @@ def test_what_cannot_be_opened_leaves_nothing(control: Control) -> None:
     control.services._days_tick()
     control.quiet()
     assert not there(control, day.id) and not control.services.store.stray_leases()
+
+
+def test_one_whose_row_is_damaged_is_taken_away_whole(control: Control) -> None:
+    """Fault 14: nobody knows any more until when it was to be open, so it is not."""
+    control.app("app")
+    id = opened(control, save(control, "app"))
+    assert there(control, id)
+    with control.services.store.write() as transaction:
+        transaction.connection.execute(sa.update(past_days).where(past_days.c.id == id).values(document="{"))
+    control.restart()
+    until(lambda: not control.services.store.stray_leases())
+    assert not there(control, id)
+    with control.services.store.read() as connection:
+        assert connection.execute(sa.select(past_days.c.id)).all() == []
+
+
+def test_one_that_is_closed_while_the_clock_looks_stays_closed(control: Control) -> None:
+    control.app("app")
+    id = opened(control, save(control, "app"))
+    day = control.services._days[id]
+    for kind in (Kind.ROUTE, Kind.WORKLOAD):
+        for key in [key for key in control.agent.things if key.scope == id and key.kind is kind]:
+            del control.agent.things[key]
+
+    def meanwhile(request: protocol.Request) -> None:
+        if isinstance(request, protocol.Observe):
+            control.agent.hook = lambda _request: None
+            control.services._end_day(day)
+
+    control.agent.hook = meanwhile
+    control.services._days_tick()
+    control.quiet()
+    assert id not in control.services._days
+    with control.services.store.read() as connection:
+        assert connection.execute(sa.select(past_days.c.id)).all() == []
 
 
 def test_one_that_was_cut_is_opened_in_the_end(control: Control) -> None:

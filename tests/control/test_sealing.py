@@ -19,7 +19,7 @@ from controlkit import ROOT, Control, make_settings
 import alveole.store as store_module
 from alveole import sealing, tables
 from alveole.check_requests import CheckSecret
-from alveole.errors import AlveoleError
+from alveole.errors import AlveoleError, Refused
 from alveole.people.ldap import LdapSettings
 from alveole.store import Store
 from alveole.testing import FakeAgent
@@ -106,7 +106,7 @@ def test_each_value_is_sealed_by_itself_and_for_its_column(path: Path) -> None:
 
 
 def test_without_its_key_it_opens_nothing_says_so_and_goes_on(directory: Path) -> None:
-    """Fault 14 of the key: named, never guessed at, and what is set anew holds; the old key opens the rest again."""
+    """Fault 14 of the key: named, never guessed at, never made anew unasked; the old key opens all of it again."""
     control = Control(make_settings(directory), FakeAgent())
     key = directory / "state/control" / sealing.KEY
     try:
@@ -122,6 +122,20 @@ def test_without_its_key_it_opens_nothing_says_so_and_goes_on(directory: Path) -
         # As if none were set up; nobody comes in by it, and no password goes anywhere.
         assert control.services._setting("ldap", LdapSettings) is None
         assert SECRET not in control.services.checks.secrets(control.show("app").id).values()
+        sealed = raw(key.parent)
+        with pytest.raises(Refused, match="is lost") as refused:
+            control.services.set_ldap(ROOT, {**LDAP, "bind_password": "another"})
+        assert "backup" in str(refused.value) and not key.exists() and raw(key.parent) == sealed
+        # Cut, or empty: neither passed over nor replaced.
+        for cut in (before[:20], ""):
+            key.write_text(cut)
+            with pytest.raises(AlveoleError):
+                control.services.set_ldap(ROOT, {**LDAP, "bind_password": "another"})
+            assert key.read_text() == cut
+        # A new one that somebody puts there: what is set anew holds, and the old one goes above it.
+        key.write_text(f"{'5a' * 32}\n")
+        control.restart()
+        assert "above" in control.services.store.damaged["secrets"]
         control.services.set_ldap(ROOT, {**LDAP, "bind_password": "another"})
         key.write_text(before + key.read_text())
         control.restart()
@@ -130,6 +144,20 @@ def test_without_its_key_it_opens_nothing_says_so_and_goes_on(directory: Path) -
         assert list(control.services.checks.secrets(control.show("app").id).values()) == [SECRET]
     finally:
         control.services.close()
+
+
+def test_a_key_is_never_put_over_another(path: Path) -> None:
+    """An empty file where nothing was sealed yet is named too: it is no file of ours."""
+    store = Store(path)
+    key = path.parent / sealing.KEY
+    key.touch()
+    with pytest.raises(Refused, match="is empty"):
+        keep(store)
+    assert key.read_bytes() == b"" and not list(path.parent.glob(f".{sealing.KEY}*"))
+    key.unlink()
+    keep(store)
+    assert len(key.read_text().split()) == 1 and SECRET in kept(store)[0]
+    store.close()
 
 
 def test_a_secret_is_in_no_error(path: Path) -> None:
@@ -195,6 +223,28 @@ def test_secrets_of_before_are_sealed_once_wherever_that_is_cut(path: Path, poin
         assert connection.execute("SELECT secret FROM channels WHERE id = 'n2'").fetchone() == ("",)
     assert [each.name for each in path.parent.glob("*sealing*")] == [sealing.KEY]
     assert len((path.parent / sealing.KEY).read_text().split()) == 1
+
+
+def test_free_pages_of_before_give_nothing_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was deleted before anything was zeroed goes too; without room for that it is said, and all else goes on."""
+    free = "deleted-long-ago"
+    old_database(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA secure_delete=OFF")
+        connection.execute("INSERT INTO settings VALUES ('gone', ?)", (free * 5000,))
+        connection.commit()
+        connection.execute("DELETE FROM settings WHERE key = 'gone'")
+    connection.close()
+    copy = path.with_name("second") / path.name
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    assert free.encode() in path.read_bytes()
+    Store(path).close()
+    assert free.encode() not in path.read_bytes()
+    monkeypatch.setattr(store_module, "_VACUUM_ROOM", 1 << 60)
+    store = Store(copy)
+    assert all(SECRET in value for value in kept(store)) and store.damaged == {}
+    store.close()
 
 
 def test_a_database_of_a_later_version_is_left_alone(path: Path) -> None:

@@ -14,6 +14,7 @@ from edgefixtures import Answer, World, site_id, world
 from alveole.host import paths
 from alveole.model.resource import Action, Kind, ResourceId, RouteSpec, RouteTarget, Step, stamp
 from alveole.model.site import Access
+from alveole.people import passwords
 from alveole.wakedoor import WakeDoor
 
 pytestmark = pytest.mark.root
@@ -98,6 +99,12 @@ def test_a_ticket_gives_a_pass_once(day: Day) -> None:
     assert again.status == 303 and "/past/" in again.headers["location"] and not again.cookies
     for wrong in ("", "x" * 300, "a%0d%0ab"):
         assert "/past/" in day.ask(f"/.alveole/enter?ticket={wrong}").headers["location"]
+    # Control is asked about nothing that it cannot have given.
+    day.asked.clear()
+    for many in (20, 42, 44, 100):
+        assert day.ask(f"/.alveole/enter?ticket={'t' * many}").status == 303
+        assert day.ask("/", headers={"Cookie": f"__Host-alveole-past={'p' * many}"}).status == 303
+    assert not day.asked and len(passwords.secret("")) == len(PASS)
 
 
 def test_with_a_pass_all_goes_through_but_the_pass(day: Day) -> None:

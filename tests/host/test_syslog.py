@@ -23,6 +23,7 @@ import pytest
 
 from alveole import keeper
 from alveole.config import ENVIRONMENT, Settings, load, parse
+from alveole.errors import AlveoleError
 from alveole.logbook import places, porter
 from alveole.logbook.model import Entry, Source
 from alveole.logbook.settings import Syslog, SyslogIn
@@ -462,6 +463,52 @@ def test_the_supervisor_starts_it_again_and_ends_it(open_place: Path, monkeypatc
                 each.kill()
             each.wait()
     assert len(started) == 3 and started[2].returncode == 0, "it ends when it is asked to"
+
+
+def test_what_is_there_and_cannot_be_read_is_not_taken_for_nothing(tmp_path: Path) -> None:
+    """Fault: with status 0 it would be started again at once, for ever."""
+    file = tmp_path / places.WANTED
+    file.parent.mkdir(parents=True, exist_ok=True)
+    assert porter.read_wanted(tmp_path) is None
+    for damaged in (b"", b'{"syslog_in":', b"\xff", b"[]"):
+        file.write_bytes(damaged)
+        with pytest.raises(AlveoleError, match="cannot be read"):
+            porter.read_wanted(tmp_path)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(AlveoleError, match="cannot be read"):
+        porter.read_wanted(tmp_path)
+
+
+def test_the_supervisor_backs_off_whatever_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults: no process can be started for a moment; what is wanted ends by itself at once, and is still wanted."""
+    role: keeper.Role = {
+        "name": "porter",
+        "argv": [sys.executable, "-c", ""],
+        "environment": {},
+        **{"uid": None, "gid": 0, "groups": [], "files": [], "keys": []},
+        "wanted": str(tmp_path),
+    }
+    supervisor = keeper.Keeper([role])
+    start, fails, delays = keeper._start, [BlockingIOError(11, "again"), FileNotFoundError(2, "gone")], []
+
+    def failing(role: keeper.Role) -> subprocess.Popen[bytes]:
+        if fails:
+            raise fails.pop()
+        return start(role)
+
+    def back_off(delay: float) -> float:
+        delays.append(delay)
+        if len(delays) == 4:
+            supervisor._stop.set()
+        return delay * 2
+
+    monkeypatch.setattr(keeper, "_start", failing)
+    monkeypatch.setattr(keeper, "_SHORT_SECONDS", 3600.0)
+    monkeypatch.setattr(supervisor, "_back_off", back_off)
+    supervisor._keep(role)
+    first = keeper._RESTART_SECONDS[0]
+    assert not fails and delays == [first, first * 2, first * 4, first * 8]
 
 
 # --- the words alone ------------------------------------------------------------------------------

@@ -266,6 +266,22 @@ def test_an_authority_that_drips_its_handshake(acme: Acme) -> None:
     assert "no whole answer" in acme.refused()
 
 
+def test_what_was_late_for_one_request_cuts_no_other() -> None:
+    """The timer of a request may fire as that ends; its connection is kept for the next one."""
+    guarded, turn = transport.Guarded(()), transport._Turn()
+    mine, theirs = socket.socketpair()
+    with theirs:
+        guarded._keep(mine)
+        turn.over = True
+        guarded._cut(turn)
+        theirs.send(b"there")
+        assert mine.recv(10) == b"there" and not turn.late
+        turn.over = False
+        guarded._cut(turn)
+        assert turn.late and mine.recv(10) == b""
+        guarded.close()
+
+
 def test_an_authority_that_never_ends(acme: Acme, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bodies without end, with a length, in chunks and packed: read so far and no further."""
     monkeypatch.setattr(transport, "WHOLE_SECONDS", LATE)

@@ -11,10 +11,22 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+import msgspec
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "host"))
-from netfixtures import OUTSIDE4, UPLINK4, UPLINK6, Machine, Place, Site, machine_of_its_own
+from netfixtures import (
+    FORBIDDEN,
+    FORBIDDEN6,
+    OUTSIDE4,
+    OUTSIDE6,
+    UPLINK4,
+    UPLINK6,
+    Machine,
+    Place,
+    Site,
+    machine_of_its_own,
+)
 
 from alveole.host import netlink
 from alveole.model.lent import Published, Transport
@@ -155,6 +167,32 @@ def test_threat_17_an_answering_site_reaches_nothing_of_the_machine(machine: Mac
 
         assert machine.address(1, 0, Action.REPLACE, ports=(WEB, Published(20009, 7009))).done
         assert one.run(from_its_port) == "TimeoutError"
+
+
+def test_threat_29_one_client_does_not_take_all_connections_of_a_published_port(machine: Machine) -> None:
+    """Threat 29: it has an eighth of what the site's ports may have; another one comes in."""
+    machine.settings = machine.firewall.settings = msgspec.structs.replace(
+        machine.settings, network=msgspec.structs.replace(machine.settings.network, connections=32)
+    )
+    machine.firewall.rebuild({}, "small")
+    outside, one = machine.outside(), machine.start(1)
+    assert machine.address(1, 0, ports=(WEB,)).done
+    server = one.listen(7000)
+    before = machine.firewall.observe({(1, 0): True})
+
+    def come(address: str, source: str, count: int) -> list[socket.socket]:
+        return outside.run(
+            lambda: [socket.create_connection((address, 20001), SECONDS, (source, 0)) for _ in range(count)]
+        )
+
+    for address, client, other in ((UPLINK4, OUTSIDE4, FORBIDDEN[1]), (UPLINK6, OUTSIDE6, FORBIDDEN6[1])):
+        held = come(address, client, 4)
+        assert outside.attempt(address, 20001) == "timeout"
+        held += come(address, other, 4)
+        for each in held:
+            each.close()
+    assert machine.firewall.observe({(1, 0): True}) == before, "what the kernel counts is no change of the rules"
+    server.close()
 
 
 def test_ports_come_and_go_without_touching_others_and_follow_the_live_instance(machine: Machine) -> None:

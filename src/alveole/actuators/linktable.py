@@ -66,10 +66,11 @@ class LinkTable:
             return -2
 
     def _read_all(self) -> list[tuple[str, str, str]]:
-        began = self._now()
+        began, looked = self._now(), time.time_ns()
         with os.scandir(self._directory) as entries:
             found = [each for entry in entries if (each := self._link(entry.name)) is not None]
-        if time.time_ns() - began >= _TICK_NS:
+        # A change during the look must leave another time than the one that is kept.
+        if looked - began >= _TICK_NS:
             with self._lock:
                 self._owners, self._time = {name: scope for name, scope, _text in found}, began
         return found

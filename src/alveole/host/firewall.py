@@ -16,6 +16,7 @@ set or map   family  element
 ``open6``    inet    the same for IPv6
 ``going4``   inet    what the kernel counts of ``out4``: connections now, by address
 ``coming4``  inet    the same of the addresses of ``open4``; ``…6`` of each for IPv6
+``client4``  inet    the same by client and address of ``open4``: one client has an eighth of them at the most
 ============ ======= ==============================================================
 
 All connections through the machine are in one table of the kernel, and a full one refuses them all. So nobody has more

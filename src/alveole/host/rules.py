@@ -28,9 +28,11 @@ CLOSED4 = (
 #: Inside the global unicast space 2000::/3, the only IPv6 space reached: protocol assignments with Teredo, and 6to4.
 CLOSED6 = ("2001::/23", "2002::/16")
 #: Sets that the kernel fills by itself.
-COUNTERS = ("going4", "going6", "coming4", "coming6")
+COUNTERS = ("going4", "going6", "coming4", "coming6", "client4", "client6")
 #: Addresses that are counted at a time: two of each instance, far more than there can be.
 _COUNTED = 65_535
+#: One client has so small a part of what a site's published ports may have; of IPv6 the network of /64 is one client.
+_CLIENTS_PART = 8
 
 
 def _resolvers(settings: Settings) -> str:
@@ -57,6 +59,7 @@ def render(settings: Settings) -> str:
     errors4 = "echo-reply, destination-unreachable, time-exceeded, parameter-problem"
     errors6 = "echo-reply, destination-unreachable, packet-too-big, time-exceeded, parameter-problem"
     most = names.connections
+    client = max(1, most // _CLIENTS_PART)
     discovery = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect"
     return f"""\
 table inet {names.table} {{
@@ -96,6 +99,18 @@ table inet {names.table} {{
 
 	set coming6 {{
 		type ipv6_addr
+		size {_COUNTED}
+		flags dynamic
+	}}
+
+	set client4 {{
+		type ipv4_addr . ipv4_addr
+		size {_COUNTED}
+		flags dynamic
+	}}
+
+	set client6 {{
+		type ipv6_addr . ipv6_addr
 		size {_COUNTED}
 		flags dynamic
 	}}
@@ -191,6 +206,8 @@ table inet {names.table} {{
 	}}
 
 	chain coming {{
+		add @client4 {{ ip saddr . ip daddr ct count over {client} }} drop
+		add @client6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: . ip6 daddr ct count over {client} }} drop
 		add @coming4 {{ ip daddr ct count over {most} }} drop
 		add @coming6 {{ ip6 daddr ct count over {most} }} drop
 	}}

@@ -28,6 +28,15 @@ WHOLE_SECONDS = 60.0
 _HANDLES_MOST = 8
 
 
+class _Turn:
+    """One request: whether its time ran out, and whether it is over, after which nothing of it may be cut."""
+
+    __slots__ = ("late", "over")
+
+    def __init__(self) -> None:
+        self.late = self.over = False
+
+
 class Guarded(HTTPAdapter):
     """The authority's own host may be anywhere, for an administrator has named it; others must be public.
 
@@ -37,7 +46,7 @@ class Guarded(HTTPAdapter):
     def __init__(self, inside: tuple[str, ...]) -> None:
         self._inside = inside
         self._handles: list[socket.socket] = []
-        self._late = False
+        self._cutting = threading.Lock()
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
@@ -66,22 +75,25 @@ class Guarded(HTTPAdapter):
         outgoing.addresses(parts.hostname or "", parts.port or 443, self._inside)
         # What is packed small may be large; nothing that an authority says is worth packing.
         request.headers["Accept-Encoding"] = "identity"
-        self._late = False
-        timer = threading.Timer(WHOLE_SECONDS, self._cut)
+        turn = _Turn()
+        timer = threading.Timer(WHOLE_SECONDS, self._cut, (turn,))
         timer.daemon = True
         timer.start()
         try:
             answer = super().send(request, *args, **{**more, "stream": True})
             content = answer.raw.read(ANSWER_BYTES + 1, decode_content=False)
         except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError) as error:
-            if self._late:
+            if turn.late:
                 raise requests.exceptions.Timeout(f"no whole answer within {WHOLE_SECONDS:g} s") from None
             if isinstance(error, requests.exceptions.RequestException):
                 raise
             raise requests.exceptions.ConnectionError(error) from None
         finally:
             timer.cancel()
-        if self._late:
+            # It may have fired already; the next request goes over the same connections.
+            with self._cutting:
+                turn.over = True
+        if turn.late:
             # What was cut may look like what has ended.
             answer.close()
             raise requests.exceptions.Timeout(f"no whole answer within {WHOLE_SECONDS:g} s")
@@ -92,11 +104,14 @@ class Guarded(HTTPAdapter):
         answer._content_consumed = True
         return answer
 
-    def _cut(self) -> None:
-        self._late = True
-        for handle in tuple(self._handles):
-            with contextlib.suppress(OSError):
-                handle.shutdown(socket.SHUT_RDWR)
+    def _cut(self, turn: _Turn) -> None:
+        with self._cutting:
+            if turn.over:
+                return
+            turn.late = True
+            for handle in tuple(self._handles):
+                with contextlib.suppress(OSError):
+                    handle.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         super().close()

@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from alveole.config import Settings
-from alveole.errors import Refused
+from alveole.errors import AlveoleError, Refused
 from alveole.logbook import places, syslog
 from alveole.logbook.follow import Tails
 from alveole.logbook.model import OF_SITES, Entry, Source, Wanted
@@ -410,14 +410,17 @@ def _words(error: OSError) -> str:
 
 
 def read_wanted(logs: Path) -> Syslog | None:
-    """What control wants of the porter; ``None``: nothing, or nothing that can be read."""
+    """What control wants of the porter; ``None``: nothing. Raises ``AlveoleError`` when it is there and cannot be read:
+    ending as if nothing were wanted, it would be started again at once."""
     try:
         found = msgspec.json.decode((logs / places.WANTED).read_bytes(), type=Syslog)
-    except OSError:
+    except FileNotFoundError:
         return None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.error("%s cannot be read: %s", places.WANTED, error)
-        return None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise AlveoleError(
+            f"{logs / places.WANTED} cannot be read: {error}",
+            hint="alveole syslog set writes it anew, and so does a restart of alveole-control",
+        ) from None
     return found if found.wanted else None
 
 

@@ -331,8 +331,10 @@ class PastVerbs(BrowseVerbs):
         if not self._days:
             return
         now = time.time()
+        # The days first: one that is opened or closed in between is busy, or is not looked at.
+        days = list(self._days.values())
         busy = {live.work.note for live in self.journal.all_live() if live.change.verb in _VERBS}
-        idle = [day for day in list(self._days.values()) if day.id not in busy]
+        idle = [day for day in days if day.id not in busy]
         due = {day.id: "its time is over" for day in idle if day.state is PastState.OPEN and day.closes_at <= now}
         due |= {day.id: "it was left half-way" for day in idle if day.state is not PastState.OPEN}
         others = tuple(day.id for day in idle if day.id not in due)
@@ -342,6 +344,9 @@ class PastVerbs(BrowseVerbs):
                 due |= {id: "it does not run any more" for id in others if not _runs(id, found.found)}
         for day in (day for day in idle if day.id in due):
             with self.store.write() as transaction:
+                if self._days.get(day.id) is not day:
+                    # Closed by somebody while the agent was asked.
+                    continue
                 self._put_day(transaction, msgspec.structs.replace(day, state=PastState.CLOSING))
                 live = self._begin_day("close-backup", ITSELF, day, due[day.id], transaction)
             self._go(live)

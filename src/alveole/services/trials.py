@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from alveole import pastdays
 from alveole.agent import protocol
 from alveole.compile import compile_site
 from alveole.errors import AlveoleError, Problem, StepFailed
@@ -108,13 +109,15 @@ class Trials(BackupVerbs):
     def _drop_clone(self, id: str, number: int) -> None:
         try:
             observation = self.agent.call(protocol.Observe((id,)))
-            for item in observation.found:
-                if item.id.kind is Kind.WORKLOAD:
+            # A copy that was tried has an instance alone; a past day whose row is damaged has all of them.
+            for kind in (Kind.ROUTE, Kind.WORKLOAD, Kind.CERTIFICATE):
+                for item in (each for each in observation.found if each.id.kind is kind):
                     self._make(Step(item.id, Action.DELETE, item.digest, None, "tried before an upgrade"))
             self.agent.call(protocol.RemoveSite(id, number, forget=True))
         finally:
             self.loop.clones.discard(id)
         with self.store.write() as transaction:
+            pastdays.drop(transaction.connection, id)
             transaction.end_lease(id)
 
     def _sweep_clones(self) -> None:

@@ -478,7 +478,10 @@ local function ask_to_wake(site)
     one = { since = ngx.now(), held = 1, over = semaphore.new() }
     waking[site] = one
     one.awake, one.seconds = ask(site)
-    held, waking[site] = held - 1, nil
+    held = held - 1
+    if waking[site] == one then
+        waking[site] = nil
+    end
     if one.held > 1 then
         one.over:post(one.held - 1)
     end

@@ -1,7 +1,7 @@
 """Secrets in the database are sealed. Nothing of the tables changes.
 
 Revision ID: 0021
-Revises: 0015
+Revises: 0016
 """
 
 from __future__ import annotations
