@@ -195,7 +195,7 @@ class Services(
         self._analytics, self._analytics_lock = {}, threading.Lock()
         self._lines = {}
         self._lines_lock = threading.Lock()
-        self._node_looks, self._node_problems = {}, {}
+        self._node_looks, self._node_problems, self._node_away = {}, {}, {}
         self._nodes_known = None
         self._asking = set()
         self._last_used = {}

@@ -168,7 +168,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         found = self._far(caller, Right.BACKUP_RESTORE, backup)
         stored = self.store.sites.get(found.site_id)
         if request.here:
-            self._check_lost(found, stored, request)
+            self._check_lost(caller, found, stored, request)
         elif stored is not None and stored.site.node and request.name is None:
             site = stored.site
             self._must_lie_there(found, site)
@@ -181,19 +181,30 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
             return self._accept(caller, self._digest("restore", backup, request.digest()), key, build)
         return super().restore_backup(caller, backup, request, key=key)
 
-    def _check_lost(self, backup: Backup, stored: Stored | None, request: ask.RestoreBackup) -> None:
+    def _check_lost(self, caller: Actor, backup: Backup, stored: Stored | None, request: ask.RestoreBackup) -> None:
+        """What ``here`` asks for besides a backup: the site changes its machine, and the old one is surely gone."""
+        if stored is not None:
+            self._stored(caller, Right.SITE_MOVE, stored.site.id)
         problems = []
         if stored is None or not stored.site.node:
             problems.append(Problem("here", "is for a site that lives on another machine", "leave it out"))
         elif stored.site.node not in self._node_problems:
             hint = f"bring it with its data: alveole site move {stored.site.name} --to here"
             problems.append(Problem("here", f"{stored.site.node} answers, and the site lives there", hint))
+        elif (left := self._lost_in(stored.site.node)) > 0:
+            message = f"{stored.site.node} is away since a moment only, and may come back with the site"
+            problems.append(Problem("here", message, f"ask again in {left:.0f} seconds, if it is still away then"))
         if request.name is not None:
             problems.append(Problem("name", "cannot be given together with here", "one of the two"))
         if node_of(backup) and self._copied(backup) is None:
             problems.append(Problem("backup", f"it lies on {node_of(backup)} alone", "take one that was copied"))
         if problems:
             raise Refused(problems=problems)
+
+    def _lost_in(self, node: str) -> float:
+        """After how many seconds of further absence a machine is taken for lost; not above 0: it is."""
+        since = self._node_away.get(node, time.monotonic())
+        return self.settings.reconcile.lost_seconds - (time.monotonic() - since)
 
     # --- answered at once ---------------------------------------------------------------------
     def pin_backup(self, caller: Actor, backup: str, request: PinBackup) -> BackupView:

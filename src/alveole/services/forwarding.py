@@ -51,6 +51,8 @@ class ForwardVerbs(PassportVerbs):
     _lines_lock: threading.Lock
     _node_looks: dict[str, Look]
     _node_problems: dict[str, str]
+    #: Since when each of them is away, by this process's monotonic clock: a control that was off knows of no absence.
+    _node_away: dict[str, float]
     _nodes_known: dict[str, Node] | None
 
     # --- nodes --------------------------------------------------------------------------------
