@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from controlkit import ROOT, Control
 
 from alveole import requests as ask
+from alveole.backup_policy import Cause
+from alveole.backupstore import Mark
 from alveole.errors import AlveoleError, Denied, NotFound, Refused
 from alveole.people.model import Actor, Role
 
@@ -54,7 +57,7 @@ def there(control: Control, name: str = "blog") -> str:
 
 def kept(id: str, **more: Any) -> dict[str, Any]:
     """A backup as the machine tells it."""
-    said = {"id": id, "site": "blog", "site_id": "s" + "f" * 12, "snapshot": "local/x", "bytes": 10}
+    said = {"id": id, "site": "blog", "site_id": "s" + "f" * 12, "bytes": 10, "exists": True}
     return {**said, "created_at": time.time(), "digest": "sha256:" + "0" * 64, **more}
 
 
@@ -81,3 +84,61 @@ def test_a_machine_is_not_lost_at_once(control: Control) -> None:
     with pytest.raises(Denied):
         services.restore_backup(owner, backup, here)
     assert services.restore_backup(ROOT, backup, here).verb == "restore"
+
+
+def rows(control: Control) -> set[str]:
+    return {each.id for each in control.services.store.backups()}
+
+
+def test_a_row_that_comes_meanwhile_stays(control: Control, machine: Machine) -> None:
+    """Of two looks at a machine at once, neither takes what the other has just kept for left by the machine."""
+    services = control.services
+    there(control)
+    first, second = "b" + "2" * 12, "b" + "3" * 12
+    machine.answers["/v1/sites"] = [{"id": "s" + "f" * 12, "name": "blog"}]
+    asked, made = threading.Event(), threading.Event()
+
+    def slowly() -> list[Any]:
+        if made.is_set():
+            return [kept(first), kept(second)]
+        asked.set()
+        assert made.wait(60)
+        return [kept(first)]
+
+    machine.answers["/v1/backups"] = slowly
+    slow = threading.Thread(target=services._mirror_backups, args=("far",))
+    slow.start()
+    assert asked.wait(60)
+    quick = threading.Thread(target=services._mirror_backups, args=("far",))
+    quick.start()
+    made.set()
+    slow.join(60)
+    quick.join(60)
+    assert rows(control) == {first, second}
+    # Kept by another way between question and answer.
+    row = services.store.backup(second)
+    assert row is not None
+    third = msgspec.structs.replace(row, id="b" + "4" * 12)
+
+    def between() -> list[Any]:
+        with services.store.write() as transaction:
+            services._keep(transaction, third, Mark(Cause.HAND))
+        return [kept(first)]
+
+    machine.answers["/v1/backups"] = between
+    services._mirror_backups("far")
+    assert rows(control) == {first, third.id}, "what was there before and is told no more is gone, and nothing else"
+
+
+def test_one_row_that_nobody_understands(control: Control, machine: Machine) -> None:
+    """It is passed over; the others are taken note of, and what is known of it stays."""
+    services = control.services
+    there(control)
+    ids = ["b" + each * 12 for each in "234"]
+    machine.answers["/v1/sites"] = [{"id": "s" + "f" * 12, "name": "blog"}]
+    machine.answers["/v1/backups"] = [kept(ids[0])]
+    services._mirror_backups("far")
+    strange = [kept(ids[0], cause="of-tomorrow"), kept(ids[1], bytes="many"), kept(ids[2])]
+    machine.answers["/v1/backups"] = strange
+    services._mirror_backups("far")
+    assert rows(control) == {ids[0], ids[2]}

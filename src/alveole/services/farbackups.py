@@ -10,7 +10,9 @@ here as any backup is.
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -39,6 +41,7 @@ from alveole.services.browsing import BrowseVerbs
 from alveole.services.installing import InstallVerbs
 from alveole.store import Stored, Transaction
 
+log = logging.getLogger("alveole.fleet")
 #: How often the rows are compared with what the machines say.
 LOOK_SECONDS = 300.0
 #: How long the copy on a machine that was lost stays, should that machine come back.
@@ -49,12 +52,22 @@ _FORWARDED = frozenset({"backup", "restore", "delete-backup", "prove-backup", "r
 _WITHOUT_IT = frozenset({Right.BACKUP_LOOK, Right.BACKUP_RESTORE, Right.BACKUP_DELETE, Right.BACKUP_PROVE})
 
 
+class _SiteThere(msgspec.Struct):
+    """Of a site on another machine, what its backups are known by."""
+
+    id: str
+    name: str
+
+
 def node_of(backup: Backup) -> str:
     """The machine that keeps it; empty: this one."""
     return backup.snapshot.partition(":")[0] if ":" in backup.snapshot else ""
 
 
 class FarBackupVerbs(BrowseVerbs, InstallVerbs):
+    #: One at a time of each machine: of two at once the later could take what the earlier has just kept for left.
+    _mirroring: dict[str, threading.Lock]
+
     # --- finding ------------------------------------------------------------------------------
     def _far(self, caller: Actor, right: Right, id: str) -> Backup:
         """The row as it is, wherever the backup lies. Raises ``NotFound``, ``Denied``."""
@@ -312,42 +325,58 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
 
         ``gone``: our sites by the ids that they had there until this moment.
         """
+        with self._mirroring.setdefault(node, threading.Lock()):
+            self._mirror_in_turn(node, gone)
+
+    def _mirror_in_turn(self, node: str, gone: Mapping[str, Site]) -> None:
         client = self._api_of(node)
-        said = {each.id: each for each in msgspec.convert(client.get("/v1/backups"), list[BackupView])}
-        ours = {each.site.name: each.site for each in self.store.sites.values() if each.site.node == node}
-        there = {view["id"]: ours[view["name"]] for view in client.get("/v1/sites") if view["name"] in ours}
-        there.update(gone)
+        # Before the machine is asked: what comes while it answers was not left by it.
         rows = {each.id: each for each in self.store.backups() if node_of(each) == node}
+        told = msgspec.convert(client.get("/v1/backups"), list[dict[str, Any]])
+        ours = {each.site.name: each.site for each in self.store.sites.values() if each.site.node == node}
+        sites = msgspec.convert(client.get("/v1/sites"), list[_SiteThere])
+        there = {each.id: ours[each.name] for each in sites if each.name in ours}
+        there.update(gone)
         with self.store.read() as connection:
             marks = backupstore.marks_of(connection)
             proofs = {each.backup_id: each for each in backupstore.proofs_of(connection)}
         fresh: list[tuple[Backup, Mark, Proof | None]] = []
-        for id, view in said.items():
-            row, site = rows.get(id), there.get(view.site_id)
-            known = row is not None
-            if row is None:
-                if site is None or self.store.backup(id) is not None:
-                    # Of a site that is not ours, or kept here already: an id means one backup.
-                    continue
-                row = _row(view, site, node)
-            mark = Mark(msgspec.convert(view.cause, Cause), view.pinned, marks.get(id, Mark()).copies)
-            proof = proofs.get(id)
+        for each in told:
+            try:
+                view = msgspec.convert(each, BackupView)
+                row, site = rows.get(view.id), there.get(view.site_id)
+                known = row is not None
+                if row is None:
+                    if site is None or self.store.backup(view.id) is not None:
+                        # Of a site that is not ours, or kept here already: an id means one backup.
+                        continue
+                    row = _row(view, site, node)
+                cause = msgspec.convert(view.cause, Cause)
+            except msgspec.ValidationError as error:
+                log.warning("node %s: backup %.40r is not taken note of: %s", node, each.get("id"), error)
+                continue
+            mark = Mark(cause, view.pinned, marks.get(row.id, Mark()).copies)
+            proof = proofs.get(row.id)
             if view.proved is not None and (proof is None or proof.at != view.proved_at):
                 at = view.proved_at or time.time()
-                proof = Proof(id, row.site_id, at, view.proved, 0.0, view.problem, Evidence())
+                proof = Proof(row.id, row.site_id, at, view.proved, 0.0, view.problem, Evidence())
             else:
                 proof = None
-            if not known or mark != marks.get(id, Mark()) or proof is not None:
+            if not known or mark != marks.get(row.id, Mark()) or proof is not None:
                 fresh.append((row, mark, proof))
+        # Also what is not understood is there.
+        said = {str(each.get("id")) for each in told}
         left = [each for id, each in rows.items() if id not in said]
         if fresh or left:
             with self.store.write() as transaction:
                 for row, mark, proof in fresh:
-                    self._keep(transaction, row, mark)
+                    # As they are now: one may have been fetched meanwhile.
+                    copies = backupstore.mark_of(transaction.connection, row.id).copies
+                    self._keep(transaction, row, msgspec.structs.replace(mark, copies=copies))
                     if proof is not None:
                         backupstore.put_proof(transaction.connection, proof)
                 for row in left:
-                    self._left_by_its_machine(transaction, row, marks.get(row.id, Mark()))
+                    self._left_by_its_machine(transaction, row, backupstore.mark_of(transaction.connection, row.id))
 
     def _left_by_its_machine(self, transaction: Transaction, row: Backup, mark: Mark) -> None:
         """A backup that its machine has no more: what was fetched of it is this machine's own, and thinned out as that.
