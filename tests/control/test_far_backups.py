@@ -13,8 +13,10 @@ from controlkit import ROOT, Control
 from alveole import requests as ask
 from alveole.backup_policy import Cause
 from alveole.backupstore import Mark
-from alveole.errors import AlveoleError, Denied, NotFound, Refused
+from alveole.errors import AlveoleError, Denied, NotFound, Refused, Temporary
 from alveole.people.model import Actor, Role
+from alveole.people.rights import Right
+from alveole.views import WorkView
 
 
 class Machine:
@@ -142,3 +144,13 @@ def test_one_row_that_nobody_understands(control: Control, machine: Machine) -> 
     machine.answers["/v1/backups"] = strange
     services._mirror_backups("far")
     assert rows(control) == {ids[0], ids[2]}
+
+
+def test_a_machine_of_another_version(control: Control, machine: Machine) -> None:
+    """What it answers and nobody here understands is told as that, with what helps; lists show what is known."""
+    there(control)
+    machine.answers["/v1/sites/blog/work"] = {"tomorrow": 1}
+    machine.answers["/v1/backups"] = {"tomorrow": 1}
+    with pytest.raises(Temporary, match="node upgrade far"):
+        control.services._asked_there(ROOT, Right.SITE_LOOK, "blog", "/work", WorkView)
+    assert control.services.list_backups(ROOT, "blog") == ()

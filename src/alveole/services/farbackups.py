@@ -38,6 +38,7 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.backups import HERE
 from alveole.services.browsing import BrowseVerbs
+from alveole.services.forwarding import understood
 from alveole.services.installing import InstallVerbs
 from alveole.store import Stored, Transaction
 
@@ -232,8 +233,8 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         if not node_of(found):
             return here
         if node := self._node_with(found):
-            with contextlib.suppress(AlveoleError, msgspec.ValidationError):
-                told = msgspec.convert(self._api_of(node).get(f"/v1/backups/{found.id}"), BackupDetail)
+            with contextlib.suppress(AlveoleError):
+                told = understood(node, self._api_of(node).get(f"/v1/backups/{found.id}"), BackupDetail)
                 return msgspec.structs.replace(told, backup=self._row_view(found))
         return msgspec.structs.replace(here, backup=self._row_view(found))
 
@@ -246,7 +247,8 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
     def browse_backup(self, caller: Actor, backup: str, path: str = "") -> TreeView:
         found = self._far(caller, Right.BACKUP_READ, backup)
         if node := self._node_with(found):
-            return msgspec.convert(self._api_of(node).get(f"/v1/backups/{found.id}/tree", {"path": path}), TreeView)
+            told = self._api_of(node).get(f"/v1/backups/{found.id}/tree", {"path": path})
+            return understood(node, told, TreeView)
         return super().browse_backup(caller, backup, path)
 
     @contextlib.contextmanager
@@ -284,10 +286,10 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         if stored is None:
             return super().site_backups(caller, site)
         found = self._stored(caller, Right.BACKUP_LOOK, site, elsewhere=True).site
-        with contextlib.suppress(AlveoleError, msgspec.ValidationError):
+        with contextlib.suppress(AlveoleError):
             if found.node not in self._node_problems:
                 path = f"/v1/sites/{found.name}/backups"
-                return msgspec.convert(self._api_of(found.node).get(path), SiteBackupsView)
+                return understood(found.node, self._api_of(found.node).get(path), SiteBackupsView)
         return self._site_backups(found)
 
     def set_site_backups(self, caller: Actor, site: str, request: SetSitePolicy) -> SiteBackupsView:
@@ -296,7 +298,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         found = self._stored(caller, Right.SITE_CHANGE, site, elsewhere=True).site
         told = self._send_to_node(found, "PATCH", "/backups", request)
         self._note(caller, "set-backups", f"on {found.node}", found)
-        return msgspec.convert(told, SiteBackupsView)
+        return understood(found.node, told, SiteBackupsView)
 
     # --- the rows -----------------------------------------------------------------------------
     def list_backups(self, caller: Actor, site: str | None = None) -> tuple[BackupView, ...]:
@@ -317,7 +319,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
 
     def _mirror_quietly(self, node: str) -> None:
         # A machine that is away is told by the watch of machines; the rows stay as they were.
-        with contextlib.suppress(AlveoleError, msgspec.ValidationError):
+        with contextlib.suppress(AlveoleError):
             self._mirror_backups(node)
 
     def _mirror_backups(self, node: str, gone: Mapping[str, Site] = MappingProxyType({})) -> None:
@@ -332,9 +334,9 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         client = self._api_of(node)
         # Before the machine is asked: what comes while it answers was not left by it.
         rows = {each.id: each for each in self.store.backups() if node_of(each) == node}
-        told = msgspec.convert(client.get("/v1/backups"), list[dict[str, Any]])
+        told = understood(node, client.get("/v1/backups"), list[dict[str, Any]])
         ours = {each.site.name: each.site for each in self.store.sites.values() if each.site.node == node}
-        sites = msgspec.convert(client.get("/v1/sites"), list[_SiteThere])
+        sites = understood(node, client.get("/v1/sites"), list[_SiteThere])
         there = {each.id: ours[each.name] for each in sites if each.name in ours}
         there.update(gone)
         with self.store.read() as connection:
@@ -410,7 +412,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         seen = look.sites.get(name) if look is not None else None
         super()._destroy_there(live, node, name)
         if ours is not None and seen is not None:
-            with contextlib.suppress(AlveoleError, msgspec.ValidationError):
+            with contextlib.suppress(AlveoleError):
                 self._mirror_backups(node, {seen.id: ours.site})
 
     # --- flows --------------------------------------------------------------------------------

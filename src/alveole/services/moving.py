@@ -36,6 +36,7 @@ from alveole.passport import Statement
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.backups import read_manifest
+from alveole.services.forwarding import understood
 from alveole.services.nodes import ANY, HERE, NodeVerbs
 from alveole.services.passports import FIRST
 from alveole.store import Transaction
@@ -244,7 +245,7 @@ class MovingVerbs(NodeVerbs):
     def _is_written_to(self, site: Site, moving: Moving) -> bool:
         if not moving.origin:
             return bool(site.volumes) and site.wanted is Wanted.RUNNING
-        seen = msgspec.convert(self._api_of(moving.origin).get(f"/v1/sites/{site.name}"), views.SiteView)
+        seen = understood(moving.origin, self._api_of(moving.origin).get(f"/v1/sites/{site.name}"), views.SiteView)
         return bool(seen.volumes) and seen.wanted is Wanted.RUNNING
 
     def _exported(self, live: Live, site: Site, moving: Moving, target: str, after: str) -> tuple[Path, str]:
@@ -281,7 +282,7 @@ class MovingVerbs(NodeVerbs):
                 site = self._site_of(live)
             return self._exported(live, site, moving, target, moving.first)[0]
         client = self._api_of(moving.origin)
-        seen = msgspec.convert(client.get(f"/v1/sites/{site.name}"), views.SiteView)
+        seen = understood(moving.origin, client.get(f"/v1/sites/{site.name}"), views.SiteView)
         if seen.volumes and seen.wanted is Wanted.RUNNING:
             live.say(f"stopping it on {moving.origin}: its data must not change any more")
             self._told_stopped(live)

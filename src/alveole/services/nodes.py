@@ -20,7 +20,7 @@ from alveole.fleet import Look, Node
 from alveole.model.names import NODE_NAME
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
-from alveole.services.forwarding import ForwardVerbs
+from alveole.services.forwarding import ForwardVerbs, understood
 from alveole.services.platform import PlatformVerbs
 from alveole.store import Stored
 
@@ -77,7 +77,7 @@ class NodeVerbs(ForwardVerbs, PlatformVerbs):
         line = lines.Line(self.settings, msgspec.structs.replace(node, run=str(found.run)))
         try:
             client = line.client()
-            there = msgspec.convert(client.get("/v1/identity"), fleet.IdentityView)
+            there = understood(node.name, client.get("/v1/identity"), fleet.IdentityView)
             if there.key == self._identity().public:
                 raise Refused("this is this machine itself", field="host")
             client.send("PUT", f"/v1/signers/{_signer_name(self.settings.domain)}", {"key": self._identity().public})
