@@ -12,8 +12,10 @@ from controlkit import ROOT, Control
 
 from alveole import requests as ask
 from alveole.backup_policy import Cause
+from alveole.backup_requests import RestoreFile
 from alveole.backupstore import Mark
 from alveole.errors import AlveoleError, Denied, NotFound, Refused, Temporary
+from alveole.model.change import ChangeState
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
 from alveole.views import WorkView
@@ -154,3 +156,28 @@ def test_a_machine_of_another_version(control: Control, machine: Machine) -> Non
     with pytest.raises(Temporary, match="node upgrade far"):
         control.services._asked_there(ROOT, Right.SITE_LOOK, "blog", "/work", WorkView)
     assert control.services.list_backups(ROOT, "blog") == ()
+
+
+def test_a_file_of_the_content_there(control: Control, machine: Machine) -> None:
+    """It is compared and put back by the machine where the site lives, for who may make releases of it."""
+    services = control.services
+    site = there(control)
+    id = "b" + "2" * 12
+    machine.answers["/v1/sites"] = [{"id": "s" + "f" * 12, "name": "blog"}]
+    machine.answers["/v1/backups"] = [kept(id)]
+    services._mirror_backups("far")
+    path = "release/index.html"
+    machine.answers[f"/v1/backups/{id}/preview"] = {
+        **{"backup": id, "site": "blog", "path": path, "bytes": 3, "now_bytes": 4, "same": False, "text": True},
+        **{"diff": ["-old"], "content": True, "live": True},
+    }
+    assert services.preview_file(ROOT, id, path).diff == ("-old",)
+    change = services.restore_file(ROOT, id, RestoreFile(path=path))
+    assert (change.verb, change.reason, change.site_id) == ("restore-file", "on far", site)
+    control.done(change, ChangeState.FAILED)
+    assert machine.sent == [("POST", f"/v1/backups/{id}/files")]
+    token = Actor(
+        "ci", Role.ADMIN, "token:t", scope=frozenset({Right.SITE_LOOK, Right.BACKUP_LOOK, Right.BACKUP_RESTORE})
+    )
+    with pytest.raises(Denied):
+        services.restore_file(token, id, RestoreFile(path=path))

@@ -116,8 +116,9 @@ __all__ = ["Services", "VersionConflict"]
 class Services(
     DnsVerbs,
     IncomingVerbs,
-    ContentBackVerbs,
+    # Before what does it here: a file of the content, too, is put back where the site lives.
     FarBackupVerbs,
+    ContentBackVerbs,
     AnalyticsVerbs,
     SyncVerbs,
     CompareVerbs,

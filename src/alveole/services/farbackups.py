@@ -26,7 +26,7 @@ from alveole import requests as ask
 from alveole.agent import saving
 from alveole.backup_policy import Cause
 from alveole.backup_requests import PinBackup, RestoreFile, SetSitePolicy
-from alveole.backup_views import BackupDetail, BackupView, SiteBackupsView, TreeView
+from alveole.backup_views import BackupDetail, BackupView, PreviewView, SiteBackupsView, TreeView
 from alveole.backupstore import Evidence, Mark, Proof
 from alveole.errors import AlveoleError, Problem, Refused
 from alveole.failpoints import hit
@@ -38,6 +38,7 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.backups import HERE
 from alveole.services.browsing import BrowseVerbs
+from alveole.services.contentback import CONTENT
 from alveole.services.forwarding import understood
 from alveole.services.installing import InstallVerbs
 from alveole.store import Stored, Transaction
@@ -159,6 +160,9 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         stored = self.store.sites.get(found.site_id)
         if stored is not None and stored.site.node:
             self._must_lie_there(found, stored.site)
+            if request.path.strip("/").startswith(CONTENT):
+                # It becomes a release of the site there.
+                self._stored(caller, Right.SITE_RELEASE, stored.site.id, elsewhere=True)
             there = self._about("restore-file", Right.BACKUP_RESTORE, caller, backup, "POST", "/files", request, key)
             if there is not None:
                 return there
@@ -237,6 +241,17 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
                 told = understood(node, self._api_of(node).get(f"/v1/backups/{found.id}"), BackupDetail)
                 return msgspec.structs.replace(told, backup=self._row_view(found))
         return msgspec.structs.replace(here, backup=self._row_view(found))
+
+    def _previewed_there(self, caller: Actor, backup: str, path: str) -> PreviewView | None:
+        found = self._far(caller, Right.BACKUP_READ, backup)
+        stored = self.store.sites.get(found.site_id)
+        if stored is None or not stored.site.node:
+            return None
+        self._stored(caller, Right.SITE_FILES, stored.site.id, elsewhere=True)
+        self._must_lie_there(found, stored.site)
+        node = stored.site.node
+        told = self._api_of(node).get(f"/v1/backups/{found.id}/preview", {"path": path})
+        return understood(node, told, PreviewView)
 
     def _row_view(self, backup: Backup) -> BackupView:
         with self.store.read() as connection:
