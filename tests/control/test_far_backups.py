@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -26,6 +30,8 @@ class Machine:
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {"/v1/backups": [], "/v1/sites": []}
+        #: What is sent as any archive.
+        self.sends: list[bytes] = []
         self.sent: list[tuple[str, str]] = []
 
     def get(self, path: str, _query: Any = None) -> Any:
@@ -35,6 +41,13 @@ class Machine:
         if isinstance(answer, AlveoleError):
             raise answer
         return answer
+
+    @contextlib.contextmanager
+    def open(self, _method: str, _path: str, **_more: Any) -> Iterator[Machine]:
+        yield self
+
+    def blocks(self) -> list[bytes]:
+        return self.sends
 
     def send(self, method: str, path: str, _body: Any = None, **_more: Any) -> Any:
         self.sent.append((method, path))
@@ -181,3 +194,22 @@ def test_a_file_of_the_content_there(control: Control, machine: Machine) -> None
     )
     with pytest.raises(Denied):
         services.restore_file(token, id, RestoreFile(path=path))
+
+
+def test_no_more_is_taken_than_the_backup_is_long(control: Control, machine: Machine) -> None:
+    """What a machine sends too much of, or otherwise than it was made, is not given on."""
+    services = control.services
+    there(control)
+    id, content = "b" + "2" * 12, b"as it was."
+    machine.answers["/v1/sites"] = [{"id": "s" + "f" * 12, "name": "blog"}]
+    machine.answers["/v1/backups"] = [kept(id, digest=f"sha256:{hashlib.sha256(content).hexdigest()}")]
+    services._mirror_backups("far")
+    machine.sends = [content]
+    with services.open_backup(ROOT, id) as (fd, size, _name):
+        assert os.pread(fd, 100, 0) == content and size == len(content)
+    for blocks in ([b"otherwise."], [content, b"more"]):
+        machine.sends = blocks
+        with pytest.raises(Refused, match="not the backup"), services.open_backup(ROOT, id):
+            pass
+    with pytest.raises(Refused, match="not the backup"), services.open_backup(ROOT, id, "release/x"):
+        pass

@@ -10,8 +10,9 @@ here as any backup is.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
-import tempfile
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ from alveole.backup_policy import Cause
 from alveole.backup_requests import PinBackup, RestoreFile, SetSitePolicy
 from alveole.backup_views import BackupDetail, BackupView, PreviewView, SiteBackupsView, TreeView
 from alveole.backupstore import Evidence, Mark, Proof
-from alveole.errors import AlveoleError, Problem, Refused
+from alveole.errors import AlveoleError, NoRoom, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change
@@ -274,25 +275,39 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
                 yield opened
             return
         self._need_room()
-        with self._archive_of(node, found.id, path) as (fd, size):
+        with self._archive_of(node, found, path) as (fd, size):
             stored = self.store.sites.get(found.site_id)
             self._note(caller, "download-backup", f"{path or 'all'} of {found.id}", stored.site if stored else None)
             yield fd, size, path.rpartition("/")[2] or f"{found.site_name}-{found.id}.tar"
 
     @contextlib.contextmanager
-    def _archive_of(self, node: str, id: str, path: str = "") -> Iterator[tuple[int, int]]:
-        """What another machine keeps under ``id``, as an open file and its size; gone with the block."""
-        place = self.settings.database.parent / "uploads"
-        place.mkdir(mode=0o700, exist_ok=True)
-        query = {"path": path} if path else None
-        with (
-            tempfile.TemporaryFile(dir=place) as file,
-            self._api_of(node).open("GET", f"/v1/backups/{id}/archive", query=query, patience=600.0) as answer,
-        ):
-            for block in answer.blocks():
-                file.write(block)
+    def _archive_of(self, node: str, backup: Backup, path: str = "") -> Iterator[tuple[int, int]]:
+        """What another machine keeps of it, as an open file and its size; gone with the block.
+
+        Nothing longer than the backup is taken, and a whole one only as it was. Raises ``NoRoom``, ``Refused``.
+        """
+        with self._spooled() as file:
+            if shutil.disk_usage(self._uploads).free - backup.bytes < self.settings.content.reserve_bytes:
+                raise NoRoom(
+                    "the state disk has no room for it", field="backup", hint="free some space, then try again"
+                )
+            query = {"path": path} if path else None
+            asked = f"/v1/backups/{backup.id}/archive"
+            size, total = 0, hashlib.sha256()
+            with self._api_of(node).open("GET", asked, query=query, patience=600.0) as answer:
+                for block in answer.blocks():
+                    size += len(block)
+                    if size > backup.bytes:
+                        break
+                    total.update(block)
+                    file.write(block)
+            if size > backup.bytes or (not path and f"sha256:{total.hexdigest()}" != backup.digest):
+                raise Refused(
+                    f"what {node} sends is not the backup {backup.id} as it was made",
+                    field="backup",
+                    hint=f"prove it: alveole backup prove {backup.id}",
+                )
             file.flush()
-            size = file.tell()
             file.seek(0)
             yield file.fileno(), size
 
@@ -494,7 +509,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
     def _take(self, live: Live, backup: Backup, node: str, to: str) -> str:
         """Fetch the archive from its machine into a repository of this one, once; gives its name there."""
         live.say(f"fetching {backup.bytes} bytes from {node}")
-        with self._archive_of(node, backup.id) as (fd, _size):
+        with self._archive_of(node, backup) as (fd, _size):
             hit("services.backup-fetched")
             request = saving.TakeBackup(backup.id, backup.site_id, backup.digest, to)
             snapshot: str = self.agent.call(request, (fd,), live.show)
