@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -213,3 +214,40 @@ def test_no_more_is_taken_than_the_backup_is_long(control: Control, machine: Mac
             pass
     with pytest.raises(Refused, match="not the backup"), services.open_backup(ROOT, id, "release/x"):
         pass
+
+
+def test_what_a_lost_machine_has_left_does_not_run(control: Control, machine: Machine) -> None:
+    """It is back with its copy running while the site lives here: the next sweep stops the copy."""
+    services = control.services
+    control.static()
+    control.quiet()
+    site = services.store.site("blog").site  # type: ignore[union-attr]  # it was made above
+    with services.store.write() as transaction:
+        transaction.save_site(msgspec.structs.replace(site, kept_at={"far": time.time() + 1000}))
+    stop = ("POST", "/v1/sites/blog/stop")
+    machine.answers["/v1/sites/blog"] = {"wanted": "running"}
+    machine.answers[stop[1]] = {"id": "c"}
+    away(control, 1)
+    services._sweep_copies()
+    assert machine.sent == []
+    services._node_problems.clear()
+    services._sweep_copies()
+    assert machine.sent == [stop]
+    machine.answers["/v1/sites/blog"] = {"wanted": "stopped"}
+    services._sweep_copies()
+    assert machine.sent == [stop]
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_a_site_that_may_have_been_made_there(
+    control: Control, machine: Machine, monkeypatch: pytest.MonkeyPatch, knows: bool
+) -> None:
+    """Its name is given back only when the machine says that it has none of it, not when it says nothing."""
+    services = control.services
+    monkeypatch.setattr(services, "_placed", lambda *_: "far")
+    monkeypatch.setattr(services, "_node", lambda _name: SimpleNamespace(domain="far.test"))
+    machine.answers["/v1/sites"] = Refused("no") if knows else Temporary("away")
+    machine.answers["/v1/sites/blog"] = NotFound("none") if knows else Temporary("away")
+    request = ask.CreateSite(name="blog", upload=None, command=("serve",), port=8000, node="far")
+    control.done(services._create_there(ROOT, request, None), ChangeState.FAILED)
+    assert (services.store.site("blog") is None) is knows

@@ -495,7 +495,7 @@ class MovingVerbs(NodeVerbs):
         self.journal.end(live, problems)
 
     def _sweep_copies(self) -> None:
-        """Remove copies whose time is over, one site at a time."""
+        """Remove copies whose time is over, one site at a time; what is kept longer must not run."""
         now = time.time()
         for stored in list(self.store.sites.values()):
             due = {
@@ -504,3 +504,18 @@ class MovingVerbs(NodeVerbs):
             if due and not stored.pending and self.journal.of_site(stored.site.id) is None:
                 live = self.journal.begin("confirm-move", RECONCILER, site=stored.site, reason="its time is over")
                 self._drop_copies(live, stored.site, due)
+            elif not stored.pending and self.journal.of_site(stored.site.id) is None:
+                self._stop_left(stored.site)
+
+    def _stop_left(self, site: Site) -> None:
+        """A machine that was away when its site began to live elsewhere still lets its copy run when it is back."""
+        for node in sorted(site.kept_at.keys() - {"", site.node} - self._node_problems.keys()):
+            try:
+                client = self._api_of(node)
+                if client.get(f"/v1/sites/{site.name}")["wanted"] == "running":
+                    client.send("POST", f"/v1/sites/{site.name}/stop")
+                    log.warning("node %s: the copy of %s that is left there ran, and is stopped", node, site.name)
+            except NotFound:
+                continue
+            except AlveoleError as error:
+                log.warning("node %s: the copy of %s that is left there: %s", node, site.name, error)
