@@ -265,7 +265,8 @@ class ForwardVerbs(PassportVerbs):
             return
         forward = live.work.forward
         seen = self._site_there(forward.node, site.name) if forward is not None else None
-        if creating and problems and seen is None:
+        # Not of one that is away: it may have made the site, and goes on with it.
+        if creating and problems and seen is None and forward is not None and self._is_none_there(forward.node, site):
             self._take_back_create(live, site, problems, code)
             return
         site = self._mirrored(site, seen)
@@ -296,6 +297,15 @@ class ForwardVerbs(PassportVerbs):
                 self._node_looks[node] = msgspec.structs.replace(look, sites={**look.sites, name: found})
             return found
         return None
+
+    def _is_none_there(self, node: str, site: Site) -> bool:
+        try:
+            self._api_of(node).get(f"/v1/sites/{site.name}")
+        except NotFound:
+            return True
+        except AlveoleError:
+            return False
+        return False
 
     def _ask_there(self, live: Live) -> Change:
         forward = live.work.forward
