@@ -70,6 +70,7 @@ by_itself = false
 [reconcile]
 drift_seconds = {drift}
 drain_seconds = 0.3
+lost_seconds = 0
 """
 
 

@@ -163,6 +163,9 @@ class Reconcile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often everything is looked at even when nothing happened."""
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     """How long an old instance goes on after the route left it, at least."""
+    lost_seconds: Annotated[float, msgspec.Meta(ge=0)] = 300.0
+    """How long another machine must have been away before a site of it may live here again from a backup: longer than
+    a start of that machine, or the site would live twice."""
     parallel: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     """Sites worked on at once."""
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR, CONTROL = range(4)
 _BLOCK = 16 * 1024
+#: Of one message of the machine: blocks of output, of an end and what it changed.
+_MESSAGE_MAX = 1 << 20
 #: Input that was sent and is not yet taken: while a thread waits to send, nobody must wait for it to read.
 _WINDOW = 64 * 1024
 #: Of the line that asks for it; the server takes 8,192 bytes (``websockets.http11.MAX_LINE_LENGTH``).
@@ -188,7 +190,7 @@ def _open(connection: socket.socket, wanted: Distant) -> ClientConnection:
             sock=connection,
             uri=f"ws://alveole{wanted.target}",
             compression=None,
-            max_size=None,
+            max_size=_MESSAGE_MAX,
             ping_interval=None,
             open_timeout=_OPEN_SECONDS,
         )

@@ -116,8 +116,9 @@ __all__ = ["Services", "VersionConflict"]
 class Services(
     DnsVerbs,
     IncomingVerbs,
-    ContentBackVerbs,
+    # Before what does it here: a file of the content, too, is put back where the site lives.
     FarBackupVerbs,
+    ContentBackVerbs,
     AnalyticsVerbs,
     SyncVerbs,
     CompareVerbs,
@@ -195,8 +196,9 @@ class Services(
         self._analytics, self._analytics_lock = {}, threading.Lock()
         self._lines = {}
         self._lines_lock = threading.Lock()
-        self._node_looks, self._node_problems = {}, {}
+        self._node_looks, self._node_problems, self._node_away = {}, {}, {}
         self._nodes_known = None
+        self._mirroring = {}
         self._asking = set()
         self._last_used = {}
         self._unwoken = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+from abc import abstractmethod
 
 from alveole.agent import protocol
 from alveole.agent.saving import FetchBackup
@@ -37,6 +38,8 @@ _TICK_SECONDS = 0.05
 class ContentBackVerbs(PastVerbs, FileVerbs):
     def preview_file(self, caller: Actor, backup: str, path: str) -> PreviewView:
         """How a file of a backup differs from the one that stands there now. Raises ``NotFound``."""
+        if (told := self._previewed_there(caller, backup, path)) is not None:
+            return told
         found = self._backup(caller, Right.BACKUP_READ, backup)
         path = checked_path(path)
         stored = self._stored(caller, Right.SITE_FILES, found.site_id)
@@ -67,6 +70,10 @@ class ContentBackVerbs(PastVerbs, FileVerbs):
             content=path.startswith(CONTENT),
             live=not path.startswith(CONTENT) or stored.site.on_files is Arrival.LIVE,
         )
+
+    @abstractmethod
+    def _previewed_there(self, caller: Actor, backup: str, path: str) -> PreviewView | None:
+        """Supplied by the class that joins the parts: the same from where the site lives; ``None`` for one here."""
 
     def restore_file(self, caller: Actor, backup: str, request: RestoreFile, *, key: str | None = None) -> Change:
         """Put one file, of a volume also a directory, back into the site it was saved from."""

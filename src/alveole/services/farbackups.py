@@ -10,7 +10,10 @@ here as any backup is.
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import hashlib
+import logging
+import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -24,9 +27,9 @@ from alveole import requests as ask
 from alveole.agent import saving
 from alveole.backup_policy import Cause
 from alveole.backup_requests import PinBackup, RestoreFile, SetSitePolicy
-from alveole.backup_views import BackupDetail, BackupView, SiteBackupsView, TreeView
+from alveole.backup_views import BackupDetail, BackupView, PreviewView, SiteBackupsView, TreeView
 from alveole.backupstore import Evidence, Mark, Proof
-from alveole.errors import AlveoleError, Problem, Refused
+from alveole.errors import AlveoleError, NoRoom, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change
@@ -36,9 +39,12 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.backups import HERE
 from alveole.services.browsing import BrowseVerbs
+from alveole.services.contentback import CONTENT
+from alveole.services.forwarding import understood
 from alveole.services.installing import InstallVerbs
 from alveole.store import Stored, Transaction
 
+log = logging.getLogger("alveole.fleet")
 #: How often the rows are compared with what the machines say.
 LOOK_SECONDS = 300.0
 #: How long the copy on a machine that was lost stays, should that machine come back.
@@ -49,12 +55,22 @@ _FORWARDED = frozenset({"backup", "restore", "delete-backup", "prove-backup", "r
 _WITHOUT_IT = frozenset({Right.BACKUP_LOOK, Right.BACKUP_RESTORE, Right.BACKUP_DELETE, Right.BACKUP_PROVE})
 
 
+class _SiteThere(msgspec.Struct):
+    """Of a site on another machine, what its backups are known by."""
+
+    id: str
+    name: str
+
+
 def node_of(backup: Backup) -> str:
     """The machine that keeps it; empty: this one."""
     return backup.snapshot.partition(":")[0] if ":" in backup.snapshot else ""
 
 
 class FarBackupVerbs(BrowseVerbs, InstallVerbs):
+    #: One at a time of each machine: of two at once the later could take what the earlier has just kept for left.
+    _mirroring: dict[str, threading.Lock]
+
     # --- finding ------------------------------------------------------------------------------
     def _far(self, caller: Actor, right: Right, id: str) -> Backup:
         """The row as it is, wherever the backup lies. Raises ``NotFound``, ``Denied``."""
@@ -145,6 +161,9 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         stored = self.store.sites.get(found.site_id)
         if stored is not None and stored.site.node:
             self._must_lie_there(found, stored.site)
+            if request.path.strip("/").startswith(CONTENT):
+                # It becomes a release of the site there.
+                self._stored(caller, Right.SITE_RELEASE, stored.site.id, elsewhere=True)
             there = self._about("restore-file", Right.BACKUP_RESTORE, caller, backup, "POST", "/files", request, key)
             if there is not None:
                 return there
@@ -168,7 +187,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         found = self._far(caller, Right.BACKUP_RESTORE, backup)
         stored = self.store.sites.get(found.site_id)
         if request.here:
-            self._check_lost(found, stored, request)
+            self._check_lost(caller, found, stored, request)
         elif stored is not None and stored.site.node and request.name is None:
             site = stored.site
             self._must_lie_there(found, site)
@@ -181,19 +200,30 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
             return self._accept(caller, self._digest("restore", backup, request.digest()), key, build)
         return super().restore_backup(caller, backup, request, key=key)
 
-    def _check_lost(self, backup: Backup, stored: Stored | None, request: ask.RestoreBackup) -> None:
+    def _check_lost(self, caller: Actor, backup: Backup, stored: Stored | None, request: ask.RestoreBackup) -> None:
+        """What ``here`` asks for besides a backup: the site changes its machine, and the old one is surely gone."""
+        if stored is not None:
+            self._stored(caller, Right.SITE_MOVE, stored.site.id)
         problems = []
         if stored is None or not stored.site.node:
             problems.append(Problem("here", "is for a site that lives on another machine", "leave it out"))
         elif stored.site.node not in self._node_problems:
             hint = f"bring it with its data: alveole site move {stored.site.name} --to here"
             problems.append(Problem("here", f"{stored.site.node} answers, and the site lives there", hint))
+        elif (left := self._lost_in(stored.site.node)) > 0:
+            message = f"{stored.site.node} is away since a moment only, and may come back with the site"
+            problems.append(Problem("here", message, f"ask again in {left:.0f} seconds, if it is still away then"))
         if request.name is not None:
             problems.append(Problem("name", "cannot be given together with here", "one of the two"))
         if node_of(backup) and self._copied(backup) is None:
             problems.append(Problem("backup", f"it lies on {node_of(backup)} alone", "take one that was copied"))
         if problems:
             raise Refused(problems=problems)
+
+    def _lost_in(self, node: str) -> float:
+        """After how many seconds of further absence a machine is taken for lost; not above 0: it is."""
+        since = self._node_away.get(node, time.monotonic())
+        return self.settings.reconcile.lost_seconds - (time.monotonic() - since)
 
     # --- answered at once ---------------------------------------------------------------------
     def pin_backup(self, caller: Actor, backup: str, request: PinBackup) -> BackupView:
@@ -208,10 +238,21 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         if not node_of(found):
             return here
         if node := self._node_with(found):
-            with contextlib.suppress(AlveoleError, msgspec.ValidationError):
-                told = msgspec.convert(self._api_of(node).get(f"/v1/backups/{found.id}"), BackupDetail)
+            with contextlib.suppress(AlveoleError):
+                told = understood(node, self._api_of(node).get(f"/v1/backups/{found.id}"), BackupDetail)
                 return msgspec.structs.replace(told, backup=self._row_view(found))
         return msgspec.structs.replace(here, backup=self._row_view(found))
+
+    def _previewed_there(self, caller: Actor, backup: str, path: str) -> PreviewView | None:
+        found = self._far(caller, Right.BACKUP_READ, backup)
+        stored = self.store.sites.get(found.site_id)
+        if stored is None or not stored.site.node:
+            return None
+        self._stored(caller, Right.SITE_FILES, stored.site.id, elsewhere=True)
+        self._must_lie_there(found, stored.site)
+        node = stored.site.node
+        told = self._api_of(node).get(f"/v1/backups/{found.id}/preview", {"path": path})
+        return understood(node, told, PreviewView)
 
     def _row_view(self, backup: Backup) -> BackupView:
         with self.store.read() as connection:
@@ -222,7 +263,8 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
     def browse_backup(self, caller: Actor, backup: str, path: str = "") -> TreeView:
         found = self._far(caller, Right.BACKUP_READ, backup)
         if node := self._node_with(found):
-            return msgspec.convert(self._api_of(node).get(f"/v1/backups/{found.id}/tree", {"path": path}), TreeView)
+            told = self._api_of(node).get(f"/v1/backups/{found.id}/tree", {"path": path})
+            return understood(node, told, TreeView)
         return super().browse_backup(caller, backup, path)
 
     @contextlib.contextmanager
@@ -233,25 +275,39 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
                 yield opened
             return
         self._need_room()
-        with self._archive_of(node, found.id, path) as (fd, size):
+        with self._archive_of(node, found, path) as (fd, size):
             stored = self.store.sites.get(found.site_id)
             self._note(caller, "download-backup", f"{path or 'all'} of {found.id}", stored.site if stored else None)
             yield fd, size, path.rpartition("/")[2] or f"{found.site_name}-{found.id}.tar"
 
     @contextlib.contextmanager
-    def _archive_of(self, node: str, id: str, path: str = "") -> Iterator[tuple[int, int]]:
-        """What another machine keeps under ``id``, as an open file and its size; gone with the block."""
-        place = self.settings.database.parent / "uploads"
-        place.mkdir(mode=0o700, exist_ok=True)
-        query = {"path": path} if path else None
-        with (
-            tempfile.TemporaryFile(dir=place) as file,
-            self._api_of(node).open("GET", f"/v1/backups/{id}/archive", query=query, patience=600.0) as answer,
-        ):
-            for block in answer.blocks():
-                file.write(block)
+    def _archive_of(self, node: str, backup: Backup, path: str = "") -> Iterator[tuple[int, int]]:
+        """What another machine keeps of it, as an open file and its size; gone with the block.
+
+        Nothing longer than the backup is taken, and a whole one only as it was. Raises ``NoRoom``, ``Refused``.
+        """
+        with self._spooled() as file:
+            if shutil.disk_usage(self._uploads).free - backup.bytes < self.settings.content.reserve_bytes:
+                raise NoRoom(
+                    "the state disk has no room for it", field="backup", hint="free some space, then try again"
+                )
+            query = {"path": path} if path else None
+            asked = f"/v1/backups/{backup.id}/archive"
+            size, total = 0, hashlib.sha256()
+            with self._api_of(node).open("GET", asked, query=query, patience=600.0) as answer:
+                for block in answer.blocks():
+                    size += len(block)
+                    if size > backup.bytes:
+                        break
+                    total.update(block)
+                    file.write(block)
+            if size > backup.bytes or (not path and f"sha256:{total.hexdigest()}" != backup.digest):
+                raise Refused(
+                    f"what {node} sends is not the backup {backup.id} as it was made",
+                    field="backup",
+                    hint=f"prove it: alveole backup prove {backup.id}",
+                )
             file.flush()
-            size = file.tell()
             file.seek(0)
             yield file.fileno(), size
 
@@ -260,10 +316,10 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         if stored is None:
             return super().site_backups(caller, site)
         found = self._stored(caller, Right.BACKUP_LOOK, site, elsewhere=True).site
-        with contextlib.suppress(AlveoleError, msgspec.ValidationError):
+        with contextlib.suppress(AlveoleError):
             if found.node not in self._node_problems:
                 path = f"/v1/sites/{found.name}/backups"
-                return msgspec.convert(self._api_of(found.node).get(path), SiteBackupsView)
+                return understood(found.node, self._api_of(found.node).get(path), SiteBackupsView)
         return self._site_backups(found)
 
     def set_site_backups(self, caller: Actor, site: str, request: SetSitePolicy) -> SiteBackupsView:
@@ -272,7 +328,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         found = self._stored(caller, Right.SITE_CHANGE, site, elsewhere=True).site
         told = self._send_to_node(found, "PATCH", "/backups", request)
         self._note(caller, "set-backups", f"on {found.node}", found)
-        return msgspec.convert(told, SiteBackupsView)
+        return understood(found.node, told, SiteBackupsView)
 
     # --- the rows -----------------------------------------------------------------------------
     def list_backups(self, caller: Actor, site: str | None = None) -> tuple[BackupView, ...]:
@@ -293,7 +349,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
 
     def _mirror_quietly(self, node: str) -> None:
         # A machine that is away is told by the watch of machines; the rows stay as they were.
-        with contextlib.suppress(AlveoleError, msgspec.ValidationError):
+        with contextlib.suppress(AlveoleError):
             self._mirror_backups(node)
 
     def _mirror_backups(self, node: str, gone: Mapping[str, Site] = MappingProxyType({})) -> None:
@@ -301,42 +357,58 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
 
         ``gone``: our sites by the ids that they had there until this moment.
         """
+        with self._mirroring.setdefault(node, threading.Lock()):
+            self._mirror_in_turn(node, gone)
+
+    def _mirror_in_turn(self, node: str, gone: Mapping[str, Site]) -> None:
         client = self._api_of(node)
-        said = {each.id: each for each in msgspec.convert(client.get("/v1/backups"), list[BackupView])}
-        ours = {each.site.name: each.site for each in self.store.sites.values() if each.site.node == node}
-        there = {view["id"]: ours[view["name"]] for view in client.get("/v1/sites") if view["name"] in ours}
-        there.update(gone)
+        # Before the machine is asked: what comes while it answers was not left by it.
         rows = {each.id: each for each in self.store.backups() if node_of(each) == node}
+        told = understood(node, client.get("/v1/backups"), list[dict[str, Any]])
+        ours = {each.site.name: each.site for each in self.store.sites.values() if each.site.node == node}
+        sites = understood(node, client.get("/v1/sites"), list[_SiteThere])
+        there = {each.id: ours[each.name] for each in sites if each.name in ours}
+        there.update(gone)
         with self.store.read() as connection:
             marks = backupstore.marks_of(connection)
             proofs = {each.backup_id: each for each in backupstore.proofs_of(connection)}
         fresh: list[tuple[Backup, Mark, Proof | None]] = []
-        for id, view in said.items():
-            row, site = rows.get(id), there.get(view.site_id)
-            known = row is not None
-            if row is None:
-                if site is None or self.store.backup(id) is not None:
-                    # Of a site that is not ours, or kept here already: an id means one backup.
-                    continue
-                row = _row(view, site, node)
-            mark = Mark(msgspec.convert(view.cause, Cause), view.pinned, marks.get(id, Mark()).copies)
-            proof = proofs.get(id)
+        for each in told:
+            try:
+                view = msgspec.convert(each, BackupView)
+                row, site = rows.get(view.id), there.get(view.site_id)
+                known = row is not None
+                if row is None:
+                    if site is None or self.store.backup(view.id) is not None:
+                        # Of a site that is not ours, or kept here already: an id means one backup.
+                        continue
+                    row = _row(view, site, node)
+                cause = msgspec.convert(view.cause, Cause)
+            except msgspec.ValidationError as error:
+                log.warning("node %s: backup %.40r is not taken note of: %s", node, each.get("id"), error)
+                continue
+            mark = Mark(cause, view.pinned, marks.get(row.id, Mark()).copies)
+            proof = proofs.get(row.id)
             if view.proved is not None and (proof is None or proof.at != view.proved_at):
                 at = view.proved_at or time.time()
-                proof = Proof(id, row.site_id, at, view.proved, 0.0, view.problem, Evidence())
+                proof = Proof(row.id, row.site_id, at, view.proved, 0.0, view.problem, Evidence())
             else:
                 proof = None
-            if not known or mark != marks.get(id, Mark()) or proof is not None:
+            if not known or mark != marks.get(row.id, Mark()) or proof is not None:
                 fresh.append((row, mark, proof))
+        # Also what is not understood is there.
+        said = {str(each.get("id")) for each in told}
         left = [each for id, each in rows.items() if id not in said]
         if fresh or left:
             with self.store.write() as transaction:
                 for row, mark, proof in fresh:
-                    self._keep(transaction, row, mark)
+                    # As they are now: one may have been fetched meanwhile.
+                    copies = backupstore.mark_of(transaction.connection, row.id).copies
+                    self._keep(transaction, row, msgspec.structs.replace(mark, copies=copies))
                     if proof is not None:
                         backupstore.put_proof(transaction.connection, proof)
                 for row in left:
-                    self._left_by_its_machine(transaction, row, marks.get(row.id, Mark()))
+                    self._left_by_its_machine(transaction, row, backupstore.mark_of(transaction.connection, row.id))
 
     def _left_by_its_machine(self, transaction: Transaction, row: Backup, mark: Mark) -> None:
         """A backup that its machine has no more: what was fetched of it is this machine's own, and thinned out as that.
@@ -370,7 +442,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         seen = look.sites.get(name) if look is not None else None
         super()._destroy_there(live, node, name)
         if ours is not None and seen is not None:
-            with contextlib.suppress(AlveoleError, msgspec.ValidationError):
+            with contextlib.suppress(AlveoleError):
                 self._mirror_backups(node, {seen.id: ours.site})
 
     # --- flows --------------------------------------------------------------------------------
@@ -437,7 +509,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
     def _take(self, live: Live, backup: Backup, node: str, to: str) -> str:
         """Fetch the archive from its machine into a repository of this one, once; gives its name there."""
         live.say(f"fetching {backup.bytes} bytes from {node}")
-        with self._archive_of(node, backup.id) as (fd, _size):
+        with self._archive_of(node, backup) as (fd, _size):
             hit("services.backup-fetched")
             request = saving.TakeBackup(backup.id, backup.site_id, backup.digest, to)
             snapshot: str = self.agent.call(request, (fd,), live.show)

@@ -46,11 +46,25 @@ _AWAY_SECONDS = 120.0
 Told = TypeVar("Told")
 
 
+def understood(node: str, told: Any, kind: type[Told]) -> Told:
+    """What a machine answered, as a document of ours. Raises ``Temporary`` for one of another version."""
+    try:
+        return msgspec.convert(told, kind)
+    except msgspec.ValidationError as error:
+        raise Temporary(
+            f"{node} answers what this version does not know: {error}",
+            field="node",
+            hint=f"bring both to the same version: alveole node upgrade {node}",
+        ) from error
+
+
 class ForwardVerbs(PassportVerbs):
     _lines: dict[str, Line]
     _lines_lock: threading.Lock
     _node_looks: dict[str, Look]
     _node_problems: dict[str, str]
+    #: Since when each of them is away, by this process's monotonic clock: a control that was off knows of no absence.
+    _node_away: dict[str, float]
     _nodes_known: dict[str, Node] | None
 
     # --- nodes --------------------------------------------------------------------------------
@@ -127,7 +141,7 @@ class ForwardVerbs(PassportVerbs):
         found = self._stored(caller, right, site, elsewhere=True).site
         if not found.node:
             return None
-        return msgspec.convert(self._api_of(found.node).get(f"/v1/sites/{found.name}{path}"), kind)
+        return understood(found.node, self._api_of(found.node).get(f"/v1/sites/{found.name}{path}"), kind)
 
     def _answered_there(
         self, caller: Actor, right: Right, site: str, path: str, body: Any, kind: type[Told]
@@ -136,7 +150,7 @@ class ForwardVerbs(PassportVerbs):
         found = self._stored(caller, right, site, elsewhere=True).site
         if not found.node:
             return None
-        return msgspec.convert(self._send_to_node(found, "POST", path, body), kind)
+        return understood(found.node, self._send_to_node(found, "POST", path, body), kind)
 
     def _send_to_node(self, site: Site, method: str, path: str, body: Any = None) -> Any:
         return self._api_of(site.node).send(method, f"/v1/sites/{site.name}{path}", body)
@@ -153,8 +167,8 @@ class ForwardVerbs(PassportVerbs):
         if site.node in self._node_problems or stored.pending:
             return view
         query = {"show_env": "true"} if show_env else None
-        with contextlib.suppress(AlveoleError, msgspec.ValidationError):
-            told = msgspec.convert(self._api_of(site.node).get(f"/v1/sites/{site.name}", query), views.SiteView)
+        with contextlib.suppress(AlveoleError):
+            told = understood(site.node, self._api_of(site.node).get(f"/v1/sites/{site.name}", query), views.SiteView)
             return msgspec.structs.replace(
                 view,
                 env=told.env,
@@ -251,7 +265,8 @@ class ForwardVerbs(PassportVerbs):
             return
         forward = live.work.forward
         seen = self._site_there(forward.node, site.name) if forward is not None else None
-        if creating and problems and seen is None:
+        # Not of one that is away: it may have made the site, and goes on with it.
+        if creating and problems and seen is None and forward is not None and self._is_none_there(forward.node, site):
             self._take_back_create(live, site, problems, code)
             return
         site = self._mirrored(site, seen)
@@ -275,13 +290,22 @@ class ForwardVerbs(PassportVerbs):
 
     def _site_there(self, node: str, name: str) -> views.SiteView | None:
         """What a node says of a site now; ``None`` when it has none of this name, or does not answer."""
-        with contextlib.suppress(AlveoleError, msgspec.ValidationError):
-            found = msgspec.convert(self._api_of(node).get(f"/v1/sites/{name}"), views.SiteView)
+        with contextlib.suppress(AlveoleError):
+            found = understood(node, self._api_of(node).get(f"/v1/sites/{name}"), views.SiteView)
             look = self._node_looks.get(node)
             if look is not None:
                 self._node_looks[node] = msgspec.structs.replace(look, sites={**look.sites, name: found})
             return found
         return None
+
+    def _is_none_there(self, node: str, site: Site) -> bool:
+        try:
+            self._api_of(node).get(f"/v1/sites/{site.name}")
+        except NotFound:
+            return True
+        except AlveoleError:
+            return False
+        return False
 
     def _ask_there(self, live: Live) -> Change:
         forward = live.work.forward

@@ -36,6 +36,7 @@ from alveole.passport import Statement
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.backups import read_manifest
+from alveole.services.forwarding import understood
 from alveole.services.nodes import ANY, HERE, NodeVerbs
 from alveole.services.passports import FIRST
 from alveole.store import Transaction
@@ -244,7 +245,7 @@ class MovingVerbs(NodeVerbs):
     def _is_written_to(self, site: Site, moving: Moving) -> bool:
         if not moving.origin:
             return bool(site.volumes) and site.wanted is Wanted.RUNNING
-        seen = msgspec.convert(self._api_of(moving.origin).get(f"/v1/sites/{site.name}"), views.SiteView)
+        seen = understood(moving.origin, self._api_of(moving.origin).get(f"/v1/sites/{site.name}"), views.SiteView)
         return bool(seen.volumes) and seen.wanted is Wanted.RUNNING
 
     def _exported(self, live: Live, site: Site, moving: Moving, target: str, after: str) -> tuple[Path, str]:
@@ -281,7 +282,7 @@ class MovingVerbs(NodeVerbs):
                 site = self._site_of(live)
             return self._exported(live, site, moving, target, moving.first)[0]
         client = self._api_of(moving.origin)
-        seen = msgspec.convert(client.get(f"/v1/sites/{site.name}"), views.SiteView)
+        seen = understood(moving.origin, client.get(f"/v1/sites/{site.name}"), views.SiteView)
         if seen.volumes and seen.wanted is Wanted.RUNNING:
             live.say(f"stopping it on {moving.origin}: its data must not change any more")
             self._told_stopped(live)
@@ -494,7 +495,7 @@ class MovingVerbs(NodeVerbs):
         self.journal.end(live, problems)
 
     def _sweep_copies(self) -> None:
-        """Remove copies whose time is over, one site at a time."""
+        """Remove copies whose time is over, one site at a time; what is kept longer must not run."""
         now = time.time()
         for stored in list(self.store.sites.values()):
             due = {
@@ -503,3 +504,18 @@ class MovingVerbs(NodeVerbs):
             if due and not stored.pending and self.journal.of_site(stored.site.id) is None:
                 live = self.journal.begin("confirm-move", RECONCILER, site=stored.site, reason="its time is over")
                 self._drop_copies(live, stored.site, due)
+            elif not stored.pending and self.journal.of_site(stored.site.id) is None:
+                self._stop_left(stored.site)
+
+    def _stop_left(self, site: Site) -> None:
+        """A machine that was away when its site began to live elsewhere still lets its copy run when it is back."""
+        for node in sorted(site.kept_at.keys() - {"", site.node} - self._node_problems.keys()):
+            try:
+                client = self._api_of(node)
+                if client.get(f"/v1/sites/{site.name}")["wanted"] == "running":
+                    client.send("POST", f"/v1/sites/{site.name}/stop")
+                    log.warning("node %s: the copy of %s that is left there ran, and is stopped", node, site.name)
+            except NotFound:
+                continue
+            except AlveoleError as error:
+                log.warning("node %s: the copy of %s that is left there: %s", node, site.name, error)

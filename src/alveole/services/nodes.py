@@ -20,7 +20,7 @@ from alveole.fleet import Look, Node
 from alveole.model.names import NODE_NAME
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
-from alveole.services.forwarding import ForwardVerbs
+from alveole.services.forwarding import ForwardVerbs, understood
 from alveole.services.platform import PlatformVerbs
 from alveole.store import Stored
 
@@ -77,7 +77,7 @@ class NodeVerbs(ForwardVerbs, PlatformVerbs):
         line = lines.Line(self.settings, msgspec.structs.replace(node, run=str(found.run)))
         try:
             client = line.client()
-            there = msgspec.convert(client.get("/v1/identity"), fleet.IdentityView)
+            there = understood(node.name, client.get("/v1/identity"), fleet.IdentityView)
             if there.key == self._identity().public:
                 raise Refused("this is this machine itself", field="host")
             client.send("PUT", f"/v1/signers/{_signer_name(self.settings.domain)}", {"key": self._identity().public})
@@ -169,7 +169,7 @@ class NodeVerbs(ForwardVerbs, PlatformVerbs):
         signers = self._signers()
         signers.pop(node, None)
         self._put_setting("signers", fleet.Signers(signers))
-        for known in (self._lines, self._node_looks, self._node_problems):
+        for known in (self._lines, self._node_looks, self._node_problems, self._node_away):
             known.pop(node, None)
         self._note(caller, "remove-node", f"{found.name} {found.user}@{found.host}:{found.port}")
 
@@ -216,11 +216,13 @@ class NodeVerbs(ForwardVerbs, PlatformVerbs):
         except (AlveoleError, msgspec.DecodeError) as error:
             if self._node_problems.get(name) is None:
                 log.warning("node %s: %s", name, error)
+            self._node_away.setdefault(name, time.monotonic())
             self._node_problems[name] = str(error)
             return
         promised = sum(int(plans.get(site.plan, 0)) for site in sites)
         self._node_looks[name] = Look(time.time(), status, {site.name: site for site in sites}, promised)
         self._node_problems.pop(name, None)
+        self._node_away.pop(name, None)
 
     def _own_view(self, caller: Actor) -> fleet.NodeView:
         status = self.status(caller)
