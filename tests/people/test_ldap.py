@@ -93,7 +93,7 @@ def test_signing_in(door: Door, school: School, way: str, how: str) -> None:
 def test_the_ssh_door_takes_the_password_of_the_directory(door: Door, school: School) -> None:
     """What its porter asks: the person whom the login names, by the password that the directory knows."""
     set_up(door, school.settings())
-    porter = Porter(door.services, door.settings, door.services.agent)  # type: ignore[arg-type]  # it is not asked
+    porter = Porter(door.services, door.settings)
     standing = porter_module._Standing(site="none", address="192.0.2.9", named="pupil009")
     assert porter._prove(standing, Password("pw-pupil009")).good and standing.proven
     assert standing.person is not None and standing.person.source == "ldap"

@@ -396,6 +396,7 @@ def test_every_route_declares_a_right(door: Door) -> None:
         endpoint.right = kept
 
 
+@pytest.mark.turn
 @pytest.mark.parametrize("person", PEOPLE)
 def test_every_route_as(world: World, person: str) -> None:
     """Allowed means that neither 401, 403 nor 404 comes; denied means 404 for what may not even be looked at."""
