@@ -143,7 +143,7 @@ async def rename_site(
         "Show what a site of modules is asked, with other answers",
         views.QuestionsView,
         body=ask.ConfigureSite,
-        errors=(409, 422),
+        errors=(404, 409, 422),
     ),
 )
 @does(Right.SITE_CHANGE)
