@@ -105,9 +105,17 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
 
     # --- asking -------------------------------------------------------------------------------
     def _ask_for(
-        self, live_verb: str, caller: Actor, stored: Site | None, node: str, method: str, path: str, body: Any,
-        transaction: Transaction, backup: str | None = None,
-    ) -> Live:  # fmt: skip
+        self,
+        live_verb: str,
+        caller: Actor,
+        stored: Site | None,
+        node: str,
+        method: str,
+        path: str,
+        body: Any,
+        transaction: Transaction,
+        backup: str | None = None,
+    ) -> Live:
         text = msgspec.json.encode(body).decode() if body is not None else ""
         work = Work(stored=True, forward=Forward(node, method, path, text), backup=backup)
         result: dict[str, str | int | float | None] = {"backup": backup} if backup else {}
