@@ -490,6 +490,8 @@ class FakeAgent:
             raise InvalidInput(f"{step.action} {step.id} needs a specification")
         else:
             old = self.things.get(step.id)
+            if old is not None and getattr(step.spec, "target", None) is RouteTarget.STARTING:
+                return Outcome(True)
             self.things[step.id] = Thing(step.digest, step.spec, since=time.time())
             if isinstance(step.spec, ConfigSpec):
                 self._write_config(old, step.spec)
