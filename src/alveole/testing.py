@@ -441,6 +441,8 @@ class FakeAgent:
                 made = saving.BackupMade(id, f"snap{len(self.backups)}p", 2000, f"sha256:{'0' * 64}", time.time())
                 self.platform_backups.append(made)
                 return made
+            case saving.SaveKept():
+                return saving.KeptSaved(0, 0)
             case saving.BrowseBackup(snapshot, path):
                 self._kept_backup(snapshot)
                 if path:
