@@ -65,6 +65,8 @@ class Done(msgspec.Struct):
 
     platform: bool = False
     sites: list[str] = []
+    said: list[str] = []
+    """Of these, and of what was cut when the machine was lost."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -246,7 +248,9 @@ def _sites(
     mark: Path,
     tell: Tell,
 ) -> Report:
-    said = _settled(store, made)
+    done.said += _settled(store, made)
+    _write(mark, msgspec.json.encode(done))
+    said: list[str] = []
     without: dict[str, str] = {}
     sites = sorted((each.site for each in store.sites.values() if not each.pending), key=lambda each: each.name)
     with _parts(settings, store, repositories, said) as parts:
@@ -257,6 +261,7 @@ def _sites(
                 said.append(f"{site.name} lives on {site.node}, and is there")
             elif site.id not in done.sites:
                 tell(f"site {site.name}", share)
+                before = len(said)
                 try:
                     _site(parts, made, site)
                 except AlveoleError as error:
@@ -264,6 +269,7 @@ def _sites(
                     continue
                 failpoints.hit("restore-platform-site")
                 done.sites.append(site.id)
+                done.said += said[before:]
                 _write(mark, msgspec.json.encode(done))
         versions = _versions(parts, tell)
     names = {site.id: site.name for site in sites}
@@ -271,7 +277,7 @@ def _sites(
     return Report(
         tuple(names[id] for id in done.sites if id in names),
         without,
-        tuple(said),
+        tuple(dict.fromkeys((*done.said, *said))),
         str(file) if file.exists() else "",
         images,
         versions,
