@@ -196,6 +196,15 @@ def borrowed(settings: Settings, site: str) -> Iterator[Path]:
                 detach(target)
 
 
+def release(settings: Settings, site: str) -> None:
+    """Unmount what a process that was killed had borrowed. Raises ``Refused`` while something is in it."""
+    target = paths.disk_mount(settings, site)
+    if target.exists() and not detach(target):
+        raise Refused("its disk is still in use", field="site", hint="try again in a moment")
+    with contextlib.suppress(OSError):
+        target.parent.rmdir()
+
+
 def _check(where: Path) -> None:
     """Repair without questions; raises ``Temporary`` when a person has to look."""
     done = run(("e2fsck", "-f", "-p", str(where)), check=False, timeout=600)
