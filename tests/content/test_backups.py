@@ -19,7 +19,7 @@ from alveole.actuators.backups import Backups
 from alveole.actuators.kept import Kept as Beside
 from alveole.actuators.kept import release_name
 from alveole.agent.protocol import BackupMade, CreateBackup, LookAtData, RestoreBackup
-from alveole.agent.saving import Content, KeptSaved, SaveKept
+from alveole.agent.saving import Content, KeptSaved, Kind, PutRepository, SaveKept
 from alveole.backends.base import Say
 from alveole.errors import AlveoleError, NoRoom, NotFound, Refused
 from alveole.host import disk, paths
@@ -430,7 +430,7 @@ def test_what_is_left_out_never_reaches_the_disk(place: Place) -> None:
     assert place.backups.look(LookAtData(OTHER, 2, 9)) == ()
 
 
-def test_what_is_kept_besides_is_saved_once_and_let_go(place: Place) -> None:
+def test_what_is_kept_besides_is_saved_once_and_let_go(place: Place, tmp_path: Path) -> None:
     """Releases that nobody visits now: not read again, in no list of backups, gone when they are wanted no more."""
     first, second = content(place), content(place, b"second")
     beside = Beside(place.settings, place.sandbox, place.backups.repository)
@@ -451,7 +451,12 @@ def test_what_is_kept_besides_is_saved_once_and_let_go(place: Place) -> None:
     tree = paths.release(place.settings, SITE, second.digest)
     assert (tree / "index.html").read_bytes() == b"second" and tree.stat().st_uid == place.uid(1)
     assert (tree / "sub" / "tool").stat().st_mode & 0o111
-    assert beside.save(SaveKept(both[:1], ())) == KeptSaved(0, 1)
+    place.backups.repository.put(PutRepository("second", Kind.LOCAL, str(tmp_path / "second")), anywhere=True)
+    other = place.backups.repository.of("second")
+    assert beside.save(SaveKept(both, (), "second")) == KeptSaved(0, 0)
+    assert set(other.held()) == set(held)
+    assert beside.save(SaveKept(both[:1], (), "second")) == KeptSaved(0, 1)
+    assert set(other.held()) == {release_name(SITE, first.digest)}
     assert set(repository.held()) == {release_name(SITE, first.digest)}
     damaged = msgspec.structs.replace(held[release_name(SITE, first.digest)], digest=f"sha256:{'1' * 64}")
     with pytest.raises(Refused, match="damaged"):
