@@ -13,6 +13,7 @@ from msgspec import UNSET
 from alveole.config import Settings
 from alveole.model.resource import (
     PLATFORM,
+    Action,
     AddressSpec,
     BaseSpec,
     CertificateSpec,
@@ -29,6 +30,7 @@ from alveole.model.resource import (
     RouteSpec,
     RouteTarget,
     Spec,
+    Step,
     StorageSpec,
     VolumeOwner,
     WorkloadSpec,
@@ -152,6 +154,23 @@ def compile_site(site: Site, settings: Settings, plans: Mapping[str, Limits]) ->
         )
     resources.extend(_names(site, settings, running))
     return tuple(resources)
+
+
+def held_below(step: Step, sites: Iterable[Site], settings: Settings) -> list[Step]:
+    """What is done before the route of a star (``*.example.org``) is made: the names right below it that are other
+    sites' lead somewhere first, if only to a 503. Else they would be this site's until their own can answer, as after a
+    boot."""
+    star, _dot, below = step.id.name.partition(".")
+    if step.action is not Action.CREATE or step.id.kind is not Kind.ROUTE or star != "*":
+        return []
+    steps = []
+    for site in sites:
+        for host in hosts(site, settings) if site.id != step.id.scope else ():
+            if host.partition(".")[2] == below and not host.startswith("*."):
+                spec = RouteSpec(site.id, site.number, site.slot, RouteTarget.STARTING, None, host)
+                reason = f"is not {step.id.name}'s"
+                steps.append(Step(ResourceId(Kind.ROUTE, site.id, host), Action.CREATE, stamp(spec), spec, reason))
+    return steps
 
 
 def _workload(site: Site, limits: Limits, parts: tuple[ResourceId, ...]) -> Desired:

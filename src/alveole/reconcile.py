@@ -21,7 +21,7 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.backoff import Backoff
-from alveole.compile import base_id, compile_platform, compile_site
+from alveole.compile import base_id, compile_platform, compile_site, held_below
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Problem, Temporary
 from alveole.failpoints import hit
@@ -306,6 +306,9 @@ class Reconciler(Workers):
         what = f"{step.id.kind}/{step.id.name}"
         hit("reconcile.before-step")
         try:
+            whole = (each.site for each in self.store.sites.values() if not each.pending)
+            for first in held_below(step, whole, self.settings):
+                self.agent.call(protocol.Apply(first))
             outcome: Outcome = self.agent.call(protocol.Apply(step), say=live.show)
         except AlveoleError as error:
             outcome = Outcome(False, str(error), temporary=isinstance(error, Temporary))

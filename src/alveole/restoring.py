@@ -1,8 +1,9 @@
 """Making a lost machine again: ``alveole restore-platform``. Root's, and only while nothing of Alvéole runs.
 
 From a repository and its key comes the newest backup of the platform (database, authority, sealed secrets, keys), and
-then each site's content and volumes out of its own newest backup that the repository holds. How far that has come is
-kept beside, so that a death goes on where it was when it is asked again; until all is there nothing starts
+then each site's content, volumes and working copy out of its own newest backup that the repository holds, the other
+releases that are kept, the versions of applications and the images that were imported. How far that has come is kept
+beside, so that a death goes on where it was when it is asked again; until all is there nothing starts
 (:func:`alveole.app.serve`). What no backup holds is said, never made up.
 """
 
@@ -17,29 +18,38 @@ import pwd
 import secrets
 import shutil
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
 from alveole import failpoints, tables
 from alveole.actuators.backups import Backups
+from alveole.actuators.bases import Bases
+from alveole.actuators.kept import Kept, image_name, release_name
 from alveole.actuators.platform_backup import ABOUT, PLATFORM, SETTINGS, About
-from alveole.actuators.releases import Releases, sync_directory
+from alveole.actuators.releases import Releases, room, sync_directory
 from alveole.actuators.repositories import Repositories
-from alveole.actuators.repository import damaged
-from alveole.agent.saving import BackupMade, PutRepository, RestoreBackup
+from alveole.actuators.repository import Held, damaged
+from alveole.agent.saving import BackupMade, Content, PutRepository, RestoreBackup
 from alveole.app import MARK, prepare_control, prepare_door
+from alveole.appstore import AppStore
+from alveole.backends.native.run import NativeBackend
+from alveole.backends.native.visits import Visits
 from alveole.config import Settings
 from alveole.errors import AlveoleError, NotFound, Problem, Refused
 from alveole.host import paths
+from alveole.host.firewall import Firewall
+from alveole.host.network import SiteNetwork
 from alveole.host.sandbox import Sandbox
 from alveole.host.tar import Stream, members
 from alveole.host.tree import CHUNK, Rejected, write_all
 from alveole.journal import Journal
-from alveole.model.site import BaseKind, Site
+from alveole.model.site import Backup, BaseKind, Release, Site
 from alveole.store import Store
 
 #: How the repository is called from now on that all came out of.
@@ -55,6 +65,8 @@ class Done(msgspec.Struct):
 
     platform: bool = False
     sites: list[str] = []
+    said: list[str] = []
+    """Of these, and of what was cut when the machine was lost."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -65,6 +77,9 @@ class Report(msgspec.Struct, frozen=True):
     said: tuple[str, ...]
     settings: str
     """Where the settings of the lost machine lie, to be compared with those of this one."""
+    images: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    """Of applications, with their names."""
 
 
 def restore_platform(
@@ -190,6 +205,40 @@ def _owners(settings: Settings) -> None:
 
 
 # --- the sites ------------------------------------------------------------------------------------
+class _Parts(NamedTuple):
+    settings: Settings
+    store: Store
+    backups: Backups
+    releases: Releases
+    bases: Bases
+    kept: Kept
+    held: dict[str, Held]
+    """What the repository has beside the backups, by name."""
+    said: list[str]
+
+
+@contextlib.contextmanager
+def _parts(settings: Settings, store: Store, repositories: Repositories, said: list[str]) -> Iterator[_Parts]:
+    sandbox = Sandbox()
+    sandbox.start()
+    try:
+        releases = Releases(settings, sandbox)
+        backend = NativeBackend(settings, SiteNetwork(settings), Firewall(settings))
+        visits = Visits(backend, releases, sandbox, partial(room, settings))
+        # What a death has left mounted of an earlier try.
+        visits.recover()
+        try:
+            backups = Backups(settings, sandbox, releases, work=visits)
+            backups.repository = repositories
+            kept = Kept(settings, sandbox, repositories)
+            held = repositories.of(NAME).held()
+            yield _Parts(settings, store, backups, releases, Bases(settings, sandbox), kept, held, said)
+        finally:
+            visits.close()
+    finally:
+        sandbox.close()
+
+
 def _sites(
     settings: Settings,
     store: Store,
@@ -199,39 +248,95 @@ def _sites(
     mark: Path,
     tell: Tell,
 ) -> Report:
-    said = _settled(store, made)
+    done.said += _settled(store, made)
+    _write(mark, msgspec.json.encode(done))
+    said: list[str] = []
     without: dict[str, str] = {}
-    sandbox = Sandbox()
-    sandbox.start()
-    try:
-        backups = Backups(settings, sandbox, Releases(settings, sandbox))
-        backups.repository = repositories
-        sites = sorted((each.site for each in store.sites.values() if not each.pending), key=lambda each: each.name)
+    sites = sorted((each.site for each in store.sites.values() if not each.pending), key=lambda each: each.name)
+    with _parts(settings, store, repositories, said) as parts:
+        images = _images(parts, sites, tell)
         for place, site in enumerate(sites):
-            share = 0.1 + 0.9 * place / max(1, len(sites))
+            share = 0.1 + 0.8 * place / max(1, len(sites))
             if site.node:
                 said.append(f"{site.name} lives on {site.node}, and is there")
             elif site.id not in done.sites:
                 tell(f"site {site.name}", share)
+                before = len(said)
                 try:
-                    _site(settings, store, backups, made, site)
+                    _site(parts, made, site)
                 except AlveoleError as error:
                     without[site.name] = str(error)
                     continue
                 failpoints.hit("restore-platform-site")
                 done.sites.append(site.id)
+                done.said += said[before:]
                 _write(mark, msgspec.json.encode(done))
-            if site.base.kind is BaseKind.OCI:
-                said.append(
-                    f"{site.name} runs on an image that is in no backup: alveole image import {site.base.label}"
-                )
-    finally:
-        sandbox.close()
+        versions = _versions(parts, tell)
     names = {site.id: site.name for site in sites}
     file = settings.state / f"restored-{SETTINGS}"
     return Report(
-        tuple(names[id] for id in done.sites if id in names), without, tuple(said), str(file) if file.exists() else ""
+        tuple(names[id] for id in done.sites if id in names),
+        without,
+        tuple(dict.fromkeys((*done.said, *said))),
+        str(file) if file.exists() else "",
+        images,
+        versions,
     )
+
+
+def _images(parts: _Parts, sites: list[Site], tell: Tell) -> tuple[str, ...]:
+    """Images as they were imported; gives their names. The other bases are made anew when a site needs them."""
+    found = []
+    for base in (each.base for each in parts.store.bases.values() if each.base.kind is BaseKind.OCI):
+        users = ", ".join(site.name for site in sites if site.base.key == base.key and not site.node) or "no site"
+        held = parts.held.get(image_name(base.key))
+        why = "is in no backup"
+        try:
+            if held is not None and not paths.base_record(parts.settings, base.key).exists():
+                tell(f"image {base.label}", 0.08)
+                parts.kept.bring_image(parts.bases, held, base.key)
+                failpoints.hit("restore-platform-image")
+        except AlveoleError as error:
+            why = f"did not come back: {error}"
+        if paths.base_record(parts.settings, base.key).exists():
+            found.append(base.label)
+        else:
+            parts.said.append(f"the image {base.label} (of {users}) {why}: import it again: alveole image import FILE")
+    return tuple(found)
+
+
+def _versions(parts: _Parts, tell: Tell) -> tuple[str, ...]:
+    """The versions of applications; gives their names."""
+    found = []
+    apps = AppStore(parts.store)
+    for app in apps.apps.values():
+        for version in apps.versions(app.id):
+            tell(f"version {version.name} of {app.name}", 0.95)
+            digests = {each for each in (version.release, version.built) if each is not None}
+            gone = [each for each in sorted(digests) if not _brought(parts, app.store, app.number, each)]
+            if not gone:
+                found.append(f"{app.name} {version.name}")
+            else:
+                parts.said.append(
+                    f"version {version.name} of {app.name} is in no backup: where it is not live yet, "
+                    "send it again under another name"
+                )
+    return tuple(sorted(found))
+
+
+def _brought(parts: _Parts, site: str, number: int, digest: str) -> bool:
+    """Whether a release is there; it is brought from the repository where it is not."""
+    if paths.release(parts.settings, site, digest).is_dir():
+        return True
+    held = parts.held.get(release_name(site, digest))
+    if held is None:
+        return False
+    try:
+        parts.kept.bring_release(parts.releases, held, Content(site, number, digest))
+    except AlveoleError as error:
+        parts.said.append(f"the release {digest[:19]}… of {site} did not come back: {error}")
+        return False
+    return True
 
 
 def _settled(store: Store, made: dict[str, BackupMade]) -> list[str]:
@@ -251,33 +356,59 @@ def _settled(store: Store, made: dict[str, BackupMade]) -> list[str]:
     return said
 
 
-def _site(settings: Settings, store: Store, backups: Backups, made: dict[str, BackupMade], site: Site) -> None:
-    """Content and volumes of one site, as the generation that its row wants. Raises ``NotFound`` without a backup."""
+def _site(parts: _Parts, made: dict[str, BackupMade], site: Site) -> None:
+    """Content, volumes and working copy of one site, as the generation that its row wants, and the releases that are
+    kept. Raises ``NotFound`` where what it needs is in no backup."""
+    store = parts.store
     newest = next((each for each in store.backups(site.id) if each.id in made), None)
-    if newest is None:
-        if site.release is None and not site.volumes:
-            return
+    release = _given_back(parts, made[newest.id].snapshot, newest, site) if newest is not None else None
+    there = {release.digest} if release is not None else set()
+    there |= {
+        each.digest
+        for each in store.releases(site.id)
+        if each.digest not in there and _brought(parts, site.id, site.number, each.digest)
+    }
+    live = release.digest if release is not None else None
+    if site.release in there and (newest is None or not site.volumes):
+        # No data that belong to another content.
+        live = site.release
+    if newest is None and (site.volumes or (site.release is not None and live is None)):
         raise NotFound("the repository holds no backup of it", hint="send its content again")
-    request = RestoreBackup(
-        made[newest.id].snapshot,
-        newest.digest,
-        site.id,
-        site.number,
-        site.data_generation,
-        store.plans[site.plan].limits.disk_bytes,
-    )
-    release = backups.restore(request)
     with store.write() as transaction:
         for old in store.releases(site.id):
-            # Only what was saved is there: the others were files of the lost machine.
-            if release is None or old.digest != release.digest:
+            if old.digest not in there:
                 transaction.delete_release(site.id, old.digest)
-        if release is not None:
+                parts.said.append(f"the release {old.digest[:19]}… of {site.name} is in no backup")
+        if release is not None and newest is not None:
             known = next((each for each in store.releases(site.id) if each.digest == release.digest), None)
             note = known or msgspec.structs.replace(release, created_at=newest.created_at, note=f"backup {newest.id}")
             transaction.put_release(site.id, note)
-        digest = release.digest if release is not None else None
-        transaction.save_site(msgspec.structs.replace(site, release=digest, version=site.version + 1))
+        transaction.save_site(msgspec.structs.replace(site, release=live, version=site.version + 1))
+    if site.release in there and site.release != live and newest is not None:
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(newest.created_at))
+        parts.said.append(
+            f"{site.name} is as in its backup of {at}; what was live since is kept: "
+            f"alveole site update {site.name} --release {(site.release or '')[:19]}"
+        )
+
+
+def _given_back(parts: _Parts, snapshot: str, backup: Backup, site: Site) -> Release | None:
+    request = RestoreBackup(
+        snapshot,
+        backup.digest,
+        site.id,
+        site.number,
+        site.data_generation,
+        parts.store.plans[site.plan].limits.disk_bytes,
+        work=True,
+    )
+    try:
+        return parts.backups.restore(request)
+    except AlveoleError as error:
+        # What is visited is worth more than what is being worked on; damage is met again.
+        release = parts.backups.restore(msgspec.structs.replace(request, work=False))
+        parts.said.append(f"the working copy of {site.name} did not come back: {error}")
+        return release
 
 
 def _write(path: Path, content: bytes) -> None:

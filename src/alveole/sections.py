@@ -40,8 +40,10 @@ class Backups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy``."""
     places: tuple[str, ...] = ("/var/backups", "/mnt", "/media", "/srv")
     """Directories below which a further repository may be: a disk, or a share that is mounted."""
-    past_most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
-    """Past days that may be open at a time, of all sites; 0: none."""
+    past_most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 6
+    """Past days that may be open at a time, of all sites: each runs like a site. 0: none."""
+    past_each: Annotated[int, msgspec.Meta(ge=1, le=100)] = 2
+    """Of them, of the sites of one person or team; sites that are nobody's own have only the limit of all."""
 
 
 class Dns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -41,8 +41,8 @@ from alveole.reserve import Reserve
 log = logging.getLogger("alveole.store")
 #: The newest migration; a test keeps it equal to the newest script.
 HEAD = "0021"
-#: Of this revision on secrets are sealed, and what is written over is zeroed.
-_SEALED_SINCE = "0021"
+#: SQLite's own number of the file (``user_version``): no page of it is from before what is written over was zeroed.
+_NO_OLD_PAGE = 1
 #: Times the size of the database that are free before it is written anew: its copy, and the log of that.
 _VACUUM_ROOM = 3
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -136,41 +136,52 @@ class Store:
         with self._writer.begin() as connection:
             known = sa.inspect(connection).has_table("alembic_version")
             current = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() if known else None
-            if current == HEAD:
+            old_pages = connection.exec_driver_sql("PRAGMA user_version").scalar() != _NO_OLD_PAGE
+            if current == HEAD and not old_pages:
                 return
             if current is not None and current > HEAD:
                 raise AlveoleError(
                     f"the database {self.path} is of a later version (revision {current}, this one knows {HEAD})",
                     hint="install that version again, or restore a backup of the platform from before",
                 )
-            # Alembic costs memory and time, and almost every start needs none of it.
-            from alembic import command
-            from alembic.config import Config
-
-            config = Config()
-            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-            config.attributes["connection"] = connection
-            config.attributes["sealer"] = self._sealer
-            hit("store.migrate")
-            command.upgrade(config, "head")
-            hit("store.migrated")
+            if current != HEAD:
+                self._upgrade(connection)
             if current is None:
                 for plan in BUILT_IN_PLANS:
                     connection.execute(sa.insert(tables.plans).values(name=plan.name, document=_text(plan)))
+                connection.exec_driver_sql(f"PRAGMA user_version = {_NO_OLD_PAGE}")
+                old_pages = False
+        hit("store.migration-kept")
         # What a migration has written over still stands in the log until that is empty.
         with self._writer.connect() as connection:
             # Past SQLAlchemy, which would begin a transaction first.
             cursor = connection.connection.cursor()
-            if current is not None and current < _SEALED_SINCE:
+            if old_pages and not self.damaged:
                 self._leave_no_old_page(cursor)
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def _upgrade(self, connection: sa.Connection) -> None:
+        # Alembic costs memory and time, and almost every start needs none of it.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        config.attributes["sealer"] = self._sealer
+        hit("store.migrate")
+        command.upgrade(config, "head")
+        hit("store.migrated")
+
     def _leave_no_old_page(self, cursor: Any) -> None:
-        """Free pages of before ``secure_delete`` may hold what was open then. Where there is no room, they stay."""
+        """Free pages of before ``secure_delete`` may hold what was open then. What cannot be done, or is cut, is
+        done at the next start: the number in the file says so until it was."""
         try:
             if shutil.disk_usage(self.path.parent).free < _VACUUM_ROOM * self.path.stat().st_size:
                 raise OSError("there is too little room")
             cursor.execute("VACUUM")
+            hit("store.vacuumed")
+            cursor.execute(f"PRAGMA user_version = {_NO_OLD_PAGE}")
         except (OSError, sqlite3.Error) as error:
             log.warning("free pages of %s may still hold secrets of before they were sealed: %s", self.path, error)
 

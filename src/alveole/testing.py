@@ -441,6 +441,8 @@ class FakeAgent:
                 made = saving.BackupMade(id, f"snap{len(self.backups)}p", 2000, f"sha256:{'0' * 64}", time.time())
                 self.platform_backups.append(made)
                 return made
+            case saving.SaveKept():
+                return saving.KeptSaved(0, 0)
             case saving.BrowseBackup(snapshot, path):
                 self._kept_backup(snapshot)
                 if path:
@@ -490,6 +492,8 @@ class FakeAgent:
             raise InvalidInput(f"{step.action} {step.id} needs a specification")
         else:
             old = self.things.get(step.id)
+            if old is not None and getattr(step.spec, "target", None) is RouteTarget.STARTING:
+                return Outcome(True)
             self.things[step.id] = Thing(step.digest, step.spec, since=time.time())
             if isinstance(step.spec, ConfigSpec):
                 self._write_config(old, step.spec)

@@ -11,11 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from contentkit import OTHER, SITE, Place, opened, tar
 
 from alveole.actuators.backups import Backups
+from alveole.actuators.kept import Kept as Beside
+from alveole.actuators.kept import release_name
 from alveole.agent.protocol import BackupMade, CreateBackup, LookAtData, RestoreBackup
+from alveole.agent.saving import Content, KeptSaved, Kind, PutRepository, SaveKept
 from alveole.backends.base import Say
 from alveole.errors import AlveoleError, NoRoom, NotFound, Refused
 from alveole.host import disk, paths
@@ -424,3 +428,36 @@ def test_what_is_left_out_never_reaches_the_disk(place: Place) -> None:
     back = paths.volume(paths.data_dir(place.settings, OTHER, False), 1, "data")
     assert sorted(path.name for path in back.rglob("*")) == ["logo.pdf"]
     assert place.backups.look(LookAtData(OTHER, 2, 9)) == ()
+
+
+def test_what_is_kept_besides_is_saved_once_and_let_go(place: Place, tmp_path: Path) -> None:
+    """Releases that nobody visits now: not read again, in no list of backups, gone when they are wanted no more."""
+    first, second = content(place), content(place, b"second")
+    beside = Beside(place.settings, place.sandbox, place.backups.repository)
+    both = tuple(Content(SITE, 1, each.digest) for each in (first, second))
+    lost = Content(SITE, 1, f"sha256:{'0' * 64}")
+    told = beside.save(SaveKept((*both, lost), ()))
+    assert (told.stored, told.dropped) == (2, 0)
+    assert len(told.problems) == 1 and "files are gone" in told.problems[0]
+    assert beside.save(SaveKept(both, ())) == KeptSaved(0, 0)
+    assert place.backups.list() == ()
+    repository = place.backups.repository.of("local")
+    held = repository.held()
+    assert set(held) == {release_name(SITE, each.release) for each in both}
+    place.releases.drop_release(SITE, 1, second.digest)
+    with pytest.raises(Refused, match="not the release"):
+        beside.bring_release(place.releases, held[release_name(SITE, first.digest)], both[1])
+    beside.bring_release(place.releases, held[release_name(SITE, second.digest)], both[1])
+    tree = paths.release(place.settings, SITE, second.digest)
+    assert (tree / "index.html").read_bytes() == b"second" and tree.stat().st_uid == place.uid(1)
+    assert (tree / "sub" / "tool").stat().st_mode & 0o111
+    place.backups.repository.put(PutRepository("second", Kind.LOCAL, str(tmp_path / "second")), anywhere=True)
+    other = place.backups.repository.of("second")
+    assert beside.save(SaveKept(both, (), "second")) == KeptSaved(0, 0)
+    assert set(other.held()) == set(held)
+    assert beside.save(SaveKept(both[:1], (), "second")) == KeptSaved(0, 1)
+    assert set(other.held()) == {release_name(SITE, first.digest)}
+    assert set(repository.held()) == {release_name(SITE, first.digest)}
+    damaged = msgspec.structs.replace(held[release_name(SITE, first.digest)], digest=f"sha256:{'1' * 64}")
+    with pytest.raises(Refused, match="damaged"):
+        beside.bring_release(place.releases, damaged, both[0])

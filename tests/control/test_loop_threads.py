@@ -8,10 +8,21 @@ import pytest
 from controlkit import ROOT, Control, until
 
 from alveole import requests as ask
+from alveole.agent import protocol
 from alveole.backoff import Backoff
 from alveole.errors import Temporary
 from alveole.model.change import Change, ChangeState
-from alveole.model.resource import PLATFORM, Action, Defect, Kind, Outcome, ResourceId, Step
+from alveole.model.resource import (
+    PLATFORM,
+    Action,
+    Defect,
+    Kind,
+    Outcome,
+    ResourceId,
+    RouteSpec,
+    RouteTarget,
+    Step,
+)
 from alveole.testing import Thing
 from alveole.views import State
 
@@ -190,3 +201,29 @@ def test_following_a_change(control: Control) -> None:
     assert any(text.startswith("create workload/0") for text in texts)
     again = list(control.services.follow(ROOT, change.id))
     assert again[-1] == control.services.show_change(ROOT, change.id) and len(again) == len(told[-1].events) + 1
+
+
+def test_a_star_gets_no_name_of_another_site(control: Control) -> None:
+    """After a boot a site that cannot start yet, or never can, keeps its names from the star above them."""
+    control.static("shop", domains=("*.custom.org",))
+    other = control.app("other", domains=("a.custom.org", "a.b.custom.org"))
+    control.services.close()
+    control.agent.reboot()
+
+    def broken(request: protocol.Request) -> None:
+        if isinstance(request, protocol.Apply) and request.step.id == ResourceId(Kind.WORKLOAD, other.id, "0"):
+            raise Temporary("made to fail")
+
+    control.agent.hook = broken
+    control.restart()
+    star = ResourceId(Kind.ROUTE, control.show("shop").id, "*.custom.org")
+    until(lambda: star in control.agent.things)
+    held = control.agent.things[ResourceId(Kind.ROUTE, other.id, "a.custom.org")]
+    assert isinstance(held.spec, RouteSpec) and held.spec.target is RouteTarget.STARTING
+    assert "route/a.b.custom.org" not in control.agent.of(other.id), "that is not below the star"
+    newest_first = [each.id.name for each in control.agent.applied(Kind.ROUTE)][::-1]
+    assert newest_first.index("*.custom.org") < newest_first.index("a.custom.org"), "the star comes after it"
+    control.agent.hook = lambda _request: None
+    until(lambda: control.show("other").state is State.RUNNING and not control.show("other").problem)
+    led = control.agent.things[ResourceId(Kind.ROUTE, other.id, "a.custom.org")].spec
+    assert isinstance(led, RouteSpec) and led.target is RouteTarget.WORKLOAD

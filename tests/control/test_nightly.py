@@ -338,6 +338,24 @@ def test_the_platform_is_saved_each_night(control: Control) -> None:
     assert saved is not None and saved.bytes == 2000
 
 
+def test_what_no_backup_holds_is_saved_with_the_platform(control: Control) -> None:
+    """Kept releases, and a first one that no backup of the site can hold yet; never twice what each backup holds."""
+    services, agent = control.services, control.agent
+
+    def kept() -> set[tuple[str, str]]:
+        control.done(services.save_platform(ROOT))
+        (asked,) = [each for each in agent.calls if isinstance(each, saving.SaveKept)][-1:]
+        return {(each.site, each.release) for each in asked.contents}
+
+    site = control.static("blog")
+    first = site.release
+    assert kept() == {(site.id, first)}
+    control.done(services.create_backup(ROOT, ask.CreateBackup(site="blog")))
+    assert kept() == set()
+    control.done(services.update_site(ROOT, "blog", ask.UpdateSite(upload=control.upload(b"more"))))
+    assert kept() == {(site.id, first), (site.id, control.show("blog").release)}
+
+
 def test_nobody_is_told_what_a_repository_is_reached_with(control: Control) -> None:
     secret = "a very secret access key"
     wanted = PutRepository(kind="s3", place="https://s3.test/bucket", user="id", secret=secret)

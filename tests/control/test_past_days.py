@@ -29,7 +29,7 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture
 def control(directory: Path) -> Iterator[Control]:
-    made = Control(make_settings(directory, backups={"past_most": 2}), FakeAgent())
+    made = Control(make_settings(directory, backups={"past_most": 2, "past_each": 1}), FakeAgent())
     # The tests say when ten seconds are over.
     made.services.ticker._works.pop("past-days")
     yield made
@@ -120,6 +120,22 @@ def test_only_so_many_and_only_for_so_long(control: Control) -> None:
     assert not there(control, first)
     (change,) = [each for each in control.services.list_changes(ROOT, ask.ListChanges()) if each.actor == "past-days"]
     assert change.verb == "close-backup" and "its time is over" in change.reason
+
+
+def test_nobody_takes_the_room_of_all(control: Control) -> None:
+    """Of the sites of one person fewer are open than there is room for; others find a place."""
+    ana, ben = person(control, "ana"), person(control, "ben")
+    control.static("one", owner="ana")
+    control.static("two", owner="ana")
+    control.static("bens", owner="ben")
+    first = opened(control, save(control, "one"))
+    for caller in (ROOT, ana):
+        with pytest.raises(Refused) as refused:
+            control.services.open_backup_beside(caller, save(control, "two"), OpenBackup())
+        assert "1 past days of one owner" in str(refused.value) and "opened" in refused.value.problems[0].hint
+    control.done(control.services.open_backup_beside(ben, save(control, "bens"), OpenBackup()))
+    control.done(control.services.close_past_day(ana, first))
+    opened(control, save(control, "two"))
 
 
 def test_one_that_ended_is_closed(control: Control) -> None:

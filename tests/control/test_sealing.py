@@ -205,10 +205,7 @@ def test_secrets_of_before_are_sealed_once_wherever_that_is_cut(path: Path, poin
     old_database(path)
     assert SECRET.encode() in raw(path.parent)
     if point:
-        code = f"from pathlib import Path; from alveole.store import Store; Store(Path({str(path)!r}))"
-        environment = {**os.environ, "ALVEOLE_FAILPOINT": point}
-        ended = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
-        assert ended.returncode == -signal.SIGKILL
+        assert killed_at(point, path).returncode == -signal.SIGKILL
         with sqlite3.connect(path) as connection:
             values = {row[0] for row in connection.execute("SELECT secret FROM factors")}
         assert values == {SECRET}, "half of it was sealed"
@@ -225,8 +222,16 @@ def test_secrets_of_before_are_sealed_once_wherever_that_is_cut(path: Path, poin
     assert len((path.parent / sealing.KEY).read_text().split()) == 1
 
 
+def killed_at(point: str, path: Path) -> subprocess.CompletedProcess[bytes]:
+    """The database opened by a process that dies at ``point`` if it comes there."""
+    code = f"from pathlib import Path; from alveole.store import Store; Store(Path({str(path)!r})).close()"
+    environment = {**os.environ, "ALVEOLE_FAILPOINT": point}
+    return subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+
+
 def test_free_pages_of_before_give_nothing_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was deleted before anything was zeroed goes too; without room for that it is said, and all else goes on."""
+    """What was deleted before anything was zeroed goes too; without room for that it is said, and all else goes on.
+    Cut, or without room, it is done at the next start, and then never again."""
     free = "deleted-long-ago"
     old_database(path)
     with sqlite3.connect(path) as connection:
@@ -239,12 +244,19 @@ def test_free_pages_of_before_give_nothing_away(path: Path, monkeypatch: pytest.
     copy.parent.mkdir()
     copy.write_bytes(path.read_bytes())
     assert free.encode() in path.read_bytes()
+    assert killed_at("store.migration-kept", path).returncode == -signal.SIGKILL
+    assert free.encode() in path.read_bytes() and store_module.is_current(path)
     Store(path).close()
     assert free.encode() not in path.read_bytes()
-    monkeypatch.setattr(store_module, "_VACUUM_ROOM", 1 << 60)
-    store = Store(copy)
-    assert all(SECRET in value for value in kept(store)) and store.damaged == {}
-    store.close()
+    assert killed_at("store.vacuumed", path).returncode == 0, "it is written anew once"
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "_VACUUM_ROOM", 1 << 60)
+        store = Store(copy)
+        assert all(SECRET in value for value in kept(store)) and store.damaged == {}
+        store.close()
+    assert free.encode() in copy.read_bytes()
+    Store(copy).close()
+    assert free.encode() not in copy.read_bytes()
 
 
 def test_a_database_of_a_later_version_is_left_alone(path: Path) -> None:

@@ -53,6 +53,8 @@ def test_a_failed_update_never_ends_what_ran(control: Control, temporary: bool) 
     before = len(control.agent.applied(Kind.ROUTE))
     ended = control.done(update(control, "app", b"two"), ChangeState.FAILED)
     assert "ImportError: hello" in ended.problems[0].message
+    last = control.services.why(ROOT, "app").last
+    assert last is not None and last.id == ended.id and last.problems == ended.problems, "the walk ends with it"
     after = control.show("app")
     assert (after.state, after.release) == (State.RUNNING, site.release)
     assert "workload/0" in control.agent.of(site.id) and "workload/1" not in control.agent.of(site.id)

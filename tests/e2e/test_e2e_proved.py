@@ -19,6 +19,9 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from apps import ON_PORT, ask
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "web"))
+from imagekit import image
+
 from instance import Answer, Instance
 from instancekit import archive, clean_environment, descendants, free_ports, kill, page, run, until
 
@@ -362,10 +365,25 @@ def restored(other: Instance, *words: str, failpoint: str = "") -> subprocess.Co
 
 @pytest.mark.turn
 def test_a_lost_machine_comes_back(machine: Instance, saved: str) -> None:
-    """Fault 11: killed twice on its way, it ends with everything: people, keys, content and volumes."""
+    """Fault 11: killed on its way, it ends with everything: people, keys, content and volumes, what is being worked on,
+    what can be rolled back to, the versions of applications, images that were imported."""
     machine.inside("mine", "open('/data/other','w').write('last night')")
+    draft = "/v1/sites/page/files/text?at=draft"
+    machine.api("PUT", draft, {"text": "half done"})
     machine.cli("backup", "create", "mine")
     machine.cli("backup", "create", "page")
+    # Of this no backup of the site knows.
+    machine.update("page", page("newer"))
+    machine.update("mine", ask("later"))
+    made = machine.api("POST", "/v1/images", {"upload": machine.upload(image())})
+    base = machine.ended(made["id"], good=True)["result"]["base"]
+    machine.create("photos", base=base)
+    machine.until_answers("photos", "Index of")
+    shop = {"name": "shop", "environments": ["alpha", "prod"], "accept": "at-once"}
+    machine.ended(machine.api("POST", "/v1/apps", shop)["id"], good=True)
+    for version in ("one", "two"):
+        sent = {"version": version, "upload": machine.upload(page(version))}
+        machine.ended(machine.api("POST", "/v1/apps/shop/versions", sent)["id"], good=True)
     key = machine.root / "key"
     key.write_text(machine.cli("backup", "key", "export").out)
     assert "key export" not in machine.cli("status").out
@@ -376,21 +394,35 @@ def test_a_lost_machine_comes_back(machine: Instance, saved: str) -> None:
     authority = machine.cli("ca", "show").out
     with Empty() as other:
         words = (str(machine.state / "backups"), "--key-file", str(key))
-        for failpoint in ("restore-platform-unpacked", "restore-platform-site"):
+        for failpoint in ("restore-platform-unpacked", "restore-platform-image", "restore-work"):
             done = restored(other, *words, failpoint=failpoint)
             assert done.returncode == -signal.SIGKILL, done
             held = other.cli("serve", status=3, seconds=60)
             assert "half restored" in held.err
         done = restored(other, *words)
         assert done.returncode == 0, done.stderr + done.stdout
-        assert json.loads(done.stdout)["sites"] and not json.loads(done.stdout)["without"]
+        told = json.loads(done.stdout)
+        assert {"mine", "page", "photos"} <= {*told["sites"]} and not told["without"], told
+        (said,) = told["said"]
+        assert said.startswith("mine is as in its backup of") and "site update mine --release sha256:" in said
+        assert told["versions"] == ["shop one", "shop two"] and len(told["images"]) == 1
         again = restored(other, *words)
         assert again.returncode == 3 and "holds a platform" in again.stdout
         other.held = False
         other.start()
         other.until_answers("mine", '"mine"')
         assert other.inside("mine", "print(open('/data/other').read())").strip() == "last night"
+        other.until_answers("page", "newer")
+        other.until_answers("photos", "Index of")
+        assert other.api("GET", draft)["text"] == "half done"
+        shown = other.site("page")
+        before = next(each["digest"] for each in shown["releases"] if each["digest"] != shown["release"])
+        other.cli("site", "update", "page", "--release", before)
         other.until_answers("page", "saved")
+        for verb, body in (("deliver", {"version": "one"}), ("deploy", {})):
+            change = other.api("POST", f"/v1/apps/shop/environments/alpha/{verb}", body)
+            other.ended(change["id"], good=True)
+        other.until_answers("shop-alpha", "one")
         assert other.cli("ca", "show").out == authority
         key_there = other.state / "control/sealing.key"
         assert key_there.read_bytes() == sealing and key_there.stat().st_uid == pwd.getpwnam("alveole").pw_uid

@@ -224,3 +224,16 @@ def test_more_certificates_than_are_remembered(edge: World) -> None:
         edge.certify(100 + number, name)
     for name in (*names, names[0]):
         assert shown(edge, name) == (name,)
+
+
+def test_a_name_that_is_held_is_nobody_elses(edge: World) -> None:
+    """Before a site can answer its name leads to a 503, and that takes the place of nothing."""
+    held = edge.route(4, "soon.custom.test", target=RouteTarget.STARTING)
+    assert edge.ask("soon.custom.test").status == 503
+    edge.site(4, "soon.custom.test", name="soon")
+    assert edge.ask("soon.custom.test").json["site"] == "soon"
+    for number in (4, 5):
+        edge.route(number, "soon.custom.test", target=RouteTarget.STARTING)
+        assert edge.ask("soon.custom.test").json["site"] == "soon"
+    edge.unroute(held)
+    assert edge.ask("soon.custom.test").json["site"] == "shop"

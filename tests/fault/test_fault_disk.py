@@ -172,6 +172,42 @@ def test_versions_meet_a_full_disk(machine: Instance) -> None:
         machine.destroy(f"shop-{environment}")
 
 
+@pytest.mark.turn
+def test_a_past_day_meets_a_full_disk(machine: Instance) -> None:
+    """Fault 12: opening one ends by itself, says that there is no room, leaves nothing; what is open can close."""
+    run_in = ("site", "exec", "app", "--no-tty", "--")
+    machine.cli(*run_in, "dd", "if=/dev/urandom", "of=/data/rows", "bs=1M", "count=12")
+    backup = machine.ended(machine.api("POST", "/v1/backups", {"site": "app"})["id"], good=True)["result"]["backup"]
+    machine.cli(*run_in, "rm", "/data/rows")
+
+    def there() -> list[str]:
+        # What is removed goes a moment later.
+        return sorted(each.name for each in (machine.state / "sites").iterdir() if not each.name.startswith("."))
+
+    def opened() -> Any:
+        return machine.ended(machine.api("POST", f"/v1/backups/{backup}/open", {"length": "1h"})["id"])
+
+    before = there()
+    with only(machine, 14 * MIB):
+        ended = opened()
+        assert ended["state"] == "failed" and ended["result"]["code"] == "no-room", ended
+        assert ended["problems"][0]["hint"], "it names what to do"
+        assert machine.fetch("app").body == "one"
+        until(lambda: not machine.api("GET", "/v1/past-days"), 60, machine.tail)
+        until(lambda: there() == before, 60, lambda: f"{before} {there()}")
+    day = opened()
+    assert day["state"] == "done", day
+    with full(machine, "bytes"):
+        with pytest.raises(ApiError) as refused:
+            opened()
+        assert refused.value.status == 507
+        assert machine.fetch("app").body == "one"
+        machine.ended(machine.api("DELETE", f"/v1/past-days/{day['result']['past']}")["id"], good=True)
+        assert machine.api("GET", "/v1/past-days") == []
+    until(lambda: there() == before, 60, lambda: f"{before} {there()}")
+    machine.cli("backup", "delete", backup, "--yes")
+
+
 def source(machine: Instance) -> Path:
     place = machine.root / "source"
     place.mkdir(exist_ok=True)

@@ -227,6 +227,40 @@ def test_killed_while_somebody_works(machine: Instance, point: str) -> None:
     until(lambda: settled(machine) == before, 30, lambda: f"left: {difference(before, settled(machine))}")
 
 
+@pytest.mark.turn
+@pytest.mark.parametrize("point", ["restore-read", "restore-unpacked", "storage-made", "workload-running"])
+def test_killed_while_a_past_day_is_opened(machine: Instance, point: str) -> None:
+    """Fault 11: nothing of the copy stays mounted or runs unknown to anybody: the day is open in the end, or it was
+    refused and can be opened again; the live site answers all along."""
+    before = settled(machine)
+    machine.create("app", word("then"), **APP)
+    backup = machine.ended(machine.api("POST", "/v1/backups", {"site": "app"})["id"], good=True)["result"]["backup"]
+    machine.roles["agent"].terminate()
+    machine.roles.pop("agent").wait(30)
+    machine.start_role("agent", point)
+    machine.until_ready()
+    with Load(machine, "app", threads=1, pause=0.01) as load:
+        begun = machine.api("POST", f"/v1/backups/{backup}/open", {"length": "1h"})
+        until(lambda: not machine.is_up("agent"), 60, lambda: f"{point} is never passed\n{machine.tail()}")
+        assert machine.roles.pop("agent").wait() == -9
+        machine.start_role("agent")
+        machine.until_ready()
+        opened = machine.ended(begun["id"])
+        if opened["state"] != "done":
+            assert opened["problems"], opened
+            until(lambda: not machine.api("GET", "/v1/past-days"), 90, "what was refused goes by itself")
+            again = machine.api("POST", f"/v1/backups/{backup}/open", {"length": "1h"})
+            opened = machine.ended(again["id"], good=True)
+    load.check(10)
+    (day,) = machine.api("GET", "/v1/past-days")
+    assert (day["id"], day["state"]) == (opened["result"]["past"], "open")
+    # Only who is signed in sees it; that it is asked at all, the link of its name says.
+    assert machine.fetch(day["name"], https=True).status == 303
+    machine.ended(machine.api("DELETE", f"/v1/past-days/{day['id']}")["id"], good=True)
+    clean(machine)
+    until(lambda: settled(machine) == before, 60, lambda: f"left: {difference(before, settled(machine))}")
+
+
 def begin(what: Callable[[], Any]) -> Any:
     """The acknowledged change; ``None`` when the answer was lost."""
     with contextlib.suppress(OSError, http.client.HTTPException, ApiError):

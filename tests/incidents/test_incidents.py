@@ -67,6 +67,45 @@ def test_opened_once_told_once_and_closed_once(world: Incidents) -> None:
     assert [each.kind for each in detail.notes] == ["opened", "told", "well", "closed"]
 
 
+def test_what_log_lines_say(world: Incidents) -> None:
+    """Words that a rule names, and errors, in what the site prints; nothing of before, and well after five minutes."""
+    services = world.services
+    logs = services.settings.logs / world.id("blog")
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def prints(*texts: str) -> None:
+        with (logs / "current").open("a") as file:
+            file.writelines(f"2026-11-22 08:00:00.123456789  {text}\n" for text in texts)
+
+    def look() -> None:
+        services.readings.forget()
+        world.round()
+
+    prints("ERROR: Deadlock Found")
+    world.rule("words", 'on = "site.log-lines"\nitems = ["deadlock found", "no such row"]\nabove = 0\nwell = "0s"\n')
+    world.rule("many", 'on = "site.log-errors"\nabove = 2\nwell = "0s"\n')
+    look()
+    assert world.open() == [], "what was there before"
+    prints("all is well", "ERROR: Deadlock Found", "a warning", "ERROR: another")
+    look()
+    (found,) = world.open()
+    (signal,) = services.show_incident(ROOT, found.id).signals
+    assert (found.site, signal.item) == ("blog", "deadlock found")
+    assert signal.text.startswith("1 lines") and signal.text.endswith("ERROR: Deadlock Found")
+    prints("CRITICAL: third")
+    look()
+    assert {each.cause for each in world.open()} == {"t-words", "t-many"}
+    for _ in range(10):
+        look()
+    assert world.open() == []
+    for text, field in (
+        ('on = "site.log-lines"\nabove = 0\n', "items"),
+        ('on = "site.log-lines"\nitems = ["a*b", "x"]\nabove = 0\n', "items"),
+    ):
+        answer = world.door.http.put("/v1/rules/t-bad", json={"text": text})
+        assert answer.status_code == 422 and {each["field"] for each in answer.json()["problems"]} == {field}
+
+
 def test_what_belongs_together_is_one_incident(world: Incidents) -> None:
     """Several rules of one cause at one site; and a site whose trouble is the platform's."""
     ana, olga, zoe = world.receiver("ana"), world.receiver("olga"), world.receiver("zoe")

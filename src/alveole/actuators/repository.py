@@ -10,7 +10,7 @@ import re
 import secrets
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +27,8 @@ from alveole.host.tree import write_all
 log = logging.getLogger("alveole.agent")
 FILE = "/archive.tar"
 _TAG = "alveole"
+#: Of what is kept beside the backups: see :meth:`Repository.held`.
+_HELD = "alveole-held"
 _SECONDS = 6 * 3600.0
 _SNAPSHOT = re.compile(r"^[0-9a-f]{8,64}\Z")
 #: What restic needs to reach a repository elsewhere comes from the agent's own environment.
@@ -39,6 +41,12 @@ class _Snapshot(msgspec.Struct):
     id: str
     time: str
     tags: tuple[str, ...] = ()
+
+
+class Held(msgspec.Struct, frozen=True):
+    snapshot: str
+    bytes: int
+    digest: str
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -119,10 +127,10 @@ class Repository:
             # The one who reads it wants to hear of restic, not of what starts it.
             raise ProgramFailed(argv[argv.index("restic") :], error.status, "\n".join(error.tail)) from None
 
-    def _snapshots(self) -> list[_Snapshot]:
+    def _snapshots(self, tag: str = _TAG) -> list[_Snapshot]:
         self.prepare()
         with self._lock:
-            done = self._restic("snapshots", "--json", "--tag", _TAG)
+            done = self._restic("snapshots", "--json", "--tag", tag)
         # Warnings stand before the document.
         text = next((line for line in done.stdout.splitlines() if line.startswith(("[", "null"))), "null")
         return msgspec.json.decode(text, type=list[_Snapshot] | None) or []
@@ -147,14 +155,44 @@ class Repository:
 
     def store(self, id: str, site: str, spool: int, size: int, digest: str) -> BackupMade:
         """Take the archive that is open at its beginning. Raises ``ProgramFailed``, ``Temporary``."""
-        tags = ",".join((_TAG, f"id={id}", f"site={site}", f"bytes={size}", f"digest={paths.hex_of(digest)}"))
+        snapshot = self._take((_TAG, f"id={id}", f"site={site}"), spool, size, digest)
+        return BackupMade(id, self._named(snapshot), size, digest, datetime.datetime.now(datetime.UTC).timestamp())
+
+    def _take(self, about: tuple[str, ...], spool: int, size: int, digest: str) -> str:
+        tags = ",".join((*about, f"bytes={size}", f"digest={paths.hex_of(digest)}"))
         words = ("backup", "--json", "--quiet", "--host", "alveole", "--tag", tags, "--stdin", "--stdin-filename", FILE)
         with self._lock:
             done = self._restic(*words, stdin=spool)
         match = re.search(r'"snapshot_id":"([0-9a-f]{8,64})"', done.stdout)
         if match is None:
             raise Temporary("restic did not say under which name it stored the backup")
-        return BackupMade(id, self._named(match[1]), size, digest, datetime.datetime.now(datetime.UTC).timestamp())
+        return match[1]
+
+    # --- beside the backups -------------------------------------------------------------------
+    def held(self) -> dict[str, Held]:
+        """Archives of what never changes, by name: no backup of anybody, and in no list of these."""
+        found = {}
+        for snapshot in self._snapshots(_HELD):
+            tags = dict(tag.partition("=")[::2] for tag in snapshot.tags)
+            with contextlib.suppress(KeyError, ValueError):
+                named = self._named(snapshot.id[:8])
+                found[tags["what"]] = Held(named, int(tags["bytes"]), f"sha256:{tags['digest']}")
+        return found
+
+    def hold(self, what: str, spool: int, size: int, digest: str) -> None:
+        """Take such an archive, open at its beginning. ``what``: no comma, no blank."""
+        self._take((_HELD, f"what={what}"), spool, size, digest)
+
+    def hold_of(self, source: Repository, held: Held) -> None:
+        """Such an archive of another repository of the same key. Raises ``Refused``."""
+        self._copy(source, held.snapshot)
+
+    def let_go(self, held: Collection[Held]) -> None:
+        """Forget them; their room is given back by the next :meth:`prune`."""
+        if held:
+            with self._lock:
+                self._restic("unlock")
+                self._restic("forget", *(each.snapshot.rpartition("/")[2] for each in held))
 
     def _named(self, snapshot: str) -> str:
         return snapshot if self.name == LOCAL else f"{self.name}/{snapshot}"
@@ -228,6 +266,12 @@ class Repository:
         """Copy a backup of another repository of the same key; gives its name here. Raises ``Refused``."""
         if there := self._called(id):
             return there
+        self._copy(source, snapshot)
+        if there := self._called(id):
+            return there
+        raise Temporary("restic did not say under which name it stored the copy")
+
+    def _copy(self, source: Repository, snapshot: str) -> None:
         shared = source.way.environment.keys() & self.way.environment.keys()
         if shared or (source.way.options and self.way.options):
             raise Refused("restic cannot copy between two repositories of this kind", hint="copy by way of a local one")
@@ -236,9 +280,6 @@ class Repository:
         argv = self._argv(*words, *password, snapshot.rpartition("/")[2])
         with self._lock, source._lock:
             run(argv, env={**self._environment(), **source.way.environment}, timeout=_SECONDS)
-        if there := self._called(id):
-            return there
-        raise Temporary("restic did not say under which name it stored the copy")
 
     def _called(self, id: str) -> str:
         return next((each.snapshot for each in self.list() if each.id == id), "")

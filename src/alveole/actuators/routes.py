@@ -5,6 +5,7 @@
     R/edge/routes/blog.example.org -> "unix:/run/alveole/sockets/sabc….0/web.sock site=sabc… stamp=… sum=…"
     R/edge/routes/far.example.org  -> "node:/run/alveole/lines/paris/web site=… stamp=… sum=…"
     R/edge/routes/idle.example.org -> "asleep site=… stamp=… sum=…"
+    R/edge/routes/soon.example.org -> "starting site=… stamp=… sum=…"
     R/edge/routes/past-1a2b.example -> "unix:… site=… https=1 past=1 stamp=… sum=…"
     R/edge/routes/@|my-app         -> "tcp:10.1.65.1:8000 site=… https=1 allow=10.0.0.0/8 stamp=… sum=…"
 
@@ -54,7 +55,7 @@ MAX_TEXT = 4000
 #: NAME_MAX.
 MAX_NAME = 255
 #: What is no address: the edge answers by itself, or asks that the site be woken.
-AT_REST = frozenset({RouteTarget.STOPPED, RouteTarget.ASLEEP, RouteTarget.ASLEEP_FOR_ALL})
+AT_REST = frozenset(set(RouteTarget) - {RouteTarget.WORKLOAD})
 
 _UNIX = re.compile(r"unix:(?:/[A-Za-z0-9._-]+)+\Z")
 _NODE = re.compile(r"node:(?:/[A-Za-z0-9._-]+)+\Z")
@@ -254,6 +255,9 @@ class RoutesActuator:
     def _write(self, route: ResourceId, spec: RouteSpec | NodeRouteSpec | PanelSpec, digest: str) -> None:
         text = text_for(self._settings, spec, digest, route.name)
         link = self._link(route.name)
+        if isinstance(spec, RouteSpec) and spec.target is RouteTarget.STARTING:
+            self._reserve(link, route.scope, text)
+            return
         holder = self._holder(link, route.name)
         if holder not in (None, route.scope):
             raise Temporary(f"the name {route.name} still leads to the site {holder}")
@@ -270,6 +274,12 @@ class RoutesActuator:
         except OSError:
             beside.unlink(missing_ok=True)
             raise
+
+    def _reserve(self, link: Path, site: str, text: str) -> None:
+        self._table.mkdir(parents=True, exist_ok=True)
+        make_log_directory(paths.edge_log(self._settings, site), self._settings)
+        with contextlib.suppress(FileExistsError), self._links.changing(link.name, site):
+            os.symlink(text, link)  # noqa: PTH211  Path would normalise the text
 
     def _delete(self, route: ResourceId) -> None:
         link = self._link(route.name)

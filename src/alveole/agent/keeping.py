@@ -31,6 +31,11 @@ def verbs(settings: Settings, sandbox: Sandbox, backups: Backups) -> dict[type, 
 
         return PlatformBackup(settings, kept).save(request.id, _one(files), say)
 
+    def beside(request: saving.SaveKept, _files: list[int], say: Any) -> saving.KeptSaved:
+        from alveole.actuators.kept import Kept
+
+        return Kept(settings, sandbox, kept).save(request, say)
+
     return {
         saving.PruneBackups: lambda _r, _f, _s: kept.prune(),
         saving.CopyBackup: lambda r, _f, _s: kept.copy(r.id, r.snapshot, r.to),
@@ -46,6 +51,7 @@ def verbs(settings: Settings, sandbox: Sandbox, backups: Backups) -> dict[type, 
         saving.ForgetRepository: lambda r, _f, _s: kept.forget(r.name),
         saving.BackupKey: lambda _r, _f, _s: kept.key(),
         saving.SavePlatform: platform,
+        saving.SaveKept: beside,
     }
 
 

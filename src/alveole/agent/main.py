@@ -55,7 +55,7 @@ from alveole.backends.native.run import NativeBackend
 from alveole.backends.native.visits import Visits
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Refused
-from alveole.host import instances, lent, paths, runtime
+from alveole.host import disk, instances, lent, paths, runtime
 from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
 from alveole.host.sandbox import Sandbox
@@ -213,6 +213,7 @@ def build(settings: Settings, allowed: frozenset[int]) -> tuple[Server, Callable
         if instances.of_site(settings, request.site):
             raise Refused("an instance of the site is still there", field="site", hint="stop the site first")
         visits.end(request.site)
+        disk.release(settings, request.site)
         releases.remove_site(request.site, request.number)
         keeper.forget(request.site) if request.forget else keeper.retire(request.site)
         shutil.rmtree(paths.site_log(settings, request.site), ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from alveole.model.names import BackupId, Digest, Generation, Number, SiteId, Slot, VolumeName
+from alveole.model.names import BackupId, BaseKey, Digest, Generation, Number, SiteId, Slot, VolumeName
 from alveole.model.site import VolumeMount
 
 RepositoryName = Annotated[str, msgspec.Meta(pattern=r"^[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")]
@@ -188,6 +188,31 @@ class SavePlatform(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     id: BackupId
 
 
+class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A release of a site, or of an application, by whose lease it is."""
+
+    site: SiteId
+    number: Number
+    release: Digest
+
+
+class SaveKept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="save-kept"):
+    """→ :class:`KeptSaved`. Have the repository that is used hold these releases and images beside the backups, and
+    nothing else of their kind. Neither ever changes: what it holds already is not read again. ``to``: another
+    repository that is to hold the same."""
+
+    contents: tuple[Content, ...]
+    images: tuple[BaseKey, ...]
+    to: RepositoryName | None = None
+
+
+class KeptSaved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    stored: int
+    dropped: int
+    problems: tuple[str, ...] = ()
+    """What could not be saved, and why."""
+
+
 class RepositoryState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     kind: Kind
@@ -238,6 +263,7 @@ AboutKept = (
     | ForgetRepository
     | BackupKey
     | SavePlatform
+    | SaveKept
 )
 #: For the table of the protocol.
 KEEPING_RESULTS: dict[type, Any] = {
@@ -255,4 +281,5 @@ KEEPING_RESULTS: dict[type, Any] = {
     ForgetRepository: None,
     BackupKey: str,
     SavePlatform: BackupMade,
+    SaveKept: KeptSaved,
 }

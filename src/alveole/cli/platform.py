@@ -209,8 +209,9 @@ def restore_platform(
 ) -> int:
     """Make a lost machine again from a repository of its backups.
 
-    Into an empty state directory, while Alvéole does not run: people, settings, keys, and each site with the content
-    and the volumes of its newest backup. Cut short, it goes on where it was when it is asked again.
+    Into an empty state directory, while Alvéole does not run: people, settings, keys, each site with the content, the
+    volumes and the working copy of its newest backup, kept releases, versions of applications, and images. Cut short,
+    it goes on where it was when it is asked again.
     """
     from alveole.app import restore_platform as restored
     from alveole.cli.follow import Show
@@ -229,6 +230,9 @@ def restore_platform(
         emit(found)
         return 3 if found["without"] else 0
     say(f"{len(found['sites'])} sites are back: {', '.join(map(clean, found['sites'])) or 'none'}")
+    for what in ("images", "versions"):
+        if found[what]:
+            say(f"{len(found[what])} {what} are back: {', '.join(map(clean, found[what]))}")
     for name, why in sorted(found["without"].items()):
         note(f"NOT back: {clean(name)}: {clean(why)}")
     for text in found["said"]:

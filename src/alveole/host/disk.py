@@ -14,6 +14,7 @@ import os
 import stat
 import struct
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ _CONFIG = struct.Struct(f"=II{_INFO.size}s8Q")
 _FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV
 #: ``discard`` gives the space of deleted files back to the machine.
 _OPTIONS = "discard,errors=remount-ro"
+#: How long somebody may look into a site that is taken away.
+_PATIENCE_SECONDS = 20.0
 #: By mount point: who may mount, unmount or resize, and how many lean on the mount for a while.
 _turns: defaultdict[Path, threading.RLock] = defaultdict(threading.RLock)
 _turns_lock = threading.Lock()
@@ -194,6 +197,19 @@ def borrowed(settings: Settings, site: str) -> Iterator[Path]:
             # An instance that has started meanwhile leans on the mount too.
             if not any(paths.instance(settings, site, slot).exists() for slot in (0, 1)):
                 detach(target)
+
+
+def release(settings: Settings, site: str) -> None:
+    """Unmount what a process that was killed had borrowed. Who looks into it at the moment is waited for; raises
+    ``Temporary`` where that takes long."""
+    target = paths.disk_mount(settings, site)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while target.exists() and not detach(target):
+        if time.monotonic() > deadline:
+            raise Temporary("the site's disk is still in use", hint="try again in a moment")
+        time.sleep(0.05)
+    with contextlib.suppress(OSError):
+        target.parent.rmdir()
 
 
 def _check(where: Path) -> None:

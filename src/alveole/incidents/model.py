@@ -32,7 +32,8 @@ RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 class Figure(View, frozen=True, kw_only=True):
     """Something that is measured of each site, or of the platform.
 
-    ``words``: the values it may have; none: it is a number, in ``unit``.
+    ``words``: the values it may have; none: it is a number, in ``unit``. ``named``: there is a value of it for each of
+    the ``items`` that a rule names.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Figure(View, frozen=True, kw_only=True):
     about: About
     unit: str = ""
     words: tuple[str, ...] = ()
+    named: bool = False
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):

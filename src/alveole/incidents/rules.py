@@ -120,6 +120,10 @@ BUILT_IN: Mapping[str, Rule] = {
         on="site.backup-hours", title="The newest backup is old", above=50, hold="10m", promise="backup",
         tell=(OWNER, OPERATORS),
     ),
+    "log-errors": Rule(
+        on="site.log-errors", title="The site prints many errors", above=100, hold="5m", well="10m",
+        severity=Severity.INFO,
+    ),
     "backup-failed": Rule(
         on="site.backup", title="The last backup failed", words=("failed",), well="0s", tell=(OWNER, OPERATORS),
     ),
@@ -215,7 +219,10 @@ def _wrong(values: Mapping[str, Any], figures: Mapping[str, Figure], bad: set[st
     for name in ("covers", "items", "sites", "tell", "escalate_to"):
         if len(values.get(name, ())) > 50:
             yield Problem(name, "has more than 50 entries")
-    for name in ("items", "sites"):
+    named = figure is not None and figure.named
+    if named:
+        yield from _wrong_words(values.get("items", ()), bad)
+    for name in ("sites",) if named else ("items", "sites"):
         for each in values.get(name, ()):
             if not _PATTERN.match(each):
                 yield Problem(name, f"{each[:80]!r} is no pattern", "a name, with * for anything")
@@ -226,6 +233,17 @@ def _wrong(values: Mapping[str, Any], figures: Mapping[str, Figure], bad: set[st
     title = values.get("title", "")
     if len(title) > 200 or not title.isprintable():
         yield Problem("title", "is longer than 200 characters or not printable")
+
+
+def _wrong_words(words: Iterable[str], bad: set[str]) -> Iterable[Problem]:
+    """Of what a rule looks for in log lines."""
+    if not words and "items" not in bad:
+        yield Problem("items", "is missing", 'the words that a line must hold, like items = ["out of memory"]')
+    for each in words:
+        if not 3 <= len(each) <= 100 or not each.isprintable():
+            yield Problem("items", f"{each[:80]!r} is not 3 to 100 printable characters")
+        elif set(each) & set("*?[") or each.startswith("!"):
+            yield Problem("items", f"{each[:80]!r} is looked for as it stands, without * ? [ or ! before it")
 
 
 def check_name(name: str) -> tuple[Problem, ...]:

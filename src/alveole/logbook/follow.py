@@ -16,7 +16,7 @@ PLACES_MAX = 4096
 _MOST = 512 * 1024
 
 
-class _Tail:
+class Tail:
     """One row of files. What is written between two looks is given even where the file was renamed meanwhile."""
 
     def __init__(self, place: Place, whole: bool) -> None:
@@ -81,7 +81,7 @@ class Tails:
     def __init__(
         self, places: Iterable[Place], wanted: Wanted, name: Callable[[str], str] = str, *, whole: bool = False
     ) -> None:
-        self._tails = [_Tail(place, whole) for place in places]
+        self._tails = [Tail(place, whole) for place in places]
         self._fits = Fits(wanted)
         self._name = name
 

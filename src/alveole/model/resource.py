@@ -201,6 +201,8 @@ class RouteTarget(StrEnum):
     """The request waits at the edge until the site is awake; of crawlers and the like it is answered with 503."""
     ASLEEP_FOR_ALL = "asleep-for-all"
     """The same, and every request wakes it."""
+    STARTING = "starting"
+    """Answers 503: nothing leads there yet. Never takes the place of a link that is there."""
 
 
 class RouteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="route"):

@@ -41,9 +41,9 @@ from alveole.notices import Kind, Message, News
 from alveole.people.model import NOBODYS, Actor, Held, Near, Role
 from alveole.people.rights import Right, may, near
 from alveole.ports import AgentPort
-from alveole.services import served
+from alveole.services import loglines, served
 from alveole.services.finding import FindVerbs
-from alveole.services.measuring import LastEnded, sources
+from alveole.services.measuring import LastEnded, running, sources
 from alveole.services.notify import NotifyVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.telling import Channel
@@ -91,6 +91,11 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
         for source in sources(self, self._last_ended):
             self.readings.add(source)
         self.readings.add(served.source(self))
+        self.readings.add(
+            loglines.source(
+                self.settings.logs, lambda: (id for id, _stored in running(self)), lambda: self.watch.rules.values()
+            )
+        )
         book = Book(self.store)
         self.watch = Watch(self.store, book, self.readings, Ledger(self.store, self.last_change), _Around(self))
         self._round_under_way = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -101,12 +102,7 @@ class PastVerbs(BrowseVerbs):
 
         def build(transaction: Transaction) -> Live:
             found = self._backup(caller, Right.BACKUP_OPEN, backup)
-            if len(pastdays.every(transaction.connection)) >= self.settings.backups.past_most:
-                raise Refused(
-                    f"{self.settings.backups.past_most} past days are open at a time, and so many are",
-                    field="backup",
-                    hint="close one first: alveole backup opened; or set backups.past_most",
-                )
+            self._check_days(pastdays.every(transaction.connection).values(), found)
             id, now = new_id("s"), time.time()
             day = PastDay(
                 id=id,
@@ -127,6 +123,20 @@ class PastVerbs(BrowseVerbs):
 
         digest = self._digest("open-backup", backup, request.digest())
         return self._accept(caller, digest, key, build, self._need_room)
+
+    def _check_days(self, there: Iterable[PastDay], backup: Backup) -> None:
+        """Nobody takes all the room that there is for all; raises ``Refused``."""
+        owners = [day.owner for day in there]
+        limits = self.settings.backups
+        close = "close one first: alveole backup opened"
+        # What is root's or nobody's is the platform's own.
+        personal = self.people.whom(backup.owner) is not None
+        if personal and owners.count(backup.owner) >= limits.past_each:
+            told = f"{limits.past_each} past days of one owner's sites are open at a time, and so many are"
+            raise Refused(told, field="backup", hint=f"{close}; or set backups.past_each")
+        if len(owners) >= limits.past_most:
+            told = f"{limits.past_most} past days are open at a time, and so many are"
+            raise Refused(told, field="backup", hint=f"{close}; or set backups.past_most")
 
     def _past_name(self) -> str:
         while True:

@@ -19,6 +19,7 @@ from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change
+from alveole.model.site import BaseKind
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.proving import ProofVerbs
@@ -197,7 +198,34 @@ class RepositoryVerbs(ProofVerbs):
         saved = PlatformSaved(id=id, at=time.time(), bytes=made.bytes, repository=where, copied_to=to)
         self._put_setting(_PLATFORM, saved)
         live.say(f"the platform, {made.bytes} bytes, in {where}{f' and {to}' if to else ''}")
-        self.journal.end(live, (), {"bytes": made.bytes, "repository": where})
+        kept: saving.KeptSaved = self.agent.call(self._kept(to), say=live.show)
+        hit("services.kept-saved")
+        if kept.stored or kept.dropped:
+            live.say(f"releases and images: {kept.stored} saved, {kept.dropped} let go")
+        for problem in kept.problems:
+            live.say(f"not saved: {problem}", level="warning")
+        self.journal.end(live, (), {"bytes": made.bytes, "repository": where, "kept": kept.stored})
+
+    def _kept(self, to: str) -> saving.SaveKept:
+        """What a lost machine needs that is in no backup of a site: all releases but those that surely are, the
+        versions of applications, and images."""
+        contents: list[saving.Content] = []
+        for stored in self.store.sites.values():
+            site = stored.site
+            if stored.pending or site.node:
+                continue
+            releases = self.store.releases(site.id)
+            newest = self.store.backups(site.id)[:1]
+            if len(releases) == 1 and newest and newest[0].created_at > releases[0].created_at:
+                # Nothing else can have been live when that was made.
+                continue
+            contents += [saving.Content(site.id, site.number, each.digest) for each in releases]
+        for app in self.apps.apps.values():
+            versions = self.apps.versions(app.id)
+            digests = {digest for each in versions for digest in (each.release, each.built) if digest is not None}
+            contents += [saving.Content(app.store, app.number, each) for each in sorted(digests)]
+        images = sorted(each.base.key for each in self.store.bases.values() if each.base.kind is BaseKind.OCI)
+        return saving.SaveKept(tuple(contents), tuple(images), to or None)
 
     @contextlib.contextmanager
     def _database_copy(self) -> Iterator[int]:

@@ -82,7 +82,7 @@ local function parse(text)
     if not first then
         return BROKEN
     end
-    if first == "stopped" then
+    if first == "stopped" or first == "starting" then
         target.to = "=503"
     elseif first == "asleep" or first == "asleep-for-all" then
         target.to = "=asleep"
