@@ -198,7 +198,7 @@ class Services(
         self._lines_lock = threading.Lock()
         self._node_looks, self._node_problems, self._node_away = {}, {}, {}
         self._nodes_known = None
-        self._mirroring = {}
+        self._mirroring, self._nights = {}, {}
         self._asking = set()
         self._last_used = {}
         self._unwoken = {}

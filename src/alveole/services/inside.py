@@ -18,6 +18,16 @@ from alveole.services.sleep import VISIT
 from alveole.sleeping import is_asleep
 
 
+def exec_there(site: Site, argv: tuple[str, ...], *, tty: bool = False, uid: int | None = None) -> Distant:
+    """A program inside of a site on another machine. Raises ``InvalidInput`` for what is too long for that."""
+    query = [("argv", word) for word in argv]
+    if tty:
+        query.append(("tty", "true"))
+    if uid is not None:
+        query.append(("uid", str(uid)))
+    return reached(Distant(site.node, f"/v1/sites/{site.name}/exec?{pairs(query)}", tty))
+
+
 class InsideVerbs(ClaimVerbs):
     def site_logs(self, caller: Actor, site: str) -> views.LogsView:
         found = self._stored(caller, Right.SITE_LOGS, site).site
@@ -52,12 +62,7 @@ class InsideVerbs(ClaimVerbs):
         stored = self.store.sites.get(grant.site)
         if stored is None or not stored.site.node:
             return protocol.Exec(site=grant.site, slot=grant.slot, argv=grant.argv, tty=grant.tty, uid=grant.uid)
-        query = [("argv", word) for word in grant.argv]
-        if grant.tty:
-            query.append(("tty", "true"))
-        if grant.uid is not None:
-            query.append(("uid", str(grant.uid)))
-        return reached(Distant(stored.site.node, f"/v1/sites/{stored.site.name}/exec?{pairs(query)}", grant.tty))
+        return exec_there(stored.site, grant.argv, tty=grant.tty, uid=grant.uid)
 
     def _ready_slot(self, site: Site) -> int:
         """The instance that serves; the other one while that is not ready. Raises ``Refused``."""
