@@ -75,6 +75,8 @@ def test_whose_domain_it_is(control: Control, machine: Machine) -> None:  # noqa
     claim = Claim(site(control).id, "shop.example.org", "ana", "token", 0.0, time.time() + 1000, 0.0)
     control.done(services._grant(ANA, claim))
     assert site(control).domains == ("shop.example.org",)
+    with pytest.raises(InvalidInput, match="lives on far"):
+        services.create_app(ROOT, ask.CreateApp(name="blog", from_site="blog", environments=("prod",)))
     for field, value in (("path", "/blog"), ("published", ())):
         with pytest.raises(Refused) as refused:
             services.set_site(ROOT, "blog", ask.SetSite(**{field: value}))
