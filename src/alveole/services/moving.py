@@ -48,6 +48,13 @@ _LEAVING_SECONDS = 3.0
 SWEEP_SECONDS = 60.0
 
 
+class _Stands(msgspec.Struct):
+    """Of a site on another machine, whether it is to run there and what is at work on it."""
+
+    wanted: str
+    change: str | None = None
+
+
 class MovingVerbs(NodeVerbs):
     # --- verbs --------------------------------------------------------------------------------
     def move_site(self, caller: Actor, site: str, request: fleet.MoveSite, *, key: str | None = None) -> Change:
@@ -438,7 +445,7 @@ class MovingVerbs(NodeVerbs):
         """What is left behind must not run; a node that is away is told at the next sweep of copies."""
         try:
             client = self._api_of(node)
-            if client.get(f"/v1/sites/{name}")["wanted"] == "running":
+            if understood(node, client.get(f"/v1/sites/{name}"), _Stands).wanted == "running":
                 change = client.send("POST", f"/v1/sites/{name}/stop", key=f"{live.id}-left")
                 self._follow_there(live, node, change)
         except AlveoleError as error:
@@ -448,14 +455,14 @@ class MovingVerbs(NodeVerbs):
     def _destroy_there(self, live: Live, node: str, name: str) -> None:
         client = self._api_of(node)
         try:
-            seen = client.get(f"/v1/sites/{name}")
+            seen = understood(node, client.get(f"/v1/sites/{name}"), _Stands)
         except NotFound:
             return
-        if seen["change"]:
+        if seen.change:
             with contextlib.suppress(Refused):
-                self._follow_there(live, node, {"id": seen["change"]})
-            seen = client.get(f"/v1/sites/{name}")
-        if seen["wanted"] == "running":
+                self._follow_there(live, node, {"id": seen.change})
+            seen = understood(node, client.get(f"/v1/sites/{name}"), _Stands)
+        if seen.wanted == "running":
             change = client.send("POST", f"/v1/sites/{name}/stop")
             self._follow_there(live, node, change)
         change = client.send("DELETE", f"/v1/sites/{name}", query={"confirm": name})
@@ -512,7 +519,7 @@ class MovingVerbs(NodeVerbs):
         for node in sorted(site.kept_at.keys() - {"", site.node} - self._node_problems.keys()):
             try:
                 client = self._api_of(node)
-                if client.get(f"/v1/sites/{site.name}")["wanted"] == "running":
+                if understood(node, client.get(f"/v1/sites/{site.name}"), _Stands).wanted == "running":
                     client.send("POST", f"/v1/sites/{site.name}/stop")
                     log.warning("node %s: the copy of %s that is left there ran, and is stopped", node, site.name)
             except NotFound:
