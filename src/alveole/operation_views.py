@@ -24,7 +24,7 @@ class ArgumentView(View, frozen=True, kw_only=True):
 class OperationView(View, frozen=True, kw_only=True):
     name: str
     of: str
-    """Who declared it: ``module:mariadb``, ``site`` or ``app:shop``."""
+    """Who declared it: ``module:mariadb``, ``site`` or ``app:shop``; ``node:paris`` are people of the server there."""
     title: TextView
     description: TextView
     argv: tuple[str, ...]

@@ -72,6 +72,7 @@ def test_whose_domain_it_is(control: Control, machine: Machine) -> None:  # noqa
         services.set_site(ANA, "blog", ask.SetSite(add_domains=("shop.example.org",)))
     claimed = services.add_domain(ANA, "blog", AddDomain(domain="shop.example.org"))
     assert claimed.state == "pending" and claimed.record and machine.sent == []
+    assert services.show_site(ROOT, "blog").claims == ("shop.example.org",)
     claim = Claim(site(control).id, "shop.example.org", "ana", "token", 0.0, time.time() + 1000, 0.0)
     control.done(services._grant(ANA, claim))
     assert site(control).domains == ("shop.example.org",)
@@ -174,15 +175,15 @@ def test_operations_there(control: Control, machine: Machine) -> None:  # noqa: 
         **{"arguments": [], "least": "own", "seconds": 60, "output_bytes": 4096, "confirm": False, "allowed": True},
         "uid": 27,
     }
-    machine.answers[f"{BLOG}/operations"] = [of_module]
+    machine.answers[f"{BLOG}/operations"] = [of_module, {**of_module, "name": "theirs", "of": "site"}]
     services.add_operation(ROOT, "clear", AddOperation(argv=("/bin/clear",)), site="blog")
     found = {each.name: (each.of, each.allowed) for each in services.list_operations(ROOT, "blog")}
-    assert found == {"slow": ("module:mariadb", True), "clear": ("site", True)}
+    assert found == {"slow": ("module:mariadb", True), "theirs": ("node:far", True), "clear": ("site", True)}
     with services.store.write() as transaction:
         transaction.save_site(msgspec.structs.replace(site(control), owner="ben"))
         services.people.share(transaction, id, "ana", _work())
     found = {each.name: (each.of, each.allowed) for each in services.list_operations(ANA, "blog")}
-    assert found == {"slow": ("module:mariadb", False), "clear": ("site", True)}
+    assert found == {"slow": ("module:mariadb", False), "theirs": ("node:far", False), "clear": ("site", True)}
     from alveole.operation_requests import RunOperation, SignalProgram
 
     with pytest.raises(Denied):

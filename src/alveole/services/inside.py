@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
@@ -95,10 +97,11 @@ class InsideVerbs(ClaimVerbs):
         )
 
     def why(self, caller: Actor, site: str) -> views.WhyView:
-        if told := self._asked_there(caller, Right.SITE_LOOK, site, "/why", views.WhyView):
-            return told
         stored = self._stored(caller, Right.SITE_LOOK, site)
         found = stored.site
+        if told := self._asked_there(caller, Right.SITE_LOOK, site, "/why", views.WhyView):
+            here = (*self.claims_waiting(found), *self.naming.waiting(found.id))
+            return msgspec.structs.replace(told, waiting=(*told.waiting, *here))
         links: tuple[protocol.Link, ...] = ()
         try:
             links = self.agent.call(

@@ -73,7 +73,10 @@ class OperationVerbs(InsideVerbs, AppVerbs):
         of = self.apps.of_site(site.id)
         found = {each.name: (f"module:{each.module}", each) for each in site.run.operations}
         if there := self._asked_there(caller, Right.SITE_OPERATE, site.id, "/operations", list[OperationView]):
-            found = {each.name: (each.of, declared(each)) for each in there}
+            theirs = f"node:{site.node}"
+            found = {
+                each.name: (each.of if each.of.startswith("module:") else theirs, declared(each)) for each in there
+            }
         if of is not None:
             found |= {each.name: (f"app:{of[0].name}", each) for each in self._declared(of[0].id)}
         found |= {each.name: ("site", each) for each in self._declared(site.id)}
