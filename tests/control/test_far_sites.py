@@ -62,6 +62,19 @@ def test_domains_there(control: Control, machine: Machine) -> None:  # noqa: F81
     assert services.store.owner_of("www.example.org") is None
 
 
+def test_a_domain_that_is_there_already(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+    """The way was cut when it was asked for, and it was done there all the same: asked again it is held here too."""
+    services = control.services
+    there(control)
+    stored = services.store.site("blog")
+    assert stored is not None
+    shown = msgspec.structs.replace(services._view(stored, None), domains=("www.example.org",))
+    refused = [InvalidInput("names a domain twice", field="domains")]
+    machine.answers[BLOG] = lambda: refused.pop() if machine.sent and refused else msgspec.to_builtins(shown)
+    control.done(services.set_site(ROOT, "blog", ask.SetSite(add_domains=("www.example.org",))))
+    assert site(control).domains == ("www.example.org",) and not refused
+
+
 def test_whose_domain_it_is(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
     services = control.services
     there(control)

@@ -91,9 +91,11 @@ class FarNameVerbs(ForwardVerbs):
             if forward.body:
                 result = self._result_there(self._ask_there(live))
         except AlveoleError as error:
-            if not self.loop.stopping:
+            if self.loop.stopping:
+                return
+            if not self._known_there(site, forward):
                 self._names_as_before(live, site, error)
-            return
+                return
         hit("services.domains-there")
         site = self._mirrored(site, self._site_there(site.node, site.name))
         site = msgspec.structs.replace(site, domains=forward.domains, version=site.version + 1)
@@ -108,6 +110,14 @@ class FarNameVerbs(ForwardVerbs):
         names = self._names(site)
         told = {**result, "version": site.version}
         self.journal.end(live, settled.problems, told, also=lambda transaction: transaction.save_site(site, names))
+
+    def _known_there(self, site: Site, forward: Forward) -> bool:
+        """Whether new domains, and nothing else, were asked for, and they are there since a request whose end nobody
+        heard of."""
+        asked = msgspec.json.decode(forward.body)
+        alone = asked.keys() <= {"add_domains", "remove_domains"}
+        there = self._site_there(site.node, site.name) if alone else None
+        return there is not None and set(asked["add_domains"]) <= set(there.domains)
 
     def _forgotten_there(self, live: Live, site: Site, gone: tuple[str, ...]) -> bool:
         """Take domains away where the site lives; whether the change can end."""
