@@ -65,7 +65,7 @@ def _list(
     view = services.show_site(actor, site)
     problem = ""
     programs = None
-    operations: Sequence[OperationView] = ()
+    operations: Sequence[OperationView] | None = None
     try:
         operations = () if seen else services.list_operations(actor, site)
         programs = services.list_programs(actor, site)
