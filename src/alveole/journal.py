@@ -349,6 +349,14 @@ class Journal:
         with self.store.read() as connection:
             return tuple(_change(row) for row in connection.execute(query))
 
+    def since(self, site_id: str, verb: str, at: float) -> tuple[Change, ...]:
+        """Those of this verb that were begun for a site after ``at`` (epoch), newest first, without events."""
+        query = sa.select(changes).where(
+            changes.c.site_id == site_id, changes.c.verb == verb, changes.c.started_at > at
+        )
+        with self.store.read() as connection:
+            return tuple(_change(row) for row in connection.execute(query.order_by(changes.c.seq.desc())))
+
     def resume(self) -> Sequence[Live]:
         """The changes that were going on when control ended, oldest first; they are live again."""
         query = sa.select(changes).where(changes.c.state == ChangeState.RUNNING).order_by(changes.c.seq)

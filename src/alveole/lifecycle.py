@@ -32,7 +32,7 @@ def may_enter(
         return (Problem("environment", f"version {version.name} was rolled back in {where}", "send a better one"),)
     seconds = (last.left_at if last.stage is Stage.LEFT and last.left_at is not None else now) - last.live_at
     if seconds < environment.policy.soak_seconds:
-        left = f"{_span(seconds)} of {_span(environment.policy.soak_seconds)}"
+        left = f"{span(seconds)} of {span(environment.policy.soak_seconds)}"
         return (Problem("environment", f"version {version.name} has run {left} in {where}", "wait until it has"),)
     return ()
 
@@ -53,7 +53,8 @@ def may_deploy(environment: Environment, delivered: Deployment, deployer: str, n
     return tuple(found)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """For people: ``3 d``, ``47 h``, ``90 min``, ``8 s``."""
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alveole.model.operation import ArgumentType, Least
+from alveole.model.operation import Argument, ArgumentType, Least, Operation
 from alveole.views import TextView, View
 
 
@@ -17,12 +17,14 @@ class ArgumentView(View, frozen=True, kw_only=True):
     max: int | None
     choices: tuple[str, ...]
     below: str
+    flag: str = ""
+    """Of a boolean: what stands in the argument vector when it is yes."""
 
 
 class OperationView(View, frozen=True, kw_only=True):
     name: str
     of: str
-    """Who declared it: ``module:mariadb``, ``site`` or ``app:shop``."""
+    """Who declared it: ``module:mariadb``, ``site`` or ``app:shop``; ``node:paris`` are people of the server there."""
     title: TextView
     description: TextView
     argv: tuple[str, ...]
@@ -33,6 +35,8 @@ class OperationView(View, frozen=True, kw_only=True):
     confirm: bool
     allowed: bool
     """Whether who asks may run it."""
+    uid: int | None = None
+    """As whom it runs inside of the container; ``None``: the site's own user."""
 
 
 class RunView(View, frozen=True, kw_only=True):
@@ -82,3 +86,72 @@ class ProgramsView(View, frozen=True, kw_only=True):
     slot: int
     """The instance that was looked at."""
     programs: tuple[ProgramView, ...]
+
+
+def operation_view(of: str, operation: Operation, allowed: bool) -> OperationView:
+    """``of``: who declared it. ``allowed``: whether who asks may run it."""
+    arguments = tuple(
+        ArgumentView(
+            name=each.name,
+            type=each.type,
+            title=TextView(en=each.title or each.name, fr=each.title_fr or each.title or each.name),
+            default=each.default,
+            required=each.required,
+            pattern=each.pattern,
+            min=each.min,
+            max=each.max,
+            choices=each.choices,
+            below=each.below,
+            flag=each.flag,
+        )
+        for each in operation.arguments
+    )
+    title = operation.title or operation.name
+    return OperationView(
+        name=operation.name,
+        of=of,
+        title=TextView(en=title, fr=operation.title_fr or title),
+        description=TextView(en=operation.description, fr=operation.description_fr or operation.description),
+        argv=operation.argv,
+        arguments=arguments,
+        least=operation.least,
+        seconds=operation.seconds,
+        output_bytes=operation.output_bytes,
+        confirm=operation.confirm,
+        allowed=allowed,
+        uid=operation.uid,
+    )
+
+
+def declared(view: OperationView) -> Operation:
+    """The declaration that a machine has told of: a site there is worked on from here."""
+    return Operation(
+        name=view.name,
+        argv=view.argv,
+        uid=view.uid,
+        title=view.title.en,
+        title_fr=view.title.fr,
+        description=view.description.en,
+        description_fr=view.description.fr,
+        arguments=tuple(
+            Argument(
+                name=each.name,
+                type=each.type,
+                title=each.title.en,
+                title_fr=each.title.fr,
+                default=each.default,
+                required=each.required,
+                pattern=each.pattern,
+                min=each.min,
+                max=each.max,
+                choices=each.choices,
+                below=each.below,
+                flag=each.flag,
+            )
+            for each in view.arguments
+        ),
+        least=view.least,
+        seconds=view.seconds,
+        output_bytes=view.output_bytes,
+        confirm=view.confirm,
+    )

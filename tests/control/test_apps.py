@@ -13,6 +13,7 @@ from controlkit import READER, ROOT, Control, until
 from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.app_views import AppView, EnvironmentView
+from alveole.check_requests import CheckText
 from alveole.errors import Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.model.app import Accept, Difference, Stage, VersionState
 from alveole.model.change import Change, ChangeState
@@ -20,6 +21,7 @@ from alveole.model.resource import Action, Kind
 from alveole.model.site import Wanted
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
+from alveole.services.watching import CHECK
 from alveole.views import State
 
 OPERATOR = Actor("olga", Role.OPERATOR, "token:o")
@@ -119,6 +121,20 @@ def test_soaking_approvals_windows_and_gates(control: Control) -> None:
     set_env(control, "prod", soak_seconds=3600)
     with pytest.raises(Refused, match="has run 0 s of 60 min in ALPHA"):
         deliver(control, "prod", "1.0")
+    # It has run for long enough, but what watches it was red meanwhile.
+    services = control.services
+    ran = services.apps.at(services.apps.app("shop").id, "alpha", Stage.LIVE)  # type: ignore[union-attr]  # made above
+    assert ran is not None
+    with services.store.write() as transaction:
+        services.apps.put_deployment(transaction, msgspec.structs.replace(ran, live_at=time.time() - 7200))
+    text = "use: [monitor]\nsteps:\n  - request: GET /\n"
+    services.put_check(ROOT, "shop-alpha", "home", CheckText(text=text))
+    alpha = services.store.site("shop-alpha").site  # type: ignore[union-attr]  # made above
+    for problems in ((Problem("check/home", "no answer"),), ()):
+        services.journal.end(services.journal.begin(CHECK, ROOT, site=alpha, reason="home"), problems)
+    with pytest.raises(Refused, match="is green again since 0 s, of 60 min"):
+        deliver(control, "prod", "1.0")
+    services.drop_check(ROOT, "shop-alpha", "home")
     set_env(control, "prod", soak_seconds=0, approvals=1, windows=("mon-sun 00:00-00:01",))
     deliver(control, "prod", "1.0")
     with pytest.raises(Refused) as found:

@@ -34,6 +34,8 @@ class Machine:
         #: What is sent as any archive.
         self.sends: list[bytes] = []
         self.sent: list[tuple[str, str]] = []
+        self.bodies: list[Any] = []
+        self._opened = ""
 
     def get(self, path: str, _query: Any = None) -> Any:
         answer = self.answers.get(path, NotFound(f"nothing at {path}"))
@@ -44,14 +46,20 @@ class Machine:
         return answer
 
     @contextlib.contextmanager
-    def open(self, _method: str, _path: str, **_more: Any) -> Iterator[Machine]:
+    def open(self, _method: str, path: str, **_more: Any) -> Iterator[Machine]:
+        self._opened = path
         yield self
+
+    def body(self) -> bytes:
+        answer = self.get(self._opened)
+        return answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
 
     def blocks(self) -> list[bytes]:
         return self.sends
 
-    def send(self, method: str, path: str, _body: Any = None, **_more: Any) -> Any:
+    def send(self, method: str, path: str, body: Any = None, **_more: Any) -> Any:
         self.sent.append((method, path))
+        self.bodies.append(body)
         return self.get(path)
 
 

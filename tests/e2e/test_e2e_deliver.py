@@ -142,8 +142,10 @@ def test_no_request_fails_or_gets_the_wrong_version(alveole: Instance, shops: li
                 shop.deploy("live")
             else:
                 shop.roll_back("live")
-            turns.append((asked, time.monotonic(), ("two", "one")[turn % 2]))
-            time.sleep(0.05)
+            done = time.monotonic()
+            turns.append((asked, done, ("two", "one")[turn % 2]))
+            # Before the next turn is asked for, somebody has asked after this one.
+            until(lambda: any(began > done for began, _, _ in load.seen), 60)  # noqa: B023  waited for at once
     load.check(50)
     follows = [asked for asked, _, _ in turns[1:]] + [float("inf")]
     for (_, done, name), until_asked in zip(turns, follows, strict=True):

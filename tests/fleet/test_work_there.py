@@ -183,7 +183,73 @@ def test_the_other_machine_burns(there: Pair) -> None:
         main.destroy(name)
 
 
-def cut(main: Any, where: tuple[str, ...], path: str, body: dict[str, Any]) -> Any:
+def test_its_domains(there: Pair) -> None:
+    """They lead to this machine, with its certificate, and on from there; what goes is free again, here and there."""
+    main, far = there.main, there.far
+    assert main.cli("site", "domain", "add", "omega", "shop.omega.test", "--json").json["state"] == "live"
+    assert [each["domain"] for each in main.api("GET", "/v1/sites/omega/domains")] == ["shop.omega.test"]
+    assert sorted(far.site("omega")["domains"]) == ["omega.localhost", "shop.omega.test"]
+    until(lambda: "one" in main.fetch("shop.omega.test", "/page.txt").body, 60, main.tail)
+    until(lambda: "one" in main.fetch("shop.omega.test", "/page.txt", https=True).body, 60, main.tail)
+    serves(there, "omega", "one")
+    main.create("thief", page("not yours"))
+    with pytest.raises(ApiError) as refused:
+        main.api("PATCH", "/v1/sites/thief", {"add_domains": ["shop.omega.test"]})
+    assert refused.value.status in (409, 422)
+    main.cli("site", "domain", "remove", "omega", "shop.omega.test")
+    assert far.site("omega")["domains"] == ["omega.localhost"] and main.site("omega")["domains"] == []
+    main.cli("site", "domain", "add", "thief", "shop.omega.test")
+    main.destroy("thief")
+    with pytest.raises(ApiError) as refused:
+        main.api("PATCH", "/v1/sites/omega", {"path": "/omega"})
+    assert [each["field"] for each in refused.value.document["problems"]] == ["path"]
+
+
+def test_operations_and_programs(there: Pair, tmp_path: Path) -> None:
+    """Declared here, run there, told here; programs are listed and ended there."""
+    main, far = there.main, there.far
+    declared = tmp_path / "greet.toml"
+    declared.write_text(
+        'argv = ["/bin/sh", "-c", "read word; echo \\"$word, $1\\"; exec sleep 600", "sh", "${name}"]\nseconds = 300\n'
+        '[[argument]]\nname = "name"\ntype = "string"\n[[argument]]\nname = "word"\ntype = "secret"\n'
+    )
+    main.cli("op", "add", "omega", "greet", str(declared))
+    assert [each["name"] for each in main.cli("op", "list", "omega", "--json").json] == ["greet"]
+    run = main.api("POST", "/v1/sites/omega/operations/greet/run", {"arguments": {"name": "ana", "word": "tell-none"}})
+    where = f"/v1/sites/omega/operation-runs/{run['id']}"
+    until(lambda: main.api("GET", where)["output"] == "***, ana\n", 60, lambda: str(main.api("GET", where)))
+    (sleeper,) = [
+        each for each in main.cli("op", "ps", "omega", "--json").json["programs"] if each["command"] == "sleep 600"
+    ]
+    main.cli("op", "kill", "omega", str(sleeper["pid"]), "--signal", "KILL")
+    until(lambda: main.api("GET", where)["ended_at"], 60, lambda: str(main.api("GET", where)))
+    ended = main.api("GET", where)
+    assert ended["exit_status"] == 137 and ended["arguments"] == {"name": "ana", "word": "***"}
+    assert {"operation", "signal"} <= {each["verb"] for each in main.journal(site="omega")}
+    until(lambda: {"exec", "signal"} <= {each["verb"] for each in far.journal(site="omega")}, 60)
+    run = main.api("POST", "/v1/sites/omega/operations/greet/run", {"arguments": {"name": "ben", "word": "tell-none"}})
+    where = f"/v1/sites/omega/operation-runs/{run['id']}"
+    until(lambda: main.api("GET", where)["output"], 60, lambda: str(main.api("GET", where)))
+    main.api("DELETE", where)
+    until(lambda: main.api("GET", where)["ended_at"], 60, lambda: str(main.api("GET", where)))
+    assert "ended by" in main.api("GET", where)["problem"]
+    until(
+        lambda: all(each["command"] != "sleep 600" for each in main.api("GET", "/v1/sites/omega/programs")["programs"]),
+        60,
+    )
+    main.cli("op", "remove", "omega", "greet")
+
+
+def test_its_figures(there: Pair) -> None:
+    main, far = there.main, there.far
+    until(lambda: main.site("omega")["memory_bytes"] > 0 and main.site("omega")["pids"] > 0, 60)
+    assert main.site("omega")["log_bytes"] is not None
+    told = main.cli("figures", "omega", "--span", "hour", "--json").json
+    assert told["name"] == "omega" and told["columns"] == far.api("GET", "/v1/sites/omega/figures")["columns"]
+    assert main.api("GET", "/v1/sites/omega/quality")["site"] == "omega"
+
+
+def cut(main: Any, where: tuple[str, ...], path: str, body: dict[str, Any], method: str = "POST") -> Any:
     """Ask for a change and let control die at each of these points, one after the other; the change, well ended."""
     key = f"cut{path.replace('/', '-')}"
     main.kill_role("control")
@@ -193,11 +259,11 @@ def cut(main: Any, where: tuple[str, ...], path: str, body: dict[str, Any]) -> A
             main.until_ready()
             # Control may be gone before it has answered.
             with contextlib.suppress(OSError, http.client.HTTPException):
-                main.api("POST", path, body, key=key)
+                main.api(method, path, body, key=key)
         until(lambda: not main.is_up("control"), 120, lambda: f"not yet at {point}: {main.tail()}")  # noqa: B023  waited for at once
         main.roles.pop("control").wait()
     main.start()
-    return main.ended(main.api("POST", path, body, key=key)["id"], good=True)
+    return main.ended(main.api(method, path, body, key=key)["id"], good=True)
 
 
 @pytest.mark.turn
@@ -219,6 +285,19 @@ def test_control_dies_while_a_name_changes(there: Pair) -> None:
     assert far.site("chi")["domains"] == ["chi.localhost"]
     main.cli("site", "rename", "chi", "omega")
     serves(there, "omega", "one")
+
+
+@pytest.mark.turn
+def test_control_dies_while_a_domain_comes(there: Pair) -> None:
+    """Faults 3 and 8: the one that came leads there in the end, and the one that went is free, here and there."""
+    main, far = there.main, there.far
+    main.cli("site", "domain", "add", "omega", "old.omega.test")
+    change = {"add_domains": ["new.omega.test"], "remove_domains": ["old.omega.test"]}
+    cut(main, ("forward", "domains-there", "domains-here"), "/v1/sites/omega", change, "PATCH")
+    until(lambda: "one" in main.fetch("new.omega.test", "/page.txt").body, 60, main.tail)
+    assert main.site("omega")["domains"] == ["new.omega.test"]
+    assert sorted(far.site("omega")["domains"]) == ["new.omega.test", "omega.localhost"]
+    main.cli("site", "domain", "remove", "omega", "new.omega.test")
 
 
 def test_other_answers(fleet: Pair) -> None:

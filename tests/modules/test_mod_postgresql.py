@@ -82,6 +82,8 @@ def test_every_optimisation_runs(site: ModuleSites) -> None:
     assert int(sql(it, "SHOW max_connections")) > small
     assert sql(it, "SHOW shared_buffers") == "51MB", "40 % of the plan's 128"
     assert it.get("/").json == ["secret in a statement"]
+    slow = it.alveole.cli("op", "run", it.name, "postgresql-slow-queries").out
+    assert "SELECT text FROM note" in slow and "mean_ms" in slow and "secret in a statement" not in slow
 
 
 def test_refusals(site: ModuleSites) -> None:

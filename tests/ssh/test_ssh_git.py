@@ -151,8 +151,19 @@ def test_archives_in_the_incoming_folder_are_versions(alveole: Instance, client:
     )
     until(lambda: client.sftp("store.incoming", "ls -1").stdout.split() == ["sftp>", "ls", "-1", "notes.txt"], 60)
     assert client.ssh("store.incoming", "id").returncode != 0
-    assert client.ssh("store.incoming", "git-receive-pack x").returncode != 0
+    assert client.ssh("store.incoming", "git-upload-pack x").returncode != 0
     assert client.ssh("store.incoming", "true", key="ben").returncode != 0
+    # A tag is a version too, by itself and for who may send versions; a branch is none.
+    place = repository(client, tmp_path / "r", {"index.html": "by a tag"})
+    there = "ana+store.incoming@127.0.0.1:x"
+    assert "push a tag of store" in client.git(place, "push", there, "main").stderr
+    client.git(place, "tag", "-a", "-m", "the eighth", "v2.8")
+    done = client.git(place, "push", there, "v2.8")
+    assert "store has version v2.8" in done.stderr, done
+    found = alveole.api("GET", "/v1/apps/store/versions/v2.8")
+    assert (found["sender"], found["state"], found["files"]) == ("ana", "waiting", 1)
+    refused = client.git(place, "push", "ben+store.incoming@127.0.0.1:x", "v2.8", check=False)
+    assert refused.returncode != 0
     alveole.cli("app", "destroy", "store", "--yes")
     alveole.destroy("store-alpha")
 
@@ -170,6 +181,21 @@ def test_a_push_to_an_environment_is_a_version_that_waits(alveole: Instance, cli
     versions = alveole.api("GET", "/v1/apps/shop/versions")
     assert [each["name"][:4] for each in versions] == ["git-", "v2.6"]
     assert {(each["sender"], each["state"]) for each in versions} == {("ana", "waiting")}
+    # A tag alone, of what is there already; moved, it is refused once: what was sent never changes.
+    client.git(place, "tag", "v2.7")
+    assert "shop has version v2.7" in client.git(place, "push", "shop-alpha@127.0.0.1:", "v2.7").stderr
+    repository(client, place, {"index.html": "later"})
+    client.git(place, "tag", "-f", "v2.7")
+    moved = client.git(place, "push", "-f", "shop-alpha@127.0.0.1:", "v2.7", check=False)
+    assert moved.returncode != 0 and "has a version v2.7 already" in moved.stderr, moved
+    for name in ("a", "b", "c", "d", "e", "f"):
+        client.git(place, "tag", name)
+    many = client.git(place, "push", "shop-alpha@127.0.0.1:", "--tags", check=False)
+    assert many.returncode != 0 and "6 tags came at once" in many.stderr, many
+    client.git(place, "tag", "v2.8")
+    assert "shop has version v2.8" in client.git(place, "push", "shop-alpha@127.0.0.1:", "v2.8").stderr
+    names = [each["name"] for each in alveole.api("GET", "/v1/apps/shop/versions")]
+    assert names[:2] == ["v2.8", "v2.7"] and len(names) == 4
     alveole.cli("app", "accept", "shop", "v2.6")
     alveole.cli("app", "deliver", "shop", "alpha", "v2.6")
     alveole.cli("app", "deploy", "shop", "alpha")

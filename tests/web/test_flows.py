@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +15,8 @@ from doorkit import ROOT, Door, until
 from peoplekit import PASSWORD, Browser, add
 from webkit import HTML, Visitor
 
+from alveole.fleet import Node
+from alveole.passport import EMPTY_KEY
 from alveole.people.model import Role
 
 LONG = "another long sentence"
@@ -542,3 +545,37 @@ def test_when_sites_of_a_plan_sleep_is_set_beside_its_limits(door: Door) -> None
         assert "soon" in ada.page.text and door.services.show_plan(ROOT, "small").sleep_after == 43_200
         ada.submit("/admin/plans/small/sleep", after="")
         assert door.services.show_plan(ROOT, "small").sleep_after == 0
+
+
+def test_where_a_new_site_lives(door: Door) -> None:
+    """Those who know the machines choose one in the form; what is wrong with it is said at its field."""
+    far = Node(
+        "far",
+        "192.0.2.9",
+        22,
+        "root",
+        "ssh-ed25519 AAAA",
+        "/etc/a.toml",
+        "/run/a",
+        "far.test",
+        EMPTY_KEY,
+        "1",
+        time.time(),
+    )
+    add(door, "olga", Role.OPERATOR)
+    add(door, "ana")
+    with Visitor(door) as olga, Visitor(door) as ana:
+        olga.sign_in("olga")
+        assert 'name="node"' not in olga.ask("GET", "/new/files").text, "there is only this one"
+        door.services._nodes_known = {"far": far}
+        try:
+            ana.sign_in("ana")
+            assert 'name="node"' not in ana.ask("GET", "/new/module?m=static").text
+            page = olga.ask("GET", "/new/module?m=static").text
+            assert all(f'<option value="{each}"' in page for each in ("far", "any"))
+            olga.get("/new/module?m=static")
+            page = olga.submit("/new/module", ("do", "create"), expect=404, name="blog", node="nowhere")
+            wrong = {values.get("id") for _, values in page.tags if values.get("aria-invalid") == "true"}
+            assert wrong == {"f-node"} and door.services.store.site("blog") is None
+        finally:
+            door.services._nodes_known = None

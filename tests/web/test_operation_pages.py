@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import sys
 
-from doorkit import Door, until
+import msgspec
+import pytest
+from doorkit import ROOT, Door, until
 from peoplekit import add
 from webkit import Visitor
+
+from alveole.errors import Temporary
+from alveole.operation_requests import AddOperation
+from alveole.people.model import Role
 
 
 def test_operations_by_button(door: Door) -> None:
@@ -44,3 +50,26 @@ def test_operations_by_button(door: Door) -> None:
         door.ok("site", "stop", "blog")
         assert "Nothing runs" in ana.get("/site/blog/operations").text or "is not running" in ana.answer.text
     assert door.agent.ended
+
+
+def test_a_site_on_a_server_that_is_away(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of it there is said to be away; the pages open, and what was declared here is there."""
+
+    def away(_name: str) -> None:
+        raise Temporary("far cannot be reached", field="node")
+
+    door.site("blog", processes=[{"name": "web", "argv": ["serve"]}], port=8000)
+    services = door.services
+    monkeypatch.setattr(services, "_api_of", away)
+    site = services.store.site("blog").site
+    with services.store.write() as transaction:
+        transaction.save_site(msgspec.structs.replace(site, node="far"))
+    services.add_operation(ROOT, "clear", AddOperation(argv=("/bin/clear",)), site="blog")
+    add(door, "olga", Role.OPERATOR)
+    with Visitor(door) as olga:
+        olga.sign_in("olga")
+        for tab in ("operations", "figures", "settings", ""):
+            found = olga.ask("GET", f"/site/blog/{tab}".rstrip("/"))
+            assert found.status_code == 200, (tab, found.text[:500])
+            assert tab not in ("operations", "figures") or "far cannot be reached" in found.text.lower(), tab
+            assert "nobody has declared one" not in found.text

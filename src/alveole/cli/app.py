@@ -68,6 +68,7 @@ def path(name: str, *more: str) -> str:
     waits=True,
     examples=[
         "alveole app create shop --env alpha,preprod,demo,prod --module python",
+        "alveole app create shop --env alpha,prod --module wordpress --plan small,prod=large",
         "alveole app create docs --env test,live --accept at-once",
         "alveole app create blog --from-site blog",
     ],
@@ -83,7 +84,7 @@ def path(name: str, *more: str) -> str:
 @click.option("--port", type=int, metavar="N", help="The port that the command listens on.")
 @click.option("--base", metavar="BASE", help="host, debian, or an imported image's key.")
 @click.option("--packages", metavar="A,B", help="Debian packages (base debian).", **MANY)
-@click.option("--plan", metavar="PLAN", help="The limits of each; see alveole plan list.")
+@click.option("--plan", metavar="PLAN|ENV=PLAN,…", help="The limits of each, or by environment; see alveole plan list.")
 @click.option("--variable", metavar="K=V", help="An environment variable of each.", **MANY)
 @click.option("--volume", metavar="NAME:/PATH", help="A directory that outlives versions.", **MANY)
 @click.option("--health", metavar="PATH", help="What is asked for before a version counts as ready; default /.")
@@ -99,9 +100,18 @@ def create(here: Here, name: str, **options: Any) -> None:
     """
     problems = parse.Problems()
     body: dict[str, Any] = {"name": name}
-    for field in ("from_site", "port", "base", "plan", "health", "ready_seconds", "accept", "owner", "build_network"):
+    for field in ("from_site", "port", "base", "health", "ready_seconds", "accept", "owner", "build_network"):
         if options[field] is not None:
             body[field] = options[field]
+    if "=" in (options["plan"] or ""):
+        body["plans"] = dict(each.split("=", 1) for each in parse.words((options["plan"],)) if "=" in each)
+        others = [each for each in parse.words((options["plan"],)) if "=" not in each]
+        if len(others) > 1:
+            problems.add("plan", f"{', '.join(others)}: of which environment?", "write ENV=PLAN")
+        elif others:
+            body["plan"] = others[0]
+    elif options["plan"] is not None:
+        body["plan"] = options["plan"]
     if options["environments"]:
         body["environments"] = parse.words((options["environments"],))
     if options["command"] is not None:

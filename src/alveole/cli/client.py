@@ -146,8 +146,12 @@ class Answer:
                 yield msgspec.json.decode(line)
 
     def json(self) -> Any:
+        """Raises ``Temporary`` for what is no JSON."""
         body = self.body()
-        return msgspec.json.decode(body) if body else None
+        try:
+            return msgspec.json.decode(body) if body else None
+        except msgspec.DecodeError as error:
+            raise Temporary(f"Alvéole's answer is no JSON: {error}", hint="is another program on its socket?") from None
 
     def close(self) -> None:
         self._file.close()

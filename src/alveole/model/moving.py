@@ -42,4 +42,8 @@ class Forward(msgspec.Struct, frozen=True, omit_defaults=True):
     method: str
     path: str
     body: str = ""
-    """JSON; an upload of this machine that it names is sent first."""
+    """JSON; an upload of this machine that it names is sent first. Empty beside ``domains``: nothing is asked first."""
+    domains: tuple[str, ...] | None = None
+    """All that the site has once this is done; ``None``: they stay."""
+    gone: tuple[str, ...] = ()
+    """Which of its domains are taken from it, there after they are taken from it here."""

@@ -26,7 +26,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``accounts`` | persons, teams, shares, quotas |
 | ``apps``, ``versions`` | applications, their environments and what was sent to them |
 | ``delivery``, ``gating``, ``switching`` | deliver, approve, deploy; checks around it; after it, and roll back |
-| ``comparing``, ``incoming`` | what differs between two versions; archives that come by SFTP |
+| ``comparing``, ``incoming`` | what differs between two versions; the folder where they come by SFTP and git |
 | ``syncing``, ``washing`` | an environment gets what another has; its personal data are masked on the way |
 | ``visits``, ``files`` | keys, sessions of the SSH door and of the console, the working copy; the file manager |
 | ``modules``, ``sources`` | the catalogue, composing, modules from elsewhere |
@@ -44,7 +44,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``contentback`` | one file of a backup, compared with what is there now and put back |
 | ``pastdays`` | a backup beside the live site, for a while, to who is signed in |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
-| ``forwarding``, ``farbackups`` | asking the machine where a site lives; backups of such a site |
+| ``forwarding``, ``farnames``, ``farbackups`` | asking the machine where a site lives; its names; its backups |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
 | ``sleep`` | sites that sleep until somebody asks for them |
@@ -198,7 +198,7 @@ class Services(
         self._lines_lock = threading.Lock()
         self._node_looks, self._node_problems, self._node_away = {}, {}, {}
         self._nodes_known = None
-        self._mirroring = {}
+        self._mirroring, self._nights = {}, {}
         self._asking = set()
         self._last_used = {}
         self._unwoken = {}

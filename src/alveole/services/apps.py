@@ -194,6 +194,7 @@ class AppVerbs(SiteVerbs):
         def build(transaction: Transaction) -> Live:
             site = self._free_to_change(caller, Right.SITE_GIVE, request.from_site or "", None)
             problems = self._check_app(msgspec.structs.replace(request, environments=names))
+            problems += _check_here(site, "from_site")
             if len(names) != 1:
                 problems.append(Problem("environments", "are several", "one is the site; the others: app add-env"))
             if self.apps.of_site(site.id) is not None:
@@ -383,6 +384,7 @@ class AppVerbs(SiteVerbs):
                 problems.append(Problem(field, f"{app.name} has no environment {named!r}"))
         if request.site is not None:
             site = self._stored(caller, Right.SITE_GIVE, request.site).site
+            problems += _check_here(site, "site")
             if self.apps.of_site(site.id) is not None:
                 problems.append(Problem("site", f"{site.name} is an environment already"))
             if site.owner != app.owner:
@@ -520,6 +522,12 @@ class AppVerbs(SiteVerbs):
 
 def _objects(app: App) -> tuple[str, ...]:
     return ("", *(each.site for each in app.environments))
+
+
+def _check_here(site: Site, field: str) -> list[Problem]:
+    """Versions are unpacked, compared and brought into environments by this machine."""
+    hint = f"bring it here first: alveole site move {site.name} --to here"
+    return [Problem(field, f"{site.name} lives on {site.node}", hint)] if site.node else []
 
 
 def _check_environment_name(name: str) -> tuple[Problem, ...]:

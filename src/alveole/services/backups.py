@@ -148,27 +148,30 @@ class BackupVerbs(SiteVerbs):
         self, caller: Actor, backup: str, request: ask.RestoreBackup, *, key: str | None = None
     ) -> Change:
         def build(transaction: Transaction) -> Live:
-            found = self._backup(caller, Right.BACKUP_RESTORE, backup)
-            work = Work(backup=found.id, names=may(caller, Right.DOMAIN_CLAIM))
-            # A site that was destroyed comes back under its own name, as a new one.
-            name = request.name or (None if found.site_id in self.store.sites else found.site_name)
-            if name is None:
-                site = self._free_to_change(caller, Right.BACKUP_RESTORE, found.site_id, None, elsewhere=request.here)
-                work = msgspec.structs.replace(work, note=HERE if request.here else "")
-            else:
-                gone = found.site_id not in self.store.sites and self.people.whom(found.owner) is not None
-                owner = found.owner if gone else self._owner_for(caller, None)
-                site = self._reserve(owner, name, transaction)
-            return self.journal.begin(
-                "restore",
-                caller,
-                site=site,
-                work=work,
-                result={"site": site.id, "backup": found.id},
-                transaction=transaction,
-            )
+            return self._begin_restore(caller, backup, request, transaction)
 
         return self._accept(caller, self._digest("restore", backup, request.digest()), key, build, self._need_room)
+
+    def _begin_restore(self, caller: Actor, backup: str, request: ask.RestoreBackup, transaction: Transaction) -> Live:
+        found = self._backup(caller, Right.BACKUP_RESTORE, backup)
+        work = Work(backup=found.id, names=may(caller, Right.DOMAIN_CLAIM))
+        # A site that was destroyed comes back under its own name, as a new one.
+        name = request.name or (None if found.site_id in self.store.sites else found.site_name)
+        if name is None:
+            site = self._free_to_change(caller, Right.BACKUP_RESTORE, found.site_id, None, elsewhere=request.here)
+            work = msgspec.structs.replace(work, note=HERE if request.here else "")
+        else:
+            gone = found.site_id not in self.store.sites and self.people.whom(found.owner) is not None
+            owner = found.owner if gone else self._owner_for(caller, None)
+            site = self._reserve(owner, name, transaction)
+        return self.journal.begin(
+            "restore",
+            caller,
+            site=site,
+            work=work,
+            result={"site": site.id, "backup": found.id},
+            transaction=transaction,
+        )
 
     def _reserve(self, owner: str, name: str, transaction: Transaction) -> Site:
         """A row with a name and a number; everything else comes from the manifest once it is read."""

@@ -49,7 +49,7 @@ class ClaimVerbs(SiteVerbs):
 
         Raises ``InvalidInput``, ``Refused`` for a domain of another site or too many claims, ``Denied``.
         """
-        stored = self._stored(caller, Right.SITE_CHANGE, site)
+        stored = self._stored(caller, Right.SITE_CHANGE, site, elsewhere=True)
         found, domain = stored.site, request.domain
         if domain in found.domains:
             return DomainView(domain=domain, state="live")
@@ -79,7 +79,7 @@ class ClaimVerbs(SiteVerbs):
 
     def check_domain(self, caller: Actor, site: str, domain: str) -> DomainView:
         """Look for the proof now. Raises ``NotFound`` when it is not claimed."""
-        found = self._stored(caller, Right.SITE_CHANGE, site).site
+        found = self._stored(caller, Right.SITE_CHANGE, site, elsewhere=True).site
         if domain in found.domains:
             return DomainView(domain=domain, state="live")
         claim = self._claim_of(found, domain)
@@ -91,7 +91,7 @@ class ClaimVerbs(SiteVerbs):
 
     def remove_domain(self, caller: Actor, site: str, domain: str) -> DomainView:
         """Take a domain away, or a claim back; the name is free then."""
-        found = self._stored(caller, Right.SITE_CHANGE, site).site
+        found = self._stored(caller, Right.SITE_CHANGE, site, elsewhere=True).site
         if domain in found.domains:
             change = self.set_site(caller, site, ask.SetSite(remove_domains=(domain,)))
             return DomainView(domain=domain, state="live", change=change.id)
@@ -202,7 +202,10 @@ class ClaimVerbs(SiteVerbs):
             return msgspec.structs.replace(old, domains=(*old.domains, claim.domain))
 
         digest = f"{claim.domain} {claim.token}"
-        change = self._change(actor, Right.SITE_CHANGE, "prove-domain", claim.site_id, digest, None, None, to)
+        wanted = ask.SetSite(add_domains=(claim.domain,))
+        change = self._set_there(actor, "prove-domain", claim.site_id, wanted, None, None, proven=True)
+        if change is None:
+            change = self._change(actor, Right.SITE_CHANGE, "prove-domain", claim.site_id, digest, None, None, to)
         with self.store.write() as transaction:
             claims.drop(transaction.connection, claim.site_id, claim.domain)
         return change

@@ -38,6 +38,7 @@ from alveole.model.site import (
     Process,
     ResourcePlan,
     Run,
+    Site,
     Task,
     VolumeMount,
 )
@@ -115,6 +116,15 @@ class Draft:
         elif self._taken(site_domain(name, self.settings)):
             domain = site_domain(name, self.settings)
             self.conflict("name", f"{domain} is a domain of another site", "choose another name")
+
+    def changed_domains(self, old: Site, request: SetSite) -> tuple[str, ...]:
+        """Those of ``old`` as ``request`` changes them."""
+        listed = old.domains if request.domains is UNSET else request.domains
+        for domain in request.remove_domains:
+            if domain not in listed:
+                self.wrong("remove_domains", f"{domain} is not a domain of this site", "see: alveole site show")
+        listed = tuple(domain for domain in listed if domain not in request.remove_domains)
+        return self.domains((*listed, *request.add_domains), old.name)
 
     def domains(self, domains: Iterable[str], site_name: str) -> tuple[str, ...]:
         listed = tuple(domains)

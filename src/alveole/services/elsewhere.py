@@ -52,25 +52,34 @@ class ElsewhereVerbs(LookVerbs):
     def _create_there(self, caller: Actor, request: ask.CreateSite, key: str | None) -> Change:
         """Make the site on the node that the request names."""
 
-    def _names_stay(self, site: str, request: ask.SetSite) -> None:
-        found = self.store.site(site)
-        if found is None or not found.site.node:
-            return
-        changed = [each for each in ("domains", "add_domains", "remove_domains", "path") if getattr(request, each)]
-        problems = [
-            Problem(
-                each, "names of a site on another machine are not changed", "bring it here first: alveole site move"
-            )
-            for each in changed
-            if getattr(request, each) is not UNSET
-        ]
-        problems += [
-            Problem(each, f"a site on another machine has its {what} there", f"ask {found.site.node} for it")
-            for each, what in (("published", "ports"), ("shared", "directories"))
-            if getattr(request, each) is not UNSET
-        ]
-        if problems:
-            raise Refused(problems=problems)
+    @abstractmethod
+    def _set_there(
+        self,
+        caller: Actor,
+        verb: str,
+        site: str,
+        request: ask.SetSite,
+        key: str | None,
+        version: int | None,
+        *,
+        proven: bool = False,
+    ) -> Change | None:
+        """Change a site of another machine, its domains too; ``None`` for one of this machine.
+
+        ``proven``: the DNS has said whose a new domain is."""
+
+
+def check_stays(site: Site, request: ask.SetSite) -> None:
+    """Raise ``Refused`` for what only the machine that a site lives on could give it."""
+    problems = [
+        Problem(each, f"a site on another machine has its {what} there", f"ask {site.node} for it")
+        for each, what in (("published", "ports"), ("shared", "directories"))
+        if getattr(request, each) is not UNSET
+    ]
+    if request.path is not UNSET and request.path is not None:
+        problems.append(Problem("path", "leads to sites of this machine only", "give the site a domain"))
+    if problems:
+        raise Refused(problems=problems)
 
 
 def check_no_copies(site: Site) -> None:

@@ -27,9 +27,9 @@ from alveole import requests as ask
 from alveole.agent import saving
 from alveole.backup_policy import Cause
 from alveole.backup_requests import PinBackup, RestoreFile, SetSitePolicy
-from alveole.backup_views import BackupDetail, BackupView, PreviewView, SiteBackupsView, TreeView
+from alveole.backup_views import BackupDetail, BackupView, PolicyView, PreviewView, SiteBackupsView, TreeView
 from alveole.backupstore import Evidence, Mark, Proof
-from alveole.errors import AlveoleError, NoRoom, Problem, Refused
+from alveole.errors import AlveoleError, NoRoom, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.model.change import Change
@@ -47,6 +47,8 @@ from alveole.store import Stored, Transaction
 log = logging.getLogger("alveole.fleet")
 #: How often the rows are compared with what the machines say.
 LOOK_SECONDS = 300.0
+#: After a start: the ways to the machines are opened first.
+_FIRST_SECONDS = 20.0
 #: How long the copy on a machine that was lost stays, should that machine come back.
 _LOST_SECONDS = 7 * 86_400.0
 #: What goes on where the site lives, by the verb of the change here.
@@ -70,6 +72,8 @@ def node_of(backup: Backup) -> str:
 class FarBackupVerbs(BrowseVerbs, InstallVerbs):
     #: One at a time of each machine: of two at once the later could take what the earlier has just kept for left.
     _mirroring: dict[str, threading.Lock]
+    #: By machine, which of our sites there are saved each night, as it last said.
+    _nights: dict[str, frozenset[str]]
 
     # --- finding ------------------------------------------------------------------------------
     def _far(self, caller: Actor, right: Right, id: str) -> Backup:
@@ -140,21 +144,22 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
     def _about(
         self, verb: str, right: Right, caller: Actor, id: str, method: str, path: str, body: Any, key: str | None
     ) -> Change | None:
-        """Ask the machine that keeps the backup ``id``; ``None`` where this one can do it."""
-        found = self._far(caller, right, id)
-        node = self._node_with(found)
+        """Ask the machine that keeps the backup ``id``; ``None`` where this one can do it, or knows of none."""
+        row = self.store.backup(id)
+        node = self._node_with(row) if row is not None else ""
         if not node:
             return None
-        path = f"/v1/backups/{found.id}{path}"
+        words = (msgspec.json.encode(body).decode(),) if body is not None else ()
 
         def build(transaction: Transaction) -> Live:
+            found = self._far(caller, right, id)
             stored = self.store.sites.get(found.site_id)
-            return self._ask_for(
-                verb, caller, stored.site if stored else None, node, method, path, body, transaction, found.id
-            )
+            site = stored.site if stored else None
+            where = f"/v1/backups/{found.id}{path}"
+            return self._ask_for(verb, caller, site, node, method, where, body, transaction, found.id)
 
-        text = msgspec.json.encode(body).decode() if body is not None else ""
-        return self._accept(caller, self._digest(verb, id, text), key, build)
+        # As for one of this machine: what was asked there, and is done by now, is told as it was.
+        return self._accept(caller, self._digest(verb, id, *words), key, build)
 
     def delete_backup(self, caller: Actor, backup: str, *, key: str | None = None) -> Change:
         there = self._about("delete-backup", Right.BACKUP_DELETE, caller, backup, "DELETE", "", None, key)
@@ -185,9 +190,7 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
                 hint="restore it as a new site, which is made here: --as NAME",
             )
 
-    def restore_backup(
-        self, caller: Actor, backup: str, request: ask.RestoreBackup, *, key: str | None = None
-    ) -> Change:
+    def _begin_restore(self, caller: Actor, backup: str, request: ask.RestoreBackup, transaction: Transaction) -> Live:
         """Into a site where it lives; with a name as a new one of this machine, for which the archive is fetched.
 
         With ``here`` a site whose machine is lost lives on this one from now on, from a copy that was fetched before.
@@ -197,16 +200,11 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
         if request.here:
             self._check_lost(caller, found, stored, request)
         elif stored is not None and stored.site.node and request.name is None:
-            site = stored.site
-            self._must_lie_there(found, site)
-
-            def build(transaction: Transaction) -> Live:
-                free = self._free_to_change(caller, Right.BACKUP_RESTORE, site.id, None, elsewhere=True)
-                path = f"/v1/backups/{found.id}/restore"
-                return self._ask_for("restore", caller, free, free.node, "POST", path, {}, transaction, found.id)
-
-            return self._accept(caller, self._digest("restore", backup, request.digest()), key, build)
-        return super().restore_backup(caller, backup, request, key=key)
+            self._must_lie_there(found, stored.site)
+            free = self._free_to_change(caller, Right.BACKUP_RESTORE, found.site_id, None, elsewhere=True)
+            path = f"/v1/backups/{found.id}/restore"
+            return self._ask_for("restore", caller, free, free.node, "POST", path, {}, transaction, found.id)
+        return super()._begin_restore(caller, backup, request, transaction)
 
     def _check_lost(self, caller: Actor, backup: Backup, stored: Stored | None, request: ask.RestoreBackup) -> None:
         """What ``here`` asks for besides a backup: the site changes its machine, and the old one is surely gone."""
@@ -348,12 +346,38 @@ class FarBackupVerbs(BrowseVerbs, InstallVerbs):
 
     def _keep_backups(self) -> None:
         super()._keep_backups()
-        self.ticker.add("far-backups", LOOK_SECONDS, self._look_for_far, first=LOOK_SECONDS)
+        self.ticker.add("far-backups", LOOK_SECONDS, self._look_for_far, first=_FIRST_SECONDS)
 
     def _look_for_far(self) -> None:
         for node in sorted({each.site.node for each in self.store.sites.values() if each.site.node}):
             if node not in self._node_problems:
-                self.loop.submit(partial(self._mirror_quietly, node))
+                self.loop.submit(partial(self._look_at_far, node))
+
+    def _look_at_far(self, node: str) -> None:
+        self._mirror_quietly(node)
+        with contextlib.suppress(AlveoleError):
+            self._learn_nights(node)
+
+    def _learn_nights(self, node: str) -> None:
+        """Which of our sites there are to have a backup of the last night, as that machine says."""
+        client = self._api_of(node)
+        by_itself = understood(node, client.get("/v1/backup-policy"), PolicyView).by_itself
+        saved = set()
+        for stored in list(self.store.sites.values()):
+            site = stored.site
+            if site.node != node or stored.pending:
+                continue
+            with contextlib.suppress(NotFound):
+                stand = understood(node, client.get(f"/v1/sites/{site.name}/backups"), SiteBackupsView)
+                if stand.policy.nightly or not by_itself:
+                    saved.add(site.id)
+        self._nights[node] = frozenset(saved)
+
+    def regularly_saved(self) -> frozenset[str]:
+        """Also of sites on other machines: as those last said."""
+        sites = self.store.sites
+        here = {id for id in super().regularly_saved() if id in sites and not sites[id].site.node}
+        return frozenset(here).union(*self._nights.values())
 
     def _mirror_quietly(self, node: str) -> None:
         # A machine that is away is told by the watch of machines; the rows stay as they were.

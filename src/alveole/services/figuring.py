@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Collection, Mapping
+from typing import TypeVar
 
 from alveole import figure_views as shown
 from alveole.agent.figuring import Figures, TakeFigures
@@ -20,6 +22,7 @@ from alveole.people.rights import Right
 from alveole.services.core import Core
 from alveole.sleeping import is_asleep
 
+Told = TypeVar("Told")
 _POINTS_MAX = 1500
 #: For a total over a span, of many sites at once: rows as coarse as they are kept.
 _TOTALS = {"hour": 600, "day": 3600, "week": 3600, "month": 86_400, "year": 86_400}
@@ -36,6 +39,10 @@ class FigureVerbs(Core):
     _figures_away: bool
     _gathering: threading.Lock
 
+    @abstractmethod
+    def _asked_there(self, caller: Actor, right: Right, site: str, path: str, kind: type[Told]) -> Told | None:
+        """A document about a site from where it lives; ``None`` for one of this machine."""
+
     # --- looking ------------------------------------------------------------------------------
     def show_figures(
         self, caller: Actor, site: str | None, span: str = "day", *, peaks: bool = False, points: int = 0
@@ -50,6 +57,9 @@ class FigureVerbs(Core):
             self._allow(caller, Right.PLATFORM_LOOK)
             name = key = MACHINE
         else:
+            path = f"/figures?span={span}&peaks={str(peaks).lower()}&points={points}"
+            if (there := self._asked_there(caller, Right.SITE_LOOK, site, path, shown.FigureView)) is not None:
+                return there
             found = self._stored(caller, Right.SITE_LOOK, site).site
             name, key = found.name, found.id
         table = self.archives.read(key, SPANS[span], time.time(), peaks=peaks)

@@ -32,7 +32,6 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.ports import Program
 from alveole.services.draft import Draft
-from alveole.services.elsewhere import check_no_copies
 from alveole.services.passports import PassportVerbs
 from alveole.store import Stored, Transaction, new_id
 
@@ -46,16 +45,34 @@ _AWAY_SECONDS = 120.0
 Told = TypeVar("Told")
 
 
+class _Named(msgspec.Struct):
+    """What was begun, or sent, there; the rest of the answer is for others."""
+
+    id: str
+
+
 def understood(node: str, told: Any, kind: type[Told]) -> Told:
     """What a machine answered, as a document of ours. Raises ``Temporary`` for one of another version."""
     try:
         return msgspec.convert(told, kind)
     except msgspec.ValidationError as error:
-        raise Temporary(
-            f"{node} answers what this version does not know: {error}",
-            field="node",
-            hint=f"bring both to the same version: alveole node upgrade {node}",
-        ) from error
+        raise _not_understood(node, error) from error
+
+
+def read(node: str, body: bytes, kind: type[Told]) -> Told:
+    """The same of the bytes of an answer. Raises ``Temporary`` also for what is no JSON."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise _not_understood(node, error) from error
+
+
+def _not_understood(node: str, error: Exception) -> Temporary:
+    return Temporary(
+        f"{node} answers what this version does not know: {error}",
+        field="node",
+        hint=f"bring both to the same version: alveole node upgrade {node}",
+    )
 
 
 class ForwardVerbs(PassportVerbs):
@@ -162,7 +179,7 @@ class ForwardVerbs(PassportVerbs):
         return self.agent.exec(request)
 
     def _shown_there(self, stored: Stored, view: views.SiteView, show_env: bool) -> views.SiteView:
-        """As last seen where that is all there is: a page must open while the machine is away."""
+        """As it is there now; as last seen where that is all there is: a page must open while the machine is away."""
         site = stored.site
         if site.node in self._node_problems or stored.pending:
             return view
@@ -175,6 +192,15 @@ class ForwardVerbs(PassportVerbs):
                 releases=told.releases,
                 application=told.application,
                 process_states=told.process_states,
+                memory_bytes=told.memory_bytes,
+                cpu_seconds=told.cpu_seconds,
+                cpu_load=told.cpu_load,
+                disk_bytes=told.disk_bytes,
+                pids=told.pids,
+                requests_today=told.requests_today,
+                sent_bytes_today=told.sent_bytes_today,
+                log_bytes=told.log_bytes,
+                seen_at=time.time(),
             )
         return view
 
@@ -257,8 +283,7 @@ class ForwardVerbs(PassportVerbs):
         code = ""
         told: dict[str, str | int | float | None] = {}
         try:
-            ended = self._ask_there(live)
-            told = {key: value for key, value in ended.result.items() if key not in ("site", "node", "version")}
+            told = self._result_there(self._ask_there(live))
         except AlveoleError as error:
             problems, code = error.problems, error.code
         if self.loop.stopping and problems:
@@ -276,6 +301,11 @@ class ForwardVerbs(PassportVerbs):
         self._drop_upload(live.work.upload)
         told = {"code": code} if code else {**told, "version": site.version}
         self.journal.end(live, (*problems, *settled.problems), told)
+
+    @staticmethod
+    def _result_there(ended: Change) -> dict[str, str | int | float | None]:
+        """What a change there tells at its end, but for what is of that machine alone."""
+        return {key: value for key, value in ended.result.items() if key not in ("site", "node", "version")}
 
     def _mirrored(self, site: Site, seen: views.SiteView | None) -> Site:
         if seen is None:
@@ -314,7 +344,7 @@ class ForwardVerbs(PassportVerbs):
         client = self._api_of(forward.node)
         if live.work.upload is not None:
             live.show(f"sending the content to {forward.node}")
-            sent = self._send_there(client, self._upload_path(live.work.upload))
+            sent = self._send_there(forward.node, self._upload_path(live.work.upload))
             filled = {**msgspec.json.decode(forward.body), "upload": sent}
             forward = msgspec.structs.replace(forward, body=msgspec.json.encode(filled).decode())
             # Before it is asked for: the same request must be sent again, with the same upload.
@@ -327,117 +357,35 @@ class ForwardVerbs(PassportVerbs):
         path, _, query = forward.path.partition("?")
         asked = {key: value for key, _, value in (pair.partition("=") for pair in query.split("&"))} if query else None
         change = client.send(forward.method, path, body, query=asked, key=live.id)
-        ended = self._follow_there(live, forward.node, str(change["id"]))
+        ended = self._follow_there(live, forward.node, change)
         hit("services.forwarded")
         return ended
-
-    # --- another name -------------------------------------------------------------------------
-    def _rename_there(
-        self, caller: Actor, site: str, request: ask.RenameSite, key: str | None, version: int | None
-    ) -> Change | None:
-        """The name is reserved here before it is asked for there, so that nobody takes it in between."""
-        found = self.store.site(site)
-        if found is None or not found.site.node:
-            return None
-
-        def build(transaction: Transaction) -> Live:
-            old = self._free_to_change(caller, Right.SITE_RENAME, site, version, elsewhere=True)
-            draft = Draft(self.settings, self.store.owner_of, old.id)
-            draft.name(request.name, self.store.site(request.name) is not None)
-            if site_domain(request.name, self.settings) in old.domains:
-                draft.wrong("name", "is a domain of this site", "remove the domain first")
-            draft.finish()
-            check_no_copies(old)
-            reserved = msgspec.structs.replace(old, version=old.version + 1)
-            transaction.save_site(reserved, (*self._names(old), site_domain(request.name, self.settings)))
-            return self.journal.begin(
-                "rename",
-                caller,
-                site=old,
-                reason=f"{old.name} → {request.name}, on {old.node}",
-                work=Work(stored=True, note=request.name),
-                result={"site": old.id},
-                transaction=transaction,
-            )
-
-        return self._accept(caller, self._digest("rename", site, request.digest(), str(version)), key, build)
-
-    def _flow_rename(self, live: Live) -> None:
-        """There the new names come beside the old ones, then here; the old ones go last: one answers always."""
-        site, name = self._site_of(live), live.work.note
-        if not site.node or not name:
-            self._flow_settle(live)
-            return
-        old, new = (site_domain(each, self.settings) for each in (live.change.site_name or site.name, name))
-        # Under the same main domain the site has these names there by being called so.
-        extra = not old.endswith(f".{self._node(site.node).domain}")
-        if site.name != name:
-            try:
-                # Done there already by an earlier try, of which nobody heard the end.
-                there = self._site_there(site.node, name)
-                if there is not None and new not in (there.domains if extra else (new,)):
-                    there = None
-                if there is None and extra:
-                    self._change_there(live, site.node, "PATCH", f"/v1/sites/{site.name}", {"add_domains": [new]})
-                hit("services.rename-named")
-                if there is None:
-                    self._change_there(live, site.node, "POST", f"/v1/sites/{site.name}/rename", {"name": name})
-            except AlveoleError as error:
-                if not self.loop.stopping:
-                    self._not_renamed(live, site, new if extra else "", error)
-                return
-            hit("services.renamed-there")
-            site = msgspec.structs.replace(site, name=name, version=site.version + 1)
-            with self.store.write() as transaction:
-                transaction.save_site(site, (*self._names(site), old))
-        self._site_there(site.node, site.name)
-        settled = self.loop.settle(site, live, version=site.version)
-        if self.loop.stopping and settled.problems:
-            return
-        hit("services.renamed-here")
-        if extra:
-            try:
-                self._change_there(live, site.node, "PATCH", f"/v1/sites/{site.name}", {"remove_domains": [old]})
-            except AlveoleError as error:
-                if self.loop.stopping:
-                    return
-                live.say(f"{old} is still among its names on {site.node}: {error}", level="warning")
-        result: dict[str, str | int | float | None] = {"version": site.version}
-        names = self._names(site)
-        self.journal.end(live, settled.problems, result, also=lambda transaction: transaction.save_site(site, names))
 
     def _change_there(self, live: Live, node: str, method: str, path: str, body: dict[str, Any]) -> Change:
         """One of several requests of one change: each has a key of its own, the same after a kill."""
         key = f"{live.id}-{next(iter(body))}"
         change = self._api_of(node).send(method, path, body, key=key)
-        return self._follow_there(live, node, str(change["id"]))
+        return self._follow_there(live, node, change)
 
-    def _not_renamed(self, live: Live, site: Site, new: str, error: AlveoleError) -> None:
-        if new:
-            with contextlib.suppress(AlveoleError):
-                self._change_there(live, site.node, "PATCH", f"/v1/sites/{site.name}", {"remove_domains": [new]})
-        names = self._names(site)
-        self.journal.end(
-            live, error.problems, {"code": error.code}, also=lambda transaction: transaction.save_site(site, names)
-        )
-
-    @staticmethod
-    def _send_there(client: Client, path: Path) -> str:
+    def _send_there(self, node: str, path: Path) -> str:
         def blocks() -> Iterator[bytes]:
             with path.open("rb") as file:
                 while data := file.read(1 << 20):
                     yield data
 
-        return str(client.upload(blocks(), path.stat().st_size)["id"])
+        return understood(node, self._api_of(node).upload(blocks(), path.stat().st_size), _Named).id
 
-    def _follow_there(self, live: Live, node: str, id: str) -> Change:
-        """Tell what a change there tells, to its end. Raises what it failed with; ``Temporary`` when it stays away."""
+    def _follow_there(self, live: Live, node: str, begun: Any) -> Change:
+        """Tell what a change there tells, to its end. ``begun``: what was answered when it was asked for.
+
+        Raises what it failed with; ``Temporary`` when the machine stays away, or answers what is not understood."""
+        id = understood(node, begun, _Named).id
         told = 0
         away: float | None = None
         while not self.loop.stopping:
             try:
                 with self._api_of(node).open("GET", f"/v1/changes/{id}", query={"wait": 10}, patience=40.0) as answer:
-                    found = msgspec.json.decode(answer.body(), type=Change)
+                    said = answer.body()
             except (NotFound, InvalidInput):
                 raise
             except AlveoleError as error:
@@ -450,6 +398,7 @@ class ForwardVerbs(PassportVerbs):
                 self.loop.pause(1.0)
                 continue
             away = None
+            found = read(node, said, Change)
             for event in found.events[told:]:
                 live.say(event.text, level=event.level, resource=event.resource, seconds=event.seconds)
             told = len(found.events)

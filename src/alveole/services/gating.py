@@ -8,6 +8,7 @@ leads to yet; where there is none beside the old one (static content, one writer
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 
 from alveole.agent import protocol
@@ -15,26 +16,53 @@ from alveole.compile import compile_site, workload_id
 from alveole.errors import Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live
-from alveole.model.app import App, Environment, Version
+from alveole.lifecycle import span
+from alveole.model.app import App, Environment, Stage, Version
 from alveole.model.resource import Desired
 from alveole.model.site import Site, Wanted
 from alveole.scenarios.model import Use
 from alveole.services.delivery import DeliveryVerbs
+from alveole.services.watching import CHECK
 
 #: So long each check of a module may take.
 _CHECK_SECONDS = 5.0
 
 
 class GatingVerbs(DeliveryVerbs):
-    def red_before(self, app: App, environment: Environment, _version: Version) -> tuple[Problem, ...]:
-        """The scenarios that are not green in the environment before."""
+    def red_before(self, app: App, environment: Environment, version: Version) -> tuple[Problem, ...]:
+        """The scenarios that are not green in the environment before, or were not for as long as is asked for."""
         before = app.before(environment.name)
         stored = self.store.sites.get(before.site) if before is not None else None
         if before is None or stored is None:
             return ()
-        return tuple(
-            Problem(each.field, f"fails in {before.name.upper()}: {each.message}", f"{each.hint} {stored.site.name}")
+        where = before.name.upper()
+        red = tuple(
+            Problem(each.field, f"fails in {where}: {each.message}", f"{each.hint} {stored.site.name}")
             for each in self.checks.standing(before.site)
+        )
+        return red or self._red_lately(app, before, environment.policy.soak_seconds, version)
+
+    def _red_lately(self, app: App, before: Environment, soak: int, version: Version) -> tuple[Problem, ...]:
+        """What watches the environment before, and has told since the version is live there that it failed."""
+        now = time.time()
+        ran = self.apps.at(app.id, before.name, Stage.LIVE)
+        live_at = ran.live_at if ran is not None and ran.version == version.id else None
+        if not soak or live_at is None:
+            return ()
+        # It is told when a scenario begins to fail, and when it passes again: either way it was red until then.
+        last = {
+            each.reason: each for each in reversed(self.journal.since(before.site, CHECK, max(now - soak, live_at)))
+        }
+        known = {each.name for each in self.checks.states(before.site)}
+        return tuple(
+            Problem(
+                f"check/{name}",
+                f"failed in {before.name.upper()} and is green again since {span(now - each.started_at)},"
+                f" of {span(soak)}",
+                "wait until it has been green for so long",
+            )
+            for name, each in last.items()
+            if name in known
         )
 
     def red_after(self, app: App, environment: Environment, _version: Version) -> tuple[Problem, ...]:

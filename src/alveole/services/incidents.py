@@ -76,6 +76,7 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
     _rounds: ThreadPoolExecutor
     _round_under_way: bool
     _node_problems: dict[str, str]
+    _nights: dict[str, frozenset[str]]
     _figures: Figures | None
     _figures_away: bool
 

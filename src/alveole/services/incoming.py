@@ -1,4 +1,5 @@
-"""The incoming folder of an application: archives that come by SFTP, scp or rsync become versions.
+"""The incoming folder of an application: archives that come by SFTP, scp or rsync become versions, and so do tags that
+are pushed to it by git (:mod:`alveole.ssh.pushed`).
 
 The folder is a working copy like a site's, under the application's own lease, in a container of its own, so that what
 protects the machine from who writes there is the same. When the last session has left in good order, each archive is
@@ -16,17 +17,18 @@ from pathlib import Path
 
 from alveole import requests as ask
 from alveole.agent import protocol
+from alveole.distant import Distant
 from alveole.errors import AlveoleError, NotFound, Refused
 from alveole.model.app import VERSION_NAME, App
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.platform import PlatformVerbs
 from alveole.services.versions import VersionVerbs
-from alveole.services.visits import Visiting, VisitVerbs, wanted
+from alveole.services.visits import PUSH, Visiting, VisitVerbs, wanted
 
 #: After the name of an application: the login that leads to its folder. No site can be called so.
 INCOMING = ".incoming"
-_KINDS = ("sftp", "scp", "rsync")
+_KINDS = ("sftp", "scp", "rsync", PUSH)
 _ARCHIVE = re.compile(r"(?i)\.(?:tar(?:\.(?:gz|bz2|xz|zst))?|tgz|tbz2|txz|zip)$")
 _SIGNATURES = (".minisig", ".asc")
 _SIGNATURE_MAX = 16 * 1024
@@ -59,7 +61,9 @@ class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
         app = self._app(caller, Right.VERSION_SEND, site.removesuffix(INCOMING))
         kind, argv = wanted(command, subsystem)
         if kind not in _KINDS:
-            raise Refused("an incoming folder takes files only", field="command", hint="sftp, scp or rsync")
+            raise Refused(
+                "an incoming folder takes files and pushes only", field="command", hint="sftp, scp, rsync or git push"
+            )
         self._need_room()
         with self.store.write() as transaction:
             live = self.journal.begin(
@@ -68,6 +72,11 @@ class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
         with self._visitors_lock:
             self._visitors[app.store] += 1
         return Visiting(self._in_folder(app, argv), app.store, live.id, kind)
+
+    def over_work(self, caller: Actor, site: str, argv: tuple[str, ...]) -> protocol.Visit | Distant:
+        if not site.endswith(INCOMING):
+            return super().over_work(caller, site, argv)
+        return self._in_folder(self._app(caller, Right.VERSION_SEND, site.removesuffix(INCOMING)), argv)
 
     def _in_folder(self, app: App, argv: tuple[str, ...]) -> protocol.Visit:
         return protocol.Visit(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
@@ -16,6 +18,16 @@ from alveole.people.rights import Right
 from alveole.services.claims import ClaimVerbs
 from alveole.services.sleep import VISIT
 from alveole.sleeping import is_asleep
+
+
+def exec_there(site: Site, argv: tuple[str, ...], *, tty: bool = False, uid: int | None = None) -> Distant:
+    """A program inside of a site on another machine. Raises ``InvalidInput`` for what is too long for that."""
+    query = [("argv", word) for word in argv]
+    if tty:
+        query.append(("tty", "true"))
+    if uid is not None:
+        query.append(("uid", str(uid)))
+    return reached(Distant(site.node, f"/v1/sites/{site.name}/exec?{pairs(query)}", tty))
 
 
 class InsideVerbs(ClaimVerbs):
@@ -52,12 +64,7 @@ class InsideVerbs(ClaimVerbs):
         stored = self.store.sites.get(grant.site)
         if stored is None or not stored.site.node:
             return protocol.Exec(site=grant.site, slot=grant.slot, argv=grant.argv, tty=grant.tty, uid=grant.uid)
-        query = [("argv", word) for word in grant.argv]
-        if grant.tty:
-            query.append(("tty", "true"))
-        if grant.uid is not None:
-            query.append(("uid", str(grant.uid)))
-        return reached(Distant(stored.site.node, f"/v1/sites/{stored.site.name}/exec?{pairs(query)}", grant.tty))
+        return exec_there(stored.site, grant.argv, tty=grant.tty, uid=grant.uid)
 
     def _ready_slot(self, site: Site) -> int:
         """The instance that serves; the other one while that is not ready. Raises ``Refused``."""
@@ -90,10 +97,11 @@ class InsideVerbs(ClaimVerbs):
         )
 
     def why(self, caller: Actor, site: str) -> views.WhyView:
-        if told := self._asked_there(caller, Right.SITE_LOOK, site, "/why", views.WhyView):
-            return told
         stored = self._stored(caller, Right.SITE_LOOK, site)
         found = stored.site
+        if told := self._asked_there(caller, Right.SITE_LOOK, site, "/why", views.WhyView):
+            here = (*self.claims_waiting(found), *self.naming.waiting(found.id))
+            return msgspec.structs.replace(told, waiting=(*told.waiting, *here))
         links: tuple[protocol.Link, ...] = ()
         try:
             links = self.agent.call(

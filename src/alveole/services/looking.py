@@ -47,7 +47,8 @@ class LookVerbs(Compositions):
         stored = self._stored(caller, Right.SITE_SECRETS if show_env else Right.SITE_LOOK, site, elsewhere=True)
         id = stored.site.id
         if stored.site.node:
-            return self._shown_there(stored, self._view(stored, None), show_env)
+            view = msgspec.structs.replace(self._view(stored, None), claims=self._claimed(id))
+            return self._shown_there(stored, view, show_env)
         usage: Usage | None = None
         try:
             usage = self.agent.call(protocol.GetUsage((id,))).get(id)

@@ -1,7 +1,8 @@
 """What is measured of the sites and of the platform for the rules: the sources that are here from the beginning.
 
-Each reads what is in memory already, or asks for it seldom. A site that is stopped, or lives on another machine, has no
-readings: nothing of it is wrong, and nothing is promised.
+Each reads what is in memory already, or asks for it seldom. A site that is stopped has no readings: nothing of it is
+wrong, and nothing is promised. Of one that lives on another machine there are those of what is known here while that is
+away: its backups and its certificates. The rest is watched where it lives.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Protocol
 import msgspec
 import sqlalchemy as sa
 
-from alveole import tables
+from alveole import backupstore, tables
 from alveole.agent import protocol
 from alveole.config import Settings
 from alveole.errors import Problem
 from alveole.incidents.model import PLATFORM, About, Figure, Reading, Source
-from alveole.incidents.readings import Found, by_site
+from alveole.incidents.readings import Found
 from alveole.journal import Journal
 from alveole.load import Loads, machine_load
 from alveole.model.addressing import Addressing
@@ -56,6 +57,7 @@ class Measured(Protocol):
     loads: Loads
     _anchor_problem: str
     _node_problems: dict[str, str]
+    _nights: dict[str, frozenset[str]]
 
     def regularly_saved(self) -> frozenset[str]: ...
 
@@ -161,7 +163,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
                 _site("site.backup", "How the last backup ended", words=("done", "failed")),
                 _site("site.proof", "How the last proof of a backup ended", words=("done", "failed")),
             ),
-            last.readings,
+            lambda: _ended(of, last),
         ),
         Source(
             (
@@ -179,8 +181,8 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             lambda: _certificates(of),
             _USAGE_SECONDS,
         ),
-        by_site(
-            _site("site.backup-hours", "Age of the newest backup, of sites that are saved each night", unit="hours"),
+        Source(
+            (_site("site.backup-hours", "Age of the newest backup, of sites that are saved each night", unit="hours"),),
             lambda: _backups(of),
             _BACKUP_SECONDS,
         ),
@@ -213,11 +215,11 @@ def _platform(name: str, title: str, unit: str = "", words: tuple[str, ...] = ()
     return Figure(name=name, title=title, about=About.PLATFORM, unit=unit, words=words)
 
 
-def running(of: Measured) -> Iterator[tuple[str, Stored]]:
-    """The sites of this machine that should run now."""
+def running(of: Measured, *, elsewhere: bool = False) -> Iterator[tuple[str, Stored]]:
+    """The sites of this machine that should run now; with ``elsewhere`` those of machines driven from here too."""
     for id, stored in of.store.sites.items():
         site = stored.site
-        if site.wanted is Wanted.RUNNING and not stored.pending and not site.node:
+        if site.wanted is Wanted.RUNNING and not stored.pending and (elsewhere or not site.node):
             yield id, stored
 
 
@@ -313,7 +315,7 @@ def _certificates(of: Measured) -> Found:
         return {}
     found: dict[str, list[Reading]] = {"site.certificate-days": [], "platform.certificate-days": []}
     for id, figure in (
-        *((id, "site.certificate-days") for id, _stored in running(of)),
+        *((id, "site.certificate-days") for id, _stored in running(of, elsewhere=True)),
         (SCOPE, "platform.certificate-days"),
     ):
         look = of.loop.looks.get(id)
@@ -327,14 +329,38 @@ def _certificates(of: Measured) -> Found:
     return found
 
 
-def _backups(of: Measured) -> dict[str, float]:
+def _backups(of: Measured) -> Found:
     table = tables.backups
     query = sa.select(table.c.site_id, sa.func.max(table.c.created_at)).group_by(table.c.site_id)
     now = time.time()
     with of.store.read() as connection:
         newest = {row[0]: row[1] for row in connection.execute(query)}
     regular = of.regularly_saved()
-    return {id: (now - newest[id]) / 3600 for id, _stored in running(of) if id in newest and id in regular}
+    found = []
+    for id, stored in running(of, elsewhere=True):
+        if stored.site.node and stored.site.node not in of._nights:
+            # Not asked yet whether it is saved each night: no reason to say that all is well.
+            found.append(Reading(id, None))
+        elif id in newest and id in regular:
+            found.append(Reading(id, (now - newest[id]) / 3600))
+    return {"site.backup-hours": found}
+
+
+def _ended(of: Measured, last: LastEnded) -> Found:
+    """What the journal says; of backups that other machines prove by themselves, what their rows say."""
+    found = dict(last.readings())
+    far = {id for id, stored in running(of, elsewhere=True) if stored.site.node}
+    if not far:
+        return found
+    newest: dict[str, Reading] = {each.subject: each for each in found["site.proof"]}
+    with of.store.read() as connection:
+        proofs = backupstore.proofs_of(connection)
+    for proof in reversed(proofs):
+        known = newest.get(proof.site_id)
+        if proof.site_id in far and (known is None or known.since < proof.at):
+            text = "" if proof.ok else f"the backup {proof.backup_id} cannot be proved: {proof.problem}"
+            newest[proof.site_id] = Reading(proof.site_id, "done" if proof.ok else "failed", "", text[:500], proof.at)
+    return {**found, "site.proof": list(newest.values())}
 
 
 def _machine(of: Measured) -> Found:

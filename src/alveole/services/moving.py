@@ -48,6 +48,13 @@ _LEAVING_SECONDS = 3.0
 SWEEP_SECONDS = 60.0
 
 
+class _Stands(msgspec.Struct):
+    """Of a site on another machine, whether it is to run there and what is at work on it."""
+
+    wanted: str
+    change: str | None = None
+
+
 class MovingVerbs(NodeVerbs):
     # --- verbs --------------------------------------------------------------------------------
     def move_site(self, caller: Actor, site: str, request: fleet.MoveSite, *, key: str | None = None) -> Change:
@@ -201,7 +208,7 @@ class MovingVerbs(NodeVerbs):
         if moving.first:
             asked["onto"] = True
         change = self._api_of(moving.to).send("POST", "/v1/passports", asked, key=live.id)
-        self._follow_there(live, moving.to, str(change["id"]))
+        self._follow_there(live, moving.to, change)
         hit("services.move-made")
         return self._switched(live, site)
 
@@ -209,7 +216,7 @@ class MovingVerbs(NodeVerbs):
         if moving.origin:
             signer = {"key": self._node(moving.origin).key}
             self._api_of(moving.to).send("PUT", f"/v1/signers/{moving.origin}", signer)
-        return self._send_there(self._api_of(moving.to), path)
+        return self._send_there(moving.to, path)
 
     def _first_copy(self, live: Live, site: Site, moving: Moving, target: str) -> Moving:
         """All of a site with volumes, while it runs: how long it is stopped does not hang on how much it holds."""
@@ -232,7 +239,7 @@ class MovingVerbs(NodeVerbs):
         if moving.to:
             asked = {"upload": moving.first_upload, "name": site.name, "stopped": True}
             change = self._api_of(moving.to).send("POST", "/v1/passports", asked, key=f"{live.id}-{FIRST}")
-            self._follow_there(live, moving.to, str(change["id"]))
+            self._follow_there(live, moving.to, change)
         elif path.exists():
             with self._from_origin(moving, site, path) as (statement, archive_file):
                 release = self._unpacked(live, self._beside(live, site, statement), statement, archive_file)
@@ -262,7 +269,7 @@ class MovingVerbs(NodeVerbs):
         client = self._api_of(moving.origin)
         key = f"{live.id}-export-{FIRST}" if after == FIRST else f"{live.id}-export"
         change = client.send("POST", f"/v1/sites/{site.name}/passports", asked, key=key)
-        ended = self._follow_there(live, moving.origin, str(change["id"]))
+        ended = self._follow_there(live, moving.origin, change)
         self._carried.mkdir(mode=0o700, exist_ok=True)
         path = self._carried / name
         beside = path.with_name(f".{name}")
@@ -287,7 +294,7 @@ class MovingVerbs(NodeVerbs):
             live.say(f"stopping it on {moving.origin}: its data must not change any more")
             self._told_stopped(live)
             change = client.send("POST", f"/v1/sites/{site.name}/stop", key=f"{live.id}-stop")
-            self._follow_there(live, moving.origin, str(change["id"]))
+            self._follow_there(live, moving.origin, change)
         return self._exported(live, site, moving, target, moving.first)[0]
 
     def _told_stopped(self, live: Live) -> None:
@@ -393,7 +400,7 @@ class MovingVerbs(NodeVerbs):
                     change = self._api_of(moving.origin).send(
                         "POST", f"/v1/sites/{site.name}/start", key=f"{live.id}-start"
                     )
-                    self._follow_there(live, moving.origin, str(change["id"]))
+                    self._follow_there(live, moving.origin, change)
             else:
                 site = msgspec.structs.replace(site, wanted=Wanted.RUNNING, version=site.version + 1)
                 with self.store.write() as transaction:
@@ -438,9 +445,9 @@ class MovingVerbs(NodeVerbs):
         """What is left behind must not run; a node that is away is told at the next sweep of copies."""
         try:
             client = self._api_of(node)
-            if client.get(f"/v1/sites/{name}")["wanted"] == "running":
+            if understood(node, client.get(f"/v1/sites/{name}"), _Stands).wanted == "running":
                 change = client.send("POST", f"/v1/sites/{name}/stop", key=f"{live.id}-left")
-                self._follow_there(live, node, str(change["id"]))
+                self._follow_there(live, node, change)
         except AlveoleError as error:
             live.say(f"what is left on {node} could not be stopped: {error}", level="warning")
 
@@ -448,18 +455,18 @@ class MovingVerbs(NodeVerbs):
     def _destroy_there(self, live: Live, node: str, name: str) -> None:
         client = self._api_of(node)
         try:
-            seen = client.get(f"/v1/sites/{name}")
+            seen = understood(node, client.get(f"/v1/sites/{name}"), _Stands)
         except NotFound:
             return
-        if seen["change"]:
+        if seen.change:
             with contextlib.suppress(Refused):
-                self._follow_there(live, node, str(seen["change"]))
-            seen = client.get(f"/v1/sites/{name}")
-        if seen["wanted"] == "running":
+                self._follow_there(live, node, {"id": seen.change})
+            seen = understood(node, client.get(f"/v1/sites/{name}"), _Stands)
+        if seen.wanted == "running":
             change = client.send("POST", f"/v1/sites/{name}/stop")
-            self._follow_there(live, node, str(change["id"]))
+            self._follow_there(live, node, change)
         change = client.send("DELETE", f"/v1/sites/{name}", query={"confirm": name})
-        self._follow_there(live, node, str(change["id"]))
+        self._follow_there(live, node, change)
 
     def _forgotten(self, site: Site, node: str) -> Site:
         kept = {name: until for name, until in site.kept_at.items() if name != node}
@@ -512,7 +519,7 @@ class MovingVerbs(NodeVerbs):
         for node in sorted(site.kept_at.keys() - {"", site.node} - self._node_problems.keys()):
             try:
                 client = self._api_of(node)
-                if client.get(f"/v1/sites/{site.name}")["wanted"] == "running":
+                if understood(node, client.get(f"/v1/sites/{site.name}"), _Stands).wanted == "running":
                     client.send("POST", f"/v1/sites/{site.name}/stop")
                     log.warning("node %s: the copy of %s that is left there ran, and is stopped", node, site.name)
             except NotFound:

@@ -20,7 +20,8 @@ from alveole.fleet import Look, Node
 from alveole.model.names import NODE_NAME
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
-from alveole.services.forwarding import ForwardVerbs, understood
+from alveole.services.farnames import FarNameVerbs
+from alveole.services.forwarding import read, understood
 from alveole.services.platform import PlatformVerbs
 from alveole.store import Stored
 
@@ -39,7 +40,18 @@ HERE = "here"
 ANY = "any"
 
 
-class NodeVerbs(ForwardVerbs, PlatformVerbs):
+class _Room(msgspec.Struct):
+    memory_bytes: int
+
+
+class _PlanThere(msgspec.Struct):
+    """Of a plan of another machine, what is promised by it."""
+
+    name: str
+    limits: _Room
+
+
+class NodeVerbs(FarNameVerbs, PlatformVerbs):
     _asking: set[str]
 
     # --- nodes --------------------------------------------------------------------------------
@@ -209,11 +221,12 @@ class NodeVerbs(ForwardVerbs, PlatformVerbs):
         try:
             client = self._api_of(name)
             with client.open("GET", "/v1/status", patience=_PATIENCE) as answer:
-                status = msgspec.json.decode(answer.body(), type=views.StatusView)
+                status = read(name, answer.body(), views.StatusView)
             with client.open("GET", "/v1/sites", patience=_PATIENCE) as answer:
-                sites = msgspec.json.decode(answer.body(), type=list[views.SiteView])
-            plans = {plan["name"]: plan["limits"]["memory_bytes"] for plan in client.get("/v1/plans")}
-        except (AlveoleError, msgspec.DecodeError) as error:
+                sites = read(name, answer.body(), list[views.SiteView])
+            with client.open("GET", "/v1/plans", patience=_PATIENCE) as answer:
+                plans = {plan.name: plan.limits.memory_bytes for plan in read(name, answer.body(), list[_PlanThere])}
+        except AlveoleError as error:
             if self._node_problems.get(name) is None:
                 log.warning("node %s: %s", name, error)
             self._node_away.setdefault(name, time.monotonic())

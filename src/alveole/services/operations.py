@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -16,22 +17,24 @@ from alveole import tables
 from alveole.agent import protocol
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
 from alveole.catalogue.grammar import USERS
+from alveole.cli.client import segment
+from alveole.distant import Distant
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.journal import Live
-from alveole.masking import mask
 from alveole.model.change import Change
 from alveole.model.names import PROCESS_NAME
 from alveole.model.operation import Filled, Least, Operation, check, fill
 from alveole.model.site import Site
-from alveole.operation_views import ArgumentView, OperationView, ProgramsView, ProgramView, RunView
+from alveole.operation_views import OperationView, ProgramsView, ProgramView, RunView, declared, operation_view
 from alveole.people.model import Actor, Held
 from alveole.people.rights import Right, may
+from alveole.ports import Program
 from alveole.services.apps import AppVerbs
 from alveole.services.flows import work_for
-from alveole.services.inside import InsideVerbs
+from alveole.services.inside import InsideVerbs, exec_there
 from alveole.services.running import Running
 from alveole.store import Transaction, new_id
-from alveole.views import TextView
+from alveole.views import SiteView
 
 OPERATIONS_MAX = 50
 RUNS_KEPT = 50
@@ -44,7 +47,7 @@ RIGHTS = {
     Least.ADMINISTRATOR: Right.SITE_OPERATE_ADMINISTRATOR,
 }
 _CLOSE_SECONDS = 8.0
-_SIGNALS = {"TERM": 15, "KILL": 9}
+_SIGNALS: dict[str, Literal[9, 15]] = {"TERM": 15, "KILL": 9}
 
 
 class OperationVerbs(InsideVerbs, AppVerbs):
@@ -54,15 +57,26 @@ class OperationVerbs(InsideVerbs, AppVerbs):
     # --- what there is ------------------------------------------------------------------------
     def list_operations(self, caller: Actor, site: str) -> tuple[OperationView, ...]:
         """Those of its modules, of its application and its own, by name."""
-        found = self._stored(caller, Right.SITE_OPERATE, site).site
+        found = self._stored(caller, Right.SITE_OPERATE, site, elsewhere=True).site
         held = self.people.held(found)
-        views = (_view(of, each, may(caller, RIGHTS[each.least], held)) for of, each in self._operations(found))
+        views = (
+            operation_view(of, each, may(caller, RIGHTS[each.least], held))
+            for of, each in self._operations(caller, found)
+        )
         return tuple(sorted(views, key=lambda each: each.name))
 
-    def _operations(self, site: Site) -> Iterator[tuple[str, Operation]]:
-        """What is nearest to the site has the last word where names are the same."""
+    def _operations(self, caller: Actor, site: Site) -> Iterator[tuple[str, Operation]]:
+        """What is nearest to the site has the last word where names are the same.
+
+        What people declare is kept here, also for a site that lives on another machine; its modules are known there.
+        """
         of = self.apps.of_site(site.id)
         found = {each.name: (f"module:{each.module}", each) for each in site.run.operations}
+        if there := self._asked_there(caller, Right.SITE_OPERATE, site.id, "/operations", list[OperationView]):
+            theirs = f"node:{site.node}"
+            found = {
+                each.name: (each.of if each.of.startswith("module:") else theirs, declared(each)) for each in there
+            }
         if of is not None:
             found |= {each.name: (f"app:{of[0].name}", each) for each in self._declared(of[0].id)}
         found |= {each.name: ("site", each) for each in self._declared(site.id)}
@@ -94,7 +108,7 @@ class OperationVerbs(InsideVerbs, AppVerbs):
             row |= {"id": new_id("o"), "whom": whom}
             transaction.connection.execute(sa.insert(table).values(**row, created_at=time.time()))
         self._note_operation(caller, "add-operation", whom, name)
-        return _view(of, operation, True)
+        return operation_view(of, operation, True)
 
     def drop_operation(self, caller: Actor, name: str, *, site: str = "", app: str = "") -> None:
         whom, held, of = self._whose(caller, site, app)
@@ -113,7 +127,7 @@ class OperationVerbs(InsideVerbs, AppVerbs):
             found = self._app(caller, Right.APP_CHANGE, app)
             # A right about a site is asked of the owner's nearness, as for a site of the application.
             return found.id, self.people.held_app(found), f"app:{found.name}"
-        stored = self._stored(caller, Right.SITE_CHANGE, site).site
+        stored = self._stored(caller, Right.SITE_CHANGE, site, elsewhere=True).site
         return stored.id, self.people.held(stored), "site"
 
     @staticmethod
@@ -132,10 +146,11 @@ class OperationVerbs(InsideVerbs, AppVerbs):
 
         Raises ``InvalidInput`` with every argument that is wrong, ``Denied``, ``Refused`` when nothing runs there.
         """
-        found = self._stored(caller, Right.SITE_OPERATE, site).site
+        found = self._stored(caller, Right.SITE_OPERATE, site, elsewhere=True).site
         operation = self._operation(caller, found, name)
         filled = fill(operation, request.arguments)
-        slot = self._ready_slot(found)
+        program = self._program_of(found, operation, filled)
+        secrets = (*filled.secrets, *self._secrets_of(caller, found))
         self._need_room()
         shown = " ".join((name, *(f"{key}={value}" for key, value in filled.shown.items())))
         with self._operations_running_lock:
@@ -146,15 +161,40 @@ class OperationVerbs(InsideVerbs, AppVerbs):
                 # Stored at once: one that a death of control cuts is told of all the same.
                 live = self.journal.begin("operation", caller, site=found, reason=shown[:500], transaction=transaction)
                 row = self._begin_run(transaction, live, found, operation, filled)
-            argv = protocol.Exec(site=found.id, slot=slot, argv=filled.argv, uid=operation.uid)
-            running = Running(found.id, argv, filled, operation.seconds, operation.output_bytes)
+            running = Running(found.id, program, filled.stdin, secrets, operation.seconds, operation.output_bytes)
             self._operations_running[live.id] = running
-        thread = threading.Thread(target=self._carry, args=(live, running, found), name="operation", daemon=True)
+        thread = threading.Thread(target=self._carry, args=(live, running), name="operation", daemon=True)
         thread.start()
         return self._run_view(found, row)
 
+    def _program_of(self, site: Site, operation: Operation, filled: Filled) -> protocol.Exec | Distant:
+        """What is started, where the site lives. Raises ``Refused`` when nothing runs there."""
+        if site.node:
+            return exec_there(site, filled.argv, uid=operation.uid)
+        return protocol.Exec(site=site.id, slot=self._ready_slot(site), argv=filled.argv, uid=operation.uid)
+
+    def _secrets_of(self, caller: Actor, site: Site) -> frozenset[str]:
+        """The secret texts among its answers, which nothing that it prints may show."""
+        if not site.node:
+            return self._secrets(site.application)
+        hidden, open_ = (
+            self._asked_there(caller, Right.SITE_OPERATE, site.id, path, SiteView) for path in ("", "?show_env=true")
+        )
+        if hidden is None or open_ is None or hidden.application is None or open_.application is None:
+            return frozenset()
+        return frozenset(
+            answer
+            for module, answers in open_.application.answers.items()
+            for question, answer in answers.items()
+            if isinstance(answer, str) and hidden.application.answers.get(module, {}).get(question) != answer
+        )
+
+    @abstractmethod
+    def start(self, request: protocol.Visit | protocol.Exec | Distant) -> Program:
+        """Supplied by the class that joins the parts: start it where the site lives."""
+
     def _operation(self, caller: Actor, site: Site, name: str) -> Operation:
-        operation = next((each for _, each in self._operations(site) if each.name == name), None)
+        operation = next((each for _, each in self._operations(caller, site) if each.name == name), None)
         if operation is None:
             hint = f"see: alveole op list {site.name}"
             raise NotFound(f"site {site.name} has no operation {name[:80]!r}", field="operation", hint=hint)
@@ -175,12 +215,12 @@ class OperationVerbs(InsideVerbs, AppVerbs):
         transaction.connection.execute(sa.delete(table).where(table.c.id.in_(old), table.c.ended_at.is_not(None)))
         return row
 
-    def _carry(self, live: Live, running: Running, site: Site) -> None:
+    def _carry(self, live: Live, running: Running) -> None:
         """Run it to its end and store what came; never raises."""
-        status = running.run(self.agent.exec)
+        status = running.run(self.start)
         problem = running.problem
         values = {"ended_at": time.time(), "exit_status": status, "problem": problem, "cut": running.cut}
-        values["output"] = self._masked(site, running)
+        values["output"] = running.text()
 
         def also(transaction: Transaction) -> None:
             table = tables.operation_runs
@@ -198,9 +238,6 @@ class OperationVerbs(InsideVerbs, AppVerbs):
             with self._operations_running_lock:
                 self._operations_running.pop(live.id, None)
 
-    def _masked(self, site: Site, running: Running) -> str:
-        return mask(running.text(), (*running.filled.secrets, *self._secrets(site.application)))
-
     def cancel_run(self, caller: Actor, site: str, run: str) -> RunView:
         """End it now. Of one that has ended nothing is changed."""
         found = self.show_run(caller, site, run)
@@ -212,7 +249,7 @@ class OperationVerbs(InsideVerbs, AppVerbs):
 
     def _operation_right(self, caller: Actor, site: str, run: str) -> Any:
         """The stored run, when the caller may see what it printed: who may run it may."""
-        found = self._stored(caller, Right.SITE_OPERATE, site).site
+        found = self._stored(caller, Right.SITE_OPERATE, site, elsewhere=True).site
         table = tables.operation_runs
         with self.store.read() as connection:
             query = sa.select(table).where(table.c.id == run, table.c.site_id == found.id)
@@ -225,16 +262,16 @@ class OperationVerbs(InsideVerbs, AppVerbs):
     def show_run(self, caller: Actor, site: str, run: str) -> RunView:
         """With what it has printed so far."""
         row = self._operation_right(caller, site, run)
-        found = self._stored(caller, Right.SITE_OPERATE, site).site
+        found = self._stored(caller, Right.SITE_OPERATE, site, elsewhere=True).site
         running = self._operations_running.get(run)
         view = self._run_view(found, row._asdict())
         if running is not None and view.ended_at is None:
-            return msgspec.structs.replace(view, output=self._masked(found, running), cut=running.cut)
+            return msgspec.structs.replace(view, output=running.text(), cut=running.cut)
         return view
 
     def list_runs(self, caller: Actor, site: str) -> tuple[RunView, ...]:
         """The last of those that the caller might have run, newest first, without their output."""
-        found = self._stored(caller, Right.SITE_OPERATE, site).site
+        found = self._stored(caller, Right.SITE_OPERATE, site, elsewhere=True).site
         held = self.people.held(found)
         near = [str(least) for least, right in RIGHTS.items() if may(caller, right, held)]
         table = tables.operation_runs
@@ -275,6 +312,8 @@ class OperationVerbs(InsideVerbs, AppVerbs):
     # --- programs -----------------------------------------------------------------------------
     def list_programs(self, caller: Actor, site: str) -> ProgramsView:
         """What runs in the site at this moment, by id."""
+        if (there := self._asked_there(caller, Right.SITE_OPERATE, site, "/programs", ProgramsView)) is not None:
+            return there
         found = self._stored(caller, Right.SITE_OPERATE, site).site
         slot = self._ready_slot(found)
         users = {uid: name for name, uid in USERS.items()} | {each.uid: each.name for each in found.run.accounts}
@@ -284,7 +323,7 @@ class OperationVerbs(InsideVerbs, AppVerbs):
 
     def signal_program(self, caller: Actor, site: str, pid: int, request: want.SignalProgram) -> None:
         """Ask one program to end, or end it. Its first process is the site itself: restart that."""
-        found = self._stored(caller, Right.SITE_OPERATE, site).site
+        found = self._stored(caller, Right.SITE_OPERATE, site, elsewhere=True).site
         problems = []
         if request.signal not in _SIGNALS:
             problems.append(Problem("signal", f"{request.signal[:20]!r} is not TERM or KILL"))
@@ -294,11 +333,14 @@ class OperationVerbs(InsideVerbs, AppVerbs):
             problems.append(Problem("started", "is no moment"))
         if problems:
             raise InvalidInput(problems=problems)
-        slot = self._ready_slot(found)
+        slot = found.slot if found.node else self._ready_slot(found)
         live = self.journal.begin("signal", caller, site=found, reason=f"{request.signal} {pid}")
         ended: tuple[Problem, ...] = ()
         try:
-            self.agent.call(SignalProgram(found.id, slot, pid, request.started, 9 if request.signal == "KILL" else 15))
+            if found.node:
+                self._send_to_node(found, "POST", f"/programs/{pid}/signal", request)
+                return
+            self.agent.call(SignalProgram(found.id, slot, pid, request.started, _SIGNALS[request.signal]))
         except AlveoleError as error:
             ended = error.problems
             raise
@@ -307,6 +349,9 @@ class OperationVerbs(InsideVerbs, AppVerbs):
 
     def restart_process(self, caller: Actor, site: str, process: str, *, key: str | None = None) -> Change:
         """Start one process of the site anew; of a site with one only, the site."""
+        path = f"/processes/{segment(process)}/restart"
+        if there := self._there(caller, Right.SITE_OPERATE, "restart-process", site, "POST", path, None, key):
+            return there
 
         def build(transaction: Transaction) -> Live:
             found = self._free_to_change(caller, Right.SITE_OPERATE, site, None)
@@ -356,35 +401,3 @@ def _operation(name: str, request: want.AddOperation) -> Operation:
     if problems:
         raise InvalidInput(problems=problems)
     return made
-
-
-def _view(of: str, operation: Operation, allowed: bool) -> OperationView:
-    arguments = tuple(
-        ArgumentView(
-            name=each.name,
-            type=each.type,
-            title=TextView(en=each.title or each.name, fr=each.title_fr or each.title or each.name),
-            default=each.default,
-            required=each.required,
-            pattern=each.pattern,
-            min=each.min,
-            max=each.max,
-            choices=each.choices,
-            below=each.below,
-        )
-        for each in operation.arguments
-    )
-    title = operation.title or operation.name
-    return OperationView(
-        name=operation.name,
-        of=of,
-        title=TextView(en=title, fr=operation.title_fr or title),
-        description=TextView(en=operation.description, fr=operation.description_fr or operation.description),
-        argv=operation.argv,
-        arguments=arguments,
-        least=operation.least,
-        seconds=operation.seconds,
-        output_bytes=operation.output_bytes,
-        confirm=operation.confirm,
-        allowed=allowed,
-    )

@@ -50,8 +50,13 @@ class QualityVerbs(FigureVerbs):
     # --- of sites -----------------------------------------------------------------------------
     def show_quality(self, caller: Actor, site: str, month: str = "") -> QualityView:
         """How good a site was in a month, ``YYYY-MM``; this one when none is named."""
+        month = month or months.month_of(time.time())
+        months.bounds(month)
+        path = f"/quality?month={month}"
+        if (there := self._asked_there(caller, Right.SITE_LOOK, site, path, QualityView)) is not None:
+            return there
         stored = self._stored(caller, Right.SITE_LOOK, site)
-        return self._quality([stored.site], month or months.month_of(time.time()))[0]
+        return self._quality([stored.site], month)[0]
 
     def list_quality(self, caller: Actor, month: str = "") -> tuple[QualityView, ...]:
         """The same of each site that ``caller`` may look at, by name."""
@@ -61,10 +66,9 @@ class QualityVerbs(FigureVerbs):
 
     def quality_months(self, caller: Actor, site: str, count: int = 6) -> tuple[QualityView, ...]:
         """The last ``count`` months, newest first, without those of which nothing is known."""
-        stored = self._stored(caller, Right.SITE_LOOK, site)
         month, found = months.month_of(time.time()), []
         for _ in range(max(1, min(count, 13))):
-            found.append(self._quality([stored.site], month)[0])
+            found.append(self.show_quality(caller, site, month))
             month = months.before(month)
         return tuple(each for number, each in enumerate(found) if number == 0 or each.known > 0)
 

@@ -8,11 +8,12 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from alveole.agent import protocol
+from alveole.distant import Distant
 from alveole.errors import AlveoleError
-from alveole.model.operation import Filled
+from alveole.masking import mask
 from alveole.ports import Program
 from alveole.text import clean
 
@@ -27,9 +28,19 @@ _LAST_SECONDS = 5.0
 class Running:
     """``run`` in a thread of its own; the rest from any."""
 
-    def __init__(self, site: str, request: protocol.Exec, filled: Filled, seconds: int, output_bytes: int) -> None:
+    def __init__(
+        self,
+        site: str,
+        request: protocol.Exec | Distant,
+        stdin: bytes,
+        secrets: Sequence[str],
+        seconds: int,
+        output_bytes: int,
+    ) -> None:
+        """``secrets``: what of its output is never shown, whatever it prints."""
         self.site = site
-        self.filled = filled
+        self._stdin = stdin
+        self._secrets = secrets
         self.problem = ""
         self.cut = False
         self._request = request
@@ -44,12 +55,12 @@ class Running:
         """What it has printed so far; nothing in it that a page or a terminal would obey."""
         with self._lock:
             printed = "".join(self._pieces)
-        return "\n".join(clean(line) for line in printed.split("\n"))
+        return mask("\n".join(clean(line) for line in printed.split("\n")), self._secrets)
 
     def cancel(self, why: str) -> None:
         self._cancelled = why
 
-    def run(self, start: Callable[[protocol.Exec], Program]) -> int | None:
+    def run(self, start: Callable[[protocol.Exec | Distant], Program]) -> int | None:
         """Its exit status; ``None`` with :attr:`problem` when there is none. Never raises."""
         try:
             program = start(self._request)
@@ -88,7 +99,7 @@ class Running:
         """Secrets on its standard input, then the end of it, keeping the number taken until all is closed."""
         os.set_blocking(fd, False)
         with contextlib.suppress(OSError):
-            os.write(fd, self.filled.stdin)
+            os.write(fd, self._stdin)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, fd, inheritable=False)
         os.close(null)

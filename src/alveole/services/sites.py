@@ -404,8 +404,7 @@ class SiteVerbs(ElsewhereVerbs):
             raise InvalidInput("nothing to change", hint="give at least one option")
         if asks_to_lend(request):
             self._allow(caller, Right.MACHINE_LEND)
-        self._names_stay(site, request)
-        if there := self._there(caller, Right.SITE_CHANGE, "set", site, "PATCH", "", request, key):
+        if there := self._set_there(caller, "set", site, request, key, version):
             return there
         base: Base | None = None
 
@@ -440,12 +439,7 @@ class SiteVerbs(ElsewhereVerbs):
         limits = draft.plan(plan, self.store.plans)
         if limits is not None and old.wanted is Wanted.RUNNING and has_storage(old):
             draft.disk(self._limits(old.plan), limits)
-        listed = old.domains if request.domains is UNSET else request.domains
-        unknown = [domain for domain in request.remove_domains if domain not in listed]
-        for domain in unknown:
-            draft.wrong("remove_domains", f"{domain} is not a domain of this site", "see: alveole site show")
-        listed = tuple(domain for domain in listed if domain not in request.remove_domains)
-        domains = draft.domains((*listed, *request.add_domains), old.name)
+        domains = draft.changed_domains(old, request)
         path = draft.path(old.path if request.path is UNSET else request.path)
         draft.claim(caller, set(domains) - set(old.domains), path if path != old.path else None)
         access = draft.access(

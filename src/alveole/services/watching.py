@@ -37,6 +37,8 @@ from alveole.views import CheckState
 RUNS_KEPT = 20
 HAND = "hand"
 MONITOR = "monitor"
+#: The verb of the journal when what watches a site begins to fail, or passes again.
+CHECK = "check"
 _REPORT_MAX = 64 * 1024
 _TRUST_SECONDS = 600.0
 #: A site at which a change is at work is looked at again after so long.
@@ -435,7 +437,7 @@ class Checks:
         stored = self._store.sites.get(known.site_id)
         if stored is None or report.use != Use.MONITOR or told == told_before:
             return
-        live = self._journal.begin("check", MONITOR, site=stored.site, reason=known.name)
+        live = self._journal.begin(CHECK, MONITOR, site=stored.site, reason=known.name)
         if told:
             problem = Problem(f"check/{known.name}", report.problem, f"alveole check show {report.site} {known.name}")
             live.say(f"{failures} runs in a row failed", level="error", resource=f"check/{known.name}")

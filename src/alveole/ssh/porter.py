@@ -11,41 +11,29 @@ import contextlib
 import logging
 import os
 import pwd
-import re
 import secrets
 import socket
 import struct
 import threading
-from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
-from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.agent.protocol import Done, Failed, Kill, Said, Started
 from alveole.agent.wire import Wire
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Denied, NotFound, Problem, Refused, Temporary
-from alveole.journal import PROGRESS
-from alveole.model.app import VERSION_NAME
-from alveole.model.change import Change, ChangeState
-from alveole.model.site import Arrival
 from alveole.people.model import Actor, Person
 from alveole.ports import Program
 from alveole.services import Services
 from alveole.services.doors import Place
-from alveole.services.visits import GIT, GIT_DIRECTORY
+from alveole.ssh.pushed import Pushed
 from alveole.ssh.words import Deploy, First, Hello, Key, Later, Moved, Open, Password, Proof, Standing
 
 log = logging.getLogger("alveole.ssh")
 _firsts: msgspec.json.Decoder[First] = msgspec.json.Decoder(First)
 _proofs: msgspec.json.Decoder[Proof] = msgspec.json.Decoder(Proof)
 _laters: msgspec.json.Decoder[Later] = msgspec.json.Decoder(Later)
-#: The branch that is deployed; the second one where a repository has no first.
-BRANCHES = ("main", "master")
-_MARK = "refs/alveole/deployed"
-_PIECE = 1 << 20
 #: How often a ticket is looked at again: somebody may have been shut out meanwhile.
 _AGAIN_SECONDS = 10.0
 #: How long the door may take to say how much it has moved.
@@ -313,7 +301,7 @@ class Porter:
     # A push
 
     def _deploy(self, wire: Wire, wanted: Deploy) -> None:
-        """Make a release of the branch that is deployed, when it has moved; every line of it goes to the pusher."""
+        """Make releases or versions of what was pushed; every line of it goes to the pusher."""
         ticket = self._ticket(wanted.ticket)
         actor = self._actor(ticket)
 
@@ -322,135 +310,5 @@ class Porter:
             with contextlib.suppress(OSError):
                 wire.send(Said(text))
 
-        site = self._services.show_site(actor, ticket.site)
-        branch, commit = self._head(actor, site.id)
-        if not commit:
-            say(f"Nothing is deployed: push to {BRANCHES[0]} for that.")
-            wire.send(Done())
-            return
-        if commit == self._revision(actor, site.id, _MARK):
-            say(f"Nothing is deployed: {branch} is where it was.")
-            wire.send(Done())
-            return
-        of = self._services.apps.of_site(site.id)
-        version = (self._tag(actor, site.id, commit) or f"git-{commit[:12]}") if of is not None else ""
-        waits = site.on_push == Arrival.WAIT
-        say(
-            f"Sending {branch} as version {version}"
-            if version
-            else f"Deploying {branch} ({commit[:12]}) to {site.name}"
-        )
-        upload = self._services.new_upload(actor)
-        try:
-            self._archive(actor, site.id, commit, Path(upload.path), upload.id)
-            tar, note = protocol.ArchiveFormat.TAR, f"git {commit[:12]}"
-            if of is not None:
-                sent = ask.SendVersion(version=version, upload=upload.id, format=tar, note=note)
-                change = self._services.send_version(actor, of[0].id, sent)
-            else:
-                request = ask.UpdateSite(upload=upload.id, format=tar, note=note, live=not waits)
-                change = self._services.update_site(actor, site.id, request)
-        except BaseException:
-            self._services.drop_upload(actor, upload.id)
-            raise
-        ended = self._follow(change.id, say)
-        if ended is None or ended.state is not ChangeState.DONE:
-            raise Refused(
-                problems=ended.problems if ended is not None else (Problem("", "the deployment did not end"),)
-            )
-        self._run(actor, site.id, (*GIT, "-C", GIT_DIRECTORY, "update-ref", _MARK, commit))
-        if of is not None:
-            say(f"{of[0].name} has version {version}: alveole app show {of[0].name}")
-            wire.send(Done())
-            return
-        where = "" if waits else f": {self._services.show_site(actor, site.id).urls[0]}"
-        say(f"{site.name} {'has a release that waits' if waits else 'is deployed'}{where}")
+        Pushed(self._services, actor, ticket.site, say, self._stopped.is_set).carry_out()
         wire.send(Done())
-
-    def _follow(self, change: str, say: Callable[[str], None]) -> Change | None:
-        ended: Change | None = None
-        for event in self._services.journal.follow(change, self._stopped.is_set):
-            if isinstance(event, Change):
-                ended = event
-            elif event.level != PROGRESS and event.text:
-                say(event.text)
-        return ended
-
-    def _head(self, actor: Actor, site: str) -> tuple[str, str]:
-        for branch in BRANCHES:
-            if commit := self._revision(actor, site, f"refs/heads/{branch}"):
-                return branch, commit
-        return BRANCHES[0], ""
-
-    def _revision(self, actor: Actor, site: str, name: str) -> str:
-        words = (*GIT, "-C", GIT_DIRECTORY, "rev-parse", "-q", "--verify", f"{name}^{{commit}}")
-        text = self._run(actor, site, words, check=False).decode("ascii", "replace").strip()
-        return text if len(text) in (40, 64) and text.isalnum() else ""
-
-    def _tag(self, actor: Actor, site: str, commit: str) -> str:
-        """The tag that was pushed with a commit, when it can be the name of a version."""
-        words = (*GIT, "-C", GIT_DIRECTORY, "tag", "--points-at", commit)
-        names = self._run(actor, site, words, check=False).decode("ascii", "replace").split()
-        return next((name for name in names if re.match(VERSION_NAME, name)), "")
-
-    def _archive(self, actor: Actor, site: str, commit: str, path: Path, upload: str) -> None:
-        words = (
-            "/usr/bin/git",
-            "-C",
-            GIT_DIRECTORY,
-            "-c",
-            "tar.umask=0022",
-            "archive",
-            "--format=tar",
-            "--prefix=./",
-            commit,
-        )
-        written = 0
-        with path.open("wb") as file:
-
-            def take(piece: bytes) -> None:
-                nonlocal written
-                written += len(piece)
-                self._services.check_upload(actor, upload, written)
-                file.write(piece)
-
-            self._run(actor, site, words, take=take)
-
-    def _run(
-        self,
-        actor: Actor,
-        site: str,
-        argv: tuple[str, ...],
-        *,
-        take: Callable[[bytes], None] | None = None,
-        check: bool = True,
-    ) -> bytes:
-        """Run git over the working copy as the site's own user; what it printed. Raises ``Refused`` when it fails."""
-        session = self._services.start(self._services.over_work(actor, site, argv))
-        said: list[bytes] = []
-        complaint = bytearray()
-        stdin, stdout, stderr = session.fds
-        os.close(stdin)
-
-        def listen() -> None:
-            with contextlib.suppress(OSError):
-                while piece := os.read(stderr, 4096):
-                    complaint.extend(piece[: max(0, 4096 - len(complaint))])
-
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
-        try:
-            while piece := os.read(stdout, _PIECE):
-                if take is not None:
-                    take(piece)
-                elif sum(map(len, said)) < _PIECE:
-                    said.append(piece)
-            ended = session.ended()
-        finally:
-            session.hang_up()
-            listener.join(2.0)
-            os.close(stdout)
-            os.close(stderr)
-        if check and ended.status != 0:
-            raise Refused(f"git failed: {bytes(complaint).decode('utf-8', 'replace').strip()[:500]}")
-        return b"".join(said)

@@ -15,8 +15,8 @@ from alveole.api.entrance import place_of
 from alveole.api.figures import report_answer
 from alveole.api.gate import does
 from alveole.api.problems import Unauthenticated
-from alveole.errors import Denied
-from alveole.figure_views import FigureView
+from alveole.errors import Denied, Temporary
+from alveole.figure_views import FigureView, QualityView
 from alveole.figures.archive import SPANS
 from alveole.people.model import Actor
 from alveole.people.rights import Right
@@ -179,7 +179,14 @@ def _spans(page: Page) -> list[tuple[str, str]]:
 def of_site(page: Asked, site: str, span: str = "day", peaks: str = "") -> Response:
     services, span = page.services, _span(span)
     view = services.show_site(page.actor, site)
-    found = services.show_figures(page.actor, site, span, peaks=bool(peaks), points=_POINTS)
+    quality: Sequence[QualityView] = ()
+    found, problem = FigureView(name=view.name, span=span, start=0, step=1, columns=(), rows=()), ""
+    try:
+        found = services.show_figures(page.actor, site, span, peaks=bool(peaks), points=_POINTS)
+        quality = services.quality_months(page.actor, site)
+    except Temporary as error:
+        # It lives on a machine that is away; the page says so, and its other tabs are a click away.
+        problem = page.refused(error)
     head, rows = table(page, found)
     return show(
         page,
@@ -192,7 +199,8 @@ def of_site(page: Asked, site: str, span: str = "day", peaks: str = "") -> Respo
         span=span,
         spans=_spans(page),
         peaks=bool(peaks),
-        quality=services.quality_months(page.actor, site),
+        quality=quality,
+        problem=problem,
     )
 
 

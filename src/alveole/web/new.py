@@ -146,11 +146,24 @@ def _form(
         registry_options=[(each, each) for each in registries],
         image_options=[(each.key, f"{each.label} {each.image or ''}".strip()) for each in images],
         domain=services.settings.domain,
+        node_options=_machines(page),
         owner_options=[
             ("", page.t("mine")),
             *((f"team:{each.name}", each.title or each.name) for each in services.list_teams(actor)),
         ],
     )
+
+
+def _machines(page: Page) -> list[tuple[str, str]]:
+    """Where it can live, for those who know the machines; nothing where there is only this one."""
+    if not page.services.has_nodes() or not page.may(Right.PLATFORM_LOOK):
+        return []
+    nodes = [each.name for each in page.services.list_nodes(page.actor) if each.where and not each.draining]
+    return [
+        ("", page.t("this machine")),
+        *((each, each) for each in nodes),
+        ("any", page.t("where there is most memory left")),
+    ]
 
 
 def request_of(way: str, form: Fields) -> ask.CreateSite:
@@ -195,6 +208,7 @@ def request_of(way: str, form: Fields) -> ask.CreateSite:
     return ask.CreateSite(
         name=form("name").strip(),
         owner=form("owner") or None,
+        node=form("node") or None,
         base=form("base") if way == "image" and not fetched else "host",
         image=image,
         upload=upload,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Sequence
 from urllib.parse import quote
 
 import msgspec
@@ -11,7 +13,7 @@ from starlette.responses import Response
 
 from alveole import operation_requests as want
 from alveole.api.gate import does
-from alveole.errors import AlveoleError, InvalidInput
+from alveole.errors import AlveoleError, InvalidInput, Temporary
 from alveole.model.operation import ArgumentType, Least
 from alveole.operation_views import OperationView, RunView
 from alveole.people.rights import Right
@@ -63,7 +65,9 @@ def _list(
     view = services.show_site(actor, site)
     problem = ""
     programs = None
+    operations: Sequence[OperationView] | None = None
     try:
+        operations = () if seen else services.list_operations(actor, site)
         programs = services.list_programs(actor, site)
     except AlveoleError as error:
         problem = page.refused(error)
@@ -86,7 +90,7 @@ def _list(
         problem=problem,
         digest=digest,
         processes=[each.name for each in view.processes] if len(view.processes) > 1 else [],
-        operations=() if seen else services.list_operations(actor, site),
+        operations=operations,
         runs=() if seen else services.list_runs(actor, site),
         leasts=LEASTS,
         at=operation,
@@ -136,8 +140,11 @@ def run_page(page: Asked, site: str, run: str, seen: str = "") -> Response:
 
 
 def _title(page: Page, site: str, run: RunView) -> str:
-    found = page.services.list_operations(page.actor, site)
-    return next((page.words.text(each.title) for each in found if each.name == run.name), run.name)
+    # What it printed is told also while the machine that knows its title is away.
+    with contextlib.suppress(Temporary):
+        found = page.services.list_operations(page.actor, site)
+        return next((page.words.text(each.title) for each in found if each.name == run.name), run.name)
+    return run.name
 
 
 @router.post("/site/{site}/operations/runs/{run}/end")

@@ -43,6 +43,14 @@ activity)
         FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
         ORDER BY state = 'active' DESC, query_start LIMIT 100"
     ;;
+slow)
+    sql -v database="$2" -v most="$3" -P pager=off -x <<'SQL'
+SELECT round(mean_exec_time::numeric, 1) AS mean_ms, round(max_exec_time::numeric, 1) AS longest_ms, calls,
+    round(total_exec_time::numeric / 1000, 1) AS all_seconds, rows, left(query, 1000) AS query
+    FROM pg_stat_statements JOIN pg_database ON pg_database.oid = dbid
+    WHERE datname = :'database' ORDER BY mean_exec_time DESC LIMIT :most;
+SQL
+    ;;
 sizes)
     sql -d "$2" -P pager=off -c "SELECT relname AS table, pg_size_pretty(pg_total_relation_size(relid)) AS size,
         n_live_tup AS rows, seq_scan AS read_whole, idx_scan AS by_index

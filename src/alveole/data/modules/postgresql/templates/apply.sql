@@ -15,6 +15,9 @@ SELECT format('ALTER DATABASE %I OWNER TO %I', {{ a.database }}, {{ a.user }})
 \gexec
 SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', {{ a.database }})
 \gexec
+-- In the superuser's own database; to others it shows nothing but their own.
+SET client_min_messages = 'warning';
+CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
 {% if a.extensions %}
 \connect "dbname={{ a.database|plain }}"
 {% for extension in a.extensions %}

@@ -1,0 +1,246 @@
+"""What becomes of a push: a release of the branch that is deployed, or versions of an application.
+
+To a site it is the branch alone. To an environment of an application it is the branch, as a version, and each tag that
+came with it or by itself; to the incoming folder of an application, tags alone. What was dealt with is marked by refs
+of ours, which no client sees or moves: a tag is sent once, whoever pushes next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alveole import requests as ask
+from alveole.agent import protocol
+from alveole.errors import AlveoleError, Problem, Refused, Temporary
+from alveole.journal import PROGRESS
+from alveole.model.app import VERSION_NAME, App
+from alveole.model.change import Change, ChangeState
+from alveole.model.site import Arrival
+from alveole.people.model import Actor
+from alveole.services.incoming import INCOMING
+from alveole.services.visits import GIT, GIT_DIRECTORY
+
+if TYPE_CHECKING:
+    from alveole.services import Services
+
+#: The branch that is deployed; the second one where a repository has no first.
+BRANCHES = ("main", "master")
+_MARK = "refs/alveole/deployed"
+#: Below it, for each tag that was dealt with, the commit that it meant then.
+_SEEN = "refs/alveole/versions/"
+#: Of so many tags at once each is a version; of more it was not meant.
+_TAGS_AT_ONCE = 5
+_PIECE = 1 << 20
+
+
+class Pushed:
+    """``say``: each line goes to the pusher. ``stopped``: whether control is about to end."""
+
+    def __init__(
+        self, services: Services, actor: Actor, login: str, say: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> None:
+        self._services = services
+        self._actor = actor
+        self._login = login
+        self._say = say
+        self._stopped = stopped
+
+    def carry_out(self) -> None:
+        """Raises what went wrong: the push ends with it."""
+        if self._login.endswith(INCOMING):
+            app = self._services.apps.app(self._login.removesuffix(INCOMING))
+            if app is None:
+                raise Refused("the application is gone")
+            if not self._send_tags(app):
+                self._say(f"No new version: push a tag of {app.name}, such as v2.6.")
+            return
+        site = self._services.show_site(self._actor, self._login)
+        of = self._services.apps.of_site(site.id)
+        branch, commit = self._head()
+        moved = bool(commit) and commit != self._revision(_MARK)
+        if of is not None:
+            if moved:
+                self._send_head(of[0], branch, commit)
+            if not self._send_tags(of[0]) and not moved:
+                self._say(f"No new version: push a tag, or {branch}.")
+        elif not commit:
+            self._say(f"Nothing is deployed: push to {BRANCHES[0]} for that.")
+        elif not moved:
+            self._say(f"Nothing is deployed: {branch} is where it was.")
+        else:
+            self._deploy(branch, commit)
+
+    # --- a site ---------------------------------------------------------------------------------
+    def _deploy(self, branch: str, commit: str) -> None:
+        site = self._services.show_site(self._actor, self._login)
+        waits = site.on_push == Arrival.WAIT
+        self._say(f"Deploying {branch} ({commit[:12]}) to {site.name}")
+
+        def begin(upload: str) -> Change:
+            request = ask.UpdateSite(
+                upload=upload, format=protocol.ArchiveFormat.TAR, note=f"git {commit[:12]}", live=not waits
+            )
+            return self._services.update_site(self._actor, site.id, request)
+
+        self._carried(commit, begin)
+        self._set(_MARK, commit)
+        where = "" if waits else f": {self._services.show_site(self._actor, site.id).urls[0]}"
+        self._say(f"{site.name} {'has a release that waits' if waits else 'is deployed'}{where}")
+
+    def _carried(self, commit: str, begin: Callable[[str], Change]) -> None:
+        """Pack a commit, begin a change with it and tell of that to its end. Raises what it failed with."""
+        upload = self._services.new_upload(self._actor)
+        try:
+            self._archive(commit, Path(upload.path), upload.id)
+            change = begin(upload.id)
+        except BaseException:
+            self._services.drop_upload(self._actor, upload.id)
+            raise
+        ended: Change | None = None
+        for event in self._services.journal.follow(change.id, self._stopped):
+            if isinstance(event, Change):
+                ended = event
+            elif event.level != PROGRESS and event.text:
+                self._say(event.text)
+        if ended is None:
+            raise Temporary("the deployment did not end")
+        if ended.state is not ChangeState.DONE:
+            raise Refused(problems=ended.problems or (Problem("", "it failed"),))
+
+    # --- an application ---------------------------------------------------------------------------
+    def _send_head(self, app: App, branch: str, commit: str) -> None:
+        """The branch as a version: named by the tag that came with it, else by the commit."""
+        here = {name for name, of in self._tags().items() if of == commit}
+        version = next((name for name in sorted(here) if re.match(VERSION_NAME, name)), f"git-{commit[:12]}")
+        self._say(f"Sending {branch} as version {version}")
+        self._send(app, version, commit)
+        self._set(_MARK, commit)
+        for name in here:
+            self._set(_SEEN + name, commit)
+
+    def _send_tags(self, app: App) -> bool:
+        """Each tag that is new, or means another commit than it did, as a version; whether there was one.
+
+        Raises all that went wrong when each was tried: one that cannot be a version is told once, not at every push.
+        """
+        tags, seen = self._tags(), self._refs(_SEEN)
+        for name in seen.keys() - tags.keys():
+            self._run((*GIT, "-C", GIT_DIRECTORY, "update-ref", "-d", _SEEN + name))
+        fresh = {name: commit for name, commit in sorted(tags.items()) if seen.get(name) != commit}
+        problems: list[Problem] = []
+        if len(fresh) > _TAGS_AT_ONCE:
+            hint = f"delete the tag here and push it alone, or: alveole app send {app.name}"
+            problems.append(Problem("tag", f"{len(fresh)} tags came at once, and none of them was sent", hint))
+        for name, commit in fresh.items():
+            if len(fresh) <= _TAGS_AT_ONCE:
+                problems += self._send_tag(app, name, commit)
+            self._set(_SEEN + name, commit)
+        if problems:
+            raise Refused(problems=problems)
+        return bool(fresh)
+
+    def _send_tag(self, app: App, name: str, commit: str) -> Iterable[Problem]:
+        if not re.match(VERSION_NAME, name):
+            return (Problem("tag", f"{name[:80]!r} is not a version", "call it like v2.6"),)
+        self._say(f"Sending the tag {name} as a version")
+        try:
+            self._send(app, name, commit)
+        except Temporary:
+            raise
+        except AlveoleError as error:
+            return error.problems
+        return ()
+
+    def _send(self, app: App, version: str, commit: str) -> None:
+        def begin(upload: str) -> Change:
+            sent = ask.SendVersion(
+                version=version, upload=upload, format=protocol.ArchiveFormat.TAR, note=f"git {commit[:12]}"
+            )
+            return self._services.send_version(self._actor, app.id, sent)
+
+        self._carried(commit, begin)
+        self._say(f"{app.name} has version {version}: alveole app show {app.name}")
+
+    # --- git --------------------------------------------------------------------------------------
+    def _head(self) -> tuple[str, str]:
+        for branch in BRANCHES:
+            if commit := self._revision(f"refs/heads/{branch}"):
+                return branch, commit
+        return BRANCHES[0], ""
+
+    def _revision(self, name: str) -> str:
+        words = (*GIT, "-C", GIT_DIRECTORY, "rev-parse", "-q", "--verify", f"{name}^{{commit}}")
+        text = self._run(words, check=False).decode("ascii", "replace").strip()
+        return text if _is_commit(text) else ""
+
+    def _tags(self) -> dict[str, str]:
+        return self._refs("refs/tags/")
+
+    def _refs(self, below: str) -> dict[str, str]:
+        """Names below a prefix, and the commit of each; what is no commit is left out."""
+        form = "--format=%(refname) %(objecttype) %(objectname) %(*objecttype) %(*objectname)"
+        text = self._run((*GIT, "-C", GIT_DIRECTORY, "for-each-ref", form, below)).decode("utf-8", "replace")
+        found = {}
+        for line in text.splitlines():
+            name, *pairs = line.split(" ")
+            for kind, commit in zip(pairs[::2], pairs[1::2], strict=False):
+                if kind == "commit" and _is_commit(commit) and name.startswith(below):
+                    found[name.removeprefix(below)] = commit
+        return found
+
+    def _set(self, ref: str, commit: str) -> None:
+        self._run((*GIT, "-C", GIT_DIRECTORY, "update-ref", ref, commit))
+
+    def _archive(self, commit: str, path: Path, upload: str) -> None:
+        words = ("/usr/bin/git", "-C", GIT_DIRECTORY, "-c", "tar.umask=0022", "archive", "--format=tar", "--prefix=./")
+        written = 0
+        with path.open("wb") as file:
+
+            def take(piece: bytes) -> None:
+                nonlocal written
+                written += len(piece)
+                self._services.check_upload(self._actor, upload, written)
+                file.write(piece)
+
+            self._run((*words, commit), take=take)
+
+    def _run(self, argv: tuple[str, ...], *, take: Callable[[bytes], None] | None = None, check: bool = True) -> bytes:
+        """Run git over the working copy as the site's own user; what it printed. Raises ``Refused`` when it fails."""
+        session = self._services.start(self._services.over_work(self._actor, self._login, argv))
+        said: list[bytes] = []
+        complaint = bytearray()
+        stdin, stdout, stderr = session.fds
+        os.close(stdin)
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while piece := os.read(stderr, 4096):
+                    complaint.extend(piece[: max(0, 4096 - len(complaint))])
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        try:
+            while piece := os.read(stdout, _PIECE):
+                if take is not None:
+                    take(piece)
+                elif sum(map(len, said)) < _PIECE:
+                    said.append(piece)
+            ended = session.ended()
+        finally:
+            session.hang_up()
+            listener.join(2.0)
+            os.close(stdout)
+            os.close(stderr)
+        if check and ended.status != 0:
+            raise Refused(f"git failed: {bytes(complaint).decode('utf-8', 'replace').strip()[:500]}")
+        return b"".join(said)
+
+
+def _is_commit(text: str) -> bool:
+    return len(text) in (40, 64) and text.isascii() and text.isalnum()
