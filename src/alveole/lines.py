@@ -15,8 +15,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import os
-import secrets
 import shlex
 import socket
 import subprocess
@@ -27,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alveole import wholefile
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Denied, InvalidInput, Refused, Temporary
 from alveole.fleet import Node
@@ -88,16 +87,9 @@ class Keys:
             raw = Ed25519PrivateKey.generate().private_bytes(
                 form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption()
             )
-            beside = self.place / f".key.{secrets.token_hex(4)}"
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(fd)
             # The first of two at once stays.
             with contextlib.suppress(FileExistsError):
-                os.link(beside, self.private)
-            beside.unlink()
+                wholefile.write(self.private, raw, over=False)
         key = form.load_ssh_private_key(self.private.read_bytes(), None)
         text = key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH).decode()
         return f"restrict,port-forwarding {text} {self._comment}"

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import pwd
-import secrets
 import shutil
 import socket
 from collections.abc import Callable
@@ -24,10 +23,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from alveole import failpoints, tables
+from alveole import failpoints, tables, wholefile
 from alveole.actuators.backups import Backups
 from alveole.actuators.platform_backup import ABOUT, PLATFORM, SETTINGS, About
-from alveole.actuators.releases import Releases, sync_directory
+from alveole.actuators.releases import Releases
 from alveole.actuators.repositories import Repositories
 from alveole.actuators.repository import damaged
 from alveole.agent.saving import BackupMade, PutRepository, RestoreBackup
@@ -37,7 +36,7 @@ from alveole.errors import AlveoleError, NotFound, Problem, Refused
 from alveole.host import paths
 from alveole.host.sandbox import Sandbox
 from alveole.host.tar import Stream, members
-from alveole.host.tree import CHUNK, Rejected, write_all
+from alveole.host.tree import CHUNK, Rejected
 from alveole.journal import Journal
 from alveole.model.site import BaseKind, Site
 from alveole.store import Store
@@ -282,15 +281,7 @@ def _site(settings: Settings, store: Store, backups: Backups, made: dict[str, Ba
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
-    sync_directory(path.parent)
+    wholefile.write(path, content)
 
 
 def document(report: Report) -> dict[str, Any]:

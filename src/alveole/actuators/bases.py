@@ -23,10 +23,10 @@ from pathlib import Path
 
 import msgspec
 
-from alveole import failpoints
+from alveole import failpoints, wholefile
 from alveole.actuators.debian import ALWAYS, DROPPED, Debian, differences, installed, no_package
 from alveole.actuators.hostbase import DATA, STATIC_CONFIG, host_parts, make_host
-from alveole.actuators.releases import room, sync_directory
+from alveole.actuators.releases import room
 from alveole.agent.agent import check_spec
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
@@ -360,13 +360,13 @@ class Bases:
             made = self._sandbox.run("manifest", tree, ids, {}, fds=(file.fileno(),))
         record = msgspec.structs.replace(record, manifest=str(made["digest"]))
         write_record(staging / "base.json", record)
-        sync_directory(staging)
+        wholefile.sync_directory(staging)
         failpoints.hit("base-built")
         target = paths.base(self._settings, record.base.key)
         if target.exists():
             self._set_aside(record.base.key)
         staging.rename(target)
-        sync_directory(target.parent)
+        wholefile.sync_directory(target.parent)
         return record
 
     def adopt_once(self, staging: Path, record: Record) -> Record:
@@ -384,7 +384,7 @@ class Bases:
         """Take a base's name away from its files. They stay while an instance runs from them."""
         path = paths.base(self._settings, key)
         path.rename(path.with_name(f".aside.{key}.{int(time.time())}.{secrets.token_hex(4)}"))
-        sync_directory(path.parent)
+        wholefile.sync_directory(path.parent)
         self.sweep()
 
     def set_aside(self) -> dict[str, float]:
@@ -421,7 +421,7 @@ class Bases:
                     raise Refused(f"other bases lean on {key}: {names}", field="base", hint="drop them first")
                 if path.exists():
                     path.rename(gone)
-            sync_directory(gone.parent)
+            wholefile.sync_directory(gone.parent)
             self._remove(gone)
         self.sweep()
 

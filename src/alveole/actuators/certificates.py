@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from alveole.actuators.given import FOLDER, About, Given, without_key, write_whole
+from alveole import wholefile
+from alveole.actuators.given import FOLDER, About, Given, without_key
 from alveole.actuators.linktable import LinkTable
 from alveole.agent import certifying as ask
 from alveole.agent.certifying import CertificateState, Source
@@ -271,7 +272,7 @@ class CertificatesActuator:
             os.chown(aside, 0, 0)
             aside.chmod(0o600)
         text = issue(self._settings.domain, domain, self._load_authority())
-        write_whole(target, text, group, 0o640)
+        wholefile.write(target, text, mode=0o640, owner=(0, group))
 
     # What others have issued -----------------------------------------------------------------
 
@@ -390,8 +391,8 @@ class CertificatesActuator:
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         key, certificate = make_authority(self._settings.domain)
-        write_whole(directory / "key.pem", key, 0, 0o600)
-        write_whole(directory / "cert.pem", certificate, 0, 0o600)
+        wholefile.write(directory / "key.pem", key)
+        wholefile.write(directory / "cert.pem", certificate)
 
     def _load_authority(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate, str]:
         """Raises ``StepFailed`` when what is there is damaged: clients trust it, so it is never replaced unasked."""

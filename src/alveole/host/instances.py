@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from alveole import wholefile
 from alveole.config import Settings
 from alveole.host import paths
 from alveole.model.resource import WorkloadSpec
@@ -90,15 +91,7 @@ def of_site(settings: Settings, site: str) -> list[int]:
 
 def write(path: Path, content: bytes) -> None:
     """Replace ``path`` as a whole or not at all, readable by root only."""
-    new = path.with_name(f".{path.name}.new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        view = memoryview(content)
-        while view:  # a disk that fills up takes a part
-            view = view[os.write(fd, view) :]
-    finally:
-        os.close(fd)
-    new.rename(path)
+    wholefile.write(path, content, synced=False)
 
 
 @functools.cache

@@ -7,7 +7,6 @@ and no right, owner, id, address or uid is read from it (threat 10).
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from alveole import __version__, fleet, passport
+from alveole import __version__, fleet, passport, wholefile
 from alveole.agent import protocol
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
@@ -164,13 +163,8 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
             )
             archive.seek(0)
             live.show(f"sealing {packed.bytes} bytes")
-            beside = path.with_name(f".{name}")
-            with beside.open("wb") as out:
-                os.fchmod(out.fileno(), 0o600)
+            with wholefile.writing(path) as out:
                 passport.write(out, self._identity(), to, site.name, statement, archive, time.time())
-                out.flush()
-                os.fsync(out.fileno())
-            beside.replace(path)
         hit("services.packed")
         live.say(f"passport of {site.name}: {path.stat().st_size} bytes, for {passport.fingerprint(to)}")
         return path, packed.digest
