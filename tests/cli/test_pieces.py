@@ -16,7 +16,7 @@ from doorkit import Door
 from hypothesis import given
 from hypothesis import strategies as some
 
-from alveole.cli import output, pack, parse
+from alveole.cli import output, pack, parse, reading
 from alveole.cli.client import escape
 from alveole.errors import InvalidInput
 
@@ -250,3 +250,29 @@ def test_an_address_is_one_segment_of_plain_ascii(text: str) -> None:
     from urllib.parse import unquote
 
     assert unquote(found) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "said"),
+    [
+        (None, "file", "cannot read .*: No such file"),
+        (b"\x30\x82\xff\xff", "file", "is not text"),
+        (b"x = \n", "file", "is not TOML"),
+        (b"#" * (reading.MOST + 1), "file", f"is larger than {reading.MOST} characters"),
+        (b"authority_file = '/nowhere'\n", "authority_file", "cannot read /nowhere: No such file"),
+    ],
+)
+def test_files_that_cannot_be_taken(tmp_path: Path, content: bytes | None, field: str, said: str) -> None:
+    file = tmp_path / "settings.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidInput, match=said) as refused:
+        reading.pems(reading.toml(str(file)), "authority")
+    assert [each.field for each in refused.value.problems] == [field]
+
+
+def test_a_pem_file_is_sent_in_place_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = tmp_path / "ca.pem"
+    pem.write_text("-----BEGIN")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f'server = "x"\nauthority_file = "{pem}"\n'))
+    assert reading.pems(reading.toml("-"), "authority", "other") == {"server": "x", "authority": "-----BEGIN"}

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from alveole.cli import reading
 from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, mark, note, say, table, when
-from alveole.cli.outside import read_settings
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
 from alveole.text import clean
@@ -191,7 +191,7 @@ def mail_set(here: Here, file: str) -> None:
 
     certificates_file names a PEM file of the authorities to trust.
     """
-    _print(here, here.client.send("PUT", "/v1/mail", read_settings(file)))
+    _print(here, here.client.send("PUT", "/v1/mail", reading.pems(reading.toml(file), "certificates")))
 
 
 @verb(mail, "show", examples=["alveole notify mail show"])
