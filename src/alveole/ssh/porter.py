@@ -33,6 +33,7 @@ from alveole.model.change import Change, ChangeState
 from alveole.model.site import Arrival
 from alveole.people.model import Actor, Person
 from alveole.ports import Program
+from alveole.printed import read_out
 from alveole.services import Services
 from alveole.services.doors import Place
 from alveole.services.visits import GIT, GIT_DIRECTORY
@@ -45,6 +46,7 @@ _laters: msgspec.json.Decoder[Later] = msgspec.json.Decoder(Later)
 #: The branch that is deployed; the second one where a repository has no first.
 BRANCHES = ("main", "master")
 _MARK = "refs/alveole/deployed"
+#: Bytes of what git prints that are kept.
 _PIECE = 1 << 20
 #: How often a ticket is looked at again: somebody may have been shut out meanwhile.
 _AGAIN_SECONDS = 10.0
@@ -426,31 +428,8 @@ class Porter:
         check: bool = True,
     ) -> bytes:
         """Run git over the working copy as the site's own user; what it printed. Raises ``Refused`` when it fails."""
-        session = self._services.start(self._services.over_work(actor, site, argv))
-        said: list[bytes] = []
-        complaint = bytearray()
-        stdin, stdout, stderr = session.fds
-        os.close(stdin)
-
-        def listen() -> None:
-            with contextlib.suppress(OSError):
-                while piece := os.read(stderr, 4096):
-                    complaint.extend(piece[: max(0, 4096 - len(complaint))])
-
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
-        try:
-            while piece := os.read(stdout, _PIECE):
-                if take is not None:
-                    take(piece)
-                elif sum(map(len, said)) < _PIECE:
-                    said.append(piece)
-            ended = session.ended()
-        finally:
-            session.hang_up()
-            listener.join(2.0)
-            os.close(stdout)
-            os.close(stderr)
-        if check and ended.status != 0:
-            raise Refused(f"git failed: {bytes(complaint).decode('utf-8', 'replace').strip()[:500]}")
-        return b"".join(said)
+        program = self._services.start(self._services.over_work(actor, site, argv))
+        printed = read_out(program, most=_PIECE, take=take)
+        if check and printed.status != 0:
+            raise Refused(f"git failed: {printed.complaint[:500]}")
+        return printed.text
