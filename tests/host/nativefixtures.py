@@ -306,7 +306,8 @@ def cell(tag: str = "", directory: str | None = None) -> Iterator[Cell]:
         finally:
             for site in paths.sites(settings).iterdir() if paths.sites(settings).exists() else ():
                 disk.detach(paths.disk_mount(settings, site.name))
-            mounts.release_namespace(settings.run)
+            for point in syscalls.mount_points(settings.run):
+                mounts.detach(point)
             mounts.detach(paths.sites(settings))
     shutil.rmtree(place)
 

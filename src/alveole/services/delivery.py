@@ -8,7 +8,6 @@ the new version, and the operation ends by itself. What happens after the switch
 
 from __future__ import annotations
 
-import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from alveole.app_views import AppView, DeployPlan
 from alveole.backup_policy import Cause
 from alveole.backupstore import Mark
 from alveole.compile import is_static
-from alveole.errors import AlveoleError, Denied, InvalidInput, Problem, Refused
+from alveole.errors import Denied, InvalidInput, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.lifecycle import may_deploy, may_enter
@@ -396,9 +395,3 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
     @abstractmethod
     def _after_switch(self, live: Live) -> None:
         """Supplied by the class that joins the parts."""
-
-    def _drop_copy(self, site: Site, digest: str) -> None:
-        """Files of a version that is nothing to this site any more."""
-        if digest != site.release and all(each.digest != digest for each in self.store.releases(site.id)):
-            with contextlib.suppress(AlveoleError):
-                self.agent.call(protocol.DropRelease(site.id, site.number, digest))
