@@ -86,6 +86,21 @@ def test_nothing_is_left_to_do() -> None:
     assert found == []
 
 
+def test_what_is_let_off_says_why() -> None:
+    """What a linter, the formatter or mypy is told to pass over, with the reason behind it on the line."""
+    mark = re.compile(
+        r"# (?:noqa(?:: ?[A-Z]+[0-9]+(?:, ?[A-Z]+[0-9]+)*)?|type: ignore(?:\[[a-z, -]+\])?|fmt: (?:skip|off))\s*$"
+    )
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in _tracked()
+        if path.suffix == ".py" and path != Path(__file__)
+        for number, line in enumerate(_text(path).splitlines(), 1)
+        if mark.search(line)
+    ]
+    assert found == []
+
+
 def test_test_files_have_names_of_their_own() -> None:
     """pytest takes them as top-level modules: two of one name would make `pytest` on the whole tree fail."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")

@@ -174,8 +174,16 @@ def test_a_command_is_words_and_never_a_shell() -> None:
     """Threat 13: what a shell would run stays a word."""
     problems = parse.Problems()
     assert parse.command("run '$(id)' ; `id` $HOME && rm -rf /", "x", problems) == [
-        "run", "$(id)", ";", "`id`", "$HOME", "&&", "rm", "-rf", "/",
-    ]  # fmt: skip
+        "run",
+        "$(id)",
+        ";",
+        "`id`",
+        "$HOME",
+        "&&",
+        "rm",
+        "-rf",
+        "/",
+    ]
     assert not problems
     parse.command("'open", "x", problems)
     parse.command("  ", "x", problems)
@@ -220,11 +228,20 @@ def test_hostile_words_of_a_site_are_inert_in_tables(door: Door) -> None:
 
 def test_units() -> None:
     assert [output.size(count) for count in (0, 1023, 1536, 128 << 20, 3 << 29)] == [
-        "0 B", "1023 B", "1.5 KiB", "128 MiB", "1.5 GiB",
-    ]  # fmt: skip
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "128 MiB",
+        "1.5 GiB",
+    ]
     assert [output.seconds(count) for count in (0.012, 1.234, 119, 3661, 10_000, 300_000)] == [
-        "12 ms", "1.2 s", "119.0 s", "61 min 1 s", "2 h 46 min", "3 d 11 h",
-    ]  # fmt: skip
+        "12 ms",
+        "1.2 s",
+        "119.0 s",
+        "61 min 1 s",
+        "2 h 46 min",
+        "3 d 11 h",
+    ]
 
 
 def test_no_colour_but_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ def test_without_its_key_it_opens_nothing_says_so_and_goes_on(directory: Path) -
         key.write_text(before + key.read_text())
         control.restart()
         assert control.services.store.damaged == {}
-        assert control.services._setting("ldap", LdapSettings).bind_password == "another"  # type: ignore[union-attr]  # it is set
+        assert control.services._setting("ldap", LdapSettings).bind_password == "another"
         assert list(control.services.checks.secrets(control.show("app").id).values()) == [SECRET]
     finally:
         control.services.close()

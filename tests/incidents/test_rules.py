@@ -30,8 +30,18 @@ def test_everything_that_is_wrong_with_a_rule_is_named_at_once() -> None:
         'tell = ["Bcc: x"]\nsites = ["a b"]\ncause = "A!"\ntitle = "\\u001b[2J"\nenabled = "yes"\n'
     )
     assert found == {
-        "on", "above", "for", "well", "severity", "what", "tell", "sites", "cause", "title", "enabled",
-    }  # fmt: skip
+        "on",
+        "above",
+        "for",
+        "well",
+        "severity",
+        "what",
+        "tell",
+        "sites",
+        "cause",
+        "title",
+        "enabled",
+    }
     assert wrong("") == {"on", "above"}
     assert wrong("on = [") == {"text"} and wrong("x" * 10_000) == {"text"}
     assert wrong('on = "site.mood"\nabove = 3') == {"above"}, "a word has no more and less"

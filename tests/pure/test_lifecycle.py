@@ -36,7 +36,7 @@ VERSION = Version("v1", "a1", "2.6", VersionState.ACCEPTED, DIGEST, DIGEST, 1, 1
 
 
 def ran(live_at: float, stage: Stage = Stage.LIVE, **more: object) -> Deployment:
-    return Deployment("d1", "a1", "demo", SITE, "v1", "2.6", stage, DIGEST, 0.0, "ana", "c1", live_at=live_at, **more)  # type: ignore[arg-type]  # fields of any type
+    return Deployment("d1", "a1", "demo", SITE, "v1", "2.6", stage, DIGEST, 0.0, "ana", "c1", live_at=live_at, **more)
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,13 @@ channel_name = click.argument("channel", metavar="CHANNEL", shell_complete=compl
 @click.option("--feed", is_flag=True, help="An Atom feed at an address that only you are told.")
 @click.option("--for", "whom", metavar="WHOM", help="A person, team:NAME or site:NAME. Default: yourself.")
 @click.option(
-    "--event", "events", multiple=True, metavar="KIND",
+    "--event",
+    "events",
+    multiple=True,
+    metavar="KIND",
     help="deploy, rollback, check, repair, backup, site, platform, failed, incident. "
     "Default: deploy, rollback, check, failed, incident.",
-)  # fmt: skip
+)
 def add(
     here: Here,
     name: str,

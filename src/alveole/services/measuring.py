@@ -202,7 +202,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             lambda: {"platform.addresses-left": [Reading(PLATFORM, _addresses_left(of))]},
             _USAGE_SECONDS,
         ),
-    )  # fmt: skip
+    )  # fmt: skip # a figure a line, to be read as a table
 
 
 def _site(name: str, title: str, unit: str = "", words: tuple[str, ...] = ()) -> Figure:
@@ -344,11 +344,15 @@ def _machine(of: Measured) -> Found:
     look = of.loop.looks.get(SCOPE)
     if answers and look is not None:
         found["platform.promise"] = [
-            Reading(PLATFORM, str(each.state), f"{each.id.kind}/{each.id.name}",
-                    f"{each.id.kind}/{each.id.name} is {each.state}: {each.reason}")
+            Reading(
+                PLATFORM,
+                str(each.state),
+                f"{each.id.kind}/{each.id.name}",
+                f"{each.id.kind}/{each.id.name} is {each.state}: {each.reason}",
+            )
             for each in look.promises
             if each.id.kind is not Kind.BASE and each.state in (PromiseState.BROKEN, PromiseState.PENDING)
-        ]  # fmt: skip
+        ]
     damaged = "; ".join(of.store.damaged.values())
     found["platform.database"] = [Reading(PLATFORM, "damaged" if damaged else "sound", "", damaged)]
     anchor = of._anchor_problem

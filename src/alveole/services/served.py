@@ -25,11 +25,16 @@ LEAST = 20
 _SLOW = 0.95
 
 FIGURES = (
-    Figure(name="site.failed-share", title="Answers that failed (5xx), of the last five minutes'", about=About.SITE,
-           unit="%"),
-    Figure(name="site.answer-ms", title="95 of 100 answers of the last five minutes took less", about=About.SITE,
-           unit="ms"),
-)  # fmt: skip
+    Figure(
+        name="site.failed-share",
+        title="Answers that failed (5xx), of the last five minutes'",
+        about=About.SITE,
+        unit="%",
+    ),
+    Figure(
+        name="site.answer-ms", title="95 of 100 answers of the last five minutes took less", about=About.SITE, unit="ms"
+    ),
+)
 
 
 class Counted(Protocol):
