@@ -26,12 +26,12 @@ import msgspec
 
 from alveole import wholefile
 from alveole.agent.certifying import (
+    CertificateSource,
     DropChallenge,
     DropOrder,
     InstallCertificate,
     KeepChallenge,
     RequestCertificate,
-    Source,
 )
 from alveole.certs import covers, examine
 from alveole.config import Settings
@@ -53,7 +53,7 @@ class About(msgspec.Struct, frozen=True):
     """The first line of a file, as JSON."""
 
     names: tuple[str, ...]
-    source: Source
+    source: CertificateSource
     by: str
     issued: float
     expires: float
@@ -217,7 +217,7 @@ class Given:
         """What somebody has uploaded goes with the name; what an authority gave to this machine may serve again."""
         file = self._linked(_as_link(name))
         about = self.about(file) if file else None
-        if isinstance(about, About) and about.source is Source.OWN:
+        if isinstance(about, About) and about.source is CertificateSource.OWN:
             self.drop((name,))
 
     def sweep(self, shown: Collection[str]) -> None:

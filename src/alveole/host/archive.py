@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 from alveole.host.tar import Member, Stream, members, shown, sniff
 from alveole.host.tree import (
     CHUNK,
-    Entry,
     Pace,
     Rejected,
     Say,
+    TreeEntry,
     full,
     link_entry,
     size_text,
@@ -86,7 +86,7 @@ class Builder:
         self._top = top
         self._limit = ceilings
         self._pace = Pace(say)
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, TreeEntry] = {}
         self._links: dict[str, str] = {}
         self._any_links = any_links
         self.bytes = 0
@@ -135,7 +135,7 @@ class Builder:
         known = self.entries.get(path)
         if known is None:
             os.mkdir(self._place(path), 0o755)
-            self.entries[path] = Entry("d", 0, "")
+            self.entries[path] = TreeEntry("d", 0, "")
         elif known.kind != "d":
             what = "a link" if known.kind == "l" else "a file"
             raise Rejected(f"uses {shown(path)}, {what}, as a directory")
@@ -168,7 +168,7 @@ class Builder:
         finally:
             os.close(fd)
         self.bytes += size
-        self.entries[path] = Entry("x" if executable else "f", size, whole.hexdigest())
+        self.entries[path] = TreeEntry("x" if executable else "f", size, whole.hexdigest())
 
     def symlink(self, path: str, target: bytes) -> None:
         try:
@@ -280,7 +280,7 @@ def unpack(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     return {"digest": digest, "bytes": builder.bytes, "files": files}
 
 
-def _sync(entries: dict[str, Entry], prefix: str) -> None:
+def _sync(entries: dict[str, TreeEntry], prefix: str) -> None:
     if len(entries) > _FEW:
         sync()
         return

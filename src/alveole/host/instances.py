@@ -30,7 +30,7 @@ class Ended(msgspec.Struct, frozen=True):
     oom: bool = False
 
 
-class State(msgspec.Struct, frozen=True):
+class InstanceState(msgspec.Struct, frozen=True):
     """One instance as it was started. ``ready`` is set once, when it has answered."""
 
     digest: str
@@ -52,15 +52,15 @@ class State(msgspec.Struct, frozen=True):
         return bool(self.pid) and self.boot == boot_id() and is_running(self.pid, self.started)
 
 
-_decoder = msgspec.json.Decoder(State)
+_decoder = msgspec.json.Decoder(InstanceState)
 
 
-def save(settings: Settings, state: State) -> None:
+def save(settings: Settings, state: InstanceState) -> None:
     directory = paths.instance(settings, state.spec.site, state.spec.slot)
     write(directory / "state.json", msgspec.json.encode(state))
 
 
-def load(settings: Settings, site: str, slot: int) -> State | None:
+def load(settings: Settings, site: str, slot: int) -> InstanceState | None:
     """``None`` when there is none or when it is damaged: the instance then has to be made anew."""
     try:
         return _decoder.decode((paths.instance(settings, site, slot) / "state.json").read_bytes())
@@ -146,6 +146,6 @@ def adopt(process: subprocess.Popen[bytes]) -> None:
     process.returncode = 0
 
 
-def since(state: State) -> float:
+def since(state: InstanceState) -> float:
     """Seconds that the instance has been there."""
     return max(0.0, time.time() - state.at)

@@ -19,7 +19,7 @@ from alveole import tables
 from alveole.agent import protocol
 from alveole.config import Settings
 from alveole.errors import Problem
-from alveole.incidents.model import PLATFORM, About, Figure, Reading, Source
+from alveole.incidents.model import PLATFORM, About, Figure, Reading, ReadingSource
 from alveole.incidents.readings import Found, by_site
 from alveole.journal import Journal
 from alveole.load import Loads, machine_load
@@ -137,7 +137,7 @@ class LastEnded:
         self._proved.update(seen[2])
 
 
-def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
+def sources(of: Measured, last: LastEnded) -> tuple[ReadingSource, ...]:
     """All that are here from the beginning; the order is without meaning."""
     words = {
         "state": tuple(str(each) for each in State),
@@ -145,7 +145,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
     }
     sites = _Sites(of)
     return (
-        Source(
+        ReadingSource(
             (
                 _site("site.state", "What the site does", words=words["state"]),
                 _site("site.promise", "A part of the site that is not as it should be", words=words["kept"]),
@@ -155,7 +155,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             ),
             sites.read,
         ),
-        Source(
+        ReadingSource(
             (
                 _site("site.verification", "How the last deploy ended", words=("done", "failed")),
                 _site("site.backup", "How the last backup ended", words=("done", "failed")),
@@ -163,7 +163,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             ),
             last.readings,
         ),
-        Source(
+        ReadingSource(
             (
                 _site("site.memory-share", "Memory in use, of the plan's", unit="%"),
                 _site("site.disk-share", "Disk in use, of the plan's", unit="%"),
@@ -171,7 +171,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             lambda: _usage(of),
             _USAGE_SECONDS,
         ),
-        Source(
+        ReadingSource(
             (
                 _site("site.certificate-days", "Days until a certificate of the site ends", unit="days"),
                 _platform("platform.certificate-days", "Days until a certificate of the platform ends", unit="days"),
@@ -184,7 +184,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             lambda: _backups(of),
             _BACKUP_SECONDS,
         ),
-        Source(
+        ReadingSource(
             (
                 _platform("platform.agent", "Whether the agent answers", words=("answers", "away")),
                 _platform("platform.promise", "A part of the platform that is not well", words=words["kept"]),
@@ -197,7 +197,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             ),
             lambda: _machine(of),
         ),
-        Source(
+        ReadingSource(
             (_platform("platform.addresses-left", "Addresses for new sites", unit="addresses"),),
             lambda: {"platform.addresses-left": [Reading(PLATFORM, _addresses_left(of))]},
             _USAGE_SECONDS,

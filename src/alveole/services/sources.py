@@ -28,7 +28,7 @@ _NAME = r"^[a-z][a-z0-9-]{0,30}\Z"
 _RECORD = ".source.json"
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     pin: str
     signer: str
@@ -111,7 +111,9 @@ class SourceVerbs(Compositions):
                 live.show,
             )
             self._check_modules(request.name, fetched.modules)
-            record = Record(origins.shown(request.source), request.pin, fetched.signer, time.time(), live.change.actor)
+            record = SourceRecord(
+                origins.shown(request.source), request.pin, fetched.signer, time.time(), live.change.actor
+            )
             (fetched.modules / _RECORD).write_bytes(msgspec.json.encode(record))
             hit("services.source-checked")
             names = sorted(each.name for each in fetched.modules.iterdir() if not each.name.startswith("."))
@@ -168,11 +170,11 @@ class SourceVerbs(Compositions):
         self.journal.end(self.journal.begin("remove-modules", caller, reason=source))
 
 
-def _read(folder: Path) -> tuple[Record, str]:
+def _read(folder: Path) -> tuple[SourceRecord, str]:
     try:
-        return msgspec.json.decode((folder / _RECORD).read_bytes(), type=Record), ""
+        return msgspec.json.decode((folder / _RECORD).read_bytes(), type=SourceRecord), ""
     except (OSError, msgspec.DecodeError) as error:
-        return Record("", "", "", 0.0, ""), f"its record cannot be read: {error}"
+        return SourceRecord("", "", "", 0.0, ""), f"its record cannot be read: {error}"
 
 
 def _put(fresh: Path, place: Path, aside: Path) -> None:
