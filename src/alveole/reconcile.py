@@ -90,6 +90,8 @@ class _Compiled(msgspec.Struct, frozen=True):
 
 
 class Reconciler(Workers):
+    """Safe from several threads: of one scope there is one pass at a time, of all at most ``reconcile.parallel``."""
+
     def __init__(self, settings: Settings, store: Store, journal: Journal, agent: AgentPort) -> None:
         super().__init__(settings.reconcile.parallel, settings.reconcile.drift_seconds)
         self.settings = settings
@@ -152,9 +154,11 @@ class Reconciler(Workers):
     # --- what is wanted -----------------------------------------------------------------------
     @property
     def limits(self) -> Mapping[str, Limits]:
+        """By name of the plan."""
         return {name: each.limits for name, each in self.store.plans.items()}
 
     def desired(self, stored: Stored) -> tuple[Desired, ...]:
+        """What a site is compiled to; nothing while its creation or destruction is under way."""
         return self._compile(stored).desired
 
     def _compile(self, stored: Stored) -> _Compiled:
@@ -458,6 +462,7 @@ class Reconciler(Workers):
         return self.backoff.next_try(scope) is not None
 
     def base_ready(self, base: Base) -> bool:
+        """As the last look at the platform saw it."""
         found = self._platform.get(base_id(base))
         return found is not None and found.ready and not found.defects
 
