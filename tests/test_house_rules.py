@@ -198,3 +198,19 @@ def test_the_demonstration_site_leads_somewhere(name: str) -> None:
     for target in re.findall(r'(?:href|src)="([^"#]+)"', _text(page)):
         found = (page.parent / target).resolve()
         assert found.is_file() or (found / "index.html").is_file(), target
+
+
+def test_the_map_of_the_code_is_whole() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    shown = set(
+        re.findall(r"(?<![/\w])[\w*]+(?:\.py|/)", text.partition("## Layout of the code")[2].partition("`pyproject")[0])
+    )
+    assert shown, "the map has another place"
+    found = [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / "src/alveole").iterdir()
+        if not path.name.startswith(("__", ".")) and path.suffix != ".typed"
+    ]
+    patterns = [re.compile(each.replace(".", "\\.").replace("*", r"\w+") + r"\Z") for each in shown]
+    assert [name for name in found if not any(each.match(name) for each in patterns)] == []
+    assert [each.pattern for each in patterns if not any(each.match(name) for name in found)] == []

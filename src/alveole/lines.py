@@ -31,7 +31,7 @@ from alveole.errors import AlveoleError, Denied, InvalidInput, Refused, Temporar
 from alveole.fleet import Node
 
 if TYPE_CHECKING:
-    from alveole.cli.client import Client
+    from alveole.apiclient import Client
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
 _OPEN_SECONDS = 20.0
@@ -114,7 +114,7 @@ class Line:
     def client(self) -> Client:
         """The API of the node. Raises :class:`Wall`, ``Denied``."""
         # The same few lines of HTTP that the command line speaks.
-        from alveole.cli.client import Client
+        from alveole.apiclient import Client
 
         self.open()
         self.used_at = time.monotonic()
@@ -122,7 +122,7 @@ class Line:
 
     def connect(self) -> socket.socket:
         """A connection to the API of the node, for what is no request and answer. Raises as :meth:`client`."""
-        from alveole.cli.client import connect
+        from alveole.apiclient import connect
 
         self.open()
         self.used_at = time.monotonic()

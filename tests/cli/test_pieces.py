@@ -16,8 +16,8 @@ from doorkit import Door
 from hypothesis import given
 from hypothesis import strategies as some
 
+from alveole.apiclient import escape
 from alveole.cli import output, pack, parse, reading
-from alveole.cli.client import escape
 from alveole.errors import InvalidInput
 
 

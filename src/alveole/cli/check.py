@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from alveole.apiclient import segment
 from alveole.cli import parse, reading
-from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, mark, note, paint, say, seconds, table, when
 from alveole.cli.show import path
 from alveole.cli.verbs import Here, Tree, interactive, site_name, verb

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from alveole.apiclient import segment
 from alveole.cli import reading
-from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, mark, note, paint, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
