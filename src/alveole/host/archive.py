@@ -444,28 +444,19 @@ def restore(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
         kinds[path] = member.kind
         files += 1
         try:
-            if member.kind == "d":
-                os.mkdir(path, 0o700)
-                times.append((path, member))
-            elif member.kind == "f":
+            if member.kind == "f":
                 if written + member.size > room:
                     raise Rejected(
                         f"the volumes need more than the {size_text(room)} that are left", field="disk", code="no-room"
                     )
                 written += restore_file(path, member, stream.parts(member.size, member.shown))
                 continue
-            elif member.kind == "l":
-                os.symlink(member.link, path)
-            elif member.kind == "h" and kinds.get(member.link[len(prefix) :]) == "f":
+            if member.kind == "h" and kinds.get(member.link[len(prefix) :]) == "f":
                 os.link(member.link[len(prefix) :], path, follow_symlinks=False)
                 continue
-            elif member.kind == "p":
-                os.mkfifo(path, 0o600)
-            else:
-                raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
-            os.chown(path, member.uid, member.gid, follow_symlinks=False)
-            if member.kind == "p":
-                os.chmod(path, member.mode & 0o777)
+            restore_other(path, member)
+            if member.kind == "d":
+                times.append((path, member))
         except OSError as error:
             raise full(error) or error from None
         pace("unpacking volumes", written, min(1.0, stream.consumed / length))
@@ -505,3 +496,21 @@ def restore_file(path: bytes, member: Member, parts: Iterable[bytes]) -> int:
     finally:
         os.close(fd)
     return member.size
+
+
+def restore_other(path: bytes, member: Member) -> None:
+    """A directory, a link or a pipe, with its owner. A directory has its mode when all that it holds is there.
+
+    Raises ``Rejected`` for a device, a socket, or a second name of what is no file.
+    """
+    if member.kind == "d":
+        os.mkdir(path, 0o700)
+    elif member.kind == "l":
+        os.symlink(member.link, path)
+    elif member.kind == "p":
+        os.mkfifo(path, 0o600)
+    else:
+        raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
+    os.chown(path, member.uid, member.gid, follow_symlinks=False)
+    if member.kind == "p":
+        os.chmod(path, member.mode & 0o777)

@@ -12,16 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-import msgspec
 import sqlalchemy as sa
 
 from alveole import tables
 from alveole.agent import protocol
 from alveole.config import Settings
-from alveole.errors import Problem
 from alveole.incidents.model import PLATFORM, About, Figure, Reading, ReadingSource
 from alveole.incidents.readings import Found, by_site
-from alveole.journal import Journal
+from alveole.journal import Journal, change_of
 from alveole.load import Loads, machine_load
 from alveole.model.addressing import Addressing
 from alveole.model.change import Change, ChangeState
@@ -115,21 +113,7 @@ class LastEnded:
                     table.c.verb.in_(verbs), table.c.ended_at.is_not(None), table.c.site_id.is_not(None)
                 )
                 for row in connection.execute(sa.select(table).where(table.c.seq.in_(last.group_by(table.c.site_id)))):
-                    self._saw(
-                        Change(
-                            id=row.id,
-                            verb=row.verb,
-                            actor=row.actor,
-                            state=ChangeState(row.state),
-                            site_id=row.site_id,
-                            site_name=row.site_name,
-                            reason=row.reason,
-                            started_at=row.started_at,
-                            ended_at=row.ended_at,
-                            problems=msgspec.json.decode(row.problems, type=tuple[Problem, ...]),
-                            result=msgspec.json.decode(row.result, type=dict[str, str | int | float | None]),
-                        )
-                    )
+                    self._saw(change_of(row))
         self._read = True
         # What ended meanwhile is newer than what was read.
         self._verified.update(seen[0])

@@ -26,8 +26,7 @@ from alveole.model.site import Release, Site, Wanted
 from alveole.passport import Head, Identity, Statement
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
-from alveole.services.backups import BackupVerbs, manifest_of, read_manifest
-from alveole.services.modules import with_texts
+from alveole.services.backups import BackupVerbs, read_manifest
 from alveole.services.outside import OutsideVerbs
 from alveole.store import Transaction, new_id
 
@@ -131,8 +130,7 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
             with contextlib.suppress(OSError):
                 if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
                     old.unlink()
-        texts = {each.path: each.text for each in self._config_states(site) if each.changed and each.text}
-        manifest = msgspec.json.encode(manifest_of(with_texts(site, texts))).decode()
+        manifest = self._manifest(site)
         path = self._carried / name
         with tempfile.TemporaryFile(dir=self._carried) as archive:
             packed = self.agent.call(

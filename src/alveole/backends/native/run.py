@@ -33,7 +33,7 @@ from alveole.backends.native.watch import Watch, reap
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, StepFailed
 from alveole.failpoints import hit
-from alveole.host import bases, configstamp, disk, instances, lent, mounts, paths, runtime, seccomp, userns
+from alveole.host import bases, configstamp, disk, instances, lent, mounts, paths, runtime, seccomp, syscalls, userns
 from alveole.host.cgroups import Cgroups
 from alveole.host.instances import Ended, InstanceState
 from alveole.host.output import Output
@@ -179,6 +179,17 @@ class NativeBackend:
         """Make ahead what the first start of site ``number`` needs and costs most: its user namespace."""
         with contextlib.suppress(OSError):
             os.close(self._namespaces.take(self.settings.uid_start(number)))
+
+    def sweep(self, name: str, place: Path) -> None:
+        """Take away what a container that is no site's instance has on the machine, ``place`` with it. Idempotent."""
+        self.cgroups.thaw(name)
+        self.cgroups.kill(name)
+        self.cgroups.remove(name)
+        self._crun.forget(name)
+        if place.exists():
+            for point in syscalls.mount_points(place):
+                mounts.detach(point)
+            mounts.remove_tree(place)
 
     def usage(self, sites: Collection[str] | None = None, *, io: bool = False) -> dict[str, Usage]:
         totals: dict[str, Usage] = {}
