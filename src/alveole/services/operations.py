@@ -23,6 +23,7 @@ from alveole.model.change import Change
 from alveole.model.names import PROCESS_NAME
 from alveole.model.operation import Filled, Least, Operation, check, fill
 from alveole.model.site import Site
+from alveole.module_views import TextView
 from alveole.operation_views import ArgumentView, OperationView, ProgramsView, ProgramView, RunView
 from alveole.people.model import Actor, Held
 from alveole.people.rights import Right, may
@@ -31,7 +32,6 @@ from alveole.services.flows import work_for
 from alveole.services.inside import InsideVerbs
 from alveole.services.running import Running
 from alveole.store import Transaction, new_id
-from alveole.views import TextView
 
 OPERATIONS_MAX = 50
 RUNS_KEPT = 50

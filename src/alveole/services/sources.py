@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from alveole import origins, views
+from alveole import module_views, origins
 from alveole import requests as ask
 from alveole.catalogue.sources import load
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
@@ -37,7 +37,7 @@ class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SourceVerbs(Compositions):
-    def list_sources(self, caller: Actor) -> tuple[views.SourceView, ...]:
+    def list_sources(self, caller: Actor) -> tuple[module_views.SourceView, ...]:
         self._allow(caller, Right.CATALOGUE_LOOK)
         catalogue = self.catalogue()
         found = []
@@ -47,7 +47,7 @@ class SourceVerbs(Compositions):
             folders = {each.name for each in folder.iterdir() if not each.name.startswith(".")}
             aside = [f"{each}: {catalogue.aside[each]}" for each in sorted(folders) if each in catalogue.aside]
             found.append(
-                views.SourceView(
+                module_views.SourceView(
                     name=name,
                     source=record.source,
                     pin=record.pin,
