@@ -91,16 +91,17 @@ def _begin(beside: Path) -> int:
 
 
 def _clear(beside: Path) -> None:
-    """Wait until nobody writes what is there, and remove what nobody ever will."""
+    """Wait until nobody writes what is there, and remove what nobody ever will, or what is a stranger's."""
     try:
         fd = os.open(beside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     except OSError:
-        beside.unlink(missing_ok=True)  # a link, which is nothing of ours
+        beside.unlink(missing_ok=True)  # a link, say
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_uid == os.geteuid():
+            fcntl.flock(fd, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(fd), os.lstat(beside)):
                 beside.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -103,14 +104,31 @@ def test_what_a_dead_writer_left_goes_with_the_next(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o644
 
 
+def beside_of(file: Path) -> Path:
+    with wholefile.writing(file):
+        (found,) = file.parent.glob(".*")
+    return found
+
+
 def test_a_link_at_its_side_is_not_followed(tmp_path: Path) -> None:
     file, strange = tmp_path / "zone", tmp_path / "strange"
     strange.write_bytes(b"of somebody else")
-    with wholefile.writing(file):
-        (beside,) = tmp_path.glob(".*")
-    beside.symlink_to(strange)
+    beside_of(file).symlink_to(strange)
     wholefile.write(file, b"new")
     assert strange.read_bytes() == b"of somebody else" and file.read_bytes() == b"new" and not file.is_symlink()
+
+
+def test_a_stranger_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """BIND's directory is BIND's too: what it puts there and locks is not waited for, and not written into."""
+    file = tmp_path / "zone"
+    beside = beside_of(file)
+    beside.write_bytes(b"x")
+    os.chown(beside, 65_534, 65_534)
+    with beside.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        wholefile.write(file, b"new")
+        assert held.read() == b"x"
+    assert file.read_bytes() == b"new" and names(tmp_path) == {"zone"}
 
 
 def test_several_at_once_wait_for_each_other(tmp_path: Path) -> None:
