@@ -214,3 +214,9 @@ def test_the_map_of_the_code_is_whole() -> None:
     patterns = [re.compile(each.replace(".", "\\.").replace("*", r"\w+") + r"\Z") for each in shown]
     assert [name for name in found if not any(each.match(name) for each in patterns)] == []
     assert [each.pattern for each in patterns if not any(each.match(name) for name in found)] == []
+
+
+def test_contributors_are_told_of_every_layer() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    layers = {path.relative_to(ROOT / "tests").parts[0] for path in _tracked() if path.match("tests/*/test_*.py")}
+    assert {name for name in layers if f"`{name}`" not in text} == set()
