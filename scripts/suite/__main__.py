@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import os
 import shutil
 import signal
@@ -94,7 +93,9 @@ def main() -> int:
         outcomes.append(_checks())
         _tell(outcomes[-1])
     with tempfile.TemporaryDirectory(prefix="suite-") as work, ThreadPoolExecutor(_LANES) as lanes:
-        running = [lanes.submit(_pytest, layer, options, Path(work)) for layer in layers if layer != CHECKS]
+        # Before the lanes begin: two of them at once read a file that was just being written.
+        turn = {what: _turn(what) for what in _TURNS} if not options.layers else {}
+        running = [lanes.submit(_pytest, layer, options, Path(work), turn) for layer in layers if layer != CHECKS]
         try:
             for done in as_completed(running):
                 outcomes.append(done.result())
@@ -154,7 +155,7 @@ def _checks() -> Outcome:
     return outcome
 
 
-def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
+def _pytest(layer: str, options: argparse.Namespace, work: Path, turn: dict[str, int]) -> Outcome:
     began = time.monotonic()
     report = ARTEFACTS / f"{layer}.xml"
     log = ARTEFACTS / f"{layer}.log"
@@ -164,7 +165,7 @@ def _pytest(layer: str, options: argparse.Namespace, work: Path) -> Outcome:
     if layer not in options.layers:
         turns = "modules" if layer == "modules" else "others"
         variable = "ALVEOLE_TEST_MODULES" if layer == "modules" else "ALVEOLE_TEST_PART"
-        environment[variable] = f"{_turn(turns)}/{_TURNS[turns]}"
+        environment[variable] = f"{turn[turns]}/{_TURNS[turns]}"
     argv = [str(VENV / "bin/python"), "-m", "pytest", *map(str, places), f"--junitxml={report}", "--durations=10"]
     # A hang is ended; the first test that needs a base on an empty machine waits until it is built.
     argv += ["-p", "no:cacheprovider", "--color=no", f"--basetemp={work / layer}", "--timeout=900"]
@@ -245,17 +246,17 @@ def _is_cold() -> bool:
     return len(list((CACHE / "bases").glob("debian-*"))) < _WARM
 
 
-@functools.cache
 def _turn(what: str) -> int:
     """Which part this run takes, 1 and up; kept beside the tests' other things, so that the next differs."""
     kept = CACHE / f"{what}.turn"
+    # A machine that keeps nothing takes another one each hour; so does one whose file was cut while it was written.
+    last = int(time.time() // 3600)
+    with contextlib.suppress(OSError, ValueError):
+        last = int(kept.read_text())
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        # A machine that keeps nothing takes another one each hour.
-        last = int(kept.read_text()) if kept.exists() else int(time.time() // 3600)
         kept.write_text(f"{last + 1}\n")
-        return last % _TURNS[what] + 1
-    return int(time.time() // 3600) % _TURNS[what] + 1
+    return last % _TURNS[what] + 1
 
 
 def _turned(report: Path) -> list[str]:

@@ -99,20 +99,27 @@ class BaseCare:
     def verify(self, key: str, say: Say = quiet, *, rate: int | None = None) -> BaseState:
         """Compare every file of a base, and of what it leans on, with its digest; mark what is damaged.
 
-        ``rate``: bytes read in a second at most; ``None``: as fast as it goes. Raises ``NotFound``.
+        ``rate``: bytes read in a second at most; ``None``: as fast as it goes. The state's ``damage`` is what
+        was found, also where the base was made anew in the meantime. Raises ``NotFound``.
         """
         record = read_record(self._settings, key)
-        self._compare(record, say, rate)
+        state = self._state(key)
+        found = [self._compare(record, say, rate)]
         with contextlib.suppress(NotFound, ValueError):
             for each in bases.below(self._settings, record):
-                self._compare(each, say, rate)
-        return self._state(key)
+                if words := self._compare(each, say, rate):
+                    found.append(f"the base it leans on, {each.base.key}: {words}")
+        with contextlib.suppress(NotFound, ValueError):
+            # Not there while it is made anew: then as it was before.
+            state = self._state(key)
+        return msgspec.structs.replace(state, damage="; ".join(filter(None, found)) or state.damage)
 
-    def _compare(self, record: BaseRecord, say: Say, rate: int | None) -> None:
+    def _compare(self, record: BaseRecord, say: Say, rate: int | None) -> str:
+        """What is damaged of one base itself, in words; ``""``: nothing that is known of."""
         key = record.base.key
         top, manifest = paths.base(self._settings, key), paths.base_manifest(self._settings, key)
         if not record.manifest:
-            return
+            return ""
         label = record.base.label
 
         def tell(text: str, share: float | None = None) -> None:
@@ -132,24 +139,25 @@ class BaseCare:
                 )
             # Another has its name by now, or nobody.
             if top.stat().st_ino != identity:
-                return
+                return ""
         except FileNotFoundError:
             if not manifest.exists() and top.exists():
-                self._mark(record, "the list of its files is gone")
-            return
+                return self._mark(record, "the list of its files is gone")
+            return ""
         if found["count"]:
             more = (
                 f" and {found['count'] - len(found['damaged'])} more" if found["count"] > len(found["damaged"]) else ""
             )
-            self._mark(record, f"{', '.join(found['damaged'])}{more}")
-            return
+            return self._mark(record, f"{', '.join(found['damaged'])}{more}")
         paths.base_verified(self._settings, key).touch()
+        return ""
 
-    def _mark(self, record: BaseRecord, words: str) -> None:
+    def _mark(self, record: BaseRecord, words: str) -> str:
         log.error("the base %s is damaged: %s", record.base.key, words)
         instances.write(paths.base_damage(self._settings, record.base.key), words.encode("utf-8", "replace"))
         failpoints.hit("base-marked")
         self._tell()
+        return words
 
     # Updates
 
