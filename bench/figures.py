@@ -110,7 +110,7 @@ def _measure(
             part("cgroups", look)
 
             def keep(number: int = number, minute: int = minute) -> None:
-                figures = msgspec.json.decode(state["sent"], type=Figures)  # type: ignore[arg-type]  bytes, by look()
+                figures = msgspec.json.decode(state["sent"], type=Figures)
                 rows = gatherer.rows(figures, standing)
                 edge = rows.pop("edge", [None] * len(COLUMNS))
                 rows[MACHINE] = machine.row(edge, {"sites": len(names)})

@@ -180,7 +180,7 @@ def remove_cgroup(name: str) -> None:
         for directory, _, _ in os.walk(top, topdown=False):
             for _try in range(50):
                 try:
-                    os.rmdir(directory)  # noqa: PTH106
+                    os.rmdir(directory)  # noqa: PTH106  a name, by the thousand
                     break
                 except FileNotFoundError:
                     break

@@ -54,7 +54,7 @@ def _services(place: str, count: int) -> Any:
     from alveole.config import parse
     from alveole.model.resource import Kind, Observed, Promise, PromiseState, ResourceId
     from alveole.model.site import Base, BaseKind, Run, Site, Wanted
-    from alveole.reconcile import Look
+    from alveole.passes import Look
     from alveole.services import Services
     from alveole.services.watching import Known
     from alveole.store import new_id

@@ -97,7 +97,7 @@ def api_page() -> str:
     from alveole.api import build
 
     # The document comes from the routes alone; no service is called for it.
-    app: Any = build(None, config.Settings())  # type: ignore[arg-type]
+    app: Any = build(None, config.Settings())
     document: dict[str, Any] = app.openapi()
     rows = "".join(
         f"| `{method.upper()} {path}` | {operation.get('summary', '')} |\n"

@@ -86,6 +86,21 @@ def test_nothing_is_left_to_do() -> None:
     assert found == []
 
 
+def test_what_is_let_off_says_why() -> None:
+    """What a linter, the formatter or mypy is told to pass over, with the reason behind it on the line."""
+    mark = re.compile(
+        r"# (?:noqa(?:: ?[A-Z]+[0-9]+(?:, ?[A-Z]+[0-9]+)*)?|type: ignore(?:\[[a-z, -]+\])?|fmt: (?:skip|off))\s*$"
+    )
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in _tracked()
+        if path.suffix == ".py" and path != Path(__file__)
+        for number, line in enumerate(_text(path).splitlines(), 1)
+        if mark.search(line)
+    ]
+    assert found == []
+
+
 def test_test_files_have_names_of_their_own() -> None:
     """pytest takes them as top-level modules: two of one name would make `pytest` on the whole tree fail."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")
@@ -183,3 +198,25 @@ def test_the_demonstration_site_leads_somewhere(name: str) -> None:
     for target in re.findall(r'(?:href|src)="([^"#]+)"', _text(page)):
         found = (page.parent / target).resolve()
         assert found.is_file() or (found / "index.html").is_file(), target
+
+
+def test_the_map_of_the_code_is_whole() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    shown = set(
+        re.findall(r"(?<![/\w])[\w*]+(?:\.py|/)", text.partition("## Layout of the code")[2].partition("`pyproject")[0])
+    )
+    assert shown, "the map has another place"
+    found = [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / "src/alveole").iterdir()
+        if not path.name.startswith(("__", ".")) and path.suffix != ".typed"
+    ]
+    patterns = [re.compile(each.replace(".", "\\.").replace("*", r"\w+") + r"\Z") for each in shown]
+    assert [name for name in found if not any(each.match(name) for each in patterns)] == []
+    assert [each.pattern for each in patterns if not any(each.match(name) for name in found)] == []
+
+
+def test_contributors_are_told_of_every_layer() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    layers = {path.relative_to(ROOT / "tests").parts[0] for path in _tracked() if path.match("tests/*/test_*.py")}
+    assert {name for name in layers if f"`{name}`" not in text} == set()

@@ -69,7 +69,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     options.config = Path(os.path.abspath(options.config))  # noqa: PTH100  a link stays the link it is
     if options.prefix:
-        options.prefix = Path(os.path.abspath(options.prefix))  # noqa: PTH100
+        options.prefix = Path(os.path.abspath(options.prefix))  # noqa: PTH100  resolve() would follow links
     return options
 
 
@@ -249,8 +249,8 @@ def _summary(instance: Instance, token: str, demo: bool, seconds: float) -> None
     other = "" if instance.config == DEFAULT_CONFIG else f" --config {instance.config}"
     lines += [f"  Remove it all     sudo {here} --undo{other}"]
     if demo:
-        status = run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Host: {name}", "--max-time", "10",
-                      f"http://127.0.0.1:{http}/"], check=False).stdout  # fmt: skip
+        ask = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Host: {name}", "--max-time", "10"]
+        status = run([*ask, f"http://127.0.0.1:{http}/"], check=False).stdout
         if status[:1] not in ("2", "3"):
             warn(f"the demo site does not answer yet (status {status or 'none'}): {command} why {DEMO}")
     print("\n" + "\n".join(lines), flush=True)

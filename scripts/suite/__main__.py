@@ -72,7 +72,7 @@ class Outcome:
 def main() -> int:
     options = _options()
     # What is printed is read by people and by machines as it comes.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGTERM, _terminated)
     leftovers.adopt()
     layers = options.layers or [CHECKS, *_layers(options.fast)]

@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts/installer"))
 
-import packages  # noqa: E402
-from kit import run  # noqa: E402
+import packages  # noqa: E402  lies beside
+from kit import run  # noqa: E402  likewise
 
 VENV = ROOT / ".venv"
 #: package: which tests need it.

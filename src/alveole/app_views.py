@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alveole.model.app import Accept, Approval, Difference, Policy, Stage, VersionState
+from alveole.model.app import Accept, Approval, DeliveryPolicy, Difference, Stage, VersionState
 from alveole.views import FileChange, SiteView, State, View
 
 
@@ -66,7 +66,7 @@ class EnvironmentView(View, frozen=True, kw_only=True):
     urls: tuple[str, ...]
     state: State
     problem: str
-    policy: Policy
+    policy: DeliveryPolicy
     live: DeploymentView | None
     delivered: DeploymentView | None
     saved: SavedView | None

@@ -34,7 +34,7 @@ OWN_WORK = frozenset({Cause.NIGHT, Cause.DESTROY})
 Count = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False):
+class BackupPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False):
     """How backups are made and kept on this machine."""
 
     nightly: bool = True
@@ -77,12 +77,12 @@ class SitePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     months: Count | None = None
     prove: bool | None = None
 
-    def over(self, policy: Policy) -> Policy:
+    def over(self, policy: BackupPolicy) -> BackupPolicy:
         changed = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
         return msgspec.structs.replace(policy, **changed)
 
 
-class Kept(msgspec.Struct, frozen=True):
+class KeptBackup(msgspec.Struct, frozen=True):
     """What thinning out needs to know of a backup."""
 
     id: str
@@ -96,7 +96,7 @@ def share_of(id: str) -> float:
     return zlib.crc32(id.encode()) / 2**32
 
 
-def last_turn(site_id: str, policy: Policy, now: float) -> float:
+def last_turn(site_id: str, policy: BackupPolicy, now: float) -> float:
     """The newest moment, not after ``now``, at which this site was to be saved."""
     here = time.localtime(now)
     offset = round(policy.hour * 3600 + policy.window_hours * 3600 * share_of(site_id))
@@ -108,7 +108,7 @@ def last_turn(site_id: str, policy: Policy, now: float) -> float:
     return now - DAY
 
 
-def is_due(site_id: str, created_at: float, newest: float | None, policy: Policy, now: float) -> bool:
+def is_due(site_id: str, created_at: float, newest: float | None, policy: BackupPolicy, now: float) -> bool:
     """Whether a night's backup is missing: that of last night too when the machine was off then."""
     if not policy.nightly:
         return False
@@ -116,7 +116,7 @@ def is_due(site_id: str, created_at: float, newest: float | None, policy: Policy
     return created_at < turn and (newest is None or newest < turn)
 
 
-def proof_due(site_id: str, made_at: float, tried: tuple[float, bool] | None, policy: Policy, now: float) -> bool:
+def proof_due(site_id: str, made_at: float, tried: tuple[float, bool] | None, policy: BackupPolicy, now: float) -> bool:
     """Whether the newest backup, of ``made_at``, is to be proved. ``tried``: when one of this site last was, and how
     that ended. The first proof comes within a part of the period that hangs on the site."""
     if not policy.prove:
@@ -134,7 +134,7 @@ def retry_after(failures: int) -> float:
     return min(RETRY_SECONDS[0] * 2.0 ** max(0, failures - 1), RETRY_SECONDS[1])
 
 
-def superfluous(found: Iterable[Kept], policy: Policy, proved: str = "") -> tuple[str, ...]:
+def superfluous(found: Iterable[KeptBackup], policy: BackupPolicy, proved: str = "") -> tuple[str, ...]:
     """Ids of the backups of ONE site that may go, oldest first.
 
     As ``restic forget --keep-daily … --keep-weekly … --keep-monthly``: of each of the newest days (ISO weeks, months)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from alveole.agent.protocol import Link
-from alveole.agent.saving import Entry, Kind
-from alveole.backup_policy import Policy, SitePolicy
+from alveole.agent.saving import ArchiveEntry, Kind
+from alveole.backup_policy import BackupPolicy, SitePolicy
 from alveole.pastdays import PastState
 from alveole.scenarios.model import Report
 from alveole.views import View
@@ -46,7 +46,7 @@ class BackupDetail(View, frozen=True, kw_only=True):
 class PolicyView(View, frozen=True, kw_only=True):
     """How the backups of the machine are made and kept."""
 
-    policy: Policy
+    policy: BackupPolicy
     by_itself: bool
     """``backups.by_itself`` of the machine's settings: false, and none of it happens."""
 
@@ -57,7 +57,7 @@ class SiteBackupsView(View, frozen=True, kw_only=True):
     site: str
     own: SitePolicy
     """What is another than for the machine."""
-    policy: Policy
+    policy: BackupPolicy
     """What holds for the site."""
     backups: int
     saved_at: float | None
@@ -185,4 +185,4 @@ class TreeView(View, frozen=True, kw_only=True):
 
     backup: str
     path: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ArchiveEntry, ...]

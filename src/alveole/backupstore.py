@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from alveole import tables
 from alveole.agent.protocol import Link
-from alveole.backup_policy import Cause, Kept, SitePolicy
+from alveole.backup_policy import Cause, KeptBackup, SitePolicy
 from alveole.backup_tables import marks, policies, proofs
 from alveole.scenarios.model import Report
 
@@ -68,15 +68,15 @@ def drop_mark(connection: sa.Connection, id: str) -> None:
     connection.execute(sa.delete(marks).where(marks.c.backup_id == id))
 
 
-def kept(connection: sa.Connection) -> dict[str, list[Kept]]:
+def kept(connection: sa.Connection) -> dict[str, list[KeptBackup]]:
     """Every backup, by the site it was made of, newest first."""
     known = marks_of(connection)
-    found: dict[str, list[Kept]] = {}
+    found: dict[str, list[KeptBackup]] = {}
     table = tables.backups
     query = sa.select(table.c.id, table.c.site_id, table.c.created_at).order_by(table.c.created_at.desc())
     for row in connection.execute(query):
         mark = known.get(row.id, Mark())
-        found.setdefault(row.site_id, []).append(Kept(row.id, row.created_at, mark.cause, mark.pinned))
+        found.setdefault(row.site_id, []).append(KeptBackup(row.id, row.created_at, mark.cause, mark.pinned))
     return found
 
 

@@ -56,6 +56,7 @@ def has_storage(site: Site) -> bool:
 
 
 def site_domain(name: str, settings: Settings) -> str:
+    """The domain that every site has from its name, below the main domain."""
     return f"{name}.{settings.domain}"
 
 
@@ -71,10 +72,12 @@ def under_wildcard(domain: str, settings: Settings) -> bool:
 
 
 def base_id(base: Base) -> ResourceId:
+    """A base is the platform's: sites share it."""
     return ResourceId(Kind.BASE, PLATFORM, base.key)
 
 
 def workload_id(site: Site, slot: int | None = None) -> ResourceId:
+    """The instance in ``slot`` (0 or 1); ``None``: the live one."""
     return ResourceId(Kind.WORKLOAD, site.id, str(site.slot if slot is None else slot))
 
 

@@ -11,7 +11,7 @@ network are kept by the proxy in front alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -117,6 +117,16 @@ class _Front:
     def port_suffix(self) -> str:
         return "" if self.https_port == 443 else f":{self.https_port}"
 
+    def by_names(self, sites: Sequence[ExportedSite]) -> Iterator[tuple[tuple[str, ...], list[ExportedSite]]]:
+        """Each site with the names that are its own; then the main domain with all that lie below its paths."""
+        for site in sites:
+            names = tuple(name for name in site.domains if name != self.domain)
+            if names:
+                yield names, [site]
+        on_main = [site for site in sites if site.path is not None or self.domain in site.domains]
+        if on_main:
+            yield (self.domain,), on_main
+
 
 class _Nginx(_Front):
     def nodes(self, sites: Sequence[ExportedSite]) -> list[Node]:
@@ -129,13 +139,8 @@ class _Nginx(_Front):
                 body=[directive("default", ""), directive("websocket", "upgrade")],
             ),
         ]
-        for site in sites:
-            names = tuple(name for name in site.domains if name != self.domain)
-            if names:
-                nodes.extend(self._servers(names, [site]))
-        on_main = [site for site in sites if site.path is not None or self.domain in site.domains]
-        if on_main:
-            nodes.extend(self._servers((self.domain,), on_main))
+        for names, of in self.by_names(sites):
+            nodes.extend(self._servers(names, of))
         return nodes
 
     def _servers(self, names: tuple[str, ...], sites: list[ExportedSite]) -> list[Block]:
@@ -233,13 +238,8 @@ class _Apache(_Front):
     def nodes(self, sites: Sequence[ExportedSite]) -> list[Node]:
         modules = ("proxy", "proxy_http", "headers", "setenvif", "alias", "authz_host", *(("ssl",) if self.tls else ()))
         nodes: list[Node] = [self.head(), Comment(f"Modules: a2enmod {' '.join(modules)}")]
-        for site in sites:
-            names = tuple(name for name in site.domains if name != self.domain)
-            if names:
-                nodes.extend(self._hosts(names, [site]))
-        on_main = [site for site in sites if site.path is not None or self.domain in site.domains]
-        if on_main:
-            nodes.extend(self._hosts((self.domain,), on_main))
+        for names, of in self.by_names(sites):
+            nodes.extend(self._hosts(names, of))
         return nodes
 
     def _hosts(self, names: tuple[str, ...], sites: list[ExportedSite]) -> list[Block]:

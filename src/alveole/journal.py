@@ -319,7 +319,7 @@ class Journal:
                 return None
             told = connection.execute(sa.select(events).where(events.c.change_id == id).order_by(events.c.seq))
             found = tuple(Event(each.at, each.text, each.level, each.resource, each.seconds) for each in told)
-        return msgspec.structs.replace(_change(row), events=found)
+        return msgspec.structs.replace(change_of(row), events=found)
 
     def list(
         self,
@@ -347,7 +347,7 @@ class Journal:
                 changes.c.seq < sa.select(changes.c.seq).where(changes.c.id == before).scalar_subquery()
             )
         with self.store.read() as connection:
-            return tuple(_change(row) for row in connection.execute(query))
+            return tuple(change_of(row) for row in connection.execute(query))
 
     def since(self, site_id: str, verb: str, at: float) -> tuple[Change, ...]:
         """Those of this verb that were begun for a site after ``at`` (epoch), newest first, without events."""
@@ -355,7 +355,7 @@ class Journal:
             changes.c.site_id == site_id, changes.c.verb == verb, changes.c.started_at > at
         )
         with self.store.read() as connection:
-            return tuple(_change(row) for row in connection.execute(query.order_by(changes.c.seq.desc())))
+            return tuple(change_of(row) for row in connection.execute(query.order_by(changes.c.seq.desc())))
 
     def resume(self) -> Sequence[Live]:
         """The changes that were going on when control ended, oldest first; they are live again."""
@@ -363,7 +363,7 @@ class Journal:
         found = []
         with self.store.read() as connection:
             for row in connection.execute(query).all():
-                live = Live(self, _change(row), msgspec.json.decode(row.work, type=Work), stored=True)
+                live = Live(self, change_of(row), msgspec.json.decode(row.work, type=Work), stored=True)
                 live.row = row.seq
                 told = connection.execute(sa.select(events).where(events.c.change_id == row.id).order_by(events.c.seq))
                 live.events = [Event(each.at, each.text, each.level, each.resource, each.seconds) for each in told]
@@ -435,7 +435,8 @@ def _row(live: Live, change: Change) -> dict[str, Any]:
     }
 
 
-def _change(row: Any) -> Change:
+def change_of(row: Any) -> Change:
+    """A row of the table ``changes``; its events are read apart."""
     return Change(
         id=row.id,
         verb=row.verb,

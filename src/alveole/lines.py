@@ -15,8 +15,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import os
-import secrets
 import shlex
 import socket
 import subprocess
@@ -27,12 +25,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alveole import wholefile
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Denied, InvalidInput, Refused, Temporary
 from alveole.fleet import Node
 
 if TYPE_CHECKING:
-    from alveole.cli.client import Client
+    from alveole.apiclient import Client
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
 _OPEN_SECONDS = 20.0
@@ -88,16 +87,9 @@ class Keys:
             raw = Ed25519PrivateKey.generate().private_bytes(
                 form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption()
             )
-            beside = self.place / f".key.{secrets.token_hex(4)}"
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(fd)
             # The first of two at once stays.
             with contextlib.suppress(FileExistsError):
-                os.link(beside, self.private)
-            beside.unlink()
+                wholefile.write(self.private, raw, over=False)
         key = form.load_ssh_private_key(self.private.read_bytes(), None)
         text = key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH).decode()
         return f"restrict,port-forwarding {text} {self._comment}"
@@ -122,7 +114,7 @@ class Line:
     def client(self) -> Client:
         """The API of the node. Raises :class:`Wall`, ``Denied``."""
         # The same few lines of HTTP that the command line speaks.
-        from alveole.cli.client import Client
+        from alveole.apiclient import Client
 
         self.open()
         self.used_at = time.monotonic()
@@ -130,7 +122,7 @@ class Line:
 
     def connect(self) -> socket.socket:
         """A connection to the API of the node, for what is no request and answer. Raises as :meth:`client`."""
-        from alveole.cli.client import connect
+        from alveole.apiclient import connect
 
         self.open()
         self.used_at = time.monotonic()

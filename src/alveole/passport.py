@@ -16,8 +16,8 @@ that made the file and holds the digest of the whole text: nothing of it is used
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
-import os
 import secrets
 import struct
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from typing import IO, Annotated, Any
 
 import msgspec
 
-from alveole import __version__
+from alveole import __version__, wholefile
 from alveole.errors import AlveoleError, InvalidInput, Refused
 from alveole.model.names import Digest, SiteName
 from alveole.model.site import Backup
@@ -95,20 +95,10 @@ class Identity:
         try:
             raw = path.read_bytes()
         except FileNotFoundError:
-            raw = secrets.token_bytes(64)
-            fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(fd)
-            try:
-                # Two at once: the first one's stays.
-                os.link(fresh, path)
-            except FileExistsError:
-                raw = path.read_bytes()
-            finally:
-                fresh.unlink()
+            # Two at once: the first one's stays.
+            with contextlib.suppress(FileExistsError):
+                wholefile.write(path, secrets.token_bytes(64), over=False)
+            raw = path.read_bytes()
         if len(raw) != 64:
             raise AlveoleError(f"the platform's keys in {path} are damaged", hint="put the file back from a copy")
         return cls(raw[:32], raw[32:])

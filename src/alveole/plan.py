@@ -66,6 +66,8 @@ _CLOCK_SLACK = 1.0
 
 
 class Plan(msgspec.Struct, frozen=True):
+    """What a pass is to do: ``steps`` that need nothing of each other, and why the rest waits."""
+
     steps: tuple[Step, ...]
     waiting: tuple[Waiting, ...]
     promises: tuple[Promise, ...]
@@ -74,6 +76,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def kept(self) -> bool:
+        """Whether all is as promised."""
         return all(promise.state is PromiseState.KEPT for promise in self.promises)
 
     @property
@@ -83,6 +86,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def is_kept(desired: Desired, observed: Observed | None) -> bool:
+    """Whether the real object is there, ready, without a defect, and made by this very specification."""
     return observed is not None and observed.ready and not observed.defects and observed.digest == desired.digest
 
 

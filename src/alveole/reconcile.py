@@ -38,9 +38,9 @@ from alveole.model.resource import (
     PromiseState,
     ResourceId,
     Step,
-    Waiting,
 )
 from alveole.model.site import Base, Limits, Site, Wanted
+from alveole.passes import Look, Pass, Settled, essential, problem, reached
 from alveole.plan import Plan, all_kept, plan
 from alveole.ports import AgentPort
 from alveole.store import Store, Stored
@@ -60,28 +60,6 @@ _ORPHAN_KINDS = frozenset({Kind.WORKLOAD, Kind.ADDRESS, Kind.ROUTE})
 _Told = Callable[[], None] | None
 
 
-class Look(msgspec.Struct, frozen=True):
-    """What the last pass saw of a scope; for people and for the state of a site."""
-
-    promises: tuple[Promise, ...] = ()
-    found: tuple[Observed, ...] = ()
-    waiting: tuple[Waiting, ...] = ()
-    at: float = 0.0
-
-
-class Settled(msgspec.Struct, frozen=True):
-    """How a change's passes ended. ``essential``: what failed is content or instance, not a name."""
-
-    problems: tuple[Problem, ...] = ()
-    essential: bool = False
-    superseded: bool = False
-
-
-class _Pass(msgspec.Struct, frozen=True):
-    plan: Plan
-    failed: tuple[tuple[Step, Outcome], ...] = ()
-
-
 class _Compiled(msgspec.Struct, frozen=True):
     site: Site
     pending: str
@@ -90,6 +68,8 @@ class _Compiled(msgspec.Struct, frozen=True):
 
 
 class Reconciler(Workers):
+    """Safe from several threads: of one scope there is one pass at a time, of all at most ``reconcile.parallel``."""
+
     def __init__(self, settings: Settings, store: Store, journal: Journal, agent: AgentPort) -> None:
         super().__init__(settings.reconcile.parallel, settings.reconcile.drift_seconds)
         self.settings = settings
@@ -152,9 +132,11 @@ class Reconciler(Workers):
     # --- what is wanted -----------------------------------------------------------------------
     @property
     def limits(self) -> Mapping[str, Limits]:
+        """By name of the plan."""
         return {name: each.limits for name, each in self.store.plans.items()}
 
     def desired(self, stored: Stored) -> tuple[Desired, ...]:
+        """What a site is compiled to; nothing while its creation or destruction is under way."""
         return self._compile(stored).desired
 
     def _compile(self, stored: Stored) -> _Compiled:
@@ -250,7 +232,7 @@ class Reconciler(Workers):
         )
         return planned, Look(planned.promises, tuple(found), planned.waiting, time.time())
 
-    def _pass(self, scope: str, desired: Sequence[Desired], tell: Callable[[], Live], routed: _Told = None) -> _Pass:
+    def _pass(self, scope: str, desired: Sequence[Desired], tell: Callable[[], Live], routed: _Told = None) -> Pass:
         """Look at ``scope`` and carry out what is due. ``tell`` gives the change to journal it in, ``routed`` is called
         as soon as every route that was due is switched."""
         observation = self._observe((scope,))
@@ -277,7 +259,7 @@ class Reconciler(Workers):
         others = [step for step in planned.steps if step.id.kind not in _BESIDE]
         if not (beside and others):
             carry_out(planned.steps, tell)
-            return _Pass(planned, tuple(failed))
+            return Pass(planned, tuple(failed))
         live = tell()
         thread = threading.Thread(target=carry_out, args=(beside, lambda: live), name=f"beside-{scope}", daemon=True)
         thread.start()
@@ -285,7 +267,7 @@ class Reconciler(Workers):
             carry_out(others, tell)
         finally:
             thread.join()
-        return _Pass(planned, tuple(failed))
+        return Pass(planned, tuple(failed))
 
     def _without_resting_data(
         self, scope: str, desired: Sequence[Desired], found: Sequence[Observed]
@@ -374,7 +356,7 @@ class Reconciler(Workers):
             while not self.stopping:
                 done = self._pass(scope, desired(), tell)
                 reasons.update({f"{s.id.kind}/{s.id.name}: {s.reason}": None for s in done.plan.steps})
-                problems.extend(_problem(step, outcome) for step, outcome in done.failed)
+                problems.extend(problem(step, outcome) for step, outcome in done.failed)
                 changed = changed or len(done.failed) < len(done.plan.steps)
                 if not done.plan.steps or len(done.failed) == len(done.plan.steps):
                     self._come_back(scope, done.plan)
@@ -414,7 +396,7 @@ class Reconciler(Workers):
             if not planned.steps:
                 break
             outcomes = [(step, self._apply(step, live)) for step in planned.steps]
-            problems = [_problem(step, outcome) for step, outcome in outcomes if not outcome.done]
+            problems = [problem(step, outcome) for step, outcome in outcomes if not outcome.done]
             observation = self._observe((scope,))
             found = [item for item in observation.found if item.id.kind in _ORPHAN_KINDS]
         self.journal.end(live, problems)
@@ -436,7 +418,7 @@ class Reconciler(Workers):
             why = f"{id.name}: {steps[0].reason}"
             own = live if live is not None else self.journal.begin(REPAIR, RECONCILER, reason=why)
             outcome = self._apply(steps[0], own)
-            problems = () if outcome.done else (_problem(steps[0], outcome),)
+            problems = () if outcome.done else (problem(steps[0], outcome),)
             if live is None:
                 self.journal.end(own, problems)
             self._refresh_platform()
@@ -461,6 +443,7 @@ class Reconciler(Workers):
         return self.backoff.next_try(scope) is not None
 
     def base_ready(self, base: Base) -> bool:
+        """As the last look at the platform saw it."""
         found = self._platform.get(base_id(base))
         return found is not None and found.ready and not found.defects
 
@@ -542,14 +525,14 @@ class Reconciler(Workers):
                 poke.wait(poll)
                 poll = min(poll * 2, _POLL_SECONDS[1])
                 continue
-            if _reached(done.plan):
+            if reached(done.plan):
                 return Settled()
             failure = self._hopeless(done, attempts)
             if failure or self.stopping or time.monotonic() > deadline:
                 problems = failure or tuple(
                     Problem(f"{each.id.kind}/{each.id.name}", each.reason) for each in done.plan.waiting
                 )
-                return Settled(problems or (Problem("", "is not as promised in time"),), _essential(done))
+                return Settled(problems or (Problem("", "is not as promised in time"),), essential(done))
             if done.plan.steps and len(done.failed) < len(done.plan.steps):
                 poll = _POLL_SECONDS[0]
                 continue
@@ -560,9 +543,9 @@ class Reconciler(Workers):
             poke.wait(max(0.005, min(waits)))
             poll = min(poll * 2, _POLL_SECONDS[1])
 
-    def _hopeless(self, done: _Pass, attempts: int) -> tuple[Problem, ...]:
+    def _hopeless(self, done: Pass, attempts: int) -> tuple[Problem, ...]:
         return tuple(
-            _problem(step, outcome)
+            problem(step, outcome)
             for step, outcome in done.failed
             if not outcome.temporary or self.backoff.failures(step.id) >= attempts
         )
@@ -570,27 +553,3 @@ class Reconciler(Workers):
 
 def _runs(stored: Stored) -> bool:
     return stored.site.wanted is Wanted.RUNNING and not stored.pending and not stored.site.node
-
-
-def _reached(planned: Plan) -> bool:
-    """Nothing is left that the loop could do: what is broken then was changed by hand, and is a person's to settle."""
-    if planned.steps or planned.waiting:
-        return False
-    return all(promise.state in (PromiseState.KEPT, PromiseState.BROKEN) for promise in planned.promises)
-
-
-def _essential(done: _Pass) -> bool:
-    kinds = (Kind.WORKLOAD, Kind.STORAGE, Kind.RELEASE)
-    if any(each.id.kind in kinds and each.state is not PromiseState.KEPT for each in done.plan.promises):
-        return True
-    # Not by its promise: that is broken as well where a file was changed by hand.
-    acted = [*(step.id for step, _outcome in done.failed), *(each.id for each in done.plan.waiting)]
-    return any(id.kind is Kind.CONFIG for id in acted)
-
-
-def _problem(step: Step, outcome: Outcome) -> Problem:
-    # The whole tail is among the events; a sentence has room for the line that says most.
-    lines = [line.strip() for line in outcome.tail if line.strip()]
-    telling = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
-    said = f"; it printed: {telling[:300]}" if telling else ""
-    return Problem(f"{step.id.kind}/{step.id.name}", f"{step.action} failed: {outcome.message}{said}")

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import pwd
-import secrets
 import shutil
 import socket
 import time
@@ -27,12 +26,12 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from alveole import failpoints, tables
+from alveole import failpoints, tables, wholefile
 from alveole.actuators.backups import Backups
 from alveole.actuators.bases import Bases
 from alveole.actuators.kept import Kept, image_name, release_name
 from alveole.actuators.platform_backup import ABOUT, PLATFORM, SETTINGS, About
-from alveole.actuators.releases import Releases, room, sync_directory
+from alveole.actuators.releases import Releases, room
 from alveole.actuators.repositories import Repositories
 from alveole.actuators.repository import Held, damaged
 from alveole.agent.saving import BackupMade, Content, PutRepository, RestoreBackup
@@ -47,7 +46,7 @@ from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
 from alveole.host.sandbox import Sandbox
 from alveole.host.tar import Stream, members
-from alveole.host.tree import CHUNK, Rejected, write_all
+from alveole.host.tree import CHUNK, Rejected
 from alveole.journal import Journal
 from alveole.model.site import Backup, BaseKind, Release, Site
 from alveole.store import Store
@@ -413,15 +412,7 @@ def _given_back(parts: _Parts, snapshot: str, backup: Backup, site: Site) -> Rel
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
-    sync_directory(path.parent)
+    wholefile.write(path, content)
 
 
 def document(report: Report) -> dict[str, Any]:

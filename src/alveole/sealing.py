@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import os
 import secrets
 import weakref
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
+from alveole import wholefile
 from alveole.errors import AlveoleError, NoRoom, Refused
 from alveole.failpoints import hit
 
@@ -106,21 +106,12 @@ class Sealer:
                 hint="put the file back as the platform's backup has it; where none has it, a new one, made by "
                 "openssl rand -hex 32, lets them be set anew",
             )
-        for left in self.path.parent.glob(f".{KEY}.*"):
-            left.unlink()
-        fresh = self.path.with_name(f".{KEY}.{secrets.token_hex(4)}")
         try:
-            with open(fresh, "xb", opener=_private) as file:
-                file.write(f"{secrets.token_bytes(_BYTES).hex()}\n".encode())
-                file.flush()
-                os.fsync(file.fileno())
-            hit("sealing.key-written")
             # Never over one that is there.
-            os.link(fresh, self.path)
-            fresh.unlink()
-            _sync(self.path.parent)
+            with wholefile.writing(self.path, over=False) as file:
+                file.write(f"{secrets.token_bytes(_BYTES).hex()}\n".encode())
+                hit("sealing.key-written")
         except FileExistsError:
-            fresh.unlink(missing_ok=True)
             if found := self.read():
                 return found
             raise Refused(
@@ -128,7 +119,6 @@ class Sealer:
                 hint="put the file back as the platform's backup has it, or take it away if nothing was ever sealed",
             ) from None
         except OSError as error:
-            fresh.unlink(missing_ok=True)
             raise NoRoom(f"no key for secrets can be kept in {self.path}: {error.strerror}") from None
         hit("sealing.key-there")
         return self.read()
@@ -218,15 +208,3 @@ def _key(line: str) -> bytes:
 
 def _name(key: bytes) -> str:
     return hashlib.sha256(b"alveole sealing key" + key).hexdigest()[:8]
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

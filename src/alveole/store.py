@@ -56,6 +56,8 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class KnownBase(msgspec.Struct, frozen=True):
+    """A base that somebody made or fetched, ``created_at`` in seconds since the epoch; ``image``: what it is of."""
+
     base: Base
     created_at: float
     image: Image | None = None
@@ -81,6 +83,11 @@ def is_current(path: Path) -> bool:
 
 
 class Store:
+    """Control's database. Safe from several threads: one writes at a time, readers never wait for it.
+
+    Sites, plans and bases are in memory too, as of the last commit; whatever touches the database raises
+    ``NoRoom`` for a full disk and ``Temporary`` for one that does not answer."""
+
     def __init__(self, path: Path) -> None:
         """Open the database at ``path``; make or migrate it first when needed.
 
@@ -237,13 +244,16 @@ class Store:
 
     @property
     def plans(self) -> Mapping[str, ResourcePlan]:
+        """By name, as of the last commit."""
         return self._plans
 
     @property
     def bases(self) -> Mapping[str, KnownBase]:
+        """By key, as of the last commit."""
         return self._bases
 
     def site(self, name_or_id: str) -> Stored | None:
+        """The row, also of a site that is being made or destroyed; from memory."""
         stored = self._sites.get(name_or_id)
         if stored is None:
             stored = self._sites.get(self._by_name.get(name_or_id, ""))
@@ -294,6 +304,7 @@ class Store:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
+        """A connection that sees one moment of the database for the whole block, and cannot write."""
         with _mapped(), self._readers.connect() as connection:
             yield connection
 
@@ -349,9 +360,11 @@ class Transaction:
         return number
 
     def end_lease(self, site_id: str) -> None:
+        """The number is free for the next site; nothing may use its addresses or ids any more."""
         self.connection.execute(sa.delete(tables.leases).where(tables.leases.c.site_id == site_id))
 
     def insert_site(self, site: Site, names: tuple[str, ...], pending: str = "") -> None:
+        """``names``: its domains and ``@/prefix``. Raises ``Refused`` when its name, or one of these, is taken."""
         document = _text(site)
         row = {
             "id": site.id,
@@ -433,6 +446,7 @@ class Transaction:
         self.connection.execute(sa.delete(table).where(table.c.site_id == site_id).where(table.c.digest == digest))
 
     def put_backup(self, backup: Backup) -> None:
+        """Add it, or put it in the place of the one with its id."""
         self.connection.execute(sa.delete(tables.backups).where(tables.backups.c.id == backup.id))
         self.connection.execute(sa.insert(tables.backups).values(**msgspec.structs.asdict(backup)))
 

@@ -18,7 +18,7 @@ import msgspec
 
 from alveole.agent import protocol, saving
 from alveole.agent.anchoring import Anchor, KeepAnchor, ListAnchors
-from alveole.agent.certifying import CertificateState, ListCertificates, ShowCertificate, Source
+from alveole.agent.certifying import CertificateSource, CertificateState, ListCertificates, ShowCertificate
 from alveole.agent.figuring import Figures, TakeFigures
 from alveole.agent.lending import CheckShared, LookAtPorts
 from alveole.agent.logwords import AnalyseLogs, GatherLogs
@@ -243,8 +243,8 @@ class FakeAgent:
             case protocol.PullImage():
                 return self._image(f"{request.registry}/{request.repository}:{request.tag}".encode())
             case ListCertificates():
-                names = [id for id in self.things if id.kind is Kind.CERTIFICATE]
-                return tuple(CertificateState(id.name, id.scope, Source.INTERNAL, f"{id.name}.pem") for id in names)
+                own, names = CertificateSource.INTERNAL, [id for id in self.things if id.kind is Kind.CERTIFICATE]
+                return tuple(CertificateState(id.name, id.scope, own, f"{id.name}.pem") for id in names)
             case GatherLogs():
                 return None
             case AnalyseLogs():
@@ -446,8 +446,8 @@ class FakeAgent:
             case saving.BrowseBackup(snapshot, path):
                 self._kept_backup(snapshot)
                 if path:
-                    return (saving.Entry("page.html", "f", 5, 0o644, 1),)
-                return (saving.Entry("release", "d"), saving.Entry("volumes", "d"))
+                    return (saving.ArchiveEntry("page.html", "f", 5, 0o644, 1),)
+                return (saving.ArchiveEntry("release", "d"), saving.ArchiveEntry("volumes", "d"))
             case saving.FetchBackup(snapshot):
                 self._kept_backup(snapshot)
                 raise InvalidInput("the fake agent holds no bytes")

@@ -127,7 +127,7 @@ class DnsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Key(self.key, self.secret, self.algorithm) if self.key else None
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class WantedName(msgspec.Struct, frozen=True):
     """All that Alvéole wants at one name. ``records``: values by kind. ``ours``: nobody else can have put it there."""
 
     name: str
@@ -263,19 +263,19 @@ def followed(
 
 def wanted(
     dns: DnsSettings, settings: Settings, sites: Iterable[Site], besides: Mapping[str, str] | None = None
-) -> Mapping[str, Wanted]:
+) -> Mapping[str, WantedName]:
     """What must be in the zone, by name. The platform's own names come first: no site takes one of them.
 
     ``besides``: names that lead here and are of no site, and the id that each is written under.
     """
     zone = zone_of(dns, settings)
     here = by_family(dns.addresses)
-    found: dict[str, Wanted] = {}
+    found: dict[str, WantedName] = {}
 
     def put(name: str, site_id: str, records: dict[str, tuple[str, ...]], *, ours: bool = False) -> None:
         fine = inside(name, zone) and re.match(NAME, name) is not None
         if fine and records and name not in found:
-            found[name] = Wanted(name, site_id, dns.ttl, records, ours)
+            found[name] = WantedName(name, site_id, dns.ttl, records, ours)
 
     def lead_here(name: str, site_id: str = "") -> None:
         # Beside a CNAME there is nothing else (RFC 1034 §3.6.2), and the top of a zone has SOA and NS.

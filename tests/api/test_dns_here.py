@@ -89,7 +89,7 @@ def test_bind_is_set_up_and_holds_the_zone(world: World) -> None:
     assert f"ns1.{DOMAIN}. AAAA {SIX[0]}" in shown["delegation"]
     written = (server.place / "alveole.conf").read_text()
     assert (server.place / "alveole.conf").stat().st_mode & 0o777 == 0o640
-    secret = world.door.services.naming.dns.secret  # type: ignore[union-attr]  # set up by the fixture
+    secret = world.door.services.naming.dns.secret
     assert secret in written and secret not in world.door.http.get("/v1/changes").text
     pid = server.pid()
     before = (server.place / "named.conf.local").read_text()
@@ -130,7 +130,7 @@ def test_what_is_deleted_by_hand_comes_back(world: World) -> None:
     door.site("drift")
     name = f"drift.{DOMAIN}"
     until(lambda: world.names().get(name) == "published")
-    hand = door.services.naming.updates(door.services.naming.dns)  # type: ignore[arg-type]  # set up by the fixture
+    hand = door.services.naming.updates(door.services.naming.dns)
     hand.remove(name, "A")
     hand.replace(name, "AAAA", 60, ["2001:db8::bad"])
     until(lambda: world.dig(name) == FOUR and world.dig(name, "AAAA") == SIX)
@@ -153,7 +153,7 @@ def test_what_is_deleted_by_hand_comes_back(world: World) -> None:
 def test_nobody_elses_record_is_touched(world: World) -> None:
     """Threat 27: a name that somebody else's record holds is told, and neither written over nor removed."""
     door = world.door
-    hand = door.services.naming.updates(door.services.naming.dns)  # type: ignore[arg-type]  # set up by the fixture
+    hand = door.services.naming.updates(door.services.naming.dns)
     name, other = f"taken.{DOMAIN}", f"same.{DOMAIN}"
     hand.replace(name, "CNAME", 60, ["elsewhere.example.org"])
     hand.replace(other, "A", 60, FOUR)
@@ -302,12 +302,12 @@ def test_control_that_is_killed_knows_what_is_its_own(world: World) -> None:
             raise Temporary("killed")
         keep(done)
 
-    naming.keep = cut  # type: ignore[method-assign]  # stands for the death of control at this point
+    naming.keep = cut
     try:
         door.site("cut")
         until(lambda: world.dig(name) == FOUR)
     finally:
-        naming.keep = keep  # type: ignore[method-assign]  # as above
+        naming.keep = keep
     door.stop()
     door.start()
     until(lambda: world.names().get(name) == "published")

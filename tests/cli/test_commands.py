@@ -24,9 +24,19 @@ from alveole.model.resource import Action, Kind
 PROGRAM = [str(Path(sys.executable).parent / "alveole")]
 #: The fields that other tools rely on (issue 2).
 SITE_FIELDS = {
-    "name", "state", "wanted", "urls", "ipv4", "ipv6", "plan", "base", "memory_bytes", "cpu_seconds", "disk_bytes",
+    "name",
+    "state",
+    "wanted",
+    "urls",
+    "ipv4",
+    "ipv6",
+    "plan",
+    "base",
+    "memory_bytes",
+    "cpu_seconds",
+    "disk_bytes",
     "promises",
-}  # fmt: skip
+}
 
 
 def problems(ran: Ran) -> dict[str, str]:
@@ -60,7 +70,7 @@ def test_everything_that_create_takes_arrives(door: Door) -> None:
         "--domain", "api.example.org", "--domain", "www.api.example.org", "--env", "C=x=y", "--env", "B=3",
         "--env-file", str(door.directory / "env"), "--volume", "data:/data", "--path", "/my-api",
         "--allow", "192.0.2.0/24", "--deny", "192.0.2.7/32", "--https-only", "--health", "/up", "--note", "first",
-    )  # fmt: skip
+    )  # fmt: skip # an option beside its value
     assert ran.status == 0, ran
     site = door.ok("site", "show", "hello", "--show-env")
     assert site["processes"] == [{"name": "web", "argv": ["gunicorn", "-b", "0.0.0.0:8000", "app:app"]}]
@@ -76,7 +86,7 @@ def test_everything_that_create_takes_arrives(door: Door) -> None:
 def test_several_processes_and_a_socket(door: Door) -> None:
     site = door.ok(
         "site", "create", "app", "--process", "web=serve --all", "--process", "worker='w o'", "--socket"
-    )  # fmt: skip
+    )  # fmt: skip # an option beside its value
     assert site["processes"] == [{"name": "web", "argv": ["serve", "--all"]}, {"name": "worker", "argv": ["w o"]}]
     assert site["port"] is None
     assert [(each["name"], each["state"]) for each in site["process_states"]] == [("web", "up"), ("worker", "up")]
@@ -140,7 +150,7 @@ def test_set_and_unset(door: Door) -> None:
     site = door.ok(
         "site", "set", "blog", "--unset", "allow", "--unset", "path", "--remove-domain", "a.example.org",
         "--no-https-only",
-    )  # fmt: skip
+    )  # fmt: skip # an option beside its value
     assert (site["access"]["allow"], site["path"], site["domains"], site["https_only"]) == ([], None, [], False)
     assert door.run("site", "set", "blog").status == 2
     ran = door.run("site", "set", "blog", "--unset", "colour", "--json")
@@ -252,7 +262,7 @@ def test_all_problems_at_once_those_found_here_and_those_found_there(door: Door)
     ran = door.run(
         "site", "create", "No Good", "--from", "/does/not/exist", "--env", "NOEQUAL", "--plan", "giant",
         "--domain", "nodot", "--volume", "x", "--command", "it's open", "--json",
-    )  # fmt: skip
+    )  # fmt: skip # an option beside its value
     assert ran.status == 2
     assert problems(ran).keys() >= {"from", "env", "volumes", "command", "name", "plan"}
     assert any(field.startswith("domains") for field in problems(ran))
@@ -310,9 +320,12 @@ def test_a_wrong_settings_file() -> None:
         finally:
             file.unlink()
     done = subprocess.run(
-        [*PROGRAM, "site", "list", "--json"], capture_output=True, text=True, check=False,
+        [*PROGRAM, "site", "list", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "ALVEOLE_CONFIG": "/does/not/exist.toml"},
-    )  # fmt: skip
+    )
     assert done.returncode == 4
 
 

@@ -16,8 +16,8 @@ from doorkit import Door
 from hypothesis import given
 from hypothesis import strategies as some
 
-from alveole.cli import output, pack, parse
-from alveole.cli.client import escape
+from alveole.apiclient import escape
+from alveole.cli import output, pack, parse, reading
 from alveole.errors import InvalidInput
 
 
@@ -174,8 +174,16 @@ def test_a_command_is_words_and_never_a_shell() -> None:
     """Threat 13: what a shell would run stays a word."""
     problems = parse.Problems()
     assert parse.command("run '$(id)' ; `id` $HOME && rm -rf /", "x", problems) == [
-        "run", "$(id)", ";", "`id`", "$HOME", "&&", "rm", "-rf", "/",
-    ]  # fmt: skip
+        "run",
+        "$(id)",
+        ";",
+        "`id`",
+        "$HOME",
+        "&&",
+        "rm",
+        "-rf",
+        "/",
+    ]
     assert not problems
     parse.command("'open", "x", problems)
     parse.command("  ", "x", problems)
@@ -220,11 +228,20 @@ def test_hostile_words_of_a_site_are_inert_in_tables(door: Door) -> None:
 
 def test_units() -> None:
     assert [output.size(count) for count in (0, 1023, 1536, 128 << 20, 3 << 29)] == [
-        "0 B", "1023 B", "1.5 KiB", "128 MiB", "1.5 GiB",
-    ]  # fmt: skip
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "128 MiB",
+        "1.5 GiB",
+    ]
     assert [output.seconds(count) for count in (0.012, 1.234, 119, 3661, 10_000, 300_000)] == [
-        "12 ms", "1.2 s", "119.0 s", "61 min 1 s", "2 h 46 min", "3 d 11 h",
-    ]  # fmt: skip
+        "12 ms",
+        "1.2 s",
+        "119.0 s",
+        "61 min 1 s",
+        "2 h 46 min",
+        "3 d 11 h",
+    ]
 
 
 def test_no_colour_but_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,3 +267,29 @@ def test_an_address_is_one_segment_of_plain_ascii(text: str) -> None:
     from urllib.parse import unquote
 
     assert unquote(found) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "said"),
+    [
+        (None, "file", "cannot read .*: No such file"),
+        (b"\x30\x82\xff\xff", "file", "is not text"),
+        (b"x = \n", "file", "is not TOML"),
+        (b"#" * (reading.MOST + 1), "file", f"is larger than {reading.MOST} characters"),
+        (b"authority_file = '/nowhere'\n", "authority_file", "cannot read /nowhere: No such file"),
+    ],
+)
+def test_files_that_cannot_be_taken(tmp_path: Path, content: bytes | None, field: str, said: str) -> None:
+    file = tmp_path / "settings.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidInput, match=said) as refused:
+        reading.pems(reading.toml(str(file)), "authority")
+    assert [each.field for each in refused.value.problems] == [field]
+
+
+def test_a_pem_file_is_sent_in_place_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = tmp_path / "ca.pem"
+    pem.write_text("-----BEGIN")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f'server = "x"\nauthority_file = "{pem}"\n'))
+    assert reading.pems(reading.toml("-"), "authority", "other") == {"server": "x", "authority": "-----BEGIN"}

@@ -33,7 +33,7 @@ CONTENT = [
 
 def deliver(place: Place, data: bytes, site: str = SITE, number: int = 1, **options: object) -> Release:
     with opened(data) as fd:
-        return place.releases.import_release(site, number, fd, **options)  # type: ignore[arg-type]
+        return place.releases.import_release(site, number, fd, **options)
 
 
 def tree(place: Place, release: Release, site: str = SITE) -> Path:

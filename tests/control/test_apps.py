@@ -253,7 +253,7 @@ def test_a_verification_that_fails_rolls_back_by_itself(shop: Control) -> None:
         return (Problem("basket", "is empty"),) if len(asked) > 1 else ()
 
     shop.services.verifiers.append(verifier)
-    shop.services.loop.pause = lambda _seconds: None  # type: ignore[method-assign]  # nobody waits here
+    shop.services.loop.pause = lambda _seconds: None
     ended = deploy(shop, "alpha", ChangeState.FAILED)
     assert [problem.message for problem in ended.problems] == ["is empty"] and len(asked) == 3
     assert live(shop, "alpha") == "1.0" and shop.show("shop-alpha").state is State.RUNNING
@@ -370,10 +370,10 @@ def test_a_single_writer_is_stopped_and_started_and_it_is_said_before(control: C
     # A check of a module that fails after the switch takes the version back.
     send(control, "3.0")
     deliver(control, "alpha", "3.0")
-    control.services.loop.pause = lambda _seconds: None  # type: ignore[method-assign]  # nobody waits here
+    control.services.loop.pause = lambda _seconds: None
     control.agent.unhealthy |= {
         check.name: "no answer" for check in control.services.store.site("shop-alpha").site.run.checks
-    }  # type: ignore[union-attr]  # it is there
+    }
     assert "fails" in deploy(control, "alpha", ChangeState.FAILED).problems[0].message
     assert live(control, "alpha") == "2.0"
 
@@ -407,7 +407,7 @@ def test_an_application_is_given_with_its_sites(shop: Control) -> None:
 def test_the_second_sees_who_holds_it(shop: Control) -> None:
     gate = threading.Event()
     # The type checker takes what is never used for a value: the hook gives nothing.
-    shop.agent.hook = lambda call: isinstance(call, protocol.Apply) and gate.wait(10) and None  # type: ignore[func-returns-value]
+    shop.agent.hook = lambda call: isinstance(call, protocol.Apply) and gate.wait(10) and None
     first = shop.services.deploy_version(ROOT, "shop", "alpha", ask.DeployVersion())
     try:
         for verb in (
@@ -440,7 +440,7 @@ def test_the_agent_going_away_in_the_middle_ends_well(shop: Control) -> None:
 def test_a_stop_in_the_middle_is_still_wanted_at_the_end(shop: Control) -> None:
     shop.agent.slow_start = 0.6
     change = shop.services.deploy_version(ROOT, "shop", "alpha", ask.DeployVersion())
-    until(lambda: shop.services.store.site("shop-alpha").site.slot == 1)  # type: ignore[union-attr]  # it is there
+    until(lambda: shop.services.store.site("shop-alpha").site.slot == 1)
     shop.done(shop.services.stop_site(ROOT, "shop-alpha"))
     shop.services.wait(ROOT, change.id, 20)
     shop.quiet()

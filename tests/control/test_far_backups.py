@@ -75,7 +75,7 @@ def there(control: Control, name: str = "blog") -> str:
     control.static(name)
     control.quiet()
     services = control.services
-    site = services.store.site(name).site  # type: ignore[union-attr]  # it was made above
+    site = services.store.site(name).site
     with services.store.write() as transaction:
         transaction.save_site(msgspec.structs.replace(site, node="far"))
     return site.id
@@ -98,7 +98,7 @@ def test_a_machine_is_not_lost_at_once(control: Control) -> None:
     services = control.services
     made = control.done(services.create_backup(ROOT, ask.CreateBackup(site="blog")))
     backup = str(made.result["backup"])
-    site = services.store.site("blog").site  # type: ignore[union-attr]  # it was made above
+    site = services.store.site("blog").site
     owner = Actor("ana", Role.OWNER, "session", person="ana")
     with services.store.write() as transaction:
         transaction.save_site(msgspec.structs.replace(site, node="far", owner="ana"))
@@ -229,7 +229,7 @@ def test_what_a_lost_machine_has_left_does_not_run(control: Control, machine: Ma
     services = control.services
     control.static()
     control.quiet()
-    site = services.store.site("blog").site  # type: ignore[union-attr]  # it was made above
+    site = services.store.site("blog").site
     with services.store.write() as transaction:
         transaction.save_site(msgspec.structs.replace(site, kept_at={"far": time.time() + 1000}))
     stop = ("POST", "/v1/sites/blog/stop")

@@ -42,7 +42,7 @@ def _saved_platform() -> msgspec.Struct:
 def age(control: Control, name: str, days: float) -> None:
     """The site is so old."""
     services = control.services
-    site = services.store.site(name).site  # type: ignore[union-attr]  # it is there
+    site = services.store.site(name).site
     with services.store.write() as transaction:
         transaction.save_site(msgspec.structs.replace(site, created_at=time.time() - days * DAY))
 
@@ -188,7 +188,7 @@ def test_a_backup_is_proved_out_of_reach(control: Control) -> None:
     kinds = {each.step.id.kind for each in seen if each.step.id.scope not in control.services.store.sites}
     assert Kind.WORKLOAD in kinds and not kinds & {Kind.ROUTE, Kind.ADDRESS, Kind.CERTIFICATE}
     specs = [each.step.spec for each in seen if each.step.id.kind is Kind.WORKLOAD and each.step.spec is not None]
-    assert specs and not any(each.limits.internet for each in specs)  # type: ignore[union-attr]  # of that kind
+    assert specs and not any(each.limits.internet for each in specs)
     assert scratch(control) == set() and not control.services.store.stray_leases()
     (view,) = control.services.list_backups(ROOT)
     assert view.proved and view.proved_at and control.services.site_backups(ROOT, "app").proved_at == view.proved_at

@@ -60,7 +60,7 @@ def test_create_costs_three_commits(control: Control) -> None:
         commits.append(1)
         return original()
 
-    control.services.store.write = counting  # type: ignore[method-assign]
+    control.services.store.write = counting
     control.static("second")
     assert len(commits) <= 3
 

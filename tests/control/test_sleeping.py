@@ -125,7 +125,7 @@ def test_a_site_that_does_not_wake_is_failed_and_not_asleep(control: Control) ->
     assert not woken.awake and "no memory" in woken.problem and woken.later > 0
     until(lambda: control.show("blog").state in (State.FAILED, State.STARTING, State.RUNNING))
     changes = [each for each in control.services.journal.list(site=site) if each.verb == "wake"]
-    until(lambda: control.services.journal.get(changes[0].id).state == ChangeState.FAILED)  # type: ignore[union-attr]  it is there
+    until(lambda: control.services.journal.get(changes[0].id).state == ChangeState.FAILED)
     until(lambda: control.show("blog").state == State.RUNNING, 60)
 
 
@@ -228,7 +228,7 @@ def test_visits_of_many_sites_do_not_start_all_of_them(control: Control, door: W
             return control.services.wake(site)
 
     released = threading.Event()
-    door._waker = Slow()  # type: ignore[assignment]  what wakes slowly
+    door._waker = Slow()
     site = "s" + "a" * 11
     links = [request(control, f"wake {site}{letter}\n") for letter in "abcdefghijkl"]
     refused = []

@@ -61,7 +61,7 @@ class Author:
         settings = [
             "-c", f"user.name={self.name}", "-c", f"user.email={self.name}", "-c", "gpg.format=ssh",
             "-c", f"user.signingkey={self.key}", "-c", f"commit.gpgsign={str(signed).lower()}",
-        ]  # fmt: skip
+        ]  # fmt: skip # an option beside its value
         run("git", *settings, "add", "-A", cwd=place)
         run("git", *settings, "commit", "-q", "--allow-empty", "-m", "modules", cwd=place)
         return place, run("git", "rev-parse", "HEAD", cwd=place)
@@ -357,7 +357,7 @@ def test_hostile_archives_are_refused(directory: Path, kind: str) -> None:
         ("127.0.0.1", False),
         ("169.254.169.254", False),
         ("100.64.0.1", False),
-        ("0.0.0.0", False),  # noqa: S104
+        ("0.0.0.0", False),  # noqa: S104  an address to be refused
         ("224.0.0.1", False),
         ("::1", False),
         ("::", False),
@@ -394,7 +394,7 @@ def server(directory: Path) -> Iterator[tuple[int, ssl.SSLContext]]:
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
         "-keyout", str(key), "-out", str(certificate), "-subj", "/CN=modules.example.org",
         "-addext", "subjectAltName=DNS:modules.example.org",
-    )  # fmt: skip
+    )  # fmt: skip # an option beside its value
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

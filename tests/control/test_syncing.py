@@ -33,7 +33,7 @@ def shop(control: Control) -> Control:
 def sync(
     control: Control, state: ChangeState = ChangeState.DONE, caller: Actor = ROOT, to: str = "prod", **more: object
 ) -> Change:
-    wanted = ask.Synchronise(**{"source": "alpha", "data": True, "confirm": to, **more})  # type: ignore[arg-type]  fields by name
+    wanted = ask.Synchronise(**{"source": "alpha", "data": True, "confirm": to, **more})
     return control.done(control.services.synchronise(caller, "shop", to, wanted), state)
 
 

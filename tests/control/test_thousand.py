@@ -27,9 +27,15 @@ def grow(control: Control, count: int) -> None:
         for number in range(count):
             id = new_id("s")
             site = Site(
-                id, transaction.lease(id, 10_000), f"x{number}", Wanted.RUNNING, "small", base, Run(),
+                id,
+                transaction.lease(id, 10_000),
+                f"x{number}",
+                Wanted.RUNNING,
+                "small",
+                base,
+                Run(),
                 release="sha256:" + "ab" * 32,
-            )  # fmt: skip
+            )
             transaction.insert_site(site, services._names(site))
             for item in compile_site(site, control.settings, services.loop.limits):
                 control.agent.things[item.id] = Thing(item.digest, item.spec)

@@ -59,5 +59,5 @@ class Sites:
         for name in self.made:
             if name in there:
                 with contextlib.suppress(ApiError):
-                    until(lambda name=name: self.alveole.site(name)["change"] is None, 30)  # type: ignore[misc]  a lambda's default has no type
+                    until(lambda name=name: self.alveole.site(name)["change"] is None, 30)
                     self.alveole.destroy(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import socket
 import threading
@@ -141,7 +142,7 @@ def test_no_capability_no_new_privileges_and_no_files(alveole: Instance, sites: 
     fds = alveole.inside(
         name, "import os; print([f for f in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{f}')])"
     )
-    assert eval(fds) == ["0", "1", "2"], fds  # noqa: S307
+    assert ast.literal_eval(fds) == ["0", "1", "2"], fds
     assert alveole.inside(name, "import os; print(os.getuid(), os.getgid(), os.getgroups())", user=1).split()[0] == "1"
     probe = (
         "import ctypes, os\nl = ctypes.CDLL(None, use_errno=True)\nfound = []\n"
@@ -149,7 +150,7 @@ def test_no_capability_no_new_privileges_and_no_files(alveole: Instance, sites: 
         "found.append(l.syscall(321, 0, 0, 0))\nfound.append(l.syscall(250, 0, 0, 0, 0))\n"
         "found.append(l.sethostname(b'x', 1))\nprint(found)"
     )
-    found = eval(alveole.inside(name, probe))  # noqa: S307
+    found = ast.literal_eval(alveole.inside(name, probe))
     assert [found[0], found[1], found[2], found[3], found[4]] == [-1] * 5, found
 
 

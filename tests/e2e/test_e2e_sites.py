@@ -97,7 +97,7 @@ def ask_text(word: str) -> str:
 def test_environment_volumes_and_what_outlives_an_update(alveole: Instance, sites: Sites, tmp_path: Path) -> None:
     name = sites.name("env")
     source = directory(tmp_path / "a", {"ask.py": ask_text("one")})
-    command = ["--command", " ".join(ON_PORT["command"]), "--port", "8000"]  # type: ignore[arg-type]
+    command = ["--command", " ".join(ON_PORT["command"]), "--port", "8000"]
     more = ["--env", 'GREETING=a b=c "d" $HOME ü', "--env", "EMPTY=", "--volume", "data:/data"]
     made = alveole.cli("site", "create", name, "--from", str(source), *command, *more, "--json").json
     assert made["env"] == {"GREETING": "***", "EMPTY": "***"}

@@ -68,9 +68,9 @@ class Night:
     def sleep(self, *, target: RouteTarget = RouteTarget.ASLEEP, **more: bool | tuple[str, ...]) -> None:
         names: list[tuple[str, str | None]] = [("idle.alv.test", None), ("alv.test", "/idle")]
         for host, path in names:
-            self.edge.route(1, host, path=path, target=target, **more)  # type: ignore[arg-type]  fields by name
+            self.edge.route(1, host, path=path, target=target, **more)
         self.waker.woken.clear()
-        self.waker.awaken[site_id(1)] = lambda: [self.edge.route(1, host, path=path, **more) for host, path in names]  # type: ignore[arg-type]  likewise
+        self.waker.awaken[site_id(1)] = lambda: [self.edge.route(1, host, path=path, **more) for host, path in names]
 
 
 @pytest.fixture(scope="module")

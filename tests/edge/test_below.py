@@ -19,7 +19,7 @@ from edgefixtures import World, site_id, world
 from test_certs import make, pem_of
 
 from alveole.actuators.routes import RoutesActuator
-from alveole.agent.certifying import InstallCertificate, Source
+from alveole.agent.certifying import CertificateSource, InstallCertificate
 from alveole.agent.chain import Inspector
 from alveole.agent.protocol import Inspect
 from alveole.host import paths
@@ -53,7 +53,7 @@ def shown(edge: World, name: str | None) -> tuple[str, ...]:
                 found = tls.getpeercert() or {}
         except (ssl.SSLError, ConnectionError):
             return ()
-    return tuple(str(value) for _kind, value in found["subjectAltName"])  # type: ignore[misc]  # ssl's own shape
+    return tuple(str(value) for _kind, value in found["subjectAltName"])
 
 
 def test_every_name_below_is_answered_over_both(edge: World) -> None:
@@ -159,10 +159,10 @@ def test_what_one_has_uploaded_is_not_shown_for_a_name_of_another(edge: World) -
     """Threat: the owner of ``*.custom.test`` has its key, and must not be what visitors of another site meet."""
     signing, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     leaf = make("uploaded", key, "somebody", signing, names=(CUSTOM,))
-    edge.certificates.install(InstallCertificate((CUSTOM,), Source.OWN, "somebody", leaf, key=pem_of(key)))
+    edge.certificates.install(InstallCertificate((CUSTOM,), CertificateSource.OWN, "somebody", leaf, key=pem_of(key)))
     states = {each.name: each for each in edge.certificates.all()}
-    assert states[CUSTOM].source is Source.OWN
-    assert states["other.custom.test"].source is Source.INTERNAL
+    assert states[CUSTOM].source is CertificateSource.OWN
+    assert states["other.custom.test"].source is CertificateSource.INTERNAL
     assert all(each.ready for each in edge.certificates.observe((site_id(2),)).found)
     # Untrusted by this client, so the handshake ends; the other's still holds.
     assert shown(edge, "new.custom.test") == ()

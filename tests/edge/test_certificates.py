@@ -130,7 +130,7 @@ def test_a_damaged_authority_is_named_and_not_replaced(edge: World) -> None:
     assert str(key.parent) in done.message
     assert "PRIVATE" not in done.message
     assert key.read_bytes() != whole
-    edge.context = lambda: trust  # type: ignore[method-assign]
+    edge.context = lambda: trust
     assert edge.ask("one.alv.test", tls=True).status == 200
 
 

@@ -151,7 +151,7 @@ def _certificate() -> bytes:
 
     key, certificate = make_authority("front.test")
     signing = load_pem_private_key(key, None)
-    return issue("front.test", "front.test", (signing, x509.load_pem_x509_certificate(certificate), "0" * 16))  # type: ignore[arg-type]
+    return issue("front.test", "front.test", (signing, x509.load_pem_x509_certificate(certificate), "0" * 16))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ class Day:
         self.tickets = {TICKET}
         self.passes = {PASS}
         edge.settings.wake_socket.parent.mkdir(mode=0o755, exist_ok=True)
-        self.door = WakeDoor(edge.settings, None, self.admit)  # type: ignore[arg-type]  nobody sleeps here
+        self.door = WakeDoor(edge.settings, None, self.admit)
         self.door.start()
 
     def admit(self, word: str, day: str, secret: str) -> str:
@@ -44,7 +44,7 @@ class Day:
         return "yes" if secret in self.passes else ""
 
     def ask(self, path: str = "/", **more: object) -> Answer:
-        return self.edge.ask(HOST, path, tls=True, **more)  # type: ignore[arg-type]  fields by name
+        return self.edge.ask(HOST, path, tls=True, **more)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,6 @@ def test_while_control_is_away_nobody_comes_in(day: Day) -> None:
     try:
         assert day.ask("/", headers=COOKIE).status == 303
     finally:
-        day.door = WakeDoor(day.edge.settings, None, day.admit)  # type: ignore[arg-type]  as above
+        day.door = WakeDoor(day.edge.settings, None, day.admit)
         day.door.start()
     assert day.ask("/", headers=COOKIE).status == 200

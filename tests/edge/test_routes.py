@@ -35,9 +35,14 @@ def settings() -> Iterator[Settings]:
 
 def spec(host: str = "blog.alv.test", **other: object) -> RouteSpec:
     values: dict[str, object] = {
-        "site": SITE, "number": 1, "slot": 0, "target": RouteTarget.WORKLOAD, "port": None, "domain": host,
-    }  # fmt: skip
-    return RouteSpec(**{**values, **other})  # type: ignore[arg-type]
+        "site": SITE,
+        "number": 1,
+        "slot": 0,
+        "target": RouteTarget.WORKLOAD,
+        "port": None,
+        "domain": host,
+    }
+    return RouteSpec(**{**values, **other})
 
 
 def write(actuator: RoutesActuator, route: RouteSpec, site: str = SITE) -> ResourceId:
@@ -179,7 +184,7 @@ def test_ten_thousand_links_are_observed_in_a_blink(settings: Settings) -> None:
         host = f"site{number}.alv.test"
         from alveole.actuators.routes import text_for
 
-        os.symlink(text_for(settings, spec(host), "0" * 32, host), table / link_name(host))  # noqa: PTH211
+        os.symlink(text_for(settings, spec(host), "0" * 32, host), table / link_name(host))  # noqa: PTH211  Path would normalise the text
     begun = time.process_time()
     assert len(actuator.observe().found) == 10_000
     assert time.process_time() - begun < 1.0

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pure"))
 from edgefixtures import World, world
 from test_certs import make, pem_of
 
-from alveole.agent.certifying import InstallCertificate, Source
+from alveole.agent.certifying import CertificateSource, InstallCertificate
 
 pytestmark = pytest.mark.root
 NAME = "tls.alv.test"
@@ -37,7 +37,7 @@ def edge() -> Iterator[World]:
         made.site(1, NAME)
         signing, key = ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)
         leaf = make(RSA_NAME, key, "somebody", signing, names=(RSA_NAME,))
-        wanted = InstallCertificate((RSA_NAME,), Source.OWN, "somebody", leaf, key=pem_of(key))
+        wanted = InstallCertificate((RSA_NAME,), CertificateSource.OWN, "somebody", leaf, key=pem_of(key))
         made.certificates.install(wanted)
         yield made
 

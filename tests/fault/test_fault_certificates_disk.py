@@ -20,7 +20,7 @@ from test_certs import make, pem_of
 
 from alveole.actuators.certificates import CertificatesActuator
 from alveole.actuators.nameserver import NameServers
-from alveole.agent.certifying import InstallCertificate, KeepChallenge, RequestCertificate, Source
+from alveole.agent.certifying import CertificateSource, InstallCertificate, KeepChallenge, RequestCertificate
 from alveole.agent.naming import NameHost, NameKey, SetUpNames
 from alveole.config import Settings, parse
 from alveole.errors import Temporary
@@ -102,7 +102,7 @@ def test_a_certificate_of_others(disk: Path, run: Path) -> None:
     assert certify(made).done
     signing, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     leaf = make(NAME, key, "somebody", signing, names=(NAME,))
-    wanted = InstallCertificate((NAME,), Source.OWN, "somebody", leaf, key=pem_of(key))
+    wanted = InstallCertificate((NAME,), CertificateSource.OWN, "somebody", leaf, key=pem_of(key))
     made.given.keep_challenge(KeepChallenge("t" * 20, "x"))
     before = names(disk)
     ballast = fill(disk)
@@ -112,11 +112,11 @@ def test_a_certificate_of_others(disk: Path, run: Path) -> None:
         made.given.request(RequestCertificate("oabcdefghijkl", (NAME,)))
     assert names(disk) == before | {"ballast"}
     (state,) = made.all()
-    assert state.source is Source.INTERNAL and all(each.ready for each in made.observe().found)
+    assert state.source is CertificateSource.INTERNAL and all(each.ready for each in made.observe().found)
     ballast.unlink()
     made.install(wanted)
     (state,) = made.all()
-    assert state.source is Source.OWN
+    assert state.source is CertificateSource.OWN
     assert "BEGIN CERTIFICATE REQUEST" in made.given.request(RequestCertificate("oabcdefghijkl", (NAME,)))
 
 

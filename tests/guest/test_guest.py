@@ -174,7 +174,7 @@ def test_one_patch_reaches_site_after_site(guest: Guest) -> None:
     base = before["one"]["base_key"]
     assert before["two"]["base_key"] == base and _page_of(guest, "one") == _page_of(guest, "two") == "shop 1\n"
     guest.run("sh", "-ec", f"rm -r {PLACE}/shop; cp -a {PLACE}/2 {PLACE}/shop")
-    with Load(SimpleNamespace(http=guest.http_port), "one", "two", threads=2, pause=0.3) as load:  # type: ignore[arg-type]  # all that it asks of an instance
+    with Load(SimpleNamespace(http=guest.http_port), "one", "two", threads=2, pause=0.3) as load:
         status, told = guest.ask("alveole", "base", "upgrade", base, "--yes", timeout=1200)
     load.check()
     assert status and "site two does not work on the new base" in told and "out of order" in told, told

@@ -143,7 +143,7 @@ class Cell:
 
     def python(self, number: int, before: str = "", **changes: object) -> WorkloadSpec:
         """A site of one process that runs ``before`` and then answers with what /tmp/answer computes."""
-        return self.command(number, PYTHON, "-c", f"{before}\n{SERVER}", **changes)  # type: ignore[arg-type]
+        return self.command(number, PYTHON, "-c", f"{before}\n{SERVER}", **changes)
 
     def spec(self, number: int, slot: int, **changes: object) -> WorkloadSpec:
         values: dict[str, object] = {
@@ -163,7 +163,7 @@ class Cell:
             "incarnation": 0,
             **changes,
         }
-        return WorkloadSpec(**values)  # type: ignore[arg-type]
+        return WorkloadSpec(**values)
 
     def store(self, spec: WorkloadSpec, action: Action = Action.CREATE) -> Outcome:
         """Make the storage that ``spec`` leans on."""
@@ -180,7 +180,7 @@ class Cell:
     def step(self, spec: WorkloadSpec, action: Action, **changes: object) -> Outcome:
         id = ResourceId(Kind.WORKLOAD, spec.site, str(spec.slot))
         wanted = None if action is Action.DELETE else spec
-        return self.backend.apply(Step(id, action, stamp(spec), wanted, **changes))  # type: ignore[arg-type]
+        return self.backend.apply(Step(id, action, stamp(spec), wanted, **changes))
 
     def start(self, spec: WorkloadSpec, action: Action = Action.CREATE) -> Outcome:
         if spec.writable or spec.volumes:
@@ -261,7 +261,7 @@ def finish(session: Session, stdin: bytes = b"") -> tuple[int, str]:
 def wait_for(what: object, seconds: float = 30.0, pause: float = 0.01) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if what():  # type: ignore[operator]
+        if what():
             return True
         time.sleep(pause)
     return False
@@ -306,7 +306,8 @@ def cell(tag: str = "", directory: str | None = None) -> Iterator[Cell]:
         finally:
             for site in paths.sites(settings).iterdir() if paths.sites(settings).exists() else ():
                 disk.detach(paths.disk_mount(settings, site.name))
-            mounts.release_namespace(settings.run)
+            for point in syscalls.mount_points(settings.run):
+                mounts.detach(point)
             mounts.detach(paths.sites(settings))
     shutil.rmtree(place)
 

@@ -86,7 +86,7 @@ class Works:
 
     def run(self, number: int, source: str, commands: tuple[BuildCommand, ...], **more: object) -> Built:
         base = Base(BaseKind.HOST, HOST_BASE)
-        request = BuildRelease(site_id(number), number, source, base, commands, **more)  # type: ignore[arg-type]
+        request = BuildRelease(site_id(number), number, source, base, commands, **more)
         return self.builds.build(request, lambda text, _share=None: self.said.append(text))
 
     def tree(self, number: int, built: Built) -> Path:

@@ -127,7 +127,7 @@ def test_one_file_that_cannot_be_read_holds_up_itself_alone(
     def broken(place: places.Place, *rest: object) -> None:
         if place.site == SITES[0]:
             raise OSError(5, "Input/output error")
-        write(place, *rest)  # type: ignore[arg-type]  # passed on as they came
+        write(place, *rest)
 
     monkeypatch.setattr(keeper, "_write", broken)
     assert keeper.keep() == 1

@@ -172,7 +172,7 @@ def test_end_of_a_process_is_told_with_its_cause(machine: Cell) -> None:
     assert [(defect.code, defect.cause) for defect in seen.defects] == [("exited", "its process was ended by SIGKILL")]
     assert machine.step(spec, Action.REPAIR).done
     assert machine.get(spec)[0] == 200
-    assert machine.observed(spec).defects == ()  # type: ignore[union-attr]
+    assert machine.observed(spec).defects == ()
     machine.stop(spec)
 
 
@@ -198,7 +198,7 @@ def test_lost_interface_is_plugged_again_without_a_restart(machine: Cell) -> Non
     assert seen is not None and [defect.code for defect in seen.defects] == ["interface-loose"]
     assert machine.step(spec, Action.REPAIR).done
     machine.backend.observe(None)
-    assert machine.observed(spec).defects == ()  # type: ignore[union-attr]
+    assert machine.observed(spec).defects == ()
     socket.create_connection((str(net.own4), 8000), 5).close()
     machine.stop(spec)
 

@@ -168,7 +168,7 @@ def test_a_damaged_profile_stops_the_start(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.root
 def test_kept_namespaces_map_their_own_range() -> None:
-    kept = userns.Kept(size=2)
+    kept = userns.KeptNamespaces(size=2)
     starts = [0x7100_0000 + number * 65_536 for number in range(3)]
     files = [kept.take(start) for start in (*starts, starts[0], starts[2])]
     assert len({os.fstat(fd).st_ino for fd in files}) == 4, "the oldest was let go and made anew"

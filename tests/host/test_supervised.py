@@ -42,11 +42,11 @@ def teller(name: str, code: str = "", **changes: object) -> Process:
     """Ready as soon as it would tell of its end."""
     text = f"{TELLS.format(name)}{code}\nopen('/tmp/{name}','w')\nwhile True: time.sleep(60)"
     values = {"ready": ("/usr/bin/test", "-e", f"/tmp/{name}"), **changes}
-    return Process(name, (PYTHON, "-c", text), **values)  # type: ignore[arg-type]
+    return Process(name, (PYTHON, "-c", text), **values)
 
 
 def say(name: str, when: When, text: str = "", **changes: object) -> Task:
-    return Task(name, when, ("/bin/sh", "-c", f"echo {text or name}"), **changes)  # type: ignore[arg-type]
+    return Task(name, when, ("/bin/sh", "-c", f"echo {text or name}"), **changes)
 
 
 def spec_of(machine: Cell, number: int, processes: tuple[Process, ...], **changes: object) -> WorkloadSpec:

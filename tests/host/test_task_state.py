@@ -28,7 +28,7 @@ WEB = VolumeMount("web", "/data/web")
 
 
 def shell(name: str, when: When, line: str, uid: int = 2001, **changes: object) -> Task:
-    return Task(name, when, ("/bin/sh", "-ec", f"echo +{name}; {line}"), uid, **changes)  # type: ignore[arg-type]
+    return Task(name, when, ("/bin/sh", "-ec", f"echo +{name}; {line}"), uid, **changes)
 
 
 #: A database of one file, made by prepare, filled by install, dumped for a backup, loaded after it.

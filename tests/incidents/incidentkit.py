@@ -10,7 +10,7 @@ from typing import Any
 from doorkit import ROOT, Door, until
 from receiverkit import Receiver
 
-from alveole.incidents.model import PLATFORM, About, Figure, Reading, Source
+from alveole.incidents.model import PLATFORM, About, Figure, Reading, ReadingSource
 from alveole.people.model import Actor
 
 FIGURES = (
@@ -36,7 +36,7 @@ class Incidents:
         """After each start of control."""
         # A round of its own, poked by the end of a change, would come in between with another clock.
         self.services.ticker.add("incidents", 1e9, lambda: None, first=1e9)
-        self.services.readings.add(Source(FIGURES, self._read))
+        self.services.readings.add(ReadingSource(FIGURES, self._read))
         watch = self.services.watch
         for name in list(watch.rules):
             if watch.rules[name].enabled and not name.startswith("t-"):

@@ -11,7 +11,7 @@ from alveole import tables
 from alveole.channel_requests import AddChannel
 from alveole.config import parse
 from alveole.incidents import rules as grammar
-from alveole.incidents.model import PLATFORM, About, Figure, Reading, Rule, Source
+from alveole.incidents.model import PLATFORM, About, Figure, Reading, ReadingSource, Rule
 from alveole.incidents.tables import incidents
 from alveole.people.model import Actor, Role
 from alveole.services import Services
@@ -37,7 +37,7 @@ def prepare(raw: dict[str, Any], url: str) -> None:
 def open_services(raw: dict[str, Any], value: str, *, tells: bool = True) -> Services:
     """Rounds are the caller's. ``tells``: with what empties the outbox."""
     services = Services.open(parse(raw), FakeAgent(), loop=False)
-    services.readings.add(Source((POWER,), lambda: {POWER.name: [Reading(PLATFORM, value)]}))
+    services.readings.add(ReadingSource((POWER,), lambda: {POWER.name: [Reading(PLATFORM, value)]}))
     services.watch.load()
     if tells:
         services.telling.start()

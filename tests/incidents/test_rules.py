@@ -11,7 +11,7 @@ from alveole.errors import InvalidInput
 from alveole.incidents import promises, rules, silences
 from alveole.incidents.model import AddSilence, Evidence, EvidenceLink, Reading, Rule, Severity, Silence
 from alveole.incidents.news import Event, IncidentNews, headline, ntfy, text
-from alveole.incidents.promises import BROKEN, KEPT, UNKNOWN, Entry
+from alveole.incidents.promises import BROKEN, KEPT, UNKNOWN, LedgerEntry
 from alveole.incidents.signals import Signals, compiled
 
 KNOWN = {figure.name: figure for figure in FIGURES}
@@ -30,8 +30,18 @@ def test_everything_that_is_wrong_with_a_rule_is_named_at_once() -> None:
         'tell = ["Bcc: x"]\nsites = ["a b"]\ncause = "A!"\ntitle = "\\u001b[2J"\nenabled = "yes"\n'
     )
     assert found == {
-        "on", "above", "for", "well", "severity", "what", "tell", "sites", "cause", "title", "enabled",
-    }  # fmt: skip
+        "on",
+        "above",
+        "for",
+        "well",
+        "severity",
+        "what",
+        "tell",
+        "sites",
+        "cause",
+        "title",
+        "enabled",
+    }
     assert wrong("") == {"on", "above"}
     assert wrong("on = [") == {"text"} and wrong("x" * 10_000) == {"text"}
     assert wrong('on = "site.mood"\nabove = 3') == {"above"}, "a word has no more and less"
@@ -94,15 +104,15 @@ def test_unknown_is_not_well() -> None:
 
 def test_the_arithmetic_of_promises() -> None:
     begin = 20_000 * DAY + 0.75 * DAY
-    entry = Entry(KEPT, begin, begin)
+    entry = LedgerEntry(KEPT, begin, begin)
     share = promises.share(entry, begin + 2 * DAY)
     assert share.kept == share.known == pytest.approx(2 * DAY)
     broken = promises.counted(entry, begin + 2 * DAY)
     assert sorted(broken.days) == [20_000, 20_001, 20_002] and broken.days[20_000][0] == pytest.approx(0.25 * DAY)
-    broken = Entry(BROKEN, begin + 2 * DAY, begin + 2 * DAY, broken.days)
+    broken = LedgerEntry(BROKEN, begin + 2 * DAY, begin + 2 * DAY, broken.days)
     share = promises.share(broken, begin + 3 * DAY)
     assert (share.kept / share.known) == pytest.approx(2 / 3)
-    unknown = Entry(UNKNOWN, begin, begin, promises.counted(broken, begin + 3 * DAY).days)
+    unknown = LedgerEntry(UNKNOWN, begin, begin, promises.counted(broken, begin + 3 * DAY).days)
     assert promises.share(unknown, begin + 9 * DAY) == share, "what nobody looked at counts for nothing"
     later = promises.share(entry, begin + 400 * DAY)
     assert 30 * DAY <= later.known <= 31 * DAY and len(promises.counted(entry, begin + 400 * DAY).days) == 31

@@ -42,7 +42,7 @@ def _take_part(config: pytest.Config, items: list[pytest.Item]) -> None:
     turn, turns = map(int, PART.split("/"))
     long = [item for item in items if {"alveole", "site", "machine"} & set(getattr(item, "fixturenames", ()))]
     # pytest gives every test function its fixtures' names; the class of any item does not say so.
-    short = [item for item in long if not item.get_closest_marker("turn") and "machine" not in item.fixturenames]  # type: ignore[attr-defined]
+    short = [item for item in long if not item.get_closest_marker("turn") and "machine" not in item.fixturenames]
     first = {item.path: item for item in reversed(short)}
     others = [item for item in long if first.get(item.path) is not item]
     left_out = {item for number, item in enumerate(others) if number % turns != turn % turns}

@@ -310,7 +310,7 @@ class ModuleSites:
             if site.name in there:
                 # What hangs is removed with the whole instance.
                 with contextlib.suppress(ApiError, AssertionError):
-                    until(lambda name=site.name: self.alveole.site(name)["change"] is None, 60)  # type: ignore[misc]
+                    until(lambda name=site.name: self.alveole.site(name)["change"] is None, 60)
                     self.alveole.destroy(site.name)
             for saved in site.backups:
                 self.alveole.cli("backup", "delete", saved, "--yes", status=None)

@@ -12,7 +12,7 @@ def ask(browser: Browser, **words: str) -> dict[str, object]:
 
 def log_in(site: ModuleSite, password: str = PASSWORD) -> tuple[Browser, str]:
     browser = site.new_browser()
-    token = ask(browser, action="query", meta="tokens", type="login")["query"]["tokens"]["logintoken"]  # type: ignore[index]
+    token = ask(browser, action="query", meta="tokens", type="login")["query"]["tokens"]["logintoken"]
     found = ask(
         browser,
         action="clientlogin",
@@ -21,8 +21,8 @@ def log_in(site: ModuleSite, password: str = PASSWORD) -> tuple[Browser, str]:
         logintoken=token,
         loginreturnurl="https://example.org/",
     )
-    assert found["clientlogin"]["status"] == "PASS", found  # type: ignore[index]
-    return browser, ask(browser, action="query", meta="tokens")["query"]["tokens"]["csrftoken"]  # type: ignore[index]
+    assert found["clientlogin"]["status"] == "PASS", found
+    return browser, ask(browser, action="query", meta="tokens")["query"]["tokens"]["csrftoken"]
 
 
 @pytest.mark.turn
@@ -31,7 +31,7 @@ def test_edit_and_find_again(site: ModuleSites, server: str) -> None:
     it = site("mediawiki", server, stem="mw", title=HOSTILE[0], mediawiki__password=PASSWORD)
     browser, token = log_in(it)
     done = ask(browser, action="edit", title="Bees", text="They '''dance''' for honey. [[File:Bee.png]]", token=token)
-    assert done["edit"]["result"] == "Success"  # type: ignore[index]
+    assert done["edit"]["result"] == "Success"
     picture = png()
     sent = {"action": "upload", "format": "json", "filename": "Bee.png", "token": token, "ignorewarnings": "1"}
     sent_file = browser.post("/api.php", sent, files={"file": ("Bee.png", picture)}).json

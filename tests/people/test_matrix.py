@@ -296,7 +296,7 @@ def world(door: Door, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 def routes(door: Door, pages: bool = False) -> list[tuple[str, str, Right, BaseRoute]]:
     """Those of the API, or those of the pages, which ``tests/web/test_page_rights.py`` tries."""
     found = []
-    for route in gate.routes_of(door.app):  # type: ignore[arg-type]  # a FastAPI
+    for route in gate.routes_of(door.app):
         right = gate.declared(route)
         assert right is not None
         if (getattr(route, "path", "/").startswith(("/v1/", "/openapi.json", "/healthz"))) == pages:
@@ -386,12 +386,12 @@ def test_every_route_declares_a_right(door: Door) -> None:
         "GET /v1/feeds/{feed}",
     }
     route = next(route for _, path, _, route in found if path == "/v1/sites")
-    endpoint: Any = route.endpoint  # type: ignore[attr-defined]  # an APIRoute
+    endpoint: Any = route.endpoint
     kept = endpoint.right
     del endpoint.right
     try:
         with pytest.raises(RuntimeError, match="/v1/sites"):
-            gate.check_declared(gate.routes_of(door.app))  # type: ignore[arg-type]  # a FastAPI
+            gate.check_declared(gate.routes_of(door.app))
     finally:
         endpoint.right = kept
 

@@ -198,7 +198,7 @@ def test_tokens_that_are_not_for_us(issuer: str) -> None:
 
     key = RSAKey.generate_key(2048, {"kid": "k"})
     provider = Provider(OidcSettings(issuer=issuer, client_id="alveole", redirect=REDIRECT))
-    provider._key_set = lambda *, fresh=False: KeySet([key]).as_dict()  # type: ignore[method-assign,assignment]  # no network
+    provider._key_set = lambda *, fresh=False: KeySet([key]).as_dict()
     now = int(time.time())
     good = {"iss": issuer, "aud": "alveole", "sub": "1", "nonce": "n", "iat": now, "exp": now + 60}
 

@@ -80,7 +80,7 @@ class Pipe:
 
     def create_task(self, coroutine: object) -> None:
         self.tasks.append(coroutine)
-        coroutine.close()  # type: ignore[attr-defined]  # a coroutine
+        coroutine.close()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 100])
@@ -90,7 +90,7 @@ def test_the_end_of_a_push_is_held_back(size: int) -> None:
     refs = b"%04x" % (len(ref) + 4) + ref + b"0000"
     told = b"000e\1unpack ok" + b"0009\2said" + b"0000"
     pipe = Pipe()
-    push = Push(pipe, "t")  # type: ignore[arg-type]  # only what is used of it
+    push = Push(pipe, "t")
     out = b""
     for at in range(0, len(refs + told), size):
         out += push.passed((refs + told)[at : at + size])
@@ -100,7 +100,7 @@ def test_the_end_of_a_push_is_held_back(size: int) -> None:
 
 def test_a_push_of_nothing_goes_by() -> None:
     pipe = Pipe()
-    push = Push(pipe, "t")  # type: ignore[arg-type]  # only what is used of it
+    push = Push(pipe, "t")
     assert push.passed(b"0008abcd0000") == b"0008abcd0000"
     assert not push.busy
 

@@ -62,7 +62,7 @@ def test_a_tree_keeps_its_content_and_its_name(shared: Place, tree: dict[str, by
         return
     digests = set()
     for format in ("tar", "tar.gz", "tar.zst", "zip"):
-        order.shuffle(made)  # type: ignore[attr-defined]
+        order.shuffle(made)
         # A file may be announced before its directory.
         with opened(packed(made, format)) as fd:
             release = shared.releases.import_release(SITE, 1, fd)

@@ -145,4 +145,4 @@ def test_the_order_of_what_is_found_does_not_matter(seed: int) -> None:
     shuffled = found[:]
     world.random.shuffle(shuffled)
     options = {"now": world.now, "drain_seconds": DRAIN, "context": PLATFORM}
-    assert plan(world.desired(), found, **options) == plan(reversed(world.desired()), shuffled, **options)  # type: ignore[arg-type]
+    assert plan(world.desired(), found, **options) == plan(reversed(world.desired()), shuffled, **options)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from ipaddress import ip_network
+from pathlib import Path
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from alveole.actuators.routes import AT_REST, RouteText, link_name, parse_text, route_name, write_text
 from alveole.errors import InvalidInput
 from alveole.proxyconf import (
@@ -18,9 +21,9 @@ from alveole.proxyconf import (
     block,
     directive,
     nginx,
-    parse_apache_line,
     parse_nginx,
 )
+from apachewords import parse_apache_line
 
 words = st.lists(st.text(max_size=12) | st.sampled_from(list("\"'\\;{}#$ \n\t")), min_size=1, max_size=4)
 nodes: st.SearchStrategy[Node] = st.recursive(

@@ -9,18 +9,22 @@ import base64
 import json
 import re
 import shlex
+import sys
 import tomllib
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from alveole.catalogue.lint import HOSTILE
 from alveole.catalogue.manifest import Format
 from alveole.catalogue.quoting import Unwritable, distinguished, quote
 from alveole.catalogue.render import Names, RenderError, evaluate, render_argument, render_text
-from alveole.proxyconf import Directive, parse_apache_line, parse_nginx
+from alveole.proxyconf import Directive, parse_nginx
+from apachewords import parse_apache_line
 
 ODD = "'\"\\$`{}()[]<>&;:#=!|%@~^*?/, -+.\t\n\r\0\x1a\x1b\x7f\x85\u2028\ufeffaEn0é漢😀"
 hostile = (

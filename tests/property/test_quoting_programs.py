@@ -54,7 +54,7 @@ def quoted(format: Format, values: Sequence[str]) -> tuple[list[str], list[str]]
 
 
 def run(argv: Sequence[str], **options: object) -> bytes:
-    done = subprocess.run(argv, capture_output=True, timeout=60, **options)  # type: ignore[call-overload]
+    done = subprocess.run(argv, capture_output=True, timeout=60, **options)
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     return bytes(done.stdout)
 

@@ -18,9 +18,9 @@ from alveole.lifecycle import may_deploy, may_enter
 from alveole.model.app import (
     App,
     Approval,
+    DeliveryPolicy,
     Deployment,
     Environment,
-    Policy,
     Stage,
     Version,
     VersionState,
@@ -30,13 +30,13 @@ from alveole.model.app import (
 
 DIGEST = f"sha256:{'0' * 64}"
 SITE = "s" + "a" * 12
-PROD = Environment("prod", SITE, Policy(soak_seconds=100, approvals=2))
+PROD = Environment("prod", SITE, DeliveryPolicy(soak_seconds=100, approvals=2))
 APP = App("a1", "shop", "p1", SITE, 1, (Environment("alpha", SITE), Environment("demo", SITE), PROD))
 VERSION = Version("v1", "a1", "2.6", VersionState.ACCEPTED, DIGEST, DIGEST, 1, 1, 0.0, "ana")
 
 
 def ran(live_at: float, stage: Stage = Stage.LIVE, **more: object) -> Deployment:
-    return Deployment("d1", "a1", "demo", SITE, "v1", "2.6", stage, DIGEST, 0.0, "ana", "c1", live_at=live_at, **more)  # type: ignore[arg-type]  # fields of any type
+    return Deployment("d1", "a1", "demo", SITE, "v1", "2.6", stage, DIGEST, 0.0, "ana", "c1", live_at=live_at, **more)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def place(settings: Settings, source: Source = Source.OUT) -> places.Place:
 
 
 def texts(found: object) -> list[str]:
-    return [each.text for each in found.lines]  # type: ignore[attr-defined]  # of Found and of nothing else
+    return [each.text for each in found.lines]
 
 
 # --- forms ----------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_search_by_time_level_and_words(settings: Settings) -> None:
     out = fill(settings)
 
     def found(**more: object) -> list[str]:
-        return texts(search([out], Wanted(**more)))  # type: ignore[arg-type]  # fields of Wanted
+        return texts(search([out], Wanted(**more)))
 
     assert found(last=3) == [f"line {n} of the site" for n in (497, 498, 499)]
     assert found(last=600)[::100] == [f"line {n} of the site" for n in (0, 100, 200, 300, 400)]

@@ -40,7 +40,7 @@ def spec(**changes: object) -> WorkloadSpec:
         "incarnation": 0,
         **changes,
     }
-    return WorkloadSpec(**values)  # type: ignore[arg-type]
+    return WorkloadSpec(**values)
 
 
 STATIC = spec(static=True, writable=False)

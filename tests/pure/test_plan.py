@@ -35,7 +35,7 @@ def seen(items: tuple[Desired, ...], since: float = 0.0) -> dict[str, Observed]:
 
 def run(wanted: tuple[Desired, ...], found: dict[str, Observed], **more: object) -> Plan:
     options: dict[str, object] = {"now": NOW, "drain_seconds": 1.0, "context": PLATFORM, **more}
-    return plan(wanted, found.values(), **options)  # type: ignore[arg-type]
+    return plan(wanted, found.values(), **options)
 
 
 def steps(result: Plan) -> list[str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from alveole.config import parse
 from alveole.errors import InvalidInput
 from alveole.proxyconf import (
@@ -17,10 +21,10 @@ from alveole.proxyconf import (
     lua_string,
     nginx,
     nginx_word,
-    parse_apache_line,
     parse_nginx,
     words_of,
 )
+from apachewords import parse_apache_line
 
 
 def test_nginx_golden() -> None:

@@ -253,8 +253,12 @@ def test_a_visit_is_recorded_by_what_the_proxy_saw(door: Door, outside: Shop) ->
     made = visited(door, wanted)
     steps = read(made["text"]).steps
     assert [each.request for each in steps] == [
-        "GET /", "GET /login", "POST /login", "GET /api/cart?token=${secret:token}&of=7", "POST /api/cart/7",
-    ]  # fmt: skip
+        "GET /",
+        "GET /login",
+        "POST /login",
+        "GET /api/cart?token=${secret:token}&of=7",
+        "POST /api/cart/7",
+    ]
     assert steps[2].form == {"user": "FILL-IN", "password": "${secret:password}"} and steps[2].fill
     assert made["secrets"] == ["password", "token"] and made["unfilled"] == ["/login: user", "/api/cart/7"]
     assert "tell-no-one" not in str(made)
@@ -293,18 +297,27 @@ def test_recorded_in_a_browser(door: Door, outside: Shop) -> None:
         entry("GET", f"{here}/style.css", 200, "text/css"),
         entry("GET", "https://elsewhere.example/pixel", 200, "text/html"),
         entry("GET", f"{here}/login", 200, "text/html", page),
-        entry("POST", f"{here}/login", 303, "text/html", led="/account",
-              fields={"csrf": "abc", "user": "ana", "password": "tell-no-one"}),
+        entry(
+            "POST",
+            f"{here}/login",
+            303,
+            "text/html",
+            led="/account",
+            fields={"csrf": "abc", "user": "ana", "password": "tell-no-one"},
+        ),
         entry("GET", f"{here}/account", 200, "text/html", "Hello Ana"),
         entry("GET", f"{here}/api/cart", 200, "application/json", "{}"),
-    ]  # fmt: skip
+    ]
     har = door.directory / "visit.har"
     har.write_text(json.dumps({"log": {"version": "1.2", "entries": entries}}))
     made = door.ok("check", "record", "blog", "--har", str(har))
     assert made["secrets"] == ["password"] and "tell-no-one" not in made["text"] and "abc" not in made["text"]
     assert [line.split()[-1] for line in made["text"].splitlines() if "request:" in line] == [
-        "/", "/login", "/login", "/api/cart",
-    ]  # fmt: skip
+        "/",
+        "/login",
+        "/login",
+        "/api/cart",
+    ]
     door.http.put("/v1/sites/blog/check-secrets/password", json={"value": PASSWORD})
     assert door.run("check", "record", "blog", "--har", str(har), "--add", "visit").status == 0
     (report,) = json.loads(door.run("check", "run", "blog", "visit", "--json").out)

@@ -170,9 +170,15 @@ def test_by_webhook(door: Door, receiver: Receiver) -> None:
 def test_webhooks_reach_nothing_inside(door: Door, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threat 18: neither when they are added, nor when the name leads elsewhere afterwards."""
     for url in (
-        "http://127.0.0.1/", "https://127.0.0.1/", "https://[::ffff:10.0.0.1]/", "https://169.254.169.254/latest",
-        "https://user:secret@hooks.example/", "ftp://hooks.example/", "https://hooks.example/\r\nX: y", "",
-    ):  # fmt: skip
+        "http://127.0.0.1/",
+        "https://127.0.0.1/",
+        "https://[::ffff:10.0.0.1]/",
+        "https://169.254.169.254/latest",
+        "https://user:secret@hooks.example/",
+        "ftp://hooks.example/",
+        "https://hooks.example/\r\nX: y",
+        "",
+    ):
         ran = door.run("notify", "add", "chat", "--webhook", url, "--for", "ana", "--json")
         assert ran.status in (2, 5), (url, ran)
     where = ["1.1.1.1"]

@@ -224,9 +224,20 @@ def test_web_services_only_where_an_administrator_allows_it(site: Shop, monkeypa
 
 @pytest.mark.parametrize(
     "address",
-    ["10.0.0.1", "::ffff:10.0.0.1", "169.254.169.254", "fe80::1", "::1", "100.64.0.1", "64:ff9b::a00:1",
-     "2002:a00:1::", "0.0.0.1", "224.0.0.1", "fd00::1"],
-)  # fmt: skip
+    [
+        "10.0.0.1",
+        "::ffff:10.0.0.1",
+        "169.254.169.254",
+        "fe80::1",
+        "::1",
+        "100.64.0.1",
+        "64:ff9b::a00:1",
+        "2002:a00:1::",
+        "0.0.0.1",
+        "224.0.0.1",
+        "fd00::1",
+    ],
+)
 def test_no_address_inside_is_reached_by_any_spelling(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threat 18; also where only one of several addresses is inside."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -140,7 +140,7 @@ def _every_call(server: Server, key: Key | None = None) -> None:
 
 def test_a_name_server_that_is_slow(names: Server) -> None:
     for block in (b"", b"\xff"):
-        names.answer = lambda link, block=block: names.drip(link, block)  # type: ignore[misc]  # binds the loop's value
+        names.answer = lambda link, block=block: names.drip(link, block)
         _every_call(names)
 
 
@@ -261,7 +261,7 @@ def test_an_authority_that_drips_its_handshake(acme: Acme) -> None:
         link.sendall(b"\x16\x03\x03\x3e\x80")
         acme.server.drip(link, b"\x02")
 
-    answer.plain = True  # type: ignore[attr-defined]  # read by the server above
+    answer.plain = True
     acme.server.answer = answer
     assert "no whole answer" in acme.refused()
 

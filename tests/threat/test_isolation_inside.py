@@ -96,7 +96,7 @@ def build_image(machine: Cell) -> None:
     (root / "usr/bin/python3").symlink_to(real.name)
     (root / "tmp").chmod(0o1777)
     base = Base(BaseKind.OCI, IMAGE, image="sha256:" + "0" * 64)
-    record = bases.Record(base, 0.0, 0, 0, Image(base, (), {"FROM_IMAGE": "yes"}, (), (), "0:0"))
+    record = bases.BaseRecord(base, 0.0, 0, 0, Image(base, (), {"FROM_IMAGE": "yes"}, (), (), "0:0"))
     bases.write_record(paths.base_record(machine.settings, IMAGE), record)
 
 

@@ -328,7 +328,7 @@ def test_threat_29_a_site_fills_no_table_that_all_share(machine: Machine) -> Non
             # At once, as a reset: what was closed in order is counted until its last minutes are over.
             each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             each.close()
-        until(lambda at=address: greedy.attempt(at) == "connected", 30)  # type: ignore[misc]  # a default of its own
+        until(lambda at=address: greedy.attempt(at) == "connected", 30)
     state = machine.firewall.observe({(1, 0): True, (2, 0): True})
     assert state is not None and state.problems == ()
     server.close()

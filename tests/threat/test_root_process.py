@@ -210,7 +210,7 @@ def test_the_door_stays_open_when_files_run_out(door: Door) -> None:
                 raise OSError(failures.pop(), "no file")
             raise OSError(errno.EINVAL, "closed")
 
-    door.server._listener = Listener()  # type: ignore[assignment]
+    door.server._listener = Listener()
     try:
         door.server.serve()
     finally:

@@ -25,7 +25,7 @@ def console(browser: Browser, site: str = "blog", *, csrf: str | None = None) ->
     headers = {"Cookie": f"{COOKIE}={browser.cookie}"}
     address = f"ws://127.0.0.1:{browser.door.port}/v1/sites/{site}/console"
     origin = browser.origin
-    with connect(address, subprotocols=words, additional_headers=headers, origin=origin) as socket:  # type: ignore[arg-type]  # plain words
+    with connect(address, subprotocols=words, additional_headers=headers, origin=origin) as socket:
         assert socket.subprotocol == "alveole"
         yield socket
 
@@ -64,7 +64,7 @@ def test_a_shell_that_is_journalled(desk: Door) -> None:
                     socket.recv(timeout=20)
         found = until(lambda: told(desk))
         assert found["actor"] == "ana" and found["reason"] == "from 127.0.0.1" and found["state"] == "done"
-        assert found["result"]["exit_status"] == 3 and found["result"]["received_bytes"] > 10  # type: ignore[index]  # a document
+        assert found["result"]["exit_status"] == 3 and found["result"]["received_bytes"] > 10
 
 
 def test_who_may_not_gets_none(desk: Door) -> None:

@@ -73,7 +73,7 @@ def test_figures_from_the_page_to_the_report(filled: Door) -> None:
         ana.sign_in("ana")
         page = ana.get("/site/blog/figures?span=month")
         drawn = graphs_of(ana.answer.text)
-        assert len(drawn) >= 8 and all(len(each["times"]) <= 300 for each in drawn)  # type: ignore[arg-type]  JSON
+        assert len(drawn) >= 8 and all(len(each["times"]) <= 300 for each in drawn)
         assert "Requests" in page.text and "All of it as a table" in page.text and "42" in page.text
         assert "<script>" not in ana.answer.text and "style=" not in ana.answer.text
         assert "Quality by month" in page.text and "100.00" in page.text

@@ -180,7 +180,7 @@ def test_a_site_that_is_gone_gets_no_more_lines(door: Door) -> None:
     body = {"syslog_in": {"tcp": f"127.0.0.1:{free_port()}", "sites": {"web1": "blog"}}}
     found = door.http.put("/v1/syslog", json=body).json()
     assert found["syslog_in"]["sites"] == {"web1": "blog"} and found["received"].startswith("it has not begun")
-    assert told(door).syslog_in.sites == {"web1": site}  # type: ignore[union-attr]  # it was just written
+    assert told(door).syslog_in.sites == {"web1": site}
     door.services._syslog_set = None
     assert door.services.syslog() == told(door), "read anew from the database"
     assert door.run("site", "stop", "blog").status == 0
@@ -188,7 +188,7 @@ def test_a_site_that_is_gone_gets_no_more_lines(door: Door) -> None:
 
     def forgotten() -> bool:
         door.services.tell_porter()
-        return told(door).syslog_in.sites == {}  # type: ignore[union-attr]  # likewise
+        return told(door).syslog_in.sites == {}
 
     until(forgotten)
     file = door.settings.logs / places.WANTED

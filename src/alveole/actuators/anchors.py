@@ -9,10 +9,10 @@ import contextlib
 import os
 import threading
 import time
-from pathlib import Path
 
 import msgspec
 
+from alveole import wholefile
 from alveole.agent.anchoring import Anchor
 from alveole.config import Settings
 from alveole.errors import Refused
@@ -45,7 +45,7 @@ class Anchors:
                 return
             anchor = Anchor(seq, hash, time.time())
             if len(known) >= MOST:
-                self._write([*known[-KEPT:], anchor])
+                wholefile.write(self.path, b"\n".join(msgspec.json.encode(each) for each in [*known[-KEPT:], anchor]))
             else:
                 self._append(anchor)
             self._known = [*known[-KEPT:], anchor] if len(known) >= MOST else [*known, anchor]
@@ -70,31 +70,10 @@ class Anchors:
         fresh = not self.path.exists()
         # The line feed first: what is left of a line that was cut ends there.
         line = b"\n" * (not fresh) + msgspec.json.encode(anchor)
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(file, line)
-            os.fdatasync(file)
-        finally:
-            os.close(file)
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "ab") as file:
+            file.write(line)
+            file.flush()
+            os.fdatasync(fd)
         if fresh:
-            _sync(self.path.parent)
-
-    def _write(self, anchors: list[Anchor]) -> None:
-        fresh = self.path.with_name(f".{self.path.name}.new")
-        fresh.unlink(missing_ok=True)
-        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(file, b"\n".join(msgspec.json.encode(each) for each in anchors))
-            os.fsync(file)
-        finally:
-            os.close(file)
-        fresh.replace(self.path)
-        _sync(self.path.parent)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            wholefile.sync_directory(self.path.parent)

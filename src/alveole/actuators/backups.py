@@ -22,9 +22,9 @@ from pathlib import Path
 
 import msgspec
 
-from alveole import failpoints
+from alveole import failpoints, wholefile
 from alveole.actuators.carried import Carried
-from alveole.actuators.releases import Releases, room, sync_directory
+from alveole.actuators.releases import Releases, room
 from alveole.actuators.repositories import Repositories
 from alveole.actuators.repository import damaged
 from alveole.agent.protocol import (
@@ -468,7 +468,7 @@ class Backups:
                 os.chown(fresh, 0, 0)
                 fresh.chmod(0o711)
                 fresh.rename(target)
-                sync_directory(top)
+                wholefile.sync_directory(top)
             finally:
                 self._clear_leftovers(top)
 

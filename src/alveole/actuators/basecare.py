@@ -24,7 +24,7 @@ from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, NotFound, Refused
 from alveole.host import bases, instances, paths
-from alveole.host.bases import Record, mapped_tree, read_record
+from alveole.host.bases import BaseRecord, mapped_tree, read_record
 from alveole.host.sandbox import Sandbox, as_root
 from alveole.model.site import Base, BaseKind
 
@@ -86,7 +86,7 @@ class BaseCare:
             checked_at=checked.at if checked else None,
         )
 
-    def _first_aside(self, record: Record) -> float | None:
+    def _first_aside(self, record: BaseRecord) -> float | None:
         """Since when files of the base, or of what it leans on, are set aside that instances still run from."""
         aside = self._bases.set_aside()
         keys = [record.base.key]
@@ -114,7 +114,7 @@ class BaseCare:
             state = self._state(key)
         return msgspec.structs.replace(state, damage="; ".join(filter(None, found)) or state.damage)
 
-    def _compare(self, record: Record, say: Say, rate: int | None) -> str:
+    def _compare(self, record: BaseRecord, say: Say, rate: int | None) -> str:
         """What is damaged of one base itself, in words; ``""``: nothing that is known of."""
         key = record.base.key
         top, manifest = paths.base(self._settings, key), paths.base_manifest(self._settings, key)
@@ -152,7 +152,7 @@ class BaseCare:
         paths.base_verified(self._settings, key).touch()
         return ""
 
-    def _mark(self, record: Record, words: str) -> str:
+    def _mark(self, record: BaseRecord, words: str) -> str:
         log.error("the base %s is damaged: %s", record.base.key, words)
         instances.write(paths.base_damage(self._settings, record.base.key), words.encode("utf-8", "replace"))
         failpoints.hit("base-marked")
@@ -180,7 +180,7 @@ class BaseCare:
     def _note_checked(self, key: str, changes: tuple[PackageChange, ...]) -> None:
         instances.write(self._checked_file(key), msgspec.json.encode(_Checked(time.time(), changes)))
 
-    def _debian_record(self, key: str) -> Record:
+    def _debian_record(self, key: str) -> BaseRecord:
         record = read_record(self._settings, key)
         if record.base.kind is not BaseKind.DEBIAN:
             raise Refused(
@@ -214,7 +214,7 @@ class BaseCare:
         secure = {each.name for each in checked.changes if each.security} if checked else set()
         return tuple(msgspec.structs.replace(each, security=each.name in secure) for each in changes)
 
-    def _renewed_common(self, changes: Collection[PackageChange], say: Say) -> Record:
+    def _renewed_common(self, changes: Collection[PackageChange], say: Say) -> BaseRecord:
         """The newest common base, made anew when Debian has updates for it.
 
         ``changes``: what updates change of a layer; when nothing of them is of the common base it is as new as can be.
@@ -238,7 +238,7 @@ class BaseCare:
                 return newest
             return self._bases.adopt_once(staging, made)
 
-    def _renewed_layer(self, record: Record, lower: Record, say: Say) -> Record:
+    def _renewed_layer(self, record: BaseRecord, lower: BaseRecord, say: Say) -> BaseRecord:
         def tell(text: str, share: float | None = None) -> None:
             say(text, None if share is None else 0.5 + share / 2)
 

@@ -23,17 +23,17 @@ from pathlib import Path
 
 import msgspec
 
-from alveole import failpoints
+from alveole import failpoints, wholefile
 from alveole.actuators.debian import ALWAYS, DROPPED, Debian, differences, installed, no_package
 from alveole.actuators.hostbase import DATA, STATIC_CONFIG, host_parts, make_host
-from alveole.actuators.releases import room, sync_directory
+from alveole.actuators.releases import room
 from alveole.agent.agent import check_spec
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Problem, Refused, Temporary
 from alveole.host import apt, bases, paths, syscalls
 from alveole.host.aptcache import FRESH_SECONDS, Cache
-from alveole.host.bases import Record, mapped_tree, read_record, write_record
+from alveole.host.bases import BaseRecord, mapped_tree, read_record, write_record
 from alveole.host.run import ProgramFailed
 from alveole.host.sandbox import Sandbox, as_root
 from alveole.host.tree import size_text, sync
@@ -116,7 +116,7 @@ class Bases:
         # What further sources bring, the machine's own lists do not know: then the build finds out.
         return [] if self._settings.bases.sources else apt.unknown(packages)
 
-    def build(self, base: Base, say: Say = quiet) -> Record:
+    def build(self, base: Base, say: Say = quiet) -> BaseRecord:
         """Make ``base`` unless it is there; a second caller for the same key waits for the first.
 
         Raises ``InvalidInput`` for a package that does not exist, ``NoRoom``, ``Refused`` for an
@@ -146,7 +146,7 @@ class Bases:
             make = self._build_layer if base.packages else self._build_common
             return make(base, say, pins)
 
-    def _mend_below(self, record: Record, say: Say) -> bool:
+    def _mend_below(self, record: BaseRecord, say: Say) -> bool:
         """Make what a sound layer leans on anew where that is damaged; whether the layer still fits then."""
         if self.own_defects(record):
             return False
@@ -158,7 +158,7 @@ class Bases:
             self.build(lowers[0].base, say)
         return not self.defects(record)
 
-    def look(self, key: str) -> tuple[Record | None, tuple[Defect, ...]]:
+    def look(self, key: str) -> tuple[BaseRecord | None, tuple[Defect, ...]]:
         """The record of a base that is there, unless it cannot be read, and what is wrong with the base."""
         try:
             record = read_record(self._settings, key)
@@ -172,28 +172,28 @@ class Bases:
             return installed(bases.find(bases.trees(self._settings, key), "var/lib/dpkg/status"))
         return {}
 
-    def _build_host(self, base: Base, say: Say) -> Record:
+    def _build_host(self, base: Base, say: Say) -> BaseRecord:
         with self.staging(base.key) as staging:
             say("making the base host", None)
             make_host(staging / "root")
             sync([str(staging)])
-            record = Record(base, time.time(), 0, 0)
+            record = BaseRecord(base, time.time(), 0, 0)
             self.adopt(staging, record)
             return record
 
-    def _build_common(self, base: Base, say: Say, pins: Mapping[str, str]) -> Record:
+    def _build_common(self, base: Base, say: Say, pins: Mapping[str, str]) -> BaseRecord:
         with self.staging(base.key) as staging:
             return self.adopt(staging, self.fill_common(staging, base, say, pins))
 
-    def fill_common(self, staging: Path, base: Base, say: Say, pins: Mapping[str, str] | None = None) -> Record:
+    def fill_common(self, staging: Path, base: Base, say: Say, pins: Mapping[str, str] | None = None) -> BaseRecord:
         """Make the tree of a common base in ``staging``; gives its record, and no name yet."""
         self.debian.make_common(staging, say, pins)
         say("finishing", 0.95)
         used = self.finish(staging / "root", drop=DROPPED)
         versions = versions_of(installed(staging / "root" / "var/lib/dpkg/status"))
-        return Record(base, time.time(), used["bytes"], used["files"], versions=versions)
+        return BaseRecord(base, time.time(), used["bytes"], used["files"], versions=versions)
 
-    def _build_layer(self, base: Base, say: Say, pins: Mapping[str, str]) -> Record:
+    def _build_layer(self, base: Base, say: Say, pins: Mapping[str, str]) -> BaseRecord:
         with self._common(say) as (common, begin):
 
             def tell(text: str, share: float | None = None) -> None:
@@ -206,19 +206,19 @@ class Bases:
         self,
         staging: Path,
         base: Base,
-        lowers: Sequence[Record],
+        lowers: Sequence[BaseRecord],
         say: Say,
         *,
         pins: Mapping[str, str] | None = None,
         fresh_seconds: float = FRESH_SECONDS,
-    ) -> Record:
+    ) -> BaseRecord:
         """Make the tree of a layer over one of ``lowers`` in ``staging``; gives its record, and no name yet."""
         trees = [bases.trees(self._settings, lower.base.key) for lower in lowers]
         chosen = self.debian.make_layer(staging, trees, base.packages, say, pins=pins, fresh_seconds=fresh_seconds)
         lower, below = lowers[chosen], trees[chosen]
         say("finishing", 0.95)
         used = self.finish(staging / "root", drop=DROPPED, layer=True)
-        return Record(
+        return BaseRecord(
             base,
             time.time(),
             used["bytes"],
@@ -229,7 +229,7 @@ class Bases:
         )
 
     @contextlib.contextmanager
-    def _common(self, say: Say) -> Iterator[tuple[Record, float]]:
+    def _common(self, say: Say) -> Iterator[tuple[BaseRecord, float]]:
         """The newest base that stands alone, made when there is none, and the share of the work that this was.
 
         It is not dropped inside.
@@ -246,12 +246,12 @@ class Bases:
         with self.leaning_on(lower.base.key):
             yield lower, begin
 
-    def newest_common(self) -> Record | None:
+    def newest_common(self) -> BaseRecord | None:
         found = [record for record in self.records() if _is_common(record)]
         return max(found, key=lambda record: record.made_at) if found else None
 
     @contextlib.contextmanager
-    def lowers_of(self, base: Base, common: Record) -> Iterator[tuple[Record, ...]]:
+    def lowers_of(self, base: Base, common: BaseRecord) -> Iterator[tuple[BaseRecord, ...]]:
         """What a layer of the packages of ``base`` may lie over: ``common``, then each sound layer over it of some of
         them, unless so many lie over each other already. None of them is dropped inside."""
         over = {base.key, *self.layers_over(base.key)}
@@ -271,7 +271,7 @@ class Bases:
                     there.append(record)
             yield tuple(there)
 
-    def _is_over(self, record: Record, common: Record) -> bool:
+    def _is_over(self, record: BaseRecord, common: BaseRecord) -> bool:
         """Whether the base is a layer over ``common``, and one more may lie over it."""
         with contextlib.suppress(NotFound, ValueError):
             below = [each.base.key for each in bases.below(self._settings, record)]
@@ -290,7 +290,7 @@ class Bases:
             with self._leaning_lock:
                 self._leaning[key] -= 1
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[BaseRecord]:
         """Of every sound base on the disk."""
         found = []
         for path in sorted(paths.bases(self._settings).glob("[a-z]*-*")):
@@ -299,7 +299,7 @@ class Bases:
                     found.append(record)
         return found
 
-    def own_defects(self, record: Record) -> tuple[Defect, ...]:
+    def own_defects(self, record: BaseRecord) -> tuple[Defect, ...]:
         """What is wrong with the base's own files, as far as a glance tells."""
         key = record.base.key
         if not any((paths.base_root(self._settings, key) / name).is_dir() for name in ("etc", "usr", "var")):
@@ -308,7 +308,7 @@ class Bases:
             return (Defect("damaged", paths.base_damage(self._settings, key).read_text(encoding="utf-8")),)
         return ()
 
-    def defects(self, record: Record) -> tuple[Defect, ...]:
+    def defects(self, record: BaseRecord) -> tuple[Defect, ...]:
         """What is wrong with a base or what it leans on."""
         if own := self.own_defects(record):
             return own
@@ -353,23 +353,23 @@ class Bases:
             found = self._sandbox.run("finish", fd, as_root(self._settings, bases.NUMBER), args)
         return {"bytes": int(found["bytes"]), "files": int(found["files"])}
 
-    def adopt(self, staging: Path, record: Record) -> Record:
+    def adopt(self, staging: Path, record: BaseRecord) -> BaseRecord:
         """Give a finished tree its name, and a list of its files' digests beside it. One that is there is set aside."""
         with (staging / "manifest").open("xb") as file, mapped_tree(self._settings, staging / "root") as tree:
             ids = as_root(self._settings, bases.NUMBER)
             made = self._sandbox.run("manifest", tree, ids, {}, fds=(file.fileno(),))
         record = msgspec.structs.replace(record, manifest=str(made["digest"]))
         write_record(staging / "base.json", record)
-        sync_directory(staging)
+        wholefile.sync_directory(staging)
         failpoints.hit("base-built")
         target = paths.base(self._settings, record.base.key)
         if target.exists():
             self._set_aside(record.base.key)
         staging.rename(target)
-        sync_directory(target.parent)
+        wholefile.sync_directory(target.parent)
         return record
 
-    def adopt_once(self, staging: Path, record: Record) -> Record:
+    def adopt_once(self, staging: Path, record: BaseRecord) -> BaseRecord:
         """Adopt a base that is named by the versions that came out, unless the same is there already."""
         key = debian_key(record.base.packages, record.versions)
         record = msgspec.structs.replace(record, base=msgspec.structs.replace(record.base, key=key))
@@ -384,7 +384,7 @@ class Bases:
         """Take a base's name away from its files. They stay while an instance runs from them."""
         path = paths.base(self._settings, key)
         path.rename(path.with_name(f".aside.{key}.{int(time.time())}.{secrets.token_hex(4)}"))
-        sync_directory(path.parent)
+        wholefile.sync_directory(path.parent)
         self.sweep()
 
     def set_aside(self) -> dict[str, float]:
@@ -421,7 +421,7 @@ class Bases:
                     raise Refused(f"other bases lean on {key}: {names}", field="base", hint="drop them first")
                 if path.exists():
                     path.rename(gone)
-            sync_directory(gone.parent)
+            wholefile.sync_directory(gone.parent)
             self._remove(gone)
         self.sweep()
 
@@ -489,7 +489,7 @@ class Bases:
         return Outcome(True, f"made anew with {what}")
 
 
-def _is_common(record: Record) -> bool:
+def _is_common(record: BaseRecord) -> bool:
     return record.base.kind is BaseKind.DEBIAN and not record.lower and not record.base.packages
 
 

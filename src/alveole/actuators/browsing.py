@@ -13,7 +13,7 @@ import shutil
 from alveole import failpoints
 from alveole.actuators.backups import Backups
 from alveole.actuators.repository import damaged
-from alveole.agent.saving import BrowseBackup, Entry, FetchBackup, RestoreFile
+from alveole.agent.saving import ArchiveEntry, BrowseBackup, FetchBackup, RestoreFile
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import InvalidInput, NotFound
@@ -46,12 +46,12 @@ class Browser:
         self._sandbox = sandbox
         self._backups = backups
 
-    def browse(self, request: BrowseBackup) -> tuple[Entry, ...]:
+    def browse(self, request: BrowseBackup) -> tuple[ArchiveEntry, ...]:
         """What lies directly in a directory of the archive, by name. Raises ``NotFound``."""
         known = self._backups.repository.known(request.snapshot)
         top = request.path.strip("/")
         prefix = f"{top}/".encode() if top else b""
-        found: dict[str, Entry] = {}
+        found: dict[str, ArchiveEntry] = {}
         there = not top
         with self._backups.repository.dump(known.snapshot) as raw:
             stream = Stream(raw.fileno(), "")
@@ -67,11 +67,11 @@ class Browser:
                     first, _slash, more = name[len(prefix) :].partition(b"/")
                     text = first.decode("utf-8", "backslashreplace")
                     if more:
-                        found.setdefault(text, Entry(text, "d"))
+                        found.setdefault(text, ArchiveEntry(text, "d"))
                     elif text:
                         link = member.link.decode("utf-8", "backslashreplace") if member.kind == "l" else ""
                         kind = "f" if member.kind == "h" else member.kind
-                        found[text] = Entry(text, kind, member.size, member.mode, member.mtime, link)
+                        found[text] = ArchiveEntry(text, kind, member.size, member.mode, member.mtime, link)
             except Rejected as error:
                 raise damaged(request.snapshot, str(error)) from None
         if not there:

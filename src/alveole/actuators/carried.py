@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from collections.abc import Iterator
-from pathlib import Path
 
-from alveole.actuators.releases import sync_directory
+from alveole import wholefile
 from alveole.config import Settings
 from alveole.errors import Refused
 from alveole.host import paths
-from alveole.host.tree import write_all
 
 
 class Carried:
@@ -26,7 +22,7 @@ class Carried:
         """The listing of the first copy that is the archive ``digest``."""
         with open(listing, "rb", closefd=False) as file:
             file.seek(0)
-            _write(self._listing, digest.encode() + b"\0" + file.read())
+            wholefile.write(self._listing, digest.encode() + b"\0" + file.read())
 
     @contextlib.contextmanager
     def opened(self, digest: str) -> Iterator[int]:
@@ -42,7 +38,7 @@ class Carried:
 
     def note(self, digest: str, generation: int) -> None:
         """That archive was unpacked as this generation of the data."""
-        _write(self._stamp, f"{digest} {generation}".encode())
+        wholefile.write(self._stamp, f"{digest} {generation}".encode())
 
     def check(self, digest: str, generation: int) -> None:
         """Raise ``Refused`` unless it was, and nothing else since."""
@@ -54,15 +50,3 @@ class Carried:
 
 def _unknown() -> Refused:
     return Refused("the first copy of the site is not there any more", field="upload", hint="begin anew")
-
-
-def _write(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
-    sync_directory(path.parent)

@@ -32,10 +32,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from alveole.actuators.given import FOLDER, About, Given, without_key, write_whole
+from alveole import wholefile
+from alveole.actuators.given import FOLDER, About, Given, without_key
 from alveole.actuators.linktable import LinkTable
 from alveole.agent import certifying as ask
-from alveole.agent.certifying import CertificateState, Source
+from alveole.agent.certifying import CertificateSource, CertificateState
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, StepFailed
@@ -74,7 +75,7 @@ def _scope_of(_name: str, text: str) -> str | None:
     return found[1] if found else None
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class FileVerdict(msgspec.Struct, frozen=True):
     """What a file is worth. ``renew_at`` and ``expires_at`` in seconds since the epoch."""
 
     damage: str = ""
@@ -97,7 +98,7 @@ class CertificatesActuator:
         self._making = threading.Lock()
         self._linking = threading.Lock()
         self.given = Given(settings)
-        self._verdicts: dict[str, tuple[tuple[int, ...], float, Verdict]] = {}
+        self._verdicts: dict[str, tuple[tuple[int, ...], float, FileVerdict]] = {}
 
     # Looking ---------------------------------------------------------------------------------
 
@@ -157,13 +158,13 @@ class CertificatesActuator:
     def _why_over(self, file: str) -> str:
         return self.given.problem(file) or "was taken away"
 
-    def verdict(self, file: str) -> Verdict:
+    def verdict(self, file: str) -> FileVerdict:
         """What ``S/certs/<file>`` is worth, from memory while its inode says that nothing changed."""
         path = self._files / file
         try:
             status = path.stat()
         except OSError as error:
-            return Verdict(f"{error.strerror}")
+            return FileVerdict(f"{error.strerror}")
         # ctime cannot be set by whoever puts mtime back.
         key = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         known = self._verdicts.get(file)
@@ -172,7 +173,7 @@ class CertificatesActuator:
         try:
             verdict = judge(path.read_bytes(), file.removesuffix(".pem"))
         except OSError as error:
-            return Verdict(f"{error.strerror}")
+            return FileVerdict(f"{error.strerror}")
         self._verdicts[file] = (key, time.monotonic(), verdict)
         return verdict
 
@@ -271,7 +272,7 @@ class CertificatesActuator:
             os.chown(aside, 0, 0)
             aside.chmod(0o600)
         text = issue(self._settings.domain, domain, self._load_authority())
-        write_whole(target, text, group, 0o640)
+        wholefile.write(target, text, mode=0o640, owner=(0, group))
 
     # What others have issued -----------------------------------------------------------------
 
@@ -330,11 +331,11 @@ class CertificatesActuator:
             names = (name,) if file == f"{name}.pem" else (self._settings.domain, f"*.{self._settings.domain}")
             issued = verdict.expires_at - LEAF_DAYS * 86_400 if verdict.expires_at else 0.0
             return CertificateState(
-                name, scope, Source.INTERNAL, file, "", names, issued, verdict.expires_at, verdict.damage
+                name, scope, CertificateSource.INTERNAL, file, "", names, issued, verdict.expires_at, verdict.damage
             )
         about = self.given.about(file)
         if not isinstance(about, About):
-            return CertificateState(name, scope, Source.OWN, file, problem=about)
+            return CertificateState(name, scope, CertificateSource.OWN, file, problem=about)
         return CertificateState(
             name,
             scope,
@@ -390,8 +391,8 @@ class CertificatesActuator:
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         key, certificate = make_authority(self._settings.domain)
-        write_whole(directory / "key.pem", key, 0, 0o600)
-        write_whole(directory / "cert.pem", certificate, 0, 0o600)
+        wholefile.write(directory / "key.pem", key)
+        wholefile.write(directory / "cert.pem", certificate)
 
     def _load_authority(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate, str]:
         """Raises ``StepFailed`` when what is there is damaged: clients trust it, so it is never replaced unasked."""
@@ -434,16 +435,16 @@ def _absent(name: str) -> str:
     raise NotFound(f"there is no certificate for {name}", field="name", hint="see: alveole cert list")
 
 
-def judge(content: bytes, domain: str) -> Verdict:
+def judge(content: bytes, domain: str) -> FileVerdict:
     """What the bytes of a certificate file of ours are worth. Pure."""
     head, found, checksum = content.rpartition(b"# sha256=")
     if not found or checksum.strip() != hashlib.sha256(head).hexdigest().encode():
-        return Verdict("its checksum does not fit")
+        return FileVerdict("its checksum does not fit")
     header = _HEADER.match(head[:1024].decode("ascii", "replace"))
     if header is None or header.group(1) != domain:
-        return Verdict("it is another domain's")
+        return FileVerdict("it is another domain's")
     issued, expires = int(header.group(2)), int(header.group(3))
-    return Verdict("", header.group(4), issued + (expires - issued) * 2 / 3, expires)
+    return FileVerdict("", header.group(4), issued + (expires - issued) * 2 / 3, expires)
 
 
 def issue(main: str, domain: str, authority: tuple[ec.EllipticCurvePrivateKey, x509.Certificate, str]) -> bytes:

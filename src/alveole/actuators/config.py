@@ -26,7 +26,7 @@ from alveole.config import Settings
 from alveole.errors import InvalidInput, NotFound
 from alveole.failpoints import hit
 from alveole.host import configfiles, configstamp, instances, mounts, paths
-from alveole.host.configstamp import Readers, Record, Stamp
+from alveole.host.configstamp import FileRecord, Readers, Stamp
 from alveole.host.sandbox import Sandbox, as_root
 from alveole.host.tree import write_all
 from alveole.model.names import SiteId
@@ -184,13 +184,13 @@ class ConfigFiles:
         wanted = {file.path: file for file in spec.files}
         states = self._states(spec.site, spec.number, wanted)
         write: list[ConfigFile] = []
-        records: dict[str, Record] = {}
+        records: dict[str, FileRecord] = {}
         forced = set(before.forced)
         for path, file in wanted.items():
             record, state = before.files.get(path), states.get(path)
             sha256 = hashlib.sha256(file.text.encode()).hexdigest()
             mark = state.mark if state is not None else ()
-            records[path] = Record(sha256, file.uid, file.mode, file.restarts, mark)
+            records[path] = FileRecord(sha256, file.uid, file.mode, file.restarts, mark)
             if state is not None and state.sha256 == sha256:
                 if not before.knows(path, sha256) and stamp is not None:
                     # What somebody typed is wanted by now: who reads it may have started before that.

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from alveole import wholefile
 from alveole.actuators.edge_config import Machine, Rendered, render, state_dir, status_socket
 from alveole.actuators.edge_logs import make_stream
 from alveole.backends.base import Say, quiet
@@ -158,11 +159,11 @@ class EdgeActuator:
         whole = _whole(wanted, stamp)
         try:
             for name, text in wanted.files.items():
-                _write(self._run / name, text)
+                wholefile.write(self._run / name, text.encode(), mode=0o644)
             if previous != whole:
                 say("trying the proxy's configuration", None)
                 candidate = self._run / "nginx.conf.new"
-                _write(candidate, whole)
+                wholefile.write(candidate, whole.encode(), mode=0o644)
                 run([NGINX, "-q", "-t", "-c", str(candidate)])
                 candidate.replace(self._conf)
             self._put_in_force(wanted.digest, say)
@@ -170,9 +171,9 @@ class EdgeActuator:
             # The old configuration goes on serving, and a start by hand would find it too.
             for name, old in earlier.items():
                 if old is not None:
-                    _write(self._run / name, old)
+                    wholefile.write(self._run / name, old.encode(), mode=0o644)
             if previous is not None and _digest_of(previous):
-                _write(self._conf, previous)
+                wholefile.write(self._conf, previous.encode(), mode=0o644)
                 master = self.master()
                 if master and self.digest_in_force() not in (None, _digest_of(previous)):
                     os.kill(master, signal.SIGHUP)
@@ -182,7 +183,7 @@ class EdgeActuator:
         master = self.master()
         earlier: list[int] = []
         if master is not None and self.digest_in_force() == digest:
-            _write(self._pid_file, f"{master}\n")
+            wholefile.write(self._pid_file, f"{master}\n".encode(), mode=0o644)
             return
         if master is None:
             self._end_orphans()
@@ -196,7 +197,7 @@ class EdgeActuator:
             self._unlink_sockets()
             run([NGINX, "-c", str(self._conf)])
         else:
-            _write(self._pid_file, f"{master}\n")
+            wholefile.write(self._pid_file, f"{master}\n".encode(), mode=0o644)
             say("handing the proxy its configuration", None)
             earlier = _children(master)
             os.kill(master, signal.SIGHUP)
@@ -316,17 +317,6 @@ def _read(file: Path) -> str | None:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-
-
-def _write(file: Path, text: str) -> None:
-    """Wholly the old text or wholly the new one, whenever the machine dies."""
-    beside = file.with_name(f".{file.name}.part")
-    with beside.open("w", encoding="utf-8") as out:
-        os.fchmod(out.fileno(), 0o644)
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.replace(file)
 
 
 def _user(name: str) -> pwd.struct_passwd:

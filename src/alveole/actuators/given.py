@@ -24,13 +24,14 @@ from pathlib import Path
 
 import msgspec
 
+from alveole import wholefile
 from alveole.agent.certifying import (
+    CertificateSource,
     DropChallenge,
     DropOrder,
     InstallCertificate,
     KeepChallenge,
     RequestCertificate,
-    Source,
 )
 from alveole.certs import covers, examine
 from alveole.config import Settings
@@ -52,7 +53,7 @@ class About(msgspec.Struct, frozen=True):
     """The first line of a file, as JSON."""
 
     names: tuple[str, ...]
-    source: Source
+    source: CertificateSource
     by: str
     issued: float
     expires: float
@@ -130,7 +131,7 @@ class Given:
                 self._make_folders()
                 self._forget_old_orders()
                 made = ec.generate_private_key(ec.SECP256R1())
-                write_whole(file, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0, 0o600)
+                wholefile.write(file, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
             key = load(file.read_bytes(), None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise InvalidInput("the key of this order is damaged", field="order", hint="order anew")
@@ -175,7 +176,7 @@ class Given:
             file = f"{hashlib.sha256(content).hexdigest()[:32]}.pem"
             target = self.folder / file
             if not target.exists():
-                write_whole(target, content, _edge_group(self._settings), 0o640)
+                wholefile.write(target, content, mode=0o640, owner=(0, _edge_group(self._settings)))
             hit("given.kept")
             for name in wanted.names:
                 _link(f"../{file}", self._names / _as_link(name))
@@ -216,7 +217,7 @@ class Given:
         """What somebody has uploaded goes with the name; what an authority gave to this machine may serve again."""
         file = self._linked(_as_link(name))
         about = self.about(file) if file else None
-        if isinstance(about, About) and about.source is Source.OWN:
+        if isinstance(about, About) and about.source is CertificateSource.OWN:
             self.drop((name,))
 
     def sweep(self, shown: Collection[str]) -> None:
@@ -247,7 +248,7 @@ class Given:
         for folder in (self._challenges.parent, self._challenges):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o755)
-        write_whole(self._challenges / wanted.token, f"{wanted.token}.{wanted.thumbprint}".encode(), 0, 0o644)
+        wholefile.write(self._challenges / wanted.token, f"{wanted.token}.{wanted.thumbprint}".encode(), mode=0o644)
 
     def drop_challenge(self, wanted: DropChallenge) -> None:
         (self._challenges / wanted.token).unlink(missing_ok=True)
@@ -286,25 +287,6 @@ def _edge_group(settings: Settings) -> int:
         return pwd.getpwnam(settings.users.edge).pw_gid
     except KeyError:
         raise InvalidInput(f"there is no user {settings.users.edge!r}", field="users.edge", hint="make it") from None
-
-
-def write_whole(file: Path, content: bytes, group: int, mode: int) -> None:
-    """Wholly or not at all, and never readable by more than it will be."""
-    # A name may be as long as a file's can be.
-    beside = file.with_name(f".{hashlib.sha256(file.name.encode()).hexdigest()[:32]}.part")
-    beside.unlink(missing_ok=True)
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fchown(fd, 0, group)
-            os.fchmod(fd, mode)
-            os.fsync(fd)
-        beside.replace(file)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _link(text: str, link: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from alveole import wholefile
 from alveole.config import Settings
 from alveole.errors import AlveoleError
 from alveole.host.run import run
@@ -83,9 +84,7 @@ class HostLogs:
 
     def _remember(self) -> None:
         with contextlib.suppress(OSError):
-            new = self._directory / f"{_PLACE}.new"
-            new.write_bytes(msgspec.json.encode(self._places))
-            new.replace(self._directory / _PLACE)
+            wholefile.write(self._directory / _PLACE, msgspec.json.encode(self._places), synced=False)
 
     # --- the journal --------------------------------------------------------------------------
     def _from_journal(self) -> int:

@@ -27,7 +27,7 @@ from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, Refused
 from alveole.host import bases, paths
-from alveole.host.bases import Record, mapped_tree, read_record
+from alveole.host.bases import BaseRecord, mapped_tree, read_record
 from alveole.host.run import ProgramFailed, run
 from alveole.host.sandbox import Sandbox, as_root
 from alveole.model.names import ENV_FORBIDDEN, ENV_KEY, MOUNT_PATH
@@ -166,7 +166,7 @@ def _said(error: ProgramFailed, name: str) -> str:
     return text.rpartition("docker://")[2].removeprefix(f"{name}: ")[:500]
 
 
-def _record(manifest: str, found: dict[str, Any]) -> Record:
+def _record(manifest: str, found: dict[str, Any]) -> BaseRecord:
     try:
         config = msgspec.convert(found["config"], _Config)
     except msgspec.ValidationError as error:
@@ -187,4 +187,4 @@ def _record(manifest: str, found: dict[str, Any]) -> Record:
         user=str(found["user"]),
     )
     cwd = directory if directory.startswith("/") and "\0" not in directory and len(directory) < 4096 else "/"
-    return Record(base, time.time(), 0, 0, image, cwd)
+    return BaseRecord(base, time.time(), 0, 0, image, cwd)

@@ -26,7 +26,7 @@ from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import NoRoom, NotFound, Refused
 from alveole.host import bases, paths
-from alveole.host.bases import Record, mapped_tree
+from alveole.host.bases import BaseRecord, mapped_tree
 from alveole.host.sandbox import As, Sandbox, as_root, as_user
 from alveole.host.tar import Stream, members
 from alveole.host.tree import CHUNK, TAR_END, Rejected, padded, size_text, tar_header, write_all
@@ -185,12 +185,12 @@ def _digest(fd: int) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _record(held: Held, spool: int) -> Record:
+def _record(held: Held, spool: int) -> BaseRecord:
     stream = Stream(spool, "")
     try:
         first = next(members(stream), None)
         if first is None or first.name != _RECORD or not 0 < first.size <= _RECORD_BYTES:
             raise damaged(held.snapshot, "it does not begin with what is known of the image")
-        return msgspec.json.decode(stream.take(first.size), type=Record)
+        return msgspec.json.decode(stream.take(first.size), type=BaseRecord)
     except (Rejected, msgspec.DecodeError) as error:
         raise damaged(held.snapshot, f"what is known of the image does not parse: {error}") from None

@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+from alveole import wholefile
 from alveole.agent.naming import NameHost, NameKey, NamesServed, SetUpNames
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, Refused, Temporary
@@ -128,7 +129,7 @@ class NameServers:
 
     def _write(self, place: Path, text: str, *, secret: bool = False) -> None:
         """What holds keys is read by root and the server alone."""
-        _put(place, text, 0, self._gid(), 0o640 if secret else 0o644)
+        wholefile.write(place, text.encode(), mode=0o640 if secret else 0o644, owner=(0, self._gid()))
 
     def _gid(self) -> int:
         return pwd.getpwnam(self._user()).pw_gid
@@ -145,7 +146,7 @@ class NameServers:
         if not fresh:
             return
         person = pwd.getpwnam(self._user())
-        _put(place, _zone(request), person.pw_uid, person.pw_gid, 0o644)
+        wholefile.write(place, _zone(request).encode(), mode=0o644, owner=(person.pw_uid, person.pw_gid))
         run([_CHECK_ZONE, request.zone, str(place)])
 
     # --- the server -----------------------------------------------------------------------------
@@ -183,25 +184,6 @@ class NameServers:
                 raise Temporary("BIND was started and does not answer rndc", hint="see its log")
             time.sleep(0.1)
         return True
-
-
-def _put(place: Path, text: str, uid: int, gid: int, mode: int) -> None:
-    """Whole or not at all."""
-    fresh = place.with_name(f".{place.name}.alveole")
-    fresh.unlink(missing_ok=True)
-    try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        # Not os.write, which writes what there is room for and says nothing.
-        with os.fdopen(fd, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fchown(fd, uid, gid)
-            os.fchmod(fd, mode)
-            os.fsync(fd)
-        fresh.replace(place)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
 
 
 def _read(place: Path) -> str | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from alveole import failpoints
+from alveole import failpoints, wholefile
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError
@@ -230,9 +230,7 @@ class NetworkActuator:
         self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         ports = spec.ports or ()
         content = msgspec.json.encode(_Kept(spec.number, spec.slot, step.digest, ports))
-        partial = self._directory / f".{step.id.scope}"
-        partial.write_bytes(content)
-        partial.replace(file)
+        wholefile.write(file, content, mode=0o644, synced=False)
         failpoints.hit("address-written")
         self.network.set_life_address(spec.number, spec.slot)
         if ports or (before is not None and before.ports):

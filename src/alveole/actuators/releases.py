@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from alveole import failpoints
+from alveole import failpoints, wholefile
 from alveole.agent.agent import check_spec
 from alveole.agent.protocol import ArchiveFormat, CompareReleases, CopyRelease
 from alveole.backends.base import Say, quiet
@@ -88,15 +88,6 @@ def ceilings(settings: Settings, where: Path) -> dict[str, int]:
         "room_bytes": left,
         "room_files": files,
     }
-
-
-def sync_directory(path: Path) -> None:
-    """The names in ``path`` are on the disk when this returns."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Releases:
@@ -172,8 +163,8 @@ class Releases:
         for path, mode in wanted:
             path.mkdir(exist_ok=True)
             path.chmod(mode)
-        sync_directory(top)
-        sync_directory(paths.sites(self._settings))
+        wholefile.sync_directory(top)
+        wholefile.sync_directory(paths.sites(self._settings))
 
     @contextlib.contextmanager
     def staging(self, site: str, uid: int) -> Iterator[Path]:
@@ -293,7 +284,7 @@ class Releases:
             target.rename(staging / "damaged")
         tree.rename(target)
         failpoints.hit("release-renamed")
-        sync_directory(target.parent)
+        wholefile.sync_directory(target.parent)
 
     def verify(self, site: str, number: int, digest: str) -> None:
         """Read a whole release. Raises ``NotFound``, or ``Refused`` when its content has another digest."""
@@ -314,7 +305,7 @@ class Releases:
         self.prepare_site(site)
         gone = paths.staging(self._settings, site) / f"dropped.{secrets.token_hex(8)}"
         target.rename(gone)
-        sync_directory(target.parent)
+        wholefile.sync_directory(target.parent)
         self._gone.put(gone)
 
     def remove_site(self, site: str, number: int) -> None:
@@ -330,7 +321,7 @@ class Releases:
             raise Refused(f"{mounted[0]} is still mounted", hint="the site must be stopped first")
         gone = top.with_name(f".gone.{site}.{secrets.token_hex(4)}")
         top.rename(gone)
-        sync_directory(gone.parent)
+        wholefile.sync_directory(gone.parent)
         self._gone.put(gone)
 
     def disk_bytes(self, site: str, number: int) -> int:

@@ -8,7 +8,6 @@ as they are, and a copy can be opened by whoever has kept that key.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
 import threading
@@ -19,14 +18,13 @@ from typing import IO
 
 import msgspec
 
-from alveole.actuators.releases import sync_directory
+from alveole import wholefile
 from alveole.actuators.repository import Repository, Way
 from alveole.agent.saving import LOCAL, BackupMade, Kind, PutRepository, RepositoryState
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.host import paths
 from alveole.host.run import ProgramFailed, run
-from alveole.host.tree import write_all
 
 _SFTP = re.compile(
     r"(?P<user>[a-z_][a-z0-9._-]{0,31})@(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])"
@@ -138,13 +136,14 @@ class Repositories:
             self.new_key(request.name)
         file = self._file(request.name)
         before = file.read_bytes() if file.exists() else None
-        _write(file, msgspec.json.encode(request))
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        wholefile.write(file, msgspec.json.encode(request))
         if request.kind is Kind.SFTP:
             found = _SFTP.match(request.place)
             host = found["host"].strip("[]") if found else ""
             port = found["port"] if found else None
             known = host if port in (None, "22") else f"[{host}]:{port}"
-            _write(file.with_name("known_hosts"), f"{known} {request.host_key}\n".encode())
+            wholefile.write(file.with_name("known_hosts"), f"{known} {request.host_key}\n".encode())
         with self._lock:
             self._known.pop(request.name, None)
         try:
@@ -158,7 +157,7 @@ class Repositories:
             if before is None:
                 file.unlink(missing_ok=True)
             else:
-                _write(file, before)
+                wholefile.write(file, before)
             raise
 
     def _check(self, request: PutRepository) -> None:
@@ -197,7 +196,7 @@ class Repositories:
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"alveole-{name}", "-f", str(fresh)])
             fresh.with_name(f"{fresh.name}.pub").rename(folder / "key.pub")
             fresh.rename(key)
-            sync_directory(folder)
+            wholefile.sync_directory(folder)
         return (folder / "key.pub").read_text().strip()
 
     def check(self, name: str) -> RepositoryState:
@@ -216,7 +215,8 @@ class Repositories:
             self._own(name)
         with _told(name):
             self.of(name).prepare()
-        _write(self._place / "used", name.encode())
+        self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        wholefile.write(self._place / "used", name.encode())
 
     def forget(self, name: str) -> None:
         self._own(name)
@@ -287,16 +287,3 @@ def _told(name: str) -> Iterator[None]:
         # ssh speaks first, and says why; restic only that nothing came.
         text = said[0] if "subprocess ssh: " in "".join(error.tail) else said[-1] if said else "restic printed nothing"
         raise Refused(f"{name} cannot be used: {text[:400]}", field="repository") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
-    sync_directory(path.parent)

@@ -16,13 +16,12 @@ from typing import IO
 
 import msgspec
 
-from alveole.actuators.releases import sync_directory
+from alveole import wholefile
 from alveole.agent.saving import LOCAL, BackupMade
 from alveole.config import Settings
 from alveole.errors import NotFound, Refused, Temporary
 from alveole.host import paths
 from alveole.host.run import ENVIRONMENT, ProgramFailed, run, start
-from alveole.host.tree import write_all
 
 log = logging.getLogger("alveole.agent")
 FILE = "/archive.tar"
@@ -288,15 +287,7 @@ class Repository:
 def _make_password(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(fd, secrets.token_urlsafe(32).encode() + b"\n")
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
-    sync_directory(path.parent)
+    wholefile.write(path, secrets.token_urlsafe(32).encode() + b"\n")
 
 
 def damaged(snapshot: str, why: str) -> Refused:

@@ -22,7 +22,7 @@ Token = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{16,128}\Z")]
 _Thumbprint = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
 
 
-class Source(StrEnum):
+class CertificateSource(StrEnum):
     INTERNAL = "internal"
     """By the authority of this platform."""
     ACME = "acme"
@@ -36,7 +36,7 @@ class CertificateState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     scope: str
     """``platform``, or the id of the site whose name it is."""
-    source: Source
+    source: CertificateSource
     file: str
     """The same for names that have the same certificate."""
     by: str = ""
@@ -73,7 +73,7 @@ class InstallCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """
 
     names: Names
-    source: Source
+    source: CertificateSource
     by: str
     chain: Pem
     order: OrderId | None = None

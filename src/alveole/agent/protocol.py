@@ -165,6 +165,8 @@ class WantsBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="w
 
 
 class DropRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-release"):
+    """One that is not there is no fault. Raises ``Refused`` for the live one."""
+
     site: SiteId
     number: Number
     digest: Digest
@@ -246,6 +248,9 @@ class ResolveBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
 
 
 class DropBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="drop-base"):
+    """One that is not there is no fault; that no site uses it is the caller's to know. Raises ``Refused`` while a layer
+    leans on it."""
+
     key: BaseKey
 
 
@@ -426,14 +431,20 @@ class Said(msgspec.Struct, frozen=True, tag="said"):
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The program of an ``Exec`` or ``Visit`` runs; so many open files come along."""
+
     files: int
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The end: a value of the type in :data:`RESULTS`."""
+
     result: Any = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The end: the error of :mod:`alveole.errors` with this ``code``."""
+
     code: str
     problems: tuple[Problem, ...]
 

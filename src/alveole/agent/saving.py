@@ -228,7 +228,7 @@ class RepositoryState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many it held then."""
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ArchiveEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A name in a directory of an archive. ``kind``: ``f`` file, ``d`` directory, ``l`` link, ``p`` pipe."""
 
     name: str
@@ -270,7 +270,7 @@ KEEPING_RESULTS: dict[type, Any] = {
     PruneBackups: None,
     CopyBackup: str,
     TakeBackup: str,
-    BrowseBackup: tuple[Entry, ...],
+    BrowseBackup: tuple[ArchiveEntry, ...],
     FetchBackup: int,
     RestoreFile: int,
     PutRepository: RepositoryState,

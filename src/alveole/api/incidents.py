@@ -177,9 +177,14 @@ async def list_silences(request: Request, caller: Caller) -> Response:
 
 @router.post(
     "/silences",
-    **described("Tell nobody for a while: of one rule, or of anything", SilenceView, status=201, body=AddSilence,
-                errors=(409, 422)),
-)  # fmt: skip
+    **described(
+        "Tell nobody for a while: of one rule, or of anything",
+        SilenceView,
+        status=201,
+        body=AddSilence,
+        errors=(409, 422),
+    ),
+)
 @does(Right.RULE_CHANGE)
 async def add_silence(
     request: Request, caller: Caller, wanted: Annotated[AddSilence, Depends(body(AddSilence))]

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from alveole import module_views
 from alveole import requests as ask
-from alveole import views
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
@@ -19,7 +19,7 @@ from alveole.people.rights import Right
 router = APIRouter(prefix="/v1", tags=["modules"])
 
 
-@router.get("/modules", **described("List the modules of the catalogue, by name", list[views.ModuleView]))
+@router.get("/modules", **described("List the modules of the catalogue, by name", list[module_views.ModuleView]))
 @does(Right.CATALOGUE_LOOK)
 async def list_modules(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_modules, caller))
@@ -29,7 +29,7 @@ async def list_modules(request: Request, caller: Caller) -> Response:
     "/modules/questions",
     **described(
         "Say what is still to be asked for a site of these modules",
-        views.QuestionsView,
+        module_views.QuestionsView,
         body=ask.AskModules,
         errors=(422,),
     ),
@@ -47,7 +47,7 @@ async def ask_modules(
     "/modules/detect",
     **described(
         "Say which modules run a content, from the names of its files and a few small texts",
-        views.DetectedView,
+        module_views.DetectedView,
         body=ask.DetectModules,
         errors=(422,),
     ),
@@ -60,13 +60,13 @@ async def detect_modules(
     return json(await run_in_threadpool(services(request).detect_modules, caller, wanted))
 
 
-@router.get("/modules/{module}", **described("Show a module", views.ModuleDetail, errors=(404,)))
+@router.get("/modules/{module}", **described("Show a module", module_views.ModuleDetail, errors=(404,)))
 @does(Right.CATALOGUE_LOOK)
 async def show_module(request: Request, caller: Caller, module: str) -> Response:
     return json(await run_in_threadpool(services(request).show_module, caller, module))
 
 
-@router.get("/module-sources", **described("List where modules come from besides", list[views.SourceView]))
+@router.get("/module-sources", **described("List where modules come from besides", list[module_views.SourceView]))
 @does(Right.CATALOGUE_LOOK)
 async def list_sources(request: Request, caller: Caller) -> Response:
     return json(await run_in_threadpool(services(request).list_sources, caller))

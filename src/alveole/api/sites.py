@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
+from alveole import module_views, views
 from alveole import requests as ask
-from alveole import views
 from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services, site_answer
 from alveole.api.bodies import Caller, Key, Version, body
@@ -141,7 +141,7 @@ async def rename_site(
     "/{site}/questions",
     **described(
         "Show what a site of modules is asked, with other answers",
-        views.QuestionsView,
+        module_views.QuestionsView,
         body=ask.ConfigureSite,
         errors=(404, 409, 422),
     ),
@@ -157,7 +157,7 @@ async def site_questions(
 @router.post(
     "/{site}/configure",
     **accepted(
-        "Compose a site of modules again", body=ask.ConfigureSite, errors=(412, 507), instead=views.ConfigurePlan
+        "Compose a site of modules again", body=ask.ConfigureSite, errors=(412, 507), instead=module_views.ConfigurePlan
     ),
 )
 @does(Right.SITE_CHANGE)
@@ -180,7 +180,7 @@ async def configure_site(
 
 
 @router.get(
-    "/{site}/answers", **described("Show the answers of a site of modules", views.AnswersView, errors=(404, 422))
+    "/{site}/answers", **described("Show the answers of a site of modules", module_views.AnswersView, errors=(404, 422))
 )
 @does(Right.SITE_LOOK)
 async def site_answers(

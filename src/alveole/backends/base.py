@@ -28,6 +28,8 @@ def quiet(text: str, share: float | None = None) -> None:
 
 
 class Actuator(Protocol):
+    """Keeps some kinds of resource real. Remembers nothing between two calls that it does not see on the machine."""
+
     kinds: frozenset[Kind]
 
     def observe(self, scopes: Collection[str] | None = None) -> Observation:
@@ -43,7 +45,11 @@ class Actuator(Protocol):
 
 
 class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an instance or a site uses now. ``disk_bytes`` may be a minute old."""
+    """What an instance or a site uses now. ``disk_bytes`` may be a minute old.
+
+    The kernel's account of its cgroups: memory (without page cache that nobody has touched lately) and ``pids`` as they
+    are, processor time and ``io_*`` since the instance began; ``io_*`` is 0 where it was not asked for.
+    """
 
     memory_bytes: int = 0
     cpu_seconds: float = 0.0
@@ -99,6 +105,8 @@ class WorkCopies(Protocol):
 
 
 class Backend(Actuator, Protocol):
+    """Runs workloads. ``name`` is what the settings and people call it."""
+
     name: str
 
     def check(self, workload: WorkloadSpec) -> tuple[Problem, ...]:
@@ -110,5 +118,8 @@ class Backend(Actuator, Protocol):
         ...
 
     def exec(self, site: str, slot: int, argv: Sequence[str], *, tty: bool, uid: int | None) -> Session:
-        """Start ``argv`` inside a running instance, by default as the instance's own user."""
+        """Start ``argv`` inside a running instance, by default as the instance's own user.
+
+        Raises ``NotFound`` when it does not run.
+        """
         ...

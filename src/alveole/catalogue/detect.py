@@ -34,7 +34,7 @@ _WSGI = {"Flask", "Bottle", "Dash", "Eve"}
 _FILES = ("wsgi.py", "asgi.py", "app.py", "main.py", "application.py", "server.py", "api.py")
 
 
-class Found(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Detected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What runs a content. No ``modules``: it is served as it is, on the machine's own base."""
 
     modules: tuple[str, ...]
@@ -55,7 +55,7 @@ class _Worked(msgspec.Struct, frozen=True):
     """Nothing says what would be started: another candidate is better."""
 
 
-def detect(modules: Mapping[str, Module], seen: Seen) -> Found:
+def detect(modules: Mapping[str, Module], seen: Seen) -> Detected:
     """Pick a module of ``modules`` (by name) for ``seen``.
 
     Raises ``InvalidInput`` (field ``module``) that says what was looked for, when nothing fits.
@@ -84,7 +84,7 @@ def detect(modules: Mapping[str, Module], seen: Seen) -> Found:
         return _plain_pages(seen)
     answers = _known(modules[name], worked)
     shown = _quoted(marks)
-    return Found(
+    return Detected(
         (name,),
         Text(
             en=f"{shown} {'is' if len(marks) == 1 else 'are'} there{worked.en}",
@@ -95,7 +95,7 @@ def detect(modules: Mapping[str, Module], seen: Seen) -> Found:
     )
 
 
-def detail(modules: Mapping[str, Module], asked: Sequence[str], seen: Seen) -> Found:
+def detail(modules: Mapping[str, Module], asked: Sequence[str], seen: Seen) -> Detected:
     """What is worked out of ``seen`` for modules that somebody has ``asked`` for by name. Raises what workers raise."""
     found: list[tuple[str, _Worked]] = []
     for name in asked:
@@ -103,7 +103,7 @@ def detail(modules: Mapping[str, Module], asked: Sequence[str], seen: Seen) -> F
         if build is not None and _matches(build.detect, seen):
             found.append((name, _work_out(name, seen)))
     found = [(name, worked) for name, worked in found if not worked.doubtful and (worked.answers or worked.front)]
-    return Found(
+    return Detected(
         tuple(asked),
         Text(
             en=", ".join(worked.en.removeprefix("; ") for _, worked in found),
@@ -124,16 +124,16 @@ def _work_out(name: str, seen: Seen) -> _Worked:
     return worker(seen) if worker is not None else _Worked()
 
 
-def _plain_pages(seen: Seen) -> Found:
+def _plain_pages(seen: Seen) -> Detected:
     page = next((name for name in PAGES if name in seen.top), PAGES[0])
     en = f"{page} and no sign of a program: served as it is"
-    return Found((), Text(en=en, fr=f"{page} et aucun signe d'un programme : servi tel quel"))
+    return Detected((), Text(en=en, fr=f"{page} et aucun signe d'un programme : servi tel quel"))
 
 
-def _plain_files(modules: Mapping[str, Module]) -> Found:
+def _plain_files(modules: Mapping[str, Module]) -> Detected:
     marks = ", ".join(looked_for(modules))
     en = f"no sign of a program (looked for {marks}): its files are served as they are"
-    return Found((), Text(en=en, fr=f"aucun signe d'un programme (cherché : {marks}) : servi tel quel"))
+    return Detected((), Text(en=en, fr=f"aucun signe d'un programme (cherché : {marks}) : servi tel quel"))
 
 
 def looked_for(modules: Mapping[str, Module]) -> tuple[str, ...]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import click
 
-from alveole.cli import parse
-from alveole.cli.client import segment
+from alveole.apiclient import segment
+from alveole.cli import parse, reading
 from alveole.cli.output import emit, fields, note, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, interactive, verb
 from alveole.errors import InvalidInput
@@ -353,12 +351,7 @@ def key_list(here: Here, name: str) -> None:
 @click.option("--name", "called", metavar="TEXT", default="", help="What it is called; default: its comment.")
 def key_add(here: Here, name: str, file: str, called: str) -> None:
     """Add a public key from a file; - is standard input. Ed25519, ECDSA, security keys, RSA of 2,048 bits and more."""
-    try:
-        with nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as source:
-            body = {"key": source.read(16 * 1024), "name": called}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {file}: {getattr(error, 'strerror', None) or error}", field="file") from error
-    made = here.client.send("POST", "/v1/keys", body, query={"account": name})
+    made = here.client.send("POST", "/v1/keys", {"key": reading.text(file), "name": called}, query={"account": name})
     if here.json:
         emit(made)
     else:

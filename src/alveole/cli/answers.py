@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from alveole.cli import parse
+from alveole.cli import parse, reading
 from alveole.cli.output import note, paint
 from alveole.cli.verbs import Here
 from alveole.errors import InvalidInput, Problem
 from alveole.text import clean
-
-#: Longer answers are typed by nobody; a file of megabytes is a mistake.
-_FILE_MAX = 1024 * 1024
 
 
 def language() -> str:
@@ -50,23 +46,10 @@ def given(pairs: Sequence[str], files: Sequence[str], problems: parse.Problems) 
 
 def _from_file(file: str, problems: parse.Problems) -> dict[str, Any]:
     """TOML: ``title = "…"`` at the top, or tables of modules. ``-`` is standard input."""
-    import tomllib
-
     try:
-        if file == "-":
-            text = sys.stdin.read(_FILE_MAX + 1)
-        else:
-            with Path(file).open(encoding="utf-8") as opened:
-                text = opened.read(_FILE_MAX + 1)
-        if len(text) > _FILE_MAX:
-            problems.add("set_file", f"{file} is larger than {_FILE_MAX} characters")
-            return {}
-        raw = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        problems.add("set_file", f"cannot read {file}: {getattr(error, 'strerror', None) or error}")
-        return {}
-    except tomllib.TOMLDecodeError as error:
-        problems.add("set_file", f"{file} is not TOML: {error}")
+        raw = reading.toml(file, "set_file")
+    except InvalidInput as error:
+        problems.extend(error.problems)
         return {}
     found: dict[str, Any] = {}
     for name, value in raw.items():

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from alveole.apiclient import segment
 from alveole.cli import answers, follow, parse
-from alveole.cli.client import segment
 from alveole.cli.create import MANY, build_network, module_options
 from alveole.cli.output import emit, fields, note, paint, say, size, state, table, when
 from alveole.cli.verbs import Here, Tree, complete, interactive, verb

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from alveole.apiclient import segment
 from alveole.cli import follow
-from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, note, paint, say, table, when
 from alveole.cli.show import path
 from alveole.cli.verbs import Here, complete, verb

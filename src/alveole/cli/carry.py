@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from alveole.apiclient import segment
 from alveole.cli import follow
-from alveole.cli.client import segment
 from alveole.cli.output import emit, say, size
 from alveole.cli.show import path
 from alveole.cli.states import named, reached

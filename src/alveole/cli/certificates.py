@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from alveole.cli import follow, parse
-from alveole.cli.client import segment
+from alveole.apiclient import segment
+from alveole.cli import follow, parse, reading
 from alveole.cli.output import emit, fields, mark, note, paint, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
 from alveole.text import clean
 
 _SOON_DAYS = 21
+_DER = "it has to be PEM: openssl x509 -inform der turns it"
 
 
 @click.group("cert", cls=Tree)
@@ -138,7 +138,7 @@ def upload(here: Here, site: str | None, chain: str, key: str) -> None:
     All that is wrong with it is said at once. It goes before every other until it ends, and is not renewed by itself:
     you are told 21 days before its end.
     """
-    body = {"chain": _read(chain, "chain"), "key": _read(key, "key")}
+    body = {"chain": reading.text(chain, "chain", hint=_DER), "key": reading.text(key, "key", hint=_DER)}
     place = f"/v1/sites/{segment(site)}/certificates" if site else "/v1/certificates"
     found = here.client.send("POST", place, body)
     if here.json:
@@ -148,15 +148,6 @@ def upload(here: Here, site: str | None, chain: str, key: str) -> None:
     say(f"It ends at {when(found['expires_at'])}.")
     for each in found["notes"]:
         note(clean(each))
-
-
-def _read(file: str, field: str) -> str:
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="ascii")
-    except OSError as error:
-        raise InvalidInput(f"cannot read {file}: {error.strerror}", field=field) from error
-    except UnicodeDecodeError:
-        raise InvalidInput(f"{file} is not PEM text", field=field, hint="openssl x509 -inform der turns it") from None
 
 
 @verb(group, "remove", examples=["alveole cert remove www.example.org"])
@@ -250,7 +241,7 @@ def acme_add(here: Here, name: str, directory: str, **given: Any) -> None:
     if given["eab_key_stdin"]:
         settings["eab_key"] = sys.stdin.readline().strip()
     if given["trust"] is not None:
-        settings["certificates"] = _read(given["trust"], "trust")
+        settings["certificates"] = reading.text(given["trust"], "trust", hint=_DER)
     budget = {"domain_week": given["per_week"], "same_week": given["same_per_week"], "failures_hour": given["failures"]}
     settings["budget"] = {key: value for key, value in budget.items() if value is not None}
     problems.stop()

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from alveole.cli import parse
-from alveole.cli.client import segment
+from alveole.apiclient import segment
+from alveole.cli import parse, reading
 from alveole.cli.output import emit, fields, mark, note, paint, say, seconds, table, when
 from alveole.cli.show import path
 from alveole.cli.verbs import Here, Tree, interactive, site_name, verb
@@ -27,13 +27,6 @@ def group() -> None:
 check_name = click.argument("check", metavar="CHECK")
 
 
-def _text(file: str) -> str:
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file} cannot be read: {error}", field="file") from None
-
-
 @verb(group, "add", examples=["alveole check add blog sign-in.yaml", "alveole check add blog - --name sign-in"])
 @site_name
 @click.argument("file", metavar="FILE")
@@ -44,7 +37,7 @@ def add(here: Here, name: str, file: str, check: str | None) -> None:
         if file == "-":
             raise InvalidInput("is needed with standard input", field="name", hint="add --name NAME")
         check = Path(file).stem
-    found = here.client.send("PUT", path(name, f"checks/{segment(check)}"), {"text": _text(file)})
+    found = here.client.send("PUT", path(name, f"checks/{segment(check)}"), {"text": reading.text(file)})
     if here.json:
         emit(found)
         return
@@ -146,7 +139,7 @@ def run(here: Here, name: str, checks: tuple[str, ...], file: str | None, slot: 
     """
     body: dict[str, Any] = {"names": list(checks), "slot": slot}
     if file is not None:
-        body["text"] = _text(file)
+        body["text"] = reading.text(file)
     reports = here.client.send("POST", path(name, "checks/run"), body, patience=600.0)
     if here.json:
         emit(reports)
@@ -197,7 +190,7 @@ def lint(here: Here, file: str) -> None:
     """Look through a scenario and name everything that is wrong. Nothing is sent anywhere."""
     from alveole.scenarios.reading import read, secrets_of
 
-    found = read(_text(file))
+    found = read(reading.text(file))
     if here.json:
         emit(found)
         return

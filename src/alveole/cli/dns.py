@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
+from alveole.cli import reading
 from alveole.cli.look import links
 from alveole.cli.output import emit, fields, note, paint, say, table, when
 from alveole.cli.verbs import Here, Tree, verb
@@ -27,10 +26,7 @@ _LINE_KEY = re.compile(r"^(?:#\s*)?(hmac-[\w]+):([^:\s]+):([A-Za-z0-9+/=]+)\s*$"
 
 
 def _key_of(file: str) -> dict[str, str]:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {file}: {error}", field="key_file") from error
+    text = reading.text(file, "key_file")
     if found := _BIND_KEY.search(text):
         name, algorithm, secret = found.groups()
     elif found := _LINE_KEY.search(text):

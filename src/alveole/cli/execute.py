@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from alveole.cli.client import connect, pairs
+from alveole.apiclient import connect, pairs
 from alveole.cli.output import emit
 from alveole.cli.show import path
 from alveole.cli.verbs import Here, site_name, verb

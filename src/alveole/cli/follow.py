@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from alveole.cli.client import Answer
+    from alveole.apiclient import Answer
     from alveole.cli.verbs import Here
 
 #: What ends sooner is not drawn: importing rich would take longer than the work.

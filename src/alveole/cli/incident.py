@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from alveole.cli.client import segment
+from alveole.apiclient import segment
 from alveole.cli.output import emit, fields, mark, note, paint, say, seconds, table, when
 from alveole.cli.verbs import Here, Tree, complete, site_name, verb
 from alveole.errors import InvalidInput

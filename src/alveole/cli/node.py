@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from alveole import __version__
+from alveole.apiclient import segment
 from alveole.cli import follow
-from alveole.cli.client import segment
 from alveole.cli.output import emit, fields, note, say, size, table, when
 from alveole.cli.show import path
 from alveole.cli.states import named, reached

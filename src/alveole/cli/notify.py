@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from alveole.cli.client import segment
+from alveole.apiclient import segment
+from alveole.cli import reading
 from alveole.cli.output import emit, fields, mark, note, say, table, when
-from alveole.cli.outside import read_settings
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
 from alveole.text import clean
@@ -49,10 +49,13 @@ channel_name = click.argument("channel", metavar="CHANNEL", shell_complete=compl
 @click.option("--feed", is_flag=True, help="An Atom feed at an address that only you are told.")
 @click.option("--for", "whom", metavar="WHOM", help="A person, team:NAME or site:NAME. Default: yourself.")
 @click.option(
-    "--event", "events", multiple=True, metavar="KIND",
+    "--event",
+    "events",
+    multiple=True,
+    metavar="KIND",
     help="deploy, rollback, check, repair, backup, site, platform, failed, incident. "
     "Default: deploy, rollback, check, failed, incident.",
-)  # fmt: skip
+)
 def add(
     here: Here,
     name: str,
@@ -191,7 +194,7 @@ def mail_set(here: Here, file: str) -> None:
 
     certificates_file names a PEM file of the authorities to trust.
     """
-    _print(here, here.client.send("PUT", "/v1/mail", read_settings(file)))
+    _print(here, here.client.send("PUT", "/v1/mail", reading.pems(reading.toml(file), "certificates")))
 
 
 @verb(mail, "show", examples=["alveole notify mail show"])

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import click
 
-from alveole.cli import follow
-from alveole.cli.client import segment
+from alveole.apiclient import segment
+from alveole.cli import follow, reading
 from alveole.cli.output import emit, fields, note, say, seconds, size, table, when
 from alveole.cli.verbs import Here, Tree, interactive, site_name, verb
 from alveole.errors import InvalidInput
@@ -183,12 +181,7 @@ def add(here: Here, name: str, operation: str, file: str, app: bool) -> None:
     Its keys: argv, title, description, [[argument]], least, seconds, output_bytes, confirm. It runs as the site's own
     user; argv is no shell line, and ${NAME} in it is the value of an argument.
     """
-    try:
-        raw = tomllib.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"cannot be read: {error.strerror}", field="file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"is not TOML: {error}", field="file") from None
+    raw = reading.toml(file)
     if "argument" in raw:
         raw["arguments"] = raw.pop("argument")
     found = here.client.send("PUT", _whose(name, app, operation), raw)

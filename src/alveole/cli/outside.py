@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import sys
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import click
 
+from alveole.cli import reading
 from alveole.cli.output import emit, fields, mark, say
 from alveole.cli.verbs import Here, Tree, verb
-from alveole.errors import InvalidInput
 from alveole.text import clean
 
 
 @click.group("ldap", cls=Tree)
 def ldap() -> None:
     """People from an LDAP directory. Local accounts go on beside it."""
-
-
-def read_settings(file: str) -> dict[str, Any]:
-    try:
-        raw = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"cannot read {file}: {error.strerror}", field="file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file} is not TOML: {error}", field="file") from error
-    place = raw.pop("certificates_file", None)
-    if place is not None:
-        try:
-            raw["certificates"] = Path(str(place)).read_text(encoding="utf-8")
-        except OSError as error:
-            raise InvalidInput(f"cannot read {place}: {error.strerror}", field="certificates_file") from error
-    return raw
 
 
 def _print(here: Here, found: dict[str, Any]) -> None:
@@ -61,7 +43,7 @@ def ldap_set(here: Here, file: str) -> None:
 
     certificates_file names a PEM file of the authorities to trust.
     """
-    _print(here, here.client.send("PUT", "/v1/ldap", read_settings(file)))
+    _print(here, here.client.send("PUT", "/v1/ldap", reading.pems(reading.toml(file), "certificates")))
 
 
 @verb(ldap, "remove", examples=["alveole ldap remove"])
@@ -87,7 +69,7 @@ def ldap_try(here: Here, name: str, file: str | None, password_stdin: bool) -> i
     """Say step by step what signing somebody in comes to at each server. Nothing is kept."""
     body: dict[str, Any] = {"name": name}
     if file is not None:
-        body["settings"] = read_settings(file)
+        body["settings"] = reading.pems(reading.toml(file), "certificates")
     if password_stdin:
         body["password"] = sys.stdin.readline().rstrip("\n")
     found = here.client.send("POST", "/v1/ldap/try", body)
@@ -126,7 +108,7 @@ def oidc_show(here: Here) -> None:
 @click.argument("file", metavar="FILE")
 def oidc_set(here: Here, file: str) -> None:
     """Take the settings from a TOML file. certificates_file names a PEM file of the authorities to trust."""
-    _print(here, here.client.send("PUT", "/v1/oidc", read_settings(file)))
+    _print(here, here.client.send("PUT", "/v1/oidc", reading.pems(reading.toml(file), "certificates")))
 
 
 @verb(oidc, "remove", examples=["alveole oidc remove"])

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from alveole.cli import reading
 from alveole.errors import InvalidInput, Problem
 from alveole.text import read_span
 
@@ -116,9 +117,9 @@ def environment(pairs: Sequence[str], files: Sequence[str], problems: Problems) 
     found: dict[str, str] = {}
     for file in files:
         try:
-            text = Path(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            problems.add("env_file", f"cannot read {file}: {getattr(error, 'strerror', None) or error}")
+            text = reading.text(file, "env_file")
+        except InvalidInput as error:
+            problems.extend(error.problems)
             continue
         found.update(_lines(text, file, problems))
     for pair in pairs:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from alveole.cli.client import segment
+from alveole.apiclient import segment
 from alveole.cli.output import emit, note, paint, say, size, table, when
 from alveole.cli.show import path
 from alveole.cli.verbs import Here, complete, verb

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import click
 
-from alveole.cli.client import segment
+from alveole.apiclient import segment
+from alveole.cli import reading
 from alveole.cli.output import emit, fields, mark, note, paint, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
@@ -75,20 +74,13 @@ def show(here: Here, name: str) -> None:
         say(found["text"].rstrip("\n"))
 
 
-def _text(file: str) -> str:
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {file}: {error}", field="file") from error
-
-
 @verb(group, "add", examples=["alveole rule add too-big too-big.toml", "alveole rule add too-big - < too-big.toml"])
 @click.argument("name", metavar="RULE")
 @click.argument("file", metavar="FILE")
 @click.option("--replace", is_flag=True, help="Instead of one of this name.")
 def add(here: Here, name: str, file: str, replace: bool) -> None:
     """Make a rule of a file in the grammar of rules."""
-    body = {"text": _text(file), "fresh": not replace}
+    body = {"text": reading.text(file), "fresh": not replace}
     _print(here, here.client.send("PUT", f"/v1/rules/{segment(name)}", body))
 
 
@@ -142,7 +134,7 @@ def remove(here: Here, name: str) -> None:
 @click.option("--file", metavar="FILE", help="A text that is not kept.")
 def try_(here: Here, name: str, file: str | None) -> int:
     """Say what a rule looks at now and what of it is bad. Nothing is kept, and nobody is told."""
-    body = {"name": name, "text": _text(file) if file is not None else ""}
+    body = {"name": name, "text": reading.text(file) if file is not None else ""}
     found = here.client.send("POST", "/v1/rules/try", body)
     bad = any(each["bad"] for each in found)
     if here.json:

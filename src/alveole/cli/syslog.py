@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import click
 
+from alveole.cli import reading
 from alveole.cli.look import links
 from alveole.cli.output import emit, fields, say
 from alveole.cli.verbs import Here, Tree, verb
-from alveole.errors import InvalidInput
 from alveole.text import clean
 
-_FILES = ("authority_file", "certificate_file")
 _LESS = {"authority": "a PEM", "certificate": "a PEM with its key"}
 
 
@@ -24,22 +21,8 @@ def group() -> None:
 
 
 def _read(file: str) -> dict[str, Any]:
-    """The two tables of a TOML file, with the PEM files that they name."""
-    try:
-        raw = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"cannot read {file}: {error.strerror}", field="file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file} is not TOML: {error}", field="file") from error
-    for section in raw.values():
-        for name in _FILES if isinstance(section, dict) else ():
-            place = section.pop(name, None)
-            if place is not None:
-                try:
-                    section[name.removesuffix("_file")] = Path(str(place)).read_text(encoding="ascii")
-                except (OSError, UnicodeDecodeError) as error:
-                    raise InvalidInput(f"cannot read {place}: {error}", field=name) from error
-    return raw
+    tables = reading.toml(file)
+    return {name: reading.pems(each, *_LESS) if isinstance(each, dict) else each for name, each in tables.items()}
 
 
 def _print(here: Here, found: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from alveole.cli.client import Client
+    from alveole.apiclient import Client
     from alveole.config import Settings
 
 STATUSES = (
@@ -41,7 +41,7 @@ class Here:
 
     @cached_property
     def client(self) -> Client:
-        from alveole.cli.client import Client
+        from alveole.apiclient import Client
 
         return Client(self.settings)
 

@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 from alveole.host.tar import Member, Stream, members, shown, sniff
 from alveole.host.tree import (
     CHUNK,
-    Entry,
     Pace,
     Rejected,
     Say,
+    TreeEntry,
     full,
     link_entry,
     size_text,
@@ -86,7 +86,7 @@ class Builder:
         self._top = top
         self._limit = ceilings
         self._pace = Pace(say)
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, TreeEntry] = {}
         self._links: dict[str, str] = {}
         self._any_links = any_links
         self.bytes = 0
@@ -135,7 +135,7 @@ class Builder:
         known = self.entries.get(path)
         if known is None:
             os.mkdir(self._place(path), 0o755)
-            self.entries[path] = Entry("d", 0, "")
+            self.entries[path] = TreeEntry("d", 0, "")
         elif known.kind != "d":
             what = "a link" if known.kind == "l" else "a file"
             raise Rejected(f"uses {shown(path)}, {what}, as a directory")
@@ -168,7 +168,7 @@ class Builder:
         finally:
             os.close(fd)
         self.bytes += size
-        self.entries[path] = Entry("x" if executable else "f", size, whole.hexdigest())
+        self.entries[path] = TreeEntry("x" if executable else "f", size, whole.hexdigest())
 
     def symlink(self, path: str, target: bytes) -> None:
         try:
@@ -280,7 +280,7 @@ def unpack(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     return {"digest": digest, "bytes": builder.bytes, "files": files}
 
 
-def _sync(entries: dict[str, Entry], prefix: str) -> None:
+def _sync(entries: dict[str, TreeEntry], prefix: str) -> None:
     if len(entries) > _FEW:
         sync()
         return
@@ -444,28 +444,19 @@ def restore(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
         kinds[path] = member.kind
         files += 1
         try:
-            if member.kind == "d":
-                os.mkdir(path, 0o700)
-                times.append((path, member))
-            elif member.kind == "f":
+            if member.kind == "f":
                 if written + member.size > room:
                     raise Rejected(
                         f"the volumes need more than the {size_text(room)} that are left", field="disk", code="no-room"
                     )
                 written += restore_file(path, member, stream.parts(member.size, member.shown))
                 continue
-            elif member.kind == "l":
-                os.symlink(member.link, path)
-            elif member.kind == "h" and kinds.get(member.link[len(prefix) :]) == "f":
+            if member.kind == "h" and kinds.get(member.link[len(prefix) :]) == "f":
                 os.link(member.link[len(prefix) :], path, follow_symlinks=False)
                 continue
-            elif member.kind == "p":
-                os.mkfifo(path, 0o600)
-            else:
-                raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
-            os.chown(path, member.uid, member.gid, follow_symlinks=False)
-            if member.kind == "p":
-                os.chmod(path, member.mode & 0o777)
+            restore_other(path, member)
+            if member.kind == "d":
+                times.append((path, member))
         except OSError as error:
             raise full(error) or error from None
         pace("unpacking volumes", written, min(1.0, stream.consumed / length))
@@ -505,3 +496,21 @@ def restore_file(path: bytes, member: Member, parts: Iterable[bytes]) -> int:
     finally:
         os.close(fd)
     return member.size
+
+
+def restore_other(path: bytes, member: Member) -> None:
+    """A directory, a link or a pipe, with its owner. A directory has its mode when all that it holds is there.
+
+    Raises ``Rejected`` for a device, a socket, or a second name of what is no file.
+    """
+    if member.kind == "d":
+        os.mkdir(path, 0o700)
+    elif member.kind == "l":
+        os.symlink(member.link, path)
+    elif member.kind == "p":
+        os.mkfifo(path, 0o600)
+    else:
+        raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
+    os.chown(path, member.uid, member.gid, follow_symlinks=False)
+    if member.kind == "p":
+        os.chmod(path, member.mode & 0o777)

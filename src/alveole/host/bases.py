@@ -29,7 +29,7 @@ NUMBER = 0
 DEPTH = 5
 
 
-class Record(msgspec.Struct, frozen=True):
+class BaseRecord(msgspec.Struct, frozen=True):
     """``base.json``: which base it is, when it was made (seconds since the epoch), what it takes on the disk."""
 
     base: Base
@@ -49,10 +49,10 @@ class Record(msgspec.Struct, frozen=True):
     """``versions`` of ``lower`` when the layer was made: over any other it makes no sense."""
 
 
-_record: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+_record: msgspec.json.Decoder[BaseRecord] = msgspec.json.Decoder(BaseRecord)
 
 
-def read_record(settings: Settings, key: str) -> Record:
+def read_record(settings: Settings, key: str) -> BaseRecord:
     """Raises ``NotFound`` for a base that is not there and ``ValueError`` for a damaged record."""
     try:
         data = paths.base_record(settings, key).read_bytes()
@@ -61,7 +61,7 @@ def read_record(settings: Settings, key: str) -> Record:
     return _record.decode(data)
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: BaseRecord) -> None:
     """Write and sync ``base.json`` in a directory that has no name yet."""
     with path.open("xb") as file:
         file.write(msgspec.json.encode(record))
@@ -69,7 +69,7 @@ def write_record(path: Path, record: Record) -> None:
         os.fsync(file.fileno())
 
 
-def below(settings: Settings, record: Record) -> Iterator[Record]:
+def below(settings: Settings, record: BaseRecord) -> Iterator[BaseRecord]:
     """The records of what the base leans on, one after the other, down to the one that stands alone.
 
     Raises ``NotFound`` when one is not there, ``ValueError`` for one that is damaged.

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import msgspec
 
 from alveole.config import Settings
 from alveole.errors import Temporary
+from alveole.host.netns import in_thread
 from alveole.host.run import start
 from alveole.model.site import Limits
 
@@ -115,7 +116,7 @@ class Cgroups:
         if self.v2:
             # Not preexec_fn: between fork and exec it runs Python, which another thread's lock can stop for ever.
             return start([*_JOINED, str(self._paths[""] / name / "cgroup.procs"), *argv], **options)
-        return _from_thread(lambda: self._spawn_joined(name, argv, options))
+        return in_thread(lambda: self._spawn_joined(name, argv, options))
 
     def spawn_beside(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start a program that serves instances and must outlive the agent.
@@ -409,24 +410,6 @@ def _block_device(path: Path) -> str:
     if (system / "partition").exists():
         return (system.resolve().parent / "dev").read_text().strip()
     return f"{os.major(device)}:{os.minor(device)}"
-
-
-def _from_thread(work: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    result: list[subprocess.Popen[bytes]] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:  # handed to the caller
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="cgroup-spawn")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return result[0]
 
 
 def _write(path: Path, value: int | str) -> None:

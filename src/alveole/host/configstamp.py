@@ -13,7 +13,7 @@ from alveole.host import instances, paths
 Readers = dict[str, dict[str, str]]
 
 
-class Record(msgspec.Struct, frozen=True):
+class FileRecord(msgspec.Struct, frozen=True):
     """A file as it was written last."""
 
     sha256: str
@@ -29,7 +29,7 @@ class Stamp(msgspec.Struct, frozen=True):
 
     digest: str
     number: int
-    files: dict[str, Record] = {}
+    files: dict[str, FileRecord] = {}
     changed: bool = False
     """Whether what runs has yet to take the files over."""
     forced: tuple[str, ...] = ()

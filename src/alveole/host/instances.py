@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from alveole import wholefile
 from alveole.config import Settings
 from alveole.host import paths
 from alveole.model.resource import WorkloadSpec
@@ -29,7 +30,7 @@ class Ended(msgspec.Struct, frozen=True):
     oom: bool = False
 
 
-class State(msgspec.Struct, frozen=True):
+class InstanceState(msgspec.Struct, frozen=True):
     """One instance as it was started. ``ready`` is set once, when it has answered."""
 
     digest: str
@@ -51,15 +52,15 @@ class State(msgspec.Struct, frozen=True):
         return bool(self.pid) and self.boot == boot_id() and is_running(self.pid, self.started)
 
 
-_decoder = msgspec.json.Decoder(State)
+_decoder = msgspec.json.Decoder(InstanceState)
 
 
-def save(settings: Settings, state: State) -> None:
+def save(settings: Settings, state: InstanceState) -> None:
     directory = paths.instance(settings, state.spec.site, state.spec.slot)
     write(directory / "state.json", msgspec.json.encode(state))
 
 
-def load(settings: Settings, site: str, slot: int) -> State | None:
+def load(settings: Settings, site: str, slot: int) -> InstanceState | None:
     """``None`` when there is none or when it is damaged: the instance then has to be made anew."""
     try:
         return _decoder.decode((paths.instance(settings, site, slot) / "state.json").read_bytes())
@@ -90,15 +91,7 @@ def of_site(settings: Settings, site: str) -> list[int]:
 
 def write(path: Path, content: bytes) -> None:
     """Replace ``path`` as a whole or not at all, readable by root only."""
-    new = path.with_name(f".{path.name}.new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        view = memoryview(content)
-        while view:  # a disk that fills up takes a part
-            view = view[os.write(fd, view) :]
-    finally:
-        os.close(fd)
-    new.rename(path)
+    wholefile.write(path, content, synced=False)
 
 
 @functools.cache
@@ -153,6 +146,6 @@ def adopt(process: subprocess.Popen[bytes]) -> None:
     process.returncode = 0
 
 
-def since(state: State) -> float:
+def since(state: InstanceState) -> float:
     """Seconds that the instance has been there."""
     return max(0.0, time.time() - state.at)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from alveole.host.tree import Found, Pace, Say, walk
+from alveole.host.tree import Pace, Say, Walked, walk
 
 _BUFFER = 1 << 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,7 +28,7 @@ _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30}
 _IDLE = 3 << 13
 
 
-def _record(found: Found, digest: str) -> bytes:
+def _record(found: Walked, digest: str) -> bytes:
     info, mode = found.info, found.info.st_mode
     kind = "d" if stat.S_ISDIR(mode) else "f" if stat.S_ISREG(mode) else "l" if stat.S_ISLNK(mode) else "w"
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode) or stat.S_ISLNK(mode)) and not stat.S_ISCHR(mode):
@@ -48,7 +48,7 @@ class _Reader:
         self._began = time.monotonic()
         self.done = 0
 
-    def digest(self, found: Found) -> str:
+    def digest(self, found: Walked) -> str:
         mode = found.info.st_mode
         if stat.S_ISLNK(mode):
             return hashlib.sha256(os.fsencode(os.readlink(found.name, dir_fd=found.parent))).hexdigest()

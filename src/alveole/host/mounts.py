@@ -62,12 +62,6 @@ def is_hybrid() -> bool:
     return _UNIFIED in syscalls.mount_points(_UNIFIED)
 
 
-def release_namespace(run: Path) -> None:
-    """Undo :func:`prepare_namespace` for the host: no mount at or below ``run`` is left anywhere."""
-    for point in syscalls.mount_points(run):
-        detach(point)
-
-
 def detach(point: str | os.PathLike[str]) -> None:
     """Take away every mount stacked on ``point``; nothing when there is none. Never follows a link."""
     with suppress(FileNotFoundError):

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def in_thread(work: Callable[[], T]) -> T:
-    """Run ``work`` in a thread of its own, which may change its namespaces: they end with it."""
+    """Run ``work`` in a thread of its own: the namespaces and cgroups that it enters end with it."""
     result: list[T] = []
     failure: list[BaseException] = []
 
@@ -24,7 +24,7 @@ def in_thread(work: Callable[[], T]) -> T:
         except BaseException as error:  # handed to the caller
             failure.append(error)
 
-    thread = threading.Thread(target=run, name="netns")
+    thread = threading.Thread(target=run, name="apart")
     thread.start()
     thread.join()
     if failure:

@@ -5,7 +5,7 @@ volume. What comes back is made under a name of its own first, so that a death l
 """
 
 # Names here are relative to open directories, or bytes, by the hundred thousand.
-# ruff: noqa: PTH101, PTH102, PTH104, PTH211
+# ruff: noqa: PTH101, PTH102, PTH104
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import os
 import stat
 from typing import Any
 
-from alveole.host.archive import member_path, restore_file
+from alveole.host.archive import member_path, restore_file, restore_other
 from alveole.host.tar import Member, Stream, members
 from alveole.host.tree import Rejected, Say, full, remove, sync
 
@@ -92,18 +92,9 @@ def _make(
             )
         os.link(fresh + target[len(wanted) :], path, follow_symlinks=False)
         return
+    restore_other(path, member)
     if member.kind == "d":
-        os.mkdir(path, 0o700)
         times.append((path, member))
-    elif member.kind == "l":
-        os.symlink(member.link, path)
-    elif member.kind == "p":
-        os.mkfifo(path, 0o600)
-    else:
-        raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
-    os.chown(path, member.uid, member.gid, follow_symlinks=False)
-    if member.kind == "p":
-        os.chmod(path, member.mode & 0o777)
 
 
 def _make_way(parent: bytes, above: dict[bytes, Member]) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 from alveole.config import Settings
 from alveole.model.site import SITE_UID
 
-#: Ids of the trees of bases on disk: 0-based, so that one id-map serves every base.
-DISK_UID_START = 0
 #: A volume beside a site's own: in it the instance remembers which of its tasks have run.
 STATE_VOLUME = "alveole-state"
 

@@ -6,7 +6,7 @@ changed, afterwards.
 """
 
 # Names here are relative to open directories, or bytes, by the hundred thousand.
-# ruff: noqa: PTH101, PTH102, PTH104, PTH115, PTH211
+# ruff: noqa: PTH101, PTH104, PTH115
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
-from alveole.host.archive import member_path, restore_file
+from alveole.host.archive import member_path, restore_file, restore_other
 from alveole.host.tar import Member, Stream, members
 from alveole.host.tree import CHUNK, Pace, Rejected, Say, full, remove, sync, walk
 
@@ -144,17 +144,7 @@ def _other(path: bytes, member: Member) -> bool:
         if kind is not None and kind(found.st_mode) and (member.kind != "l" or os.readlink(path) == member.link):
             return False
         clear(path)
-    if member.kind == "d":
-        os.mkdir(path, 0o755)
-    elif member.kind == "l":
-        os.symlink(member.link, path)
-    elif member.kind == "p":
-        os.mkfifo(path, 0o600)
-    else:
-        raise Rejected(f"{member.shown} has no place in a backup", field="backup", code="refused")
-    os.chown(path, member.uid, member.gid, follow_symlinks=False)
-    if member.kind == "p":
-        os.chmod(path, member.mode & 0o777)
+    restore_other(path, member)
     return True
 
 

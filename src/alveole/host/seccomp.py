@@ -80,26 +80,26 @@ Condition = tuple[int, int, int, int]
 """Argument index, operator, value (a mask for ``_MASKED_EQ``), second value."""
 
 
-class Rule(msgspec.Struct, frozen=True):
+class SyscallRule(msgspec.Struct, frozen=True):
     name: str
     action: int
     conditions: tuple[Condition, ...] = ()
 
 
-class Rules(msgspec.Struct, frozen=True):
+class SyscallRules(msgspec.Struct, frozen=True):
     default: int
     architectures: tuple[int, ...]
     """Beside the machine's own."""
-    rules: tuple[Rule, ...]
+    rules: tuple[SyscallRule, ...]
 
 
-def convert(profile: dict[str, Any], machine: str) -> Rules:
+def convert(profile: dict[str, Any], machine: str) -> SyscallRules:
     """PURE. The profile for a container without special capabilities on ``machine`` (as in uname(2))."""
     architecture, go_name = _NAMES[machine]
     others = next(
         (item["subArchitectures"] for item in profile.get("archMap", ()) if item["architecture"] == architecture), ()
     )
-    rules = [Rule(name, _ERRNO | errno.EPERM) for name in sorted(REFUSED)]
+    rules = [SyscallRule(name, _ERRNO | errno.EPERM) for name in sorted(REFUSED)]
     rules += _own_rules()
     own = {rule.name for rule in rules}
     for entry in profile["syscalls"]:
@@ -113,8 +113,8 @@ def convert(profile: dict[str, Any], machine: str) -> Rules:
             (item["index"], _OPERATORS[item["op"]], item["value"], item.get("valueTwo", 0))
             for item in entry.get("args") or ()
         )
-        rules += [Rule(name, action, conditions) for name in entry["names"] if name not in own]
-    return Rules(
+        rules += [SyscallRule(name, action, conditions) for name in entry["names"] if name not in own]
+    return SyscallRules(
         # What the profile does not know gets ENOSYS, so that a C library falls back to what it does know.
         default=_ERRNO | errno.ENOSYS,
         architectures=tuple(_ARCHITECTURES[name] for name in others),
@@ -122,27 +122,27 @@ def convert(profile: dict[str, Any], machine: str) -> Rules:
     )
 
 
-def _own_rules() -> list[Rule]:
+def _own_rules() -> list[SyscallRule]:
     everything = functools.reduce(int.__or__, _NAMESPACES)
     return [
-        Rule("clone", _ALLOW, ((0, _MASKED_EQ, everything, 0),)),
-        *(Rule("clone", _ERRNO | errno.EPERM, ((0, _MASKED_EQ, flag, flag),)) for flag in _NAMESPACES),
+        SyscallRule("clone", _ALLOW, ((0, _MASKED_EQ, everything, 0),)),
+        *(SyscallRule("clone", _ERRNO | errno.EPERM, ((0, _MASKED_EQ, flag, flag),)) for flag in _NAMESPACES),
         # A filter cannot look behind the pointer of clone3: C libraries fall back to clone on ENOSYS.
-        Rule("clone3", _ERRNO | errno.ENOSYS),
+        SyscallRule("clone3", _ERRNO | errno.ENOSYS),
         # Narrower than Docker's: of some forty families a web application needs four, and each other one is
         # kernel code that its first socket loads and runs (AF_ALG, AF_VSOCK, AF_PACKET, AF_RDS, AF_TIPC…).
-        *(Rule("socket", _ALLOW, ((0, _EQ, family, 0),)) for family in (_AF_UNIX, _AF_INET, _AF_INET6)),
-        Rule("socket", _ALLOW, ((0, _EQ, _AF_NETLINK, 0), (2, _NE, _NETLINK_AUDIT, 0))),
-        Rule("socket", _ERRNO | errno.EINVAL, ((0, _EQ, _AF_NETLINK, 0), (2, _EQ, _NETLINK_AUDIT, 0))),
+        *(SyscallRule("socket", _ALLOW, ((0, _EQ, family, 0),)) for family in (_AF_UNIX, _AF_INET, _AF_INET6)),
+        SyscallRule("socket", _ALLOW, ((0, _EQ, _AF_NETLINK, 0), (2, _NE, _NETLINK_AUDIT, 0))),
+        SyscallRule("socket", _ERRNO | errno.EINVAL, ((0, _EQ, _AF_NETLINK, 0), (2, _EQ, _NETLINK_AUDIT, 0))),
         # The others have no rule and so get the default: refused.
         # A core_pattern with a pipe is a program that the kernel runs as root of the host, for crashes in
         # containers too. The limit 1 keeps it from that (fs/coredump.c) where 0 does not, so it is not changed:
         # the call succeeds without an effect, for those who ask for 0.
-        Rule("setrlimit", _ALLOW, ((0, _NE, _RLIMIT_CORE, 0),)),
-        Rule("setrlimit", _ERRNO, ((0, _EQ, _RLIMIT_CORE, 0),)),
-        Rule("prlimit64", _ALLOW, ((1, _NE, _RLIMIT_CORE, 0),)),
-        Rule("prlimit64", _ALLOW, ((1, _EQ, _RLIMIT_CORE, 0), (2, _EQ, 0, 0))),
-        Rule("prlimit64", _ERRNO, ((1, _EQ, _RLIMIT_CORE, 0), (2, _NE, 0, 0))),
+        SyscallRule("setrlimit", _ALLOW, ((0, _NE, _RLIMIT_CORE, 0),)),
+        SyscallRule("setrlimit", _ERRNO, ((0, _EQ, _RLIMIT_CORE, 0),)),
+        SyscallRule("prlimit64", _ALLOW, ((1, _NE, _RLIMIT_CORE, 0),)),
+        SyscallRule("prlimit64", _ALLOW, ((1, _EQ, _RLIMIT_CORE, 0), (2, _EQ, 0, 0))),
+        SyscallRule("prlimit64", _ERRNO, ((1, _EQ, _RLIMIT_CORE, 0), (2, _NE, 0, 0))),
     ]
 
 
@@ -172,7 +172,7 @@ def without_socketcall(program: bytes) -> bytes:
     return b"".join(struct.pack("=HBBI", *each) for each in before) + program
 
 
-def compile_filter(rules: Rules) -> bytes:
+def compile_filter(rules: SyscallRules) -> bytes:
     """The BPF program of ``rules``; raises ``Temporary`` when libseccomp is absent or refuses."""
     try:
         library = ctypes.CDLL("libseccomp.so.2", use_errno=True)

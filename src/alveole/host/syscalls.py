@@ -15,7 +15,6 @@ from pathlib import Path
 _libc = ctypes.CDLL(None, use_errno=True)
 
 CLONE_NEWNS = 0x0002_0000
-CLONE_NEWCGROUP = 0x0200_0000
 CLONE_NEWUTS = 0x0400_0000
 CLONE_NEWIPC = 0x0800_0000
 CLONE_NEWUSER = 0x1000_0000
@@ -38,7 +37,6 @@ UMOUNT_NOFOLLOW = 8
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
-AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
@@ -191,12 +189,6 @@ def file_ids(id: int) -> Iterator[None]:
     finally:
         _libc.setfsuid(0)
         _libc.setfsgid(0)
-
-
-def capset_none() -> None:
-    """Drop every capability of the calling thread (permitted, effective, inheritable)."""
-    header = struct.pack("Ii", 0x2008_0522, 0)
-    _check(_libc.capset(header, bytes(24)), "capset")
 
 
 def mount_points(under: Pathish) -> list[str]:

@@ -85,7 +85,7 @@ def full(error: OSError) -> Rejected | None:
     return None
 
 
-class Entry(NamedTuple):
+class TreeEntry(NamedTuple):
     """One line of a tree's digest: ``kind`` is ``d``, ``f``, ``x`` (a file that may be run) or ``l``."""
 
     kind: str
@@ -93,7 +93,7 @@ class Entry(NamedTuple):
     sha256: str
 
 
-def tree_digest(entries: dict[str, Entry], prefix: str = "") -> str:
+def tree_digest(entries: dict[str, TreeEntry], prefix: str = "") -> str:
     """The name of a tree: the same content gives the same digest whatever archive brought it.
 
     sha256 over one line for each entry below ``prefix``, sorted by the bytes of its path: kind,
@@ -111,7 +111,7 @@ def tree_digest(entries: dict[str, Entry], prefix: str = "") -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-class Found(NamedTuple):
+class Walked(NamedTuple):
     """An entry met on a walk: ``parent`` is an open directory, ``path`` is relative to the start."""
 
     path: str
@@ -120,7 +120,7 @@ class Found(NamedTuple):
     info: os.stat_result
 
 
-def walk(start: str | int, deepest: int = DEEPEST) -> Iterator[Found]:
+def walk(start: str | int, deepest: int = DEEPEST) -> Iterator[Walked]:
     """Everything below ``start`` (a path or an open directory) in the order of names.
 
     A directory comes before what it holds; no link is followed.
@@ -140,7 +140,7 @@ def walk(start: str | int, deepest: int = DEEPEST) -> Iterator[Found]:
             except FileNotFoundError:
                 continue
             path = prefix + name
-            yield Found(path, name, parent, info)
+            yield Walked(path, name, parent, info)
             if not stat.S_ISDIR(info.st_mode):
                 continue
             if len(stack) >= deepest:
@@ -277,13 +277,13 @@ def digest(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
     return {"digest": tree_digest(entries), "bytes": total, "files": sum(e.kind != "d" for e in entries.values())}
 
 
-def entries_of(path: str) -> dict[str, Entry]:
+def entries_of(path: str) -> dict[str, TreeEntry]:
     """Every entry of a tree, read whole. Raises ``Rejected`` for what no release holds."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, TreeEntry] = {}
     for found in walk(path):
         mode = found.info.st_mode
         if stat.S_ISDIR(mode):
-            entries[found.path] = Entry("d", 0, "")
+            entries[found.path] = TreeEntry("d", 0, "")
         elif stat.S_ISLNK(mode):
             entries[found.path] = link_entry(os.readlink(found.name, dir_fd=found.parent))
         elif stat.S_ISREG(mode):
@@ -294,15 +294,15 @@ def entries_of(path: str) -> dict[str, Entry]:
                     whole.update(data)
             finally:
                 os.close(fd)
-            entries[found.path] = Entry("x" if mode & 0o100 else "f", found.info.st_size, whole.hexdigest())
+            entries[found.path] = TreeEntry("x" if mode & 0o100 else "f", found.info.st_size, whole.hexdigest())
         else:
             raise Rejected(f"{found.path!r} is neither a file, a directory nor a link", field="files")
     return entries
 
 
-def link_entry(target: str) -> Entry:
+def link_entry(target: str) -> TreeEntry:
     raw = os.fsencode(target)
-    return Entry("l", len(raw), hashlib.sha256(raw).hexdigest())
+    return TreeEntry("l", len(raw), hashlib.sha256(raw).hexdigest())
 
 
 def _octal(value: int, width: int) -> bytes:

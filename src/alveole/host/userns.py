@@ -51,7 +51,7 @@ def write_map(
             os.close(fd)
 
 
-class Kept:
+class KeptNamespaces:
     """User namespaces for id-maps, kept open for the next time: making one costs a fork.
 
     Thread-safe. At the most ``size`` files are held; whoever takes one gets a duplicate of its own.

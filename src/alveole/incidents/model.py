@@ -56,7 +56,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     since: float = 0.0
 
 
-class Source(msgspec.Struct, frozen=True):
+class ReadingSource(msgspec.Struct, frozen=True):
     """Where readings come from. ``read`` gives the readings of each of ``figures``; a figure that it leaves out is not
     known. Called at most once in ``every`` seconds, from one thread; what was read last counts in between."""
 

@@ -29,7 +29,7 @@ MARK_SECONDS = 300.0
 _MARK = "promises-seen"
 
 
-class Entry(msgspec.Struct, frozen=True):
+class LedgerEntry(msgspec.Struct, frozen=True):
     """``days``: of each day (since the epoch) the seconds kept and broken, until ``counted_at``."""
 
     state: str
@@ -53,7 +53,7 @@ class Ledger:
     def __init__(self, store: Store, before: Callable[[str], Before | None], now: float | None = None) -> None:
         self._store = store
         self._before = before
-        self._entries: dict[str, dict[str, Entry]] = {}
+        self._entries: dict[str, dict[str, LedgerEntry]] = {}
         self._marked = 0.0
         self._load(time.time() if now is None else now)
 
@@ -66,7 +66,7 @@ class Ledger:
         for row in rows:
             days = {int(day): (kept, broken) for day, kept, broken in msgspec.json.decode(row.days)}
             by = msgspec.json.decode(row.broken_by, type=Before) if row.broken_by else None
-            entry = Entry(row.state, row.since, row.counted_at, days, row.text, by, row.times)
+            entry = LedgerEntry(row.state, row.since, row.counted_at, days, row.text, by, row.times)
             entry = msgspec.structs.replace(counted(entry, max(mark, entry.counted_at)), counted_at=now)
             self._entries.setdefault(row.site_id, {})[row.promise] = entry
 
@@ -74,7 +74,7 @@ class Ledger:
     def look(self, promised: Mapping[str, Promised], sites: Iterable[str], now: float) -> int:
         """Take what a round has seen; gives how many rows were written."""
         known = dict.fromkeys(sites)
-        changed: list[tuple[str, str, Entry]] = []
+        changed: list[tuple[str, str, LedgerEntry]] = []
         for promise, found in promised.items():
             seen, broken = found.known, found.broken
             for site in known:
@@ -96,15 +96,15 @@ class Ledger:
             del self._entries[site]
         return len(changed)
 
-    def _turned(self, entry: Entry | None, site: str, state: str, text: str, now: float) -> Entry:
-        old = Entry(UNKNOWN, now, now) if entry is None else counted(entry, now)
+    def _turned(self, entry: LedgerEntry | None, site: str, state: str, text: str, now: float) -> LedgerEntry:
+        old = LedgerEntry(UNKNOWN, now, now) if entry is None else counted(entry, now)
         by, times = old.broken_by, old.times
         if state == BROKEN:
             by, times = self._before(site), times + 1
-        return Entry(state, now, now, old.days, text, by, times)
+        return LedgerEntry(state, now, now, old.days, text, by, times)
 
     def _write(
-        self, transaction: Transaction, changed: list[tuple[str, str, Entry]], gone: list[str], now: float
+        self, transaction: Transaction, changed: list[tuple[str, str, LedgerEntry]], gone: list[str], now: float
     ) -> None:
         run = transaction.connection.execute
         rows = [_row(site, promise, entry) for site, promise, entry in changed]
@@ -116,11 +116,11 @@ class Ledger:
         self._marked = now
 
     # --- reading ------------------------------------------------------------------------------
-    def of(self, site: str) -> Mapping[str, Entry]:
+    def of(self, site: str) -> Mapping[str, LedgerEntry]:
         return dict(self._entries.get(site, {}))
 
 
-def counted(entry: Entry, now: float) -> Entry:
+def counted(entry: LedgerEntry, now: float) -> LedgerEntry:
     """With the time from ``counted_at`` to ``now`` put into its days; days that are too old are gone."""
     days = dict(entry.days)
     if entry.state != UNKNOWN and now > entry.counted_at:
@@ -134,14 +134,14 @@ def counted(entry: Entry, now: float) -> Entry:
     return msgspec.structs.replace(entry, days=days, counted_at=max(now, entry.counted_at))
 
 
-def share(entry: Entry, now: float) -> Share:
+def share(entry: LedgerEntry, now: float) -> Share:
     """Of today and the 30 days before."""
     found = counted(entry, now).days.values()
     kept = sum(value[0] for value in found)
     return Share(kept, kept + sum(value[1] for value in found))
 
 
-def _row(site: str, promise: str, entry: Entry) -> dict[str, Any]:
+def _row(site: str, promise: str, entry: LedgerEntry) -> dict[str, Any]:
     days = [[day, round(kept, 1), round(broken, 1)] for day, (kept, broken) in entry.days.items()]
     return {
         "site_id": site,

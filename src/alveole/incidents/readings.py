@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from alveole.errors import AlveoleError
-from alveole.incidents.model import Figure, Reading, Source
+from alveole.incidents.model import Figure, Reading, ReadingSource
 
 log = logging.getLogger("alveole.readings")
 Found = Mapping[str, Sequence[Reading]]
@@ -24,11 +24,11 @@ class Readings:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._sources: list[Source] = []
+        self._sources: list[ReadingSource] = []
         self._kept: dict[int, tuple[float, Found]] = {}
         self.figures: dict[str, Figure] = {}
 
-    def add(self, source: Source) -> None:
+    def add(self, source: ReadingSource) -> None:
         """Register a source. A figure that another one gives is taken over."""
         for figure in source.figures:
             self.figures[figure.name] = figure
@@ -62,10 +62,10 @@ class Readings:
         self._kept.clear()
 
 
-def by_site(figure: Figure, values: Callable[[], Mapping[str, float]], every: float = 0.0) -> Source:
+def by_site(figure: Figure, values: Callable[[], Mapping[str, float]], every: float = 0.0) -> ReadingSource:
     """A source of one number a site, by the site's id."""
 
     def read() -> Found:
         return {figure.name: [Reading(site, value) for site, value in values().items()]}
 
-    return Source((figure,), read, every)
+    return ReadingSource((figure,), read, every)

@@ -139,7 +139,7 @@ BUILT_IN: Mapping[str, Rule] = {
         on="site.disk-share", title="The site's disk is nearly full", above=90, hold="5m", well="10m",
         cause="disk", promise="disk",
     ),
-}  # fmt: skip
+}  # fmt: skip # a rule in two or three lines, to be read as a table
 
 
 def read(text: str, figures: Mapping[str, Figure]) -> Rule:

@@ -82,7 +82,6 @@ class Watch:
         self.rules: dict[str, Rule] = {}
         self.silences: dict[str, Silence] = {}
         self._compiled: list[Compiled] = []
-        self._pruned_at = 0.0
 
     # --- what is stored -----------------------------------------------------------------------
     def load(self) -> None:

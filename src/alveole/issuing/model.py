@@ -155,7 +155,7 @@ class Spent(msgspec.Struct, frozen=True):
     names: str
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class WantedCertificate(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     site: str = ""
     """Id; empty: the platform's."""
@@ -179,7 +179,7 @@ def may_issue(authority: Authority, names: Iterable[str]) -> bool:
 
 def wanted(
     domain: str, panel: str, sites: Iterable[tuple[str, Sequence[str]]], settings: AcmeSettings
-) -> tuple[Wanted, ...]:
+) -> tuple[WantedCertificate, ...]:
     """What there should be certificates for. ``sites``: ids with their names, each site's own name first.
 
     All names right below the main domain share a wildcard where a zone for it can be written to, which costs one of
@@ -189,12 +189,12 @@ def wanted(
         return ()
     able = [each for each in settings.authorities if may_issue(each, (domain,))]
     shared = bool(able) and "." in domain and settings.zone_of(domain) is not None
-    found = [Wanted((domain, f"*.{domain}") if shared else (domain,))] if able else []
+    found = [WantedCertificate((domain, f"*.{domain}") if shared else (domain,))] if able else []
     every = [(site, name) for site, names in sites for name in names]
     for site, name in [("", panel), *every]:
         beside = shared and name.partition(".")[2] == domain
         if name and name != domain and not beside and any(may_issue(each, (name,)) for each in settings.authorities):
-            found.append(Wanted((name,), site))
+            found.append(WantedCertificate((name,), site))
     return tuple(found)
 
 

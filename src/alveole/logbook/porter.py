@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from alveole import wholefile
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Refused
 from alveole.logbook import places, syslog
@@ -397,10 +398,7 @@ async def _run(settings: Settings, stop: asyncio.Event) -> None:
 
 def _tell(file: Path, state: dict[str, str]) -> None:
     with contextlib.suppress(OSError):
-        new = file.with_name(f"{file.name}.new")
-        new.write_bytes(msgspec.json.encode(state))
-        new.chmod(0o640)
-        new.replace(file)
+        wholefile.write(file, msgspec.json.encode(state), mode=0o640, synced=False)
 
 
 def _words(error: OSError) -> str:

@@ -37,7 +37,7 @@ class Accept(StrEnum):
     AT_ONCE = "at-once"
 
 
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class DeliveryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What an environment asks for before a version may come in, and what is done around the switch."""
 
     soak_seconds: Annotated[int, msgspec.Meta(ge=0, le=31_536_000)] = 0
@@ -60,7 +60,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     site: SiteId
-    policy: Policy = Policy()
+    policy: DeliveryPolicy = DeliveryPolicy()
 
 
 class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,7 +27,6 @@ ENV_KEY = r"^[A-Za-z_][A-Za-z0-9_]{0,127}\Z"
 PACKAGE = r"^[a-z0-9][a-z0-9+.-]{1,62}\Z"
 VOLUME_NAME = r"^[a-z0-9](?:[a-z0-9_-]{0,30}[a-z0-9])?\Z"
 PROCESS_NAME = VOLUME_NAME
-PLAN_NAME = SITE_NAME
 PATH_PREFIX = r"^(?:/[A-Za-z0-9](?:[A-Za-z0-9._~-]{0,58}[A-Za-z0-9])?){1,4}\Z"
 #: The grammar of the distribution specification 1.1 ("Pulling manifests"); a tag, or a digest after "sha256:".
 REGISTRY = r"^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::\d{1,5})?\Z"

@@ -18,7 +18,7 @@ import msgspec
 
 from alveole.agent.protocol import Link
 from alveole.errors import AlveoleError, Problem, Temporary
-from alveole.people.mapping import Found, Mapping, tidy_name
+from alveole.people.mapping import DirectoryPerson, Mapping, tidy_name
 
 if TYPE_CHECKING:
     from ldap3 import Connection
@@ -93,7 +93,7 @@ class _Wrong(AlveoleError):
     """The directory answered, and no."""
 
 
-def sign_in(settings: LdapSettings, name: str, password: str) -> Found | None:
+def sign_in(settings: LdapSettings, name: str, password: str) -> DirectoryPerson | None:
     """Who it is when the directory takes the password; else ``None``.
 
     An empty password is never sent: servers take it for an anonymous bind and say yes (RFC 4513 §5.1.2, threat 26).
@@ -104,12 +104,12 @@ def sign_in(settings: LdapSettings, name: str, password: str) -> Found | None:
     return _ask_all(settings, name, password)
 
 
-def look_up(settings: LdapSettings, name: str) -> Found | None:
+def look_up(settings: LdapSettings, name: str) -> DirectoryPerson | None:
     """Who is called so, searched as ``bind_dn``; ``None``: nobody is. Raises ``Temporary``."""
     return _ask_all(settings, name, None)
 
 
-def _ask_all(settings: LdapSettings, name: str, password: str | None) -> Found | None:
+def _ask_all(settings: LdapSettings, name: str, password: str | None) -> DirectoryPerson | None:
     until = time.monotonic() + SECONDS
     problems: list[Problem] = []
     for server in settings.servers:
@@ -123,7 +123,7 @@ def _ask_all(settings: LdapSettings, name: str, password: str | None) -> Found |
     raise Temporary(problems=[Problem("", "the directory does not answer", "try again later"), *problems])
 
 
-def attempt(settings: LdapSettings, name: str, password: str | None) -> tuple[tuple[Link, ...], Found | None]:
+def attempt(settings: LdapSettings, name: str, password: str | None) -> tuple[tuple[Link, ...], DirectoryPerson | None]:
     """Walk through a sign-in at each server and tell what came at each link; without a password the bind of the
     person is left out. Never raises for what the directory says."""
     links: list[Link] = []
@@ -149,7 +149,7 @@ Tell = Callable[[bool, str, str], None]
 
 def _ask(
     settings: LdapSettings, server: str, name: str, password: str | None, until: float, tell: Tell | None = None
-) -> Found:
+) -> DirectoryPerson:
     """Raises ``_Wrong`` for a no, ``Temporary`` when this server cannot be asked."""
     from ldap3.core.exceptions import LDAPException
     from ldap3.utils.dn import escape_rdn
@@ -178,7 +178,7 @@ def _ask(
             _bind(connection, entry["dn"], password, until)
             say(True, f"bind as {entry['dn']}", "taken")
         own = tidy_name(_first(entry, settings.name)) or name
-        return Found(own, entry["dn"], _first(entry, settings.title), _first(entry, settings.email), groups)
+        return DirectoryPerson(own, entry["dn"], _first(entry, settings.title), _first(entry, settings.email), groups)
     except (LDAPException, OSError) as error:
         raise Temporary(f"{server}: {_short(error)}", hint=_cure(error)) from error
     finally:

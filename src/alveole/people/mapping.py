@@ -32,7 +32,7 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(problem for name in self.teams.values() for problem in check_person_name(name, "mapping.teams"))
 
 
-class Found(msgspec.Struct, frozen=True):
+class DirectoryPerson(msgspec.Struct, frozen=True):
     """A person as a directory knows them."""
 
     name: str

@@ -15,7 +15,7 @@ import msgspec
 from alveole.agent.protocol import Link
 from alveole.errors import Denied, Problem, Temporary
 from alveole.people import passwords
-from alveole.people.mapping import Found, Mapping, tidy_name
+from alveole.people.mapping import DirectoryPerson, Mapping, tidy_name
 
 if TYPE_CHECKING:
     from authlib.integrations.httpx_client import OAuth2Client
@@ -168,7 +168,7 @@ class Provider:
             address, state = client.create_authorization_url(where, nonce=nonce, code_verifier=verifier)
         return Begun(str(address), str(state), nonce, verifier, binder, time.monotonic())
 
-    def end(self, begun: Begun, code: str) -> Found:
+    def end(self, begun: Begun, code: str) -> DirectoryPerson:
         """Who came back. Raises ``Denied`` for a code or a token that is not good, ``Temporary``."""
         import httpx
         from authlib.common.errors import AuthlibBaseError
@@ -216,14 +216,14 @@ class Provider:
                 error = problem
         raise Denied("the provider's token is not good", field="code") from error
 
-    def _found(self, claims: dict[str, Any]) -> Found:
+    def _found(self, claims: dict[str, Any]) -> DirectoryPerson:
         settings = self.settings
         groups = claims.get(settings.groups_claim, [])
         named = [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else []
         name = tidy_name(str(claims.get(settings.name_claim) or ""))
         if not name:
             raise Denied(f"the provider gives no usable {settings.name_claim}", hint="ask an administrator")
-        return Found(
+        return DirectoryPerson(
             name=name,
             external=f"{settings.issuer} {claims['sub']}",
             title=_text(claims.get("name")),

@@ -39,9 +39,23 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _HEADER = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_|~-]{1,80}\Z")
 #: Said by the engine itself, or by the edge.
 RESERVED = frozenset(
-    {"host", "connection", "content-length", "transfer-encoding", "cookie", "accept-encoding", "upgrade", "te",
-     "expect", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "forwarded"}
-)  # fmt: skip
+    {
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "cookie",
+        "accept-encoding",
+        "upgrade",
+        "te",
+        "expect",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "forwarded",
+    }
+)
 VALUE = re.compile(r"\$\$|\$\{(secret:)?([A-Za-z_][A-Za-z0-9_.-]{0,63})\}")
 
 

@@ -75,10 +75,6 @@ class _General(msgspec.Struct, frozen=True):
     bandwidth: int = 0
 
 
-class _Report(msgspec.Struct):
-    general: _General = _General()
-
-
 class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One row of a table. ``seconds``: the mean of the time to answer."""
 

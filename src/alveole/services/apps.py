@@ -21,9 +21,9 @@ from alveole.model.app import (
     ENVIRONMENT_NAME,
     ENVIRONMENTS_MAX,
     App,
+    DeliveryPolicy,
     Deployment,
     Environment,
-    Policy,
     Stage,
     Version,
     VersionState,
@@ -429,7 +429,7 @@ class AppVerbs(SiteVerbs):
                 problems.append(Problem(name, "is no command", "at most 64 words without NUL"))
         for name, value in given.items():
             try:
-                msgspec.convert({name: value}, type=Policy)
+                msgspec.convert({name: value}, type=DeliveryPolicy)
             except msgspec.ValidationError as error:
                 problems.append(Problem(name, str(error).partition(" - ")[0]))
         if problems:

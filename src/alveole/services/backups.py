@@ -223,13 +223,16 @@ class BackupVerbs(SiteVerbs):
         transaction.put_backup(backup)
         backupstore.put_mark(transaction.connection, backup.id, mark)
 
+    def _manifest(self, site: Site) -> str:
+        """JSON. What somebody typed into a file is saved as what it is: a text that stays."""
+        texts = {each.path: each.text for each in self._config_states(site) if each.changed and each.text}
+        return msgspec.json.encode(manifest_of(with_texts(site, texts))).decode()
+
     def _save(self, live: Live, site: Site, id: str, *, work: bool) -> Backup:
         """The backup called ``id``; the one that is there when an earlier try has made it."""
         made = self._made(id)
         if made is None:
-            # What somebody typed into a file is saved as what it is: a text that stays.
-            texts = {each.path: each.text for each in self._config_states(site) if each.changed and each.text}
-            manifest = msgspec.json.encode(manifest_of(with_texts(site, texts))).decode()
+            manifest = self._manifest(site)
             made = self.agent.call(
                 protocol.CreateBackup(
                     id,

@@ -25,7 +25,7 @@ _REMEMBERED = 64
 
 
 class BrowseVerbs(RepositoryVerbs):
-    _trees: dict[tuple[str, str], tuple[saving.Entry, ...]]
+    _trees: dict[tuple[str, str], tuple[saving.ArchiveEntry, ...]]
 
     def browse_backup(self, caller: Actor, backup: str, path: str = "") -> TreeView:
         """What lies in one directory of the archive: ``release``, ``volumes`` and ``work`` at its top."""
@@ -33,7 +33,7 @@ class BrowseVerbs(RepositoryVerbs):
         path = checked_path(path)
         return TreeView(backup=found.id, path=path, entries=self._tree(found.snapshot, path))
 
-    def _tree(self, snapshot: str, path: str) -> tuple[saving.Entry, ...]:
+    def _tree(self, snapshot: str, path: str) -> tuple[saving.ArchiveEntry, ...]:
         known = self._trees.get((snapshot, path))
         if known is None:
             known = self.agent.call(saving.BrowseBackup(snapshot, path))

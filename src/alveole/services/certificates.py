@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from alveole import certificate_views as cv
 from alveole import sealing, tables
 from alveole.agent.certifying import (
+    CertificateSource,
     CertificateState,
     DropCertificate,
     InstallCertificate,
     ShowCertificate,
-    Source,
 )
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.issuing import model, rows
@@ -121,13 +121,13 @@ class CertificateVerbs(OutsideVerbs):
             raise Refused(
                 "no authority is set up", field="authority", hint="an administrator adds one: alveole acme add"
             )
-        if found.source is not Source.INTERNAL and not found.problem and not request.renew:
+        if found.source is not CertificateSource.INTERNAL and not found.problem and not request.renew:
             raise Refused(
                 f"{found.name} has a certificate for {int((found.expires_at - time.time()) // 86_400)} more days",
                 field="name",
                 hint=f"alveole cert renew {found.name}",
             )
-        if found.source is Source.OWN and not found.problem:
+        if found.source is CertificateSource.OWN and not found.problem:
             raise Refused(
                 f"{found.name} has a certificate of somebody's own",
                 field="name",
@@ -181,7 +181,7 @@ class CertificateVerbs(OutsideVerbs):
         # Only who has all sites may say what names that are still to come are shown.
         wild = [each for each in found.names if each.startswith("*.")] if owner is None else []
         kept = tuple(dict.fromkeys([*wild, *(each for each in names if not any(covers(one, each) for one in wild))]))
-        self.agent.call(InstallCertificate(kept, Source.OWN, found.issuer, found.chain, key=request.key))
+        self.agent.call(InstallCertificate(kept, CertificateSource.OWN, found.issuer, found.chain, key=request.key))
         self._note(caller, "upload-certificate", ", ".join(names), owner)
         self.certifier.poke()
         return cv.CertificateTaken(names=tuple(names), notes=found.notes, expires_at=found.expires_at)
@@ -197,7 +197,7 @@ class CertificateVerbs(OutsideVerbs):
             owner, drop = None, (name,)
         else:
             found, owner = self._certificate(caller, Right.SETTINGS_CHANGE, Right.SITE_CHANGE, name, site)
-            if found.source is Source.INTERNAL:
+            if found.source is CertificateSource.INTERNAL:
                 raise Refused(f"the certificate of {found.name} is by our own authority", field="name")
             drop = (found.name,)
         self.agent.call(DropCertificate(drop))

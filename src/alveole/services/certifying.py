@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from alveole.agent.certifying import (
+    CertificateSource,
     CertificateState,
     DropCertificate,
     DropChallenge,
@@ -27,7 +28,6 @@ from alveole.agent.certifying import (
     ListCertificates,
     RequestCertificate,
     ShowCertificate,
-    Source,
 )
 from alveole.agent.protocol import Link
 from alveole.certs import dates
@@ -36,7 +36,7 @@ from alveole.config import Settings
 from alveole.errors import AlveoleError, Problem, Refused, StepFailed, Temporary
 from alveole.failpoints import hit
 from alveole.issuing import model, pointing, rows
-from alveole.issuing.model import AcmeSettings, Authority, OverBudget, Wanted
+from alveole.issuing.model import AcmeSettings, Authority, OverBudget, WantedCertificate
 from alveole.issuing.rows import Order
 from alveole.journal import RECONCILER, Journal
 from alveole.ports import AgentPort
@@ -144,7 +144,7 @@ class Certifier:
             self._busy.release()
 
     # --- what is wanted -----------------------------------------------------------------------
-    def _wanted(self, settings: AcmeSettings) -> tuple[Wanted, ...]:
+    def _wanted(self, settings: AcmeSettings) -> tuple[WantedCertificate, ...]:
         if not settings.authorities:
             return ()
         sites = [
@@ -375,7 +375,7 @@ class Certifier:
         hit("certifying.proven")
         chain = dialogue.finish(order.url, lambda: self._request(order))
         hit("certifying.signed")
-        wanted = InstallCertificate(order.names, Source.ACME, authority.name, chain, order=order.id)
+        wanted = InstallCertificate(order.names, CertificateSource.ACME, authority.name, chain, order=order.id)
         self._agent.call(wanted)
         hit("certifying.installed")
         now = time.time()
@@ -501,8 +501,8 @@ def ends_in(expires: float, now: float) -> str:
     return f"the certificate ends in {days} days" if expires > now else "the certificate has expired"
 
 
-def cure(source: Source) -> str:
-    if source is Source.OWN:
+def cure(source: CertificateSource) -> str:
+    if source is CertificateSource.OWN:
         return "alveole cert upload with the next one, or alveole cert remove"
     return "alveole cert list says what is in the way of its renewal"
 
@@ -517,7 +517,8 @@ def _is_own(names: Iterable[str], shown: dict[str, CertificateState], now: float
     # The wildcard of the main domain is shown under each name that has it, and under none of its own.
     found = [shown.get(name) for name in names if not name.startswith("*.") or name in shown]
     return bool(found) and all(
-        each is not None and each.source is Source.OWN and not each.problem and each.expires_at > now for each in found
+        each is not None and each.source is CertificateSource.OWN and not each.problem and each.expires_at > now
+        for each in found
     )
 
 
@@ -526,4 +527,4 @@ def _is_lost(order: Order, shown: dict[str, CertificateState], now: float) -> bo
     if order.url or order.expires_at <= now or order.attempts:
         return False
     found = [shown[name] for name in order.names if name in shown]
-    return bool(found) and all(each.source is Source.INTERNAL for each in found)
+    return bool(found) and all(each.source is CertificateSource.INTERNAL for each in found)

@@ -7,8 +7,8 @@ from functools import partial
 
 import msgspec
 
+from alveole import module_views, views
 from alveole import requests as ask
-from alveole import views
 from alveole.agent import protocol
 from alveole.catalogue.compose import Composition
 from alveole.catalogue.sources import Catalogue
@@ -35,25 +35,27 @@ class Reconfigured(msgspec.Struct, frozen=True):
     new: Site
     undo: Site
     """Where a failure leads back to: as before, but for hand-made texts, which stay."""
-    plan: views.ConfigurePlan
+    plan: module_views.ConfigurePlan
     take_back: tuple[str, ...]
 
 
 class ConfigureVerbs(SiteVerbs):
-    def preview_configure(self, caller: Actor, site: str, request: ask.ConfigureSite) -> views.ConfigurePlan:
+    def preview_configure(self, caller: Actor, site: str, request: ask.ConfigureSite) -> module_views.ConfigurePlan:
         # Not for readers: what was typed into a file by hand is shown, and may be anything.
         told = self._answered_there(
-            caller, Right.SITE_CHANGE, site, "/configure?dry_run=true", request, views.ConfigurePlan
+            caller, Right.SITE_CHANGE, site, "/configure?dry_run=true", request, module_views.ConfigurePlan
         )
         if told is not None:
             here = self._stored(caller, Right.SITE_CHANGE, site, elsewhere=True).site
             return msgspec.structs.replace(told, version=here.version)
         return self._reconfigured(self._stored(caller, Right.SITE_CHANGE, site).site, request).plan
 
-    def site_questions(self, caller: Actor, site: str, answers: Mapping[str, Answer]) -> views.QuestionsView:
+    def site_questions(self, caller: Actor, site: str, answers: Mapping[str, Answer]) -> module_views.QuestionsView:
         """The questions of a site of modules as they stand, with ``answers`` over its own. No password is shown."""
         asked = ask.ConfigureSite(answers=dict(answers))
-        if told := self._answered_there(caller, Right.SITE_CHANGE, site, "/questions", asked, views.QuestionsView):
+        if told := self._answered_there(
+            caller, Right.SITE_CHANGE, site, "/questions", asked, module_views.QuestionsView
+        ):
             return told
         found = self._stored(caller, Right.SITE_CHANGE, site).site
         application = found.application
@@ -67,7 +69,7 @@ class ConfigureVerbs(SiteVerbs):
             self._compose_again(catalogue, application.asked, answers, context, application)
         except InvalidInput as error:
             problems = error.problems
-        return views.QuestionsView(
+        return module_views.QuestionsView(
             modules=tuple(application.modules),
             questions=asked_views(catalogue, application.asked, {"": dict(answers)}, context, application),
             problems=problems,
@@ -166,7 +168,7 @@ class ConfigureVerbs(SiteVerbs):
         states: Mapping[str, protocol.ConfigState],
         keep: Sequence[str],
         take_back: Sequence[str],
-    ) -> views.ConfigurePlan:
+    ) -> module_views.ConfigurePlan:
         hide = partial(mask, secrets=self._secrets(old.application) | self._secrets(new.application))
         before = {each.path: each for each in old.files}
         after = {each.path: each for each in new.files}
@@ -192,7 +194,7 @@ class ConfigureVerbs(SiteVerbs):
         instance = self._why_anew(old, new)
         running = {each.name for each in new.run.processes} if old.wanted is Wanted.RUNNING else set()
         again = sorted({name for each in files for name in each.restarts if name in running})
-        return views.ConfigurePlan(
+        return module_views.ConfigurePlan(
             site=old.name,
             version=old.version,
             modules=_module_changes(old.application, new.application),
@@ -217,7 +219,9 @@ class ConfigureVerbs(SiteVerbs):
         }
         return ", ".join(cause for cause, there in causes.items() if there) or "another specification"
 
-    def _answer_changes(self, old: Application | None, new: Application | None) -> tuple[views.AnswerChange, ...]:
+    def _answer_changes(
+        self, old: Application | None, new: Application | None
+    ) -> tuple[module_views.AnswerChange, ...]:
         if old is None or new is None:
             return ()
         found = []
@@ -228,7 +232,7 @@ class ConfigureVerbs(SiteVerbs):
             for question in dict.fromkeys((*other, *one)):
                 if one.get(question) != other.get(question):
                     found.append(
-                        views.AnswerChange(
+                        module_views.AnswerChange(
                             module=module,
                             question=question,
                             before=shown_old.get(module, {}).get(question),

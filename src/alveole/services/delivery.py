@@ -8,7 +8,6 @@ the new version, and the operation ends by itself. What happens after the switch
 
 from __future__ import annotations
 
-import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from alveole.app_views import AppView, DeployPlan
 from alveole.backup_policy import Cause
 from alveole.backupstore import Mark
 from alveole.compile import is_static
-from alveole.errors import AlveoleError, Denied, InvalidInput, Problem, Refused
+from alveole.errors import Denied, InvalidInput, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.lifecycle import may_deploy, may_enter
@@ -42,8 +41,7 @@ from alveole.people.model import Actor
 from alveole.people.names import check_text
 from alveole.people.rights import Right, may
 from alveole.services.apps import interruption
-from alveole.services.backups import BackupVerbs, manifest_of
-from alveole.services.modules import with_texts
+from alveole.services.backups import BackupVerbs
 from alveole.services.versions import VersionVerbs
 from alveole.store import Transaction, new_id
 
@@ -298,20 +296,9 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
 
     def _save_data(self, live: Live, site: Site, id: str) -> Backup:
         live.show("saving the data")
-        made = self._made(id)
-        if made is None:
-            texts = {each.path: each.text for each in self._config_states(site) if each.changed and each.text}
-            manifest = msgspec.json.encode(manifest_of(with_texts(site, texts))).decode()
-            made = self.agent.call(
-                protocol.CreateBackup(
-                    id, site.id, site.number, site.slot, site.data_generation, site.release, manifest, site.volumes
-                ),
-                say=live.show,
-            )
+        made = self._save(live, site, id, work=False)
         live.say(f"saved its data: backup {id}, {made.bytes} bytes")
-        return Backup(
-            id, site.id, site.name, made.snapshot, made.bytes, made.created_at or time.time(), made.digest, site.owner
-        )
+        return made
 
     def _switch_to(self, live: Live, app: App, environment: Environment) -> None:
         """Run the program before, then the one commit that makes the new version the wanted one."""
@@ -396,9 +383,3 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
     @abstractmethod
     def _after_switch(self, live: Live) -> None:
         """Supplied by the class that joins the parts."""
-
-    def _drop_copy(self, site: Site, digest: str) -> None:
-        """Files of a version that is nothing to this site any more."""
-        if digest != site.release and all(each.digest != digest for each in self.store.releases(site.id)):
-            with contextlib.suppress(AlveoleError):
-                self.agent.call(protocol.DropRelease(site.id, site.number, digest))

@@ -24,7 +24,7 @@ from alveole.failpoints import hit
 from alveole.journal import RECONCILER, REPAIR, Live, Work
 from alveole.model.resource import Kind, WorkloadSpec, stamp
 from alveole.model.site import Release, Site, UpdateMode
-from alveole.reconcile import Settled
+from alveole.passes import Settled
 from alveole.services.sleep import Sleeping
 from alveole.store import KnownBase, Transaction
 

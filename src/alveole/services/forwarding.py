@@ -36,7 +36,7 @@ from alveole.services.passports import PassportVerbs
 from alveole.store import Stored, Transaction, new_id
 
 if TYPE_CHECKING:
-    from alveole.cli.client import Client
+    from alveole.apiclient import Client
     from alveole.lines import Line
 
 _PATIENCE = 20.0

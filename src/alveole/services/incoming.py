@@ -8,10 +8,7 @@ sent as a version that is called like its file; what a session that was cut has 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from alveole.errors import AlveoleError, NotFound, Refused
 from alveole.model.app import VERSION_NAME, App
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.printed import read_out
 from alveole.services.platform import PlatformVerbs
 from alveole.services.versions import VersionVerbs
 from alveole.services.visits import PUSH, Visiting, VisitVerbs, wanted
@@ -34,7 +32,6 @@ _SIGNATURES = (".minisig", ".asc")
 _SIGNATURE_MAX = 16 * 1024
 #: Names and what programs complain of, in bytes.
 _TOLD_MAX = 64 * 1024
-_PIECE = 1 << 18
 
 
 class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
@@ -168,33 +165,10 @@ class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
         self, app: App, argv: tuple[str, ...], *, most: int = 0, take: Callable[[bytes], None] | None = None
     ) -> bytes:
         """Run a program in the folder as the application's own user; what it printed, at most ``most`` bytes."""
-        session = self.agent.exec(self._in_folder(app, argv))
-        stdin, stdout, stderr = session.fds
-        os.close(stdin)
-        said, complaint = bytearray(), bytearray()
-
-        def listen() -> None:
-            with contextlib.suppress(OSError):
-                while piece := os.read(stderr, 4096):
-                    complaint.extend(piece[: max(0, 4096 - len(complaint))])
-
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
-        try:
-            while piece := os.read(stdout, _PIECE):
-                if take is not None:
-                    take(piece)
-                else:
-                    said.extend(piece[: max(0, most - len(said))])
-            status = session.ended().status
-        finally:
-            session.hang_up()
-            listener.join(2.0)
-            os.close(stdout)
-            os.close(stderr)
-        if status != 0:
-            raise NotFound(f"{argv[0]}: {bytes(complaint).decode('utf-8', 'replace').strip()[:300]}", field="incoming")
-        return bytes(said)
+        printed = read_out(self.agent.exec(self._in_folder(app, argv)), most=most, take=take)
+        if printed.status != 0:
+            raise NotFound(f"{argv[0]}: {printed.complaint[:300]}", field="incoming")
+        return printed.text
 
 
 def _reads(name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import msgspec
 from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
-from alveole.cli.client import pairs
+from alveole.apiclient import pairs
 from alveole.compile import hosts, site_domain
 from alveole.distant import Distant, reached
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused

@@ -57,9 +57,18 @@ class InstallVerbs(MovingVerbs):
         if wanted is None or upload is None:
             raise Refused("nothing says where it is to be installed")
         node = Node(
-            "new", wanted.host, wanted.port, wanted.user, wanted.host_key, wanted.config, "", "",
-            passport.EMPTY_KEY, "", time.time(),
-        )  # fmt: skip
+            "new",
+            wanted.host,
+            wanted.port,
+            wanted.user,
+            wanted.host_key,
+            wanted.config,
+            "",
+            "",
+            passport.EMPTY_KEY,
+            "",
+            time.time(),
+        )
         line, place = Line(self.settings, node), wanted.place
         live.say(f"bringing Alvéole to {wanted.host}, below {place}")
         line.run(("rm", "-rf", "--", f"{place}.new"))

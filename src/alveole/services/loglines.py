@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from alveole.incidents.model import PLATFORM, About, Figure, Reading, Rule, Source
+from alveole.incidents.model import PLATFORM, About, Figure, Reading, ReadingSource, Rule
 from alveole.incidents.readings import Found
 from alveole.logbook import lines, places
 from alveole.logbook.follow import Tail
@@ -119,7 +119,7 @@ def words_of(rules: Iterable[Rule]) -> dict[str, list[str]]:
     return found
 
 
-def source(logs: Path, running: Callable[[], Iterable[str]], rules: Callable[[], Iterable[Rule]]) -> Source:
+def source(logs: Path, running: Callable[[], Iterable[str]], rules: Callable[[], Iterable[Rule]]) -> ReadingSource:
     """For :attr:`IncidentVerbs.readings`."""
     kept = LogLines(logs)
-    return Source(FIGURES, lambda: kept.take(running(), words_of(rules())), _EVERY)
+    return ReadingSource(FIGURES, lambda: kept.take(running(), words_of(rules())), _EVERY)

@@ -13,16 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-import msgspec
 import sqlalchemy as sa
 
 from alveole import backupstore, tables
 from alveole.agent import protocol
 from alveole.config import Settings
-from alveole.errors import Problem
-from alveole.incidents.model import PLATFORM, About, Figure, Reading, Source
+from alveole.incidents.model import PLATFORM, About, Figure, Reading, ReadingSource
 from alveole.incidents.readings import Found
-from alveole.journal import Journal
+from alveole.journal import Journal, change_of
 from alveole.load import Loads, machine_load
 from alveole.model.addressing import Addressing
 from alveole.model.change import Change, ChangeState
@@ -117,21 +115,7 @@ class LastEnded:
                     table.c.verb.in_(verbs), table.c.ended_at.is_not(None), table.c.site_id.is_not(None)
                 )
                 for row in connection.execute(sa.select(table).where(table.c.seq.in_(last.group_by(table.c.site_id)))):
-                    self._saw(
-                        Change(
-                            id=row.id,
-                            verb=row.verb,
-                            actor=row.actor,
-                            state=ChangeState(row.state),
-                            site_id=row.site_id,
-                            site_name=row.site_name,
-                            reason=row.reason,
-                            started_at=row.started_at,
-                            ended_at=row.ended_at,
-                            problems=msgspec.json.decode(row.problems, type=tuple[Problem, ...]),
-                            result=msgspec.json.decode(row.result, type=dict[str, str | int | float | None]),
-                        )
-                    )
+                    self._saw(change_of(row))
         self._read = True
         # What ended meanwhile is newer than what was read.
         self._verified.update(seen[0])
@@ -139,7 +123,7 @@ class LastEnded:
         self._proved.update(seen[2])
 
 
-def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
+def sources(of: Measured, last: LastEnded) -> tuple[ReadingSource, ...]:
     """All that are here from the beginning; the order is without meaning."""
     words = {
         "state": tuple(str(each) for each in State),
@@ -147,7 +131,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
     }
     sites = _Sites(of)
     return (
-        Source(
+        ReadingSource(
             (
                 _site("site.state", "What the site does", words=words["state"]),
                 _site("site.promise", "A part of the site that is not as it should be", words=words["kept"]),
@@ -157,7 +141,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             ),
             sites.read,
         ),
-        Source(
+        ReadingSource(
             (
                 _site("site.verification", "How the last deploy ended", words=("done", "failed")),
                 _site("site.backup", "How the last backup ended", words=("done", "failed")),
@@ -165,7 +149,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             ),
             lambda: _ended(of, last),
         ),
-        Source(
+        ReadingSource(
             (
                 _site("site.memory-share", "Memory in use, of the plan's", unit="%"),
                 _site("site.disk-share", "Disk in use, of the plan's", unit="%"),
@@ -173,7 +157,7 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             lambda: _usage(of),
             _USAGE_SECONDS,
         ),
-        Source(
+        ReadingSource(
             (
                 _site("site.certificate-days", "Days until a certificate of the site ends", unit="days"),
                 _platform("platform.certificate-days", "Days until a certificate of the platform ends", unit="days"),
@@ -181,12 +165,12 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             lambda: _certificates(of),
             _USAGE_SECONDS,
         ),
-        Source(
+        ReadingSource(
             (_site("site.backup-hours", "Age of the newest backup, of sites that are saved each night", unit="hours"),),
             lambda: _backups(of),
             _BACKUP_SECONDS,
         ),
-        Source(
+        ReadingSource(
             (
                 _platform("platform.agent", "Whether the agent answers", words=("answers", "away")),
                 _platform("platform.promise", "A part of the platform that is not well", words=words["kept"]),
@@ -199,12 +183,12 @@ def sources(of: Measured, last: LastEnded) -> tuple[Source, ...]:
             ),
             lambda: _machine(of),
         ),
-        Source(
+        ReadingSource(
             (_platform("platform.addresses-left", "Addresses for new sites", unit="addresses"),),
             lambda: {"platform.addresses-left": [Reading(PLATFORM, _addresses_left(of))]},
             _USAGE_SECONDS,
         ),
-    )  # fmt: skip
+    )  # fmt: skip # a figure a line, to be read as a table
 
 
 def _site(name: str, title: str, unit: str = "", words: tuple[str, ...] = ()) -> Figure:
@@ -370,11 +354,15 @@ def _machine(of: Measured) -> Found:
     look = of.loop.looks.get(SCOPE)
     if answers and look is not None:
         found["platform.promise"] = [
-            Reading(PLATFORM, str(each.state), f"{each.id.kind}/{each.id.name}",
-                    f"{each.id.kind}/{each.id.name} is {each.state}: {each.reason}")
+            Reading(
+                PLATFORM,
+                str(each.state),
+                f"{each.id.kind}/{each.id.name}",
+                f"{each.id.kind}/{each.id.name} is {each.state}: {each.reason}",
+            )
             for each in look.promises
             if each.id.kind is not Kind.BASE and each.state in (PromiseState.BROKEN, PromiseState.PENDING)
-        ]  # fmt: skip
+        ]
     damaged = "; ".join(of.store.damaged.values())
     found["platform.database"] = [Reading(PLATFORM, "damaged" if damaged else "sound", "", damaged)]
     anchor = of._anchor_problem

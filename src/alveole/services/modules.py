@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from alveole import module_views, views
 from alveole import requests as ask
-from alveole import views
 from alveole.agent import protocol
 from alveole.catalogue.compose import Asked, Composition, SiteContext, compose, questions
 from alveole.catalogue.content import Seen
@@ -65,13 +65,13 @@ class Compositions(Flows):
         return tuple((each.name, each) for each in found if each.is_dir())
 
     # --- looking ------------------------------------------------------------------------------
-    def list_modules(self, caller: Actor) -> tuple[views.ModuleView, ...]:
+    def list_modules(self, caller: Actor) -> tuple[module_views.ModuleView, ...]:
         self._allow(caller, Right.CATALOGUE_LOOK)
         modules = sorted(self.catalogue().modules.values(), key=lambda each: each.name)
         sites = self._visible(caller)
         return tuple(self._module_view(each, sites) for each in modules)
 
-    def show_module(self, caller: Actor, name: str) -> views.ModuleDetail:
+    def show_module(self, caller: Actor, name: str) -> module_views.ModuleDetail:
         self._allow(caller, Right.CATALOGUE_LOOK)
         catalogue = self.catalogue()
         module = catalogue.get(name)
@@ -83,13 +83,13 @@ class Compositions(Flows):
                 hint="see: alveole module lint" if aside else "see: alveole module list",
             )
         manifest = module.manifest
-        worked: dict[str, views.QuestionView] = {}
+        worked: dict[str, module_views.QuestionView] = {}
         with contextlib.suppress(InvalidInput):
             context = self._context(_EXAMPLE, manifest.least_plan)
             found = asked_views(catalogue, (module.name,), {}, context)
             worked = {each.name: each for each in found if each.module == module.name}
         shown = tuple(worked.get(each.name) or question_view(module.name, each) for each in manifest.questions)
-        return views.ModuleDetail(
+        return module_views.ModuleDetail(
             **msgspec.structs.asdict(self._module_view(module, self._visible(caller))),
             packages=manifest.packages.mandatory,
             optional_packages=tuple(each.name for each in manifest.packages.optional),
@@ -106,14 +106,14 @@ class Compositions(Flows):
             example=_example(module),
         )
 
-    def _module_view(self, module: Module, sites: Sequence[Stored]) -> views.ModuleView:
+    def _module_view(self, module: Module, sites: Sequence[Stored]) -> module_views.ModuleView:
         manifest = module.manifest
         users = sum(
             1
             for stored in sites
             if stored.site.application is not None and module.name in stored.site.application.modules
         )
-        return views.ModuleView(
+        return module_views.ModuleView(
             name=module.name,
             title=text_view(manifest.title),
             description=text_view(manifest.description),
@@ -127,7 +127,7 @@ class Compositions(Flows):
             sites=users,
         )
 
-    def ask_modules(self, caller: Actor, request: ask.AskModules) -> views.QuestionsView:
+    def ask_modules(self, caller: Actor, request: ask.AskModules) -> module_views.QuestionsView:
         """What is still to be asked, so that a form and a terminal need no knowledge of their own."""
         self._allow(caller, Right.CATALOGUE_LOOK)
         catalogue = self.catalogue()
@@ -140,14 +140,14 @@ class Compositions(Flows):
             compose(catalogue, request.modules, given, context)
         except InvalidInput as error:
             problems = error.problems
-        return views.QuestionsView(
+        return module_views.QuestionsView(
             modules=solve(catalogue, request.modules).names,
             questions=asked_views(catalogue, request.modules, given, context),
             problems=problems,
             plan=plan,
         )
 
-    def detect_modules(self, caller: Actor, request: ask.DetectModules) -> views.DetectedView:
+    def detect_modules(self, caller: Actor, request: ask.DetectModules) -> module_views.DetectedView:
         """The modules that run a content, picked from its names and small texts. Raises ``InvalidInput``."""
         self._allow(caller, Right.CATALOGUE_LOOK)
         catalogue, seen = self.catalogue(), Seen(request.names, request.texts)
@@ -161,7 +161,7 @@ class Compositions(Flows):
             asks = {each.name for each in front.manifest.questions}
             beside = {question: answer for question, answer in found.front.items() if question in asks}
             answers[front.name] = beside | answers.get(front.name, {})
-        return views.DetectedView(
+        return module_views.DetectedView(
             modules=found.modules,
             why=text_view(found.why),
             answers={
@@ -367,12 +367,12 @@ class Compositions(Flows):
             for each in site.files
         )
 
-    def site_answers(self, caller: Actor, site: str, *, show_secrets: bool = False) -> views.AnswersView:
+    def site_answers(self, caller: Actor, site: str, *, show_secrets: bool = False) -> module_views.AnswersView:
         found = self._stored(caller, Right.SITE_SECRETS if show_secrets else Right.SITE_LOOK, site).site
         application = found.application
         if application is None:
             raise InvalidInput(f"site {found.name} is not made of modules", field="site")
-        return views.AnswersView(
+        return module_views.AnswersView(
             site=found.name,
             modules=tuple(application.modules),
             answers=shown_answers(self.catalogue(), application, show_secrets),
@@ -442,11 +442,11 @@ def unified(old: str, new: str, path: str) -> str:
 
 def asked_views(
     catalogue: Catalogue, asked: Sequence[str], given: Given, context: SiteContext, before: Application | None = None
-) -> tuple[views.QuestionView, ...]:
+) -> tuple[module_views.QuestionView, ...]:
     return tuple(_asked_view(each) for each in questions(catalogue, asked, given, context, before))
 
 
-def _asked_view(asked: Asked) -> views.QuestionView:
+def _asked_view(asked: Asked) -> module_views.QuestionView:
     view = question_view(asked.module, asked.question)
     return msgspec.structs.replace(
         view,
@@ -458,8 +458,8 @@ def _asked_view(asked: Asked) -> views.QuestionView:
     )
 
 
-def question_view(module: str, question: Question) -> views.QuestionView:
-    return views.QuestionView(
+def question_view(module: str, question: Question) -> module_views.QuestionView:
+    return module_views.QuestionView(
         module=module,
         name=question.name,
         type=str(question.type),
@@ -467,7 +467,9 @@ def question_view(module: str, question: Question) -> views.QuestionView:
         description=text_view(question.description) if question.description else None,
         required=question.required,
         secret=question.type is QuestionType.PASSWORD,
-        choices=tuple(views.ChoiceView(value=each.value, title=text_view(each.title)) for each in question.choices),
+        choices=tuple(
+            module_views.ChoiceView(value=each.value, title=text_view(each.title)) for each in question.choices
+        ),
         min=question.min,
         max=question.max,
         pattern=question.pattern,
@@ -476,8 +478,8 @@ def question_view(module: str, question: Question) -> views.QuestionView:
     )
 
 
-def text_view(text: Text) -> views.TextView:
-    return views.TextView(en=text.en, fr=text.fr)
+def text_view(text: Text) -> module_views.TextView:
+    return module_views.TextView(en=text.en, fr=text.fr)
 
 
 def _lacks(have: Limits, need: Limits) -> str:

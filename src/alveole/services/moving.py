@@ -23,7 +23,7 @@ from typing import IO
 
 import msgspec
 
-from alveole import fleet, passport, views
+from alveole import fleet, passport, views, wholefile
 from alveole.agent import protocol
 from alveole.compile import site_domain
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
@@ -272,12 +272,10 @@ class MovingVerbs(NodeVerbs):
         ended = self._follow_there(live, moving.origin, change)
         self._carried.mkdir(mode=0o700, exist_ok=True)
         path = self._carried / name
-        beside = path.with_name(f".{name}")
         where = f"/v1/sites/{site.name}/passports/{ended.result['passport']}"
-        with self._api_of(moving.origin).open("GET", where, patience=120.0) as answer, beside.open("wb") as out:
+        with self._api_of(moving.origin).open("GET", where, patience=120.0) as answer, wholefile.writing(path) as out:
             for block in answer.blocks():
                 out.write(block)
-        beside.replace(path)
         return path, str(ended.result.get("archive", ""))
 
     def _packed_at_origin(self, live: Live, site: Site, moving: Moving, target: str) -> Path:

@@ -31,7 +31,7 @@ from alveole.ticker import Ticker
 from alveole.zone import (
     DnsSettings,
     NameView,
-    Wanted,
+    WantedName,
     followed,
     inside,
     lines,
@@ -180,7 +180,7 @@ class Naming:
             self.journal.end(live)
         self.problem, self.since, self.next_at, self._failures = "", None, None, 0
 
-    def goal(self, dns: DnsSettings) -> Mapping[str, Wanted]:
+    def goal(self, dns: DnsSettings) -> Mapping[str, WantedName]:
         sites = [each.site for each in list(self.store.sites.values()) if each.pending != "destroy"]
         return wanted(dns, self.settings, sites, self.besides())
 

@@ -17,9 +17,9 @@ from alveole import backup_calendar, backupstore
 from alveole.agent.saving import CopyBackup, PruneBackups, RepositoryState
 from alveole.backup_policy import (
     DAY,
+    BackupPolicy,
     Cause,
-    Kept,
-    Policy,
+    KeptBackup,
     SitePolicy,
     is_due,
     last_turn,
@@ -53,10 +53,10 @@ class NightVerbs(BackupVerbs, OutsideVerbs):
     _tidied_at: float
 
     # --- what people decide -------------------------------------------------------------------
-    def _policy(self) -> Policy:
-        return self._setting(_SETTING, Policy) or Policy()
+    def _policy(self) -> BackupPolicy:
+        return self._setting(_SETTING, BackupPolicy) or BackupPolicy()
 
-    def _policy_of(self, site_id: str) -> tuple[SitePolicy, Policy]:
+    def _policy_of(self, site_id: str) -> tuple[SitePolicy, BackupPolicy]:
         with self.store.read() as connection:
             own = backupstore.site_policies(connection).get(site_id, SitePolicy())
         return own, own.over(self._policy())
@@ -79,7 +79,7 @@ class NightVerbs(BackupVerbs, OutsideVerbs):
     def set_backup_policy(self, caller: Actor, request: SetPolicy) -> PolicyView:
         self._allow(caller, Right.SETTINGS_CHANGE)
         changed = {name: value for name in request.__struct_fields__ if (value := getattr(request, name)) is not UNSET}
-        policy = converted({**msgspec.structs.asdict(self._policy()), **changed}, Policy)
+        policy = converted({**msgspec.structs.asdict(self._policy()), **changed}, BackupPolicy)
         problems = list(policy.check())
         if policy.copy_to and policy.copy_to not in {each.name for each in self._repositories_known()}:
             hint = "see: alveole backup repository list"
@@ -242,7 +242,7 @@ class NightVerbs(BackupVerbs, OutsideVerbs):
         self._go(live)
 
     # --- copies -------------------------------------------------------------------------------
-    def _copy_one(self, to: str, kept: dict[str, list[Kept]], now: float) -> None:
+    def _copy_one(self, to: str, kept: dict[str, list[KeptBackup]], now: float) -> None:
         """Copy the newest backup of some site that the other repository has not."""
         with self.store.read() as connection:
             marks = backupstore.marks_of(connection)
@@ -315,7 +315,7 @@ class NightVerbs(BackupVerbs, OutsideVerbs):
         self.journal.end(live, (), {"gone": len(gone)})
 
     @abstractmethod
-    def _platform_due(self, policy: Policy, now: float) -> bool:
+    def _platform_due(self, policy: BackupPolicy, now: float) -> bool:
         """Likewise: whether the platform itself is to be saved."""
 
     @abstractmethod

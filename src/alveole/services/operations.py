@@ -16,8 +16,8 @@ from alveole import operation_requests as want
 from alveole import tables
 from alveole.agent import protocol
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
+from alveole.apiclient import segment
 from alveole.catalogue.grammar import USERS
-from alveole.cli.client import segment
 from alveole.distant import Distant
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.journal import Live

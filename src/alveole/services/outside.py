@@ -18,7 +18,7 @@ from alveole.masking import HIDDEN
 from alveole.people import ldap, passwords
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
-from alveole.people.mapping import Found, Mapping
+from alveole.people.mapping import DirectoryPerson, Mapping
 from alveole.people.model import Actor, Person, Source, Team
 from alveole.people.oidc import Begun, OidcSettings, Provider
 from alveole.people.rights import Right
@@ -57,7 +57,7 @@ class OutsideVerbs(DoorVerbs):
             self._confirmed[known.id] = (time.monotonic(), True)
         return known, "ldap"
 
-    def _provision(self, source: Source, found: Found, mapping: Mapping) -> Person | None:
+    def _provision(self, source: Source, found: DirectoryPerson, mapping: Mapping) -> Person | None:
         """The person of ``found``, made or brought up to date; ``None`` when no group of theirs lets them in,
         or the name is somebody else's here."""
         role = mapping.role(found.groups)
@@ -190,7 +190,7 @@ class OutsideVerbs(DoorVerbs):
         return self._trial(links, found, settings.mapping)
 
     @staticmethod
-    def _trial(links: tuple[Any, ...], found: Found | None, mapping: Mapping) -> people_views.TrialView:
+    def _trial(links: tuple[Any, ...], found: DirectoryPerson | None, mapping: Mapping) -> people_views.TrialView:
         role = mapping.role(found.groups) if found else None
         return people_views.TrialView(
             ok=bool(links) and all(link.ok for link in links) and role is not None,

@@ -7,7 +7,6 @@ and no right, owner, id, address or uid is read from it (threat 10).
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from alveole import __version__, fleet, passport
+from alveole import __version__, fleet, passport, wholefile
 from alveole.agent import protocol
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
@@ -27,8 +26,7 @@ from alveole.model.site import Release, Site, Wanted
 from alveole.passport import Head, Identity, Statement
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
-from alveole.services.backups import BackupVerbs, manifest_of, read_manifest
-from alveole.services.modules import with_texts
+from alveole.services.backups import BackupVerbs, read_manifest
 from alveole.services.outside import OutsideVerbs
 from alveole.store import Transaction, new_id
 
@@ -132,8 +130,7 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
             with contextlib.suppress(OSError):
                 if time.time() - old.stat().st_mtime > _KEPT_SECONDS:
                     old.unlink()
-        texts = {each.path: each.text for each in self._config_states(site) if each.changed and each.text}
-        manifest = msgspec.json.encode(manifest_of(with_texts(site, texts))).decode()
+        manifest = self._manifest(site)
         path = self._carried / name
         with tempfile.TemporaryFile(dir=self._carried) as archive:
             packed = self.agent.call(
@@ -164,13 +161,8 @@ class PassportVerbs(BackupVerbs, OutsideVerbs):
             )
             archive.seek(0)
             live.show(f"sealing {packed.bytes} bytes")
-            beside = path.with_name(f".{name}")
-            with beside.open("wb") as out:
-                os.fchmod(out.fileno(), 0o600)
+            with wholefile.writing(path) as out:
                 passport.write(out, self._identity(), to, site.name, statement, archive, time.time())
-                out.flush()
-                os.fsync(out.fileno())
-            beside.replace(path)
         hit("services.packed")
         live.say(f"passport of {site.name}: {path.stat().st_size} bytes, for {passport.fingerprint(to)}")
         return path, packed.digest

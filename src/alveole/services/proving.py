@@ -15,7 +15,6 @@ import msgspec
 from alveole import backupstore
 from alveole.agent import protocol
 from alveole.backup_requests import ProveBackup
-from alveole.backup_views import BackupView
 from alveole.backupstore import Evidence, Proof
 from alveole.compile import compile_site
 from alveole.errors import AlveoleError, NoRoom, NotFound, Problem, Refused, StepFailed, Temporary
@@ -65,9 +64,6 @@ class ProofVerbs(NightVerbs, Trials):
         if not found:
             raise NotFound(f"there is no backup of {request.site}", field="site", hint="alveole backup create NAME")
         return self.prove_backup(caller, found[0].id, key=key)
-
-    def newest_backup(self, caller: Actor, site: str) -> BackupView | None:
-        return next(iter(self.list_backups(caller, site)), None)
 
     # --- the flow -----------------------------------------------------------------------------
     def _flow_prove_backup(self, live: Live) -> None:

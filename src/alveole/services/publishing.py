@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from alveole.errors import Problem
 from alveole.journal import RECONCILER, REPAIR
 from alveole.rfc2136 import Condition, ConditionFailed, Record
-from alveole.zone import DnsSettings, Wanted, lines, own_servers
+from alveole.zone import DnsSettings, WantedName, lines, own_servers
 
 if TYPE_CHECKING:
     from alveole.services.naming import Naming
@@ -105,7 +105,7 @@ class Pass:
             self._say(PUBLISH, "", f"the name servers of {self.zone.zone} are {', '.join(hosts)}")
 
     # --- publishing -----------------------------------------------------------------------------
-    def _publish(self, fresh: Sequence[Wanted]) -> None:
+    def _publish(self, fresh: Sequence[WantedName]) -> None:
         if not fresh:
             return
         before = self.naming.rows
@@ -129,7 +129,7 @@ class Pass:
                 for want in some:
                     self._published(want)
 
-    def _publish_one(self, want: Wanted, row: Row | None) -> None:
+    def _publish_one(self, want: WantedName, row: Row | None) -> None:
         written = row.written if row is not None else {}
         exact = _exactly(want.name, want.records)
         try:
@@ -146,7 +146,7 @@ class Pass:
         else:
             self._published(want)
 
-    def _force(self, want: Wanted, row: Row | None) -> bool:
+    def _force(self, want: WantedName, row: Row | None) -> bool:
         """Write over what is ours by name and kind, whatever it says by now; beside records of others only."""
         try:
             self.zone.change(_edits(want, row), _conditions(want, row, exact=False))
@@ -154,12 +154,12 @@ class Pass:
             return False
         return True
 
-    def _published(self, want: Wanted, *, tell: bool = True) -> None:
+    def _published(self, want: WantedName, *, tell: bool = True) -> None:
         self.done[want.name] = Row(want.name, want.site_id, want.ttl, "published", want.records, {}, at=time.time())
         if tell:
             self._say(PUBLISH, want.site_id, f"{want.name}: {', '.join(lines(want.records))}")
 
-    def _held(self, want: Wanted, row: Row | None) -> None:
+    def _held(self, want: WantedName, row: Row | None) -> None:
         there = {kind: values for kind in (*FAMILY, "NS") if (values := self.zone.ask(want.name, kind).values)}
         text = ", ".join(lines(there))[:SAID_MOST] or "other records"
         problem = f"the zone has {text} there, and not from here: nothing was changed"
@@ -168,7 +168,7 @@ class Pass:
         if not known:
             self._say(PUBLISH, want.site_id, f"{want.name}: {problem}", bad=True)
 
-    def _set(self, want: Wanted, state: Literal["theirs", "held"], problem: str, row: Row | None = None) -> None:
+    def _set(self, want: WantedName, state: Literal["theirs", "held"], problem: str, row: Row | None = None) -> None:
         old = self.naming.rows.get(want.name)
         fresh = Row(
             want.name,
@@ -199,7 +199,7 @@ class Pass:
         yield from self._lost_of(rows[:half])
         yield from self._lost_of(rows[half:])
 
-    def _repair(self, row: Row, want: Wanted) -> None:
+    def _repair(self, row: Row, want: WantedName) -> None:
         causes = []
         for kind, values in row.written.items():
             if self.zone.holds([Condition(row.name, kind, values)]):
@@ -273,7 +273,7 @@ class Pass:
             by_site.clear()
 
 
-def differs(row: Row | None, want: Wanted) -> bool:
+def differs(row: Row | None, want: WantedName) -> bool:
     if row is None or row.state == "waiting" or row.site_id != want.site_id:
         return True
     if row.state == "published":
@@ -281,13 +281,13 @@ def differs(row: Row | None, want: Wanted) -> bool:
     return row.meant != want.records
 
 
-def _edits(want: Wanted, row: Row | None) -> list[Record]:
+def _edits(want: WantedName, row: Row | None) -> list[Record]:
     written = row.written if row is not None else {}
     gone = [Record(want.name, kind, 0, ()) for kind in written if kind not in want.records]
     return [*gone, *(Record(want.name, kind, want.ttl, values) for kind, values in want.records.items())]
 
 
-def _conditions(want: Wanted, row: Row | None, *, exact: bool = True) -> list[Condition]:
+def _conditions(want: WantedName, row: Row | None, *, exact: bool = True) -> list[Condition]:
     """What must be so, or somebody else's record would be written over or beside an alias."""
     if want.ours:
         return []

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
-from alveole import tables
+from alveole import tables, wholefile
 from alveole.errors import AlveoleError, InvalidInput, NotFound
 from alveole.figure_views import ForecastView, MachineMonth, QualityView, ReportList, ReportView
 from alveole.figures import forecast, months
@@ -248,9 +248,9 @@ class QualityVerbs(FigureVerbs):
         self._reports.mkdir(mode=0o700, exist_ok=True)
         for language in ("en", "fr"):
             for kind in KINDS:
-                _put(self._reports / f"{month}.{language}.{kind}", _rendered(report, kind, language))
+                wholefile.write(self._reports / f"{month}.{language}.{kind}", _rendered(report, kind, language))
         # Last: what is there is whole.
-        _put(self._reports / f"{month}.json", msgspec.json.encode(report))
+        wholefile.write(self._reports / f"{month}.json", msgspec.json.encode(report))
         for old in self._report_months()[_KEPT:]:
             for file in self._reports.glob(f"{old}.*"):
                 file.unlink(missing_ok=True)
@@ -266,9 +266,3 @@ def _rendered(report: ReportView, kind: str, language: str) -> bytes:
 
     document = paper.document(report, language)
     return paper.html(document) if kind == "html" else pdf.pdf(document)
-
-
-def _put(file: Path, content: bytes) -> None:
-    new = file.with_name(f"{file.name}.new")
-    new.write_bytes(content)
-    new.replace(file)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from alveole.agent import protocol, saving
-from alveole.backup_policy import Policy, last_turn
+from alveole.backup_policy import BackupPolicy, last_turn
 from alveole.backup_requests import PutRepository
 from alveole.backup_views import BackupKeyView, KeepingView, PlatformSaved, RepositoryView, SshKeyView
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
@@ -175,7 +175,7 @@ class RepositoryVerbs(ProofVerbs):
         work = Work(stored=True, backup=new_id("b"))
         return self.journal.begin("save-platform", actor, work=work, transaction=transaction)
 
-    def _platform_due(self, policy: Policy, now: float) -> bool:
+    def _platform_due(self, policy: BackupPolicy, now: float) -> bool:
         saved = self._setting(_PLATFORM, PlatformSaved)
         return policy.nightly and (saved is None or saved.at < last_turn("platform", policy, now))
 

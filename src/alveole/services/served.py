@@ -13,7 +13,7 @@ from typing import Protocol
 
 from alveole.agent.figuring import Figures, Served
 from alveole.figures.gather import percentile
-from alveole.incidents.model import About, Figure, Reading, Source
+from alveole.incidents.model import About, Figure, Reading, ReadingSource
 from alveole.incidents.readings import Found
 from alveole.store import Store
 
@@ -25,11 +25,16 @@ LEAST = 20
 _SLOW = 0.95
 
 FIGURES = (
-    Figure(name="site.failed-share", title="Answers that failed (5xx), of the last five minutes'", about=About.SITE,
-           unit="%"),
-    Figure(name="site.answer-ms", title="95 of 100 answers of the last five minutes took less", about=About.SITE,
-           unit="ms"),
-)  # fmt: skip
+    Figure(
+        name="site.failed-share",
+        title="Answers that failed (5xx), of the last five minutes'",
+        about=About.SITE,
+        unit="%",
+    ),
+    Figure(
+        name="site.answer-ms", title="95 of 100 answers of the last five minutes took less", about=About.SITE, unit="ms"
+    ),
+)
 
 
 class Counted(Protocol):
@@ -78,7 +83,7 @@ def _slowest(new: Mapping[int, int], old: Mapping[int, int]) -> float:
     return percentile({n: count - old.get(n, 0) for n, count in new.items()}, _SLOW) or 0.0
 
 
-def source(of: Counted) -> Source:
+def source(of: Counted) -> ReadingSource:
     """For :attr:`IncidentVerbs.readings`. Nothing is known while the agent is away."""
     windows = Windows()
 
@@ -89,4 +94,4 @@ def source(of: Counted) -> Source:
         awake = [id for id, stored in of.store.sites.items() if not stored.site.asleep and not stored.site.node]
         return windows.take(figures, awake)
 
-    return Source(FIGURES, read, _EVERY)
+    return ReadingSource(FIGURES, read, _EVERY)

@@ -15,7 +15,7 @@ from alveole.masking import HIDDEN
 from alveole.model.addressing import Addressing
 from alveole.model.resource import Kind, Promise, PromiseState
 from alveole.model.site import Process, Release, ResourcePlan, Site, Wanted
-from alveole.reconcile import Look
+from alveole.passes import Look
 from alveole.sleeping import is_asleep, sleep_of
 from alveole.store import Stored
 from alveole.traffic import Counted

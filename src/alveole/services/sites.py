@@ -38,8 +38,14 @@ _WEB_SERVER = "nginx"
 
 
 class SiteVerbs(ElsewhereVerbs):
+    """A site's life: create, start, stop, restart, sleep, update, set, rename, destroy.
+
+    What all verbs take, give and raise stands in :mod:`alveole.services`.
+    """
+
     # --- create -------------------------------------------------------------------------------
     def create_site(self, caller: Actor, request: ask.CreateSite, *, key: str | None = None) -> Change:
+        """Make a site of an upload, of modules, or of a base and a command. Raises ``NoRoom``: no address is free."""
         if request.node:
             return self._create_there(caller, request, key)
         owner = self._owner_for(caller, request.owner)
@@ -81,6 +87,7 @@ class SiteVerbs(ElsewhereVerbs):
             raise
 
     def preview_create(self, caller: Actor, request: ask.CreateSite, *, content: bool = False) -> views.DryRun:
+        """What ``create_site`` would make, with nothing stored; ``content``: it will come with an upload."""
         self._owner_for(caller, request.owner)
         composed = self._compose_new(request, content) if request.modules else None
         self._draft(caller, request, _placeholder(request), content, composed)
@@ -233,6 +240,8 @@ class SiteVerbs(ElsewhereVerbs):
 
     # --- start, stop, restart, destroy --------------------------------------------------------
     def start_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
+        """Raises ``Refused`` for one that runs."""
+
         def to(old: Site) -> Site:
             if old.runs:
                 raise Refused(f"site {old.name} is already running", field="site", hint="see: alveole why")
@@ -242,6 +251,8 @@ class SiteVerbs(ElsewhereVerbs):
         return there or self._change(caller, Right.SITE_RUN, "start", site, "", key, version, to)
 
     def stop_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
+        """Also during a change, which then ends as superseded. Raises ``Refused`` for one that does not run."""
+
         def to(old: Site) -> Site:
             if old.wanted is Wanted.STOPPED:
                 raise Refused(f"site {old.name} is not running", field="site", hint="see: alveole site start")
@@ -251,6 +262,8 @@ class SiteVerbs(ElsewhereVerbs):
         return there or self._change(caller, Right.SITE_RUN, "stop", site, "", key, version, to, superseding=True)
 
     def restart_site(self, caller: Actor, site: str, *, key: str | None = None, version: int | None = None) -> Change:
+        """The instance ends, then is made anew; nobody answers meanwhile. Raises ``Refused`` unless it runs."""
+
         def to(old: Site) -> Site:
             if old.wanted is Wanted.STOPPED:
                 raise Refused(f"site {old.name} is not running", field="site", hint="see: alveole site start")
@@ -321,6 +334,8 @@ class SiteVerbs(ElsewhereVerbs):
         key: str | None = None,
         version: int | None = None,
     ) -> Change:
+        """End a stopped site and delete its data, after a backup unless ``request.unsaved``."""
+
         def build(transaction: Transaction) -> Live:
             stored = self._stored(caller, Right.SITE_DESTROY, site)
             old = stored.site
@@ -352,6 +367,7 @@ class SiteVerbs(ElsewhereVerbs):
     def update_site(
         self, caller: Actor, site: str, request: ask.UpdateSite, *, key: str | None = None, version: int | None = None
     ) -> Change:
+        """Make an upload, or a release that is kept, live. A new instance is ready before the old one goes."""
         if there := self._there(caller, Right.SITE_RELEASE, "update", site, "POST", "/releases", request, key):
             return there
 
@@ -400,6 +416,7 @@ class SiteVerbs(ElsewhereVerbs):
     def set_site(
         self, caller: Actor, site: str, request: ask.SetSite, *, key: str | None = None, version: int | None = None
     ) -> Change:
+        """Change what is given in ``request``; all else stays. Raises ``InvalidInput`` when that is nothing."""
         if request == ask.SetSite():
             raise InvalidInput("nothing to change", hint="give at least one option")
         if asks_to_lend(request):
@@ -522,6 +539,8 @@ class SiteVerbs(ElsewhereVerbs):
     def rename_site(
         self, caller: Actor, site: str, request: ask.RenameSite, *, key: str | None = None, version: int | None = None
     ) -> Change:
+        """Another name, and with it another domain of its own; id, data and addresses stay."""
+
         def to(old: Site) -> Site:
             draft = Draft(self.settings, self.store.owner_of, old.id)
             draft.name(request.name, self.store.site(request.name) is not None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from alveole import origins, views
+from alveole import module_views, origins
 from alveole import requests as ask
 from alveole.catalogue.sources import load
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
@@ -28,7 +28,7 @@ _NAME = r"^[a-z][a-z0-9-]{0,30}\Z"
 _RECORD = ".source.json"
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SourceRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     pin: str
     signer: str
@@ -37,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SourceVerbs(Compositions):
-    def list_sources(self, caller: Actor) -> tuple[views.SourceView, ...]:
+    def list_sources(self, caller: Actor) -> tuple[module_views.SourceView, ...]:
         self._allow(caller, Right.CATALOGUE_LOOK)
         catalogue = self.catalogue()
         found = []
@@ -47,7 +47,7 @@ class SourceVerbs(Compositions):
             folders = {each.name for each in folder.iterdir() if not each.name.startswith(".")}
             aside = [f"{each}: {catalogue.aside[each]}" for each in sorted(folders) if each in catalogue.aside]
             found.append(
-                views.SourceView(
+                module_views.SourceView(
                     name=name,
                     source=record.source,
                     pin=record.pin,
@@ -111,7 +111,9 @@ class SourceVerbs(Compositions):
                 live.show,
             )
             self._check_modules(request.name, fetched.modules)
-            record = Record(origins.shown(request.source), request.pin, fetched.signer, time.time(), live.change.actor)
+            record = SourceRecord(
+                origins.shown(request.source), request.pin, fetched.signer, time.time(), live.change.actor
+            )
             (fetched.modules / _RECORD).write_bytes(msgspec.json.encode(record))
             hit("services.source-checked")
             names = sorted(each.name for each in fetched.modules.iterdir() if not each.name.startswith("."))
@@ -168,11 +170,11 @@ class SourceVerbs(Compositions):
         self.journal.end(self.journal.begin("remove-modules", caller, reason=source))
 
 
-def _read(folder: Path) -> tuple[Record, str]:
+def _read(folder: Path) -> tuple[SourceRecord, str]:
     try:
-        return msgspec.json.decode((folder / _RECORD).read_bytes(), type=Record), ""
+        return msgspec.json.decode((folder / _RECORD).read_bytes(), type=SourceRecord), ""
     except (OSError, msgspec.DecodeError) as error:
-        return Record("", "", "", 0.0, ""), f"its record cannot be read: {error}"
+        return SourceRecord("", "", "", 0.0, ""), f"its record cannot be read: {error}"
 
 
 def _put(fresh: Path, place: Path, aside: Path) -> None:

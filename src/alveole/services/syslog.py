@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from alveole import wholefile
 from alveole.agent.protocol import Link
 from alveole.errors import InvalidInput, NotFound, Problem
 from alveole.logbook import places
@@ -185,13 +185,8 @@ class SyslogVerbs(OutsideVerbs):
         with contextlib.suppress(OSError):
             if file.read_bytes() == text:
                 return
-        new = file.with_name(f"{file.name}.new")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        with os.fdopen(fd, "wb") as made:
-            # The directory is set-group-id: control's group, which the porter is in, reads it and nobody else.
-            os.fchmod(fd, 0o640)
-            made.write(text)
-        new.replace(file)
+        # The directory is set-group-id: control's group, which the porter is in, reads it and nobody else.
+        wholefile.write(file, text, mode=0o640)
 
     def _porter_says(self, key: str) -> str:
         """What the process that sends and takes in says of itself; empty: it is not to do that."""

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alveole import requests as ask
 from alveole import tables, views
 from alveole.agent import protocol
-from alveole.cli.client import pairs
+from alveole.apiclient import pairs
 from alveole.compile import has_storage
 from alveole.distant import Distant, reached
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused

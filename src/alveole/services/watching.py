@@ -116,9 +116,14 @@ class Checks:
                     failures = 0 if row.ok else self._failed_in_a_row(connection, known)
                     self._failures[known.id] = failures
                     self._states[known.id] = CheckState(
-                        name=known.name, ok=row.ok, at=row.at, since=row.at, seconds=row.seconds, problem=row.problem,
+                        name=known.name,
+                        ok=row.ok,
+                        at=row.at,
+                        since=row.at,
+                        seconds=row.seconds,
+                        problem=row.problem,
                         failing=failures >= known.after,
-                    )  # fmt: skip
+                    )
 
     @staticmethod
     def _failed_in_a_row(connection: sa.Connection, known: Known) -> int:

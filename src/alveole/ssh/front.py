@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 from collections import Counter
@@ -21,6 +20,7 @@ import asyncssh
 import msgspec
 import uvloop
 
+from alveole import wholefile
 from alveole.agent.wire import Wire
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Refused, Temporary
@@ -74,14 +74,7 @@ def host_keys(settings: Settings) -> list[asyncssh.SSHKey]:
 
 def _make(path: Path, kind: str, options: dict[str, Any]) -> None:
     key = asyncssh.generate_private_key(kind, comment="alveole", **options)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(key.export_private_key("openssh"))
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
+    wholefile.write(path, key.export_private_key("openssh"))
     # For whoever wants to publish or compare it.
     path.with_name(f"{path.name}.pub").write_bytes(key.export_public_key("openssh"))
 

@@ -7,10 +7,7 @@ of ours, which no client sees or moves: a tag is sent once, whoever pushes next.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +20,7 @@ from alveole.model.app import VERSION_NAME, App
 from alveole.model.change import Change, ChangeState
 from alveole.model.site import Arrival
 from alveole.people.model import Actor
+from alveole.printed import read_out
 from alveole.services.incoming import INCOMING
 from alveole.services.visits import GIT, GIT_DIRECTORY
 
@@ -212,34 +210,11 @@ class Pushed:
 
     def _run(self, argv: tuple[str, ...], *, take: Callable[[bytes], None] | None = None, check: bool = True) -> bytes:
         """Run git over the working copy as the site's own user; what it printed. Raises ``Refused`` when it fails."""
-        session = self._services.start(self._services.over_work(self._actor, self._login, argv))
-        said: list[bytes] = []
-        complaint = bytearray()
-        stdin, stdout, stderr = session.fds
-        os.close(stdin)
-
-        def listen() -> None:
-            with contextlib.suppress(OSError):
-                while piece := os.read(stderr, 4096):
-                    complaint.extend(piece[: max(0, 4096 - len(complaint))])
-
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
-        try:
-            while piece := os.read(stdout, _PIECE):
-                if take is not None:
-                    take(piece)
-                elif sum(map(len, said)) < _PIECE:
-                    said.append(piece)
-            ended = session.ended()
-        finally:
-            session.hang_up()
-            listener.join(2.0)
-            os.close(stdout)
-            os.close(stderr)
-        if check and ended.status != 0:
-            raise Refused(f"git failed: {bytes(complaint).decode('utf-8', 'replace').strip()[:500]}")
-        return b"".join(said)
+        program = self._services.start(self._services.over_work(self._actor, self._login, argv))
+        printed = read_out(program, most=_PIECE, take=take)
+        if check and printed.status != 0:
+            raise Refused(f"git failed: {printed.complaint[:500]}")
+        return printed.text
 
 
 def _is_commit(text: str) -> bool:

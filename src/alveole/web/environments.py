@@ -18,7 +18,7 @@ from alveole import requests as ask
 from alveole.api.gate import does
 from alveole.app_views import AppView, DeployPlan, EnvironmentView
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem
-from alveole.model.app import Accept, Policy, VersionState
+from alveole.model.app import Accept, DeliveryPolicy, VersionState
 from alveole.model.change import Change
 from alveole.people.rights import Right, may
 from alveole.text import read_span, span
@@ -107,7 +107,7 @@ def _back_plan(page: Page, app: AppView, own: EnvironmentView, to: str) -> Deplo
     return page.services.preview_roll_back(page.actor, app.id, own.name, ask.RollBack(version=to))
 
 
-def _typed(policy: Policy) -> dict[str, str]:
+def _typed(policy: DeliveryPolicy) -> dict[str, str]:
     return {
         "soak": span(policy.soak_seconds) if policy.soak_seconds else "",
         "approvals": str(policy.approvals),
@@ -163,7 +163,7 @@ def _policy(form: Fields) -> ask.SetEnvironment:
         snapshot=form("snapshot") == "yes",
         before=command("before"),
         after=command("after"),
-        hook_seconds=seconds("hook", "hook_seconds") or Policy().hook_seconds,
+        hook_seconds=seconds("hook", "hook_seconds") or DeliveryPolicy().hook_seconds,
     )
     if problems:
         raise InvalidInput(problems=problems)

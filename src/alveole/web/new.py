@@ -10,8 +10,8 @@ import shlex
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from alveole import module_views, views
 from alveole import requests as ask
-from alveole import views
 from alveole.api.gate import does
 from alveole.catalogue.manifest import Category
 from alveole.errors import AlveoleError, InvalidInput, Problem
@@ -34,7 +34,7 @@ def catalogue(page: Asked, q: str = "") -> Response:
     modules = page.services.list_modules(page.actor)
     wanted = q.lower().split()
 
-    def fits(module: views.ModuleView) -> bool:
+    def fits(module: module_views.ModuleView) -> bool:
         texts = (module.name, *module.aliases, page.words.text(module.title), page.words.text(module.description))
         return all(word in " ".join(texts).lower() for word in wanted)
 
@@ -105,7 +105,7 @@ def _form(
     modules = form.all("m")
     groups: tuple[questions.Group, ...] = ()
     least = ""
-    details: list[views.ModuleDetail] = []
+    details: list[module_views.ModuleDetail] = []
     if way == "module":
         if not modules:
             return page.go("/new")

@@ -13,8 +13,8 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from alveole import module_views
 from alveole import requests as ask
-from alveole import views
 from alveole.api.gate import does
 from alveole.app_views import AppPreview
 from alveole.catalogue.manifest import Category
@@ -131,7 +131,7 @@ def _form(
     found = errors or Errors(page.words)
     modules = _modules(form)
     groups: tuple[questions.Group, ...] = ()
-    details: list[views.ModuleDetail] = []
+    details: list[module_views.ModuleDetail] = []
     least = ""
     if modules:
         typed = questions.answers(form)

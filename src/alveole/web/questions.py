@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from alveole import views
+from alveole import module_views
 from alveole.catalogue.manifest import QuestionType
 from alveole.model.site import Answer
 from alveole.web.pages import Errors, Fields
@@ -31,7 +31,7 @@ class Control(msgspec.Struct, frozen=True):
 
     key: str
     kind: str
-    question: views.QuestionView
+    question: module_views.QuestionView
     value: str
     chosen: tuple[str, ...]
     was: str
@@ -69,7 +69,7 @@ def answers(form: Fields) -> dict[str, Answer]:
 
 
 def groups(
-    asked: Iterable[str], questions: Iterable[views.QuestionView], errors: Errors, typed: dict[str, Answer]
+    asked: Iterable[str], questions: Iterable[module_views.QuestionView], errors: Errors, typed: dict[str, Answer]
 ) -> tuple[Group, ...]:
     """The questions by module: those asked for first, what they need after, what is asked once for all last."""
     wanted = tuple(asked)
@@ -88,7 +88,7 @@ def groups(
     )
 
 
-def _control(question: views.QuestionView, errors: Errors, typed: dict[str, Answer]) -> Control:
+def _control(question: module_views.QuestionView, errors: Errors, typed: dict[str, Answer]) -> Control:
     key = f"{question.module}.{question.name}"
     name = key.removeprefix(".")
     kind = _INPUTS.get(QuestionType(question.type), "text")

@@ -12,8 +12,8 @@ from fastapi import APIRouter
 from msgspec import UNSET
 from starlette.responses import Response
 
+from alveole import module_views, views
 from alveole import requests as ask
-from alveole import views
 from alveole.api.gate import does
 from alveole.domain_views import AddDomain
 from alveole.errors import AlveoleError, InvalidInput
@@ -101,7 +101,7 @@ def _settings(
     status: int = 200,
     typed: dict[str, object] | None = None,
     given: dict[str, Answer] | None = None,
-    plan: views.ConfigurePlan | None = None,
+    plan: module_views.ConfigurePlan | None = None,
     difference: list[str] | None = None,
 ) -> Response:
     services, actor = page.services, page.actor

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 from alveole.errors import Problem
-from alveole.views import TextView
+from alveole.module_views import TextView
 
 LANGUAGES = {"en": "English", "fr": "Français"}
 #: Stands where there is no value: an en dash.

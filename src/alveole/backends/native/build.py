@@ -249,15 +249,7 @@ class BuildRunner:
 
     def _sweep(self, site: str) -> None:
         """Take away all that a build has on the machine but its disk, however far it had come. Idempotent."""
-        name, place = _PREFIX + site, self._place(site)
-        self._cgroups.thaw(name)
-        self._cgroups.kill(name)
-        self._cgroups.remove(name)
-        self._backend._crun.forget(name)
-        if place.exists():
-            for point in syscalls.mount_points(place):
-                mounts.detach(point)
-            mounts.remove_tree(place)
+        self._backend.sweep(_PREFIX + site, self._place(site))
 
     # The way out
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from alveole.config import Settings
 from alveole.host import instances, paths
-from alveole.host.instances import Ended, State
+from alveole.host.instances import Ended, InstanceState
 from alveole.host.output import Output
 from alveole.model.resource import (
     PLATFORM,
@@ -45,7 +45,7 @@ class Looker:
         self._loose: dict[str, str] = {}
         self._sites = f"{settings.run}/sites"
         self._sockets = f"{settings.run}/sockets"
-        self._known: dict[str, tuple[tuple[int, int, int], State, str]] = {}
+        self._known: dict[str, tuple[tuple[int, int, int], InstanceState, str]] = {}
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -66,7 +66,7 @@ class Looker:
             self._loose.pop(name, None)
             self._known.pop(name, None)
 
-    def _load(self, site: str, slot: int) -> tuple[State, str] | None:
+    def _load(self, site: str, slot: int) -> tuple[InstanceState, str] | None:
         """The instance's state and the name of its interface.
 
         What was read is used again as long as the file is the same one: a pass over a thousand kept
@@ -143,7 +143,9 @@ class Looker:
                 detail["exit_signal"] = state.ended.signal
         return Observed(id, state.digest, state.ready and running, defects, tuple(uses), detail)
 
-    def _defects(self, state: State, running: bool, interface: str, names: frozenset[str] | None) -> tuple[Defect, ...]:
+    def _defects(
+        self, state: InstanceState, running: bool, interface: str, names: frozenset[str] | None
+    ) -> tuple[Defect, ...]:
         if not state.pid or state.boot != instances.boot_id():
             cause = "the machine was started anew" if state.boot != instances.boot_id() else "its start was cut short"
             return (Defect("damaged", cause),)
@@ -181,7 +183,7 @@ class Looker:
         except FileNotFoundError:
             return False
 
-    def cause(self, state: State, ended: Ended) -> str:
+    def cause(self, state: InstanceState, ended: Ended) -> str:
         """How it ended, as a sentence for people."""
         if ended.oom:
             return f"it needed more memory than its plan gives ({state.spec.limits.memory_bytes // MIB} MiB)"

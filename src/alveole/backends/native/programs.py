@@ -20,7 +20,7 @@ from alveole.backends.native.lower import instance_name
 from alveole.backends.native.run import NativeBackend
 from alveole.errors import NotFound, Refused, StepFailed
 from alveole.host import instances
-from alveole.host.instances import State
+from alveole.host.instances import InstanceState
 from alveole.text import clean
 
 _COMMAND_MAX, _NAME_MAX = 400, 64
@@ -80,7 +80,7 @@ def restart(backend: NativeBackend, request: RestartProcess) -> None:
         raise StepFailed("; ".join((failure.message, *failure.tail[-1:])))
 
 
-def _all(backend: NativeBackend, state: State) -> Iterator[_Found]:
+def _all(backend: NativeBackend, state: InstanceState) -> Iterator[_Found]:
     first = backend.settings.uid_start(state.spec.number)
     with contextlib.suppress(OSError):
         now = float(Path("/proc/uptime").read_text().split()[0])

@@ -33,9 +33,9 @@ from alveole.backends.native.watch import Watch, reap
 from alveole.config import Settings
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, StepFailed
 from alveole.failpoints import hit
-from alveole.host import bases, configstamp, disk, instances, lent, mounts, paths, runtime, seccomp, userns
+from alveole.host import bases, configstamp, disk, instances, lent, mounts, paths, runtime, seccomp, syscalls, userns
 from alveole.host.cgroups import Cgroups
-from alveole.host.instances import Ended, State
+from alveole.host.instances import Ended, InstanceState
 from alveole.host.output import Output
 from alveole.model.addressing import InstanceNet
 from alveole.model.resource import Action, Kind, Observation, Outcome, Step, WorkloadSpec
@@ -92,7 +92,7 @@ class NativeBackend:
         self._looker = Looker(settings, self.output, network)
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._meter = meter(settings)
-        self._namespaces = userns.Kept()
+        self._namespaces = userns.KeptNamespaces()
         self._saving = threading.Lock()
         self._facts: dict[str, BaseFacts] = {}
         self.inside = services.Inside(settings, self._crun, self.output, self._machine, self._locks.__getitem__)
@@ -180,6 +180,17 @@ class NativeBackend:
         with contextlib.suppress(OSError):
             os.close(self._namespaces.take(self.settings.uid_start(number)))
 
+    def sweep(self, name: str, place: Path) -> None:
+        """Take away what a container that is no site's instance has on the machine, ``place`` with it. Idempotent."""
+        self.cgroups.thaw(name)
+        self.cgroups.kill(name)
+        self.cgroups.remove(name)
+        self._crun.forget(name)
+        if place.exists():
+            for point in syscalls.mount_points(place):
+                mounts.detach(point)
+            mounts.remove_tree(place)
+
     def usage(self, sites: Collection[str] | None = None, *, io: bool = False) -> dict[str, Usage]:
         totals: dict[str, Usage] = {}
         for name, stats in self.cgroups.all_stats().items():
@@ -241,11 +252,11 @@ class NativeBackend:
             undo.pop_all()
         hit("workload-ready")
 
-    def _launch(self, spec: WorkloadSpec, digest: str) -> State:
+    def _launch(self, spec: WorkloadSpec, digest: str) -> InstanceState:
         place = paths.instance(self.settings, spec.site, spec.slot)
         net = self._addressing.instance(spec.number, spec.slot)
         _mkdir(place, 0o711)
-        state = State(digest, spec, instances.boot_id(), time.time())
+        state = InstanceState(digest, spec, instances.boot_id(), time.time())
         with self._saving:
             instances.save(self.settings, state)
         hit("workload-begin")
@@ -267,7 +278,7 @@ class NativeBackend:
         self.prepare(spec.number)
         return self.output.open(spec.site)
 
-    def _launch_with(self, state: State, place: Path, net: InstanceNet, beside: Beside) -> State:
+    def _launch_with(self, state: InstanceState, place: Path, net: InstanceNet, beside: Beside) -> InstanceState:
         name, spec = state.name, state.spec
         self.cgroups.create(name, spec.limits)
         uid = paths.site_uid(self.settings, spec.number)
@@ -317,7 +328,7 @@ class NativeBackend:
             timer.cancel()
             settle()
 
-    def _wait_ready(self, state: State) -> None:
+    def _wait_ready(self, state: InstanceState) -> None:
         pidfd = instances.open_process(state.pid, state.started)
         try:
             if pidfd is None:
@@ -449,7 +460,7 @@ class NativeBackend:
             with disk.borrowed(self.settings, site) as data:
                 mounts.remove_tree(paths.root_dir(data, slot))
 
-    def _stop(self, state: State) -> None:
+    def _stop(self, state: InstanceState) -> None:
         """Ask the instance to end and wait for it, at the most for its grace."""
         self.cgroups.thaw(state.name)
         pidfd = instances.open_process(state.pid, state.started)
@@ -550,7 +561,7 @@ class NativeBackend:
         log.info("%s ended", name)
         self._on_end(instance[0])
 
-    def _record_end(self, state: State, status: int | None, number: int | None) -> None:
+    def _record_end(self, state: InstanceState, status: int | None, number: int | None) -> None:
         oom = self.cgroups.oom_kills(state.name) > 0
         instances.save(self.settings, msgspec.structs.replace(state, ended=Ended(time.time(), status, number, oom)))
 

@@ -25,7 +25,7 @@ from alveole.config import Settings
 from alveole.errors import StepFailed, Temporary
 from alveole.host import bases, configstamp, instances, mounts, paths, runtime, syscalls
 from alveole.host.configstamp import Readers
-from alveole.host.instances import State
+from alveole.host.instances import InstanceState
 from alveole.host.output import Output
 from alveole.model.resource import WorkloadSpec
 from alveole.model.site import When
@@ -130,7 +130,7 @@ class Inside:
                     return failure
         return None
 
-    def _refresh_one(self, state: State, readers: Readers, forced: Collection[str], say: Say) -> Failure | None:
+    def _refresh_one(self, state: InstanceState, readers: Readers, forced: Collection[str], say: Say) -> Failure | None:
         if failure := self._tasks(state, When.CHANGE, say):
             return failure
         site, slot = state.spec.site, state.spec.slot
@@ -152,7 +152,7 @@ class Inside:
             configstamp.note_read_by(self._settings, site, slot, readers)
         return None
 
-    def _answers_again(self, state: State, names: Collection[str]) -> Failure | None:
+    def _answers_again(self, state: InstanceState, names: Collection[str]) -> Failure | None:
         """Wait until the site answers as it must when it starts; not for one that ends again and again."""
         place = paths.instance(self._settings, state.spec.site, state.spec.slot)
         dying: list[str] = []
@@ -201,18 +201,18 @@ class Inside:
                     raise StepFailed(f"{failure.message}: {printed[-1]}" if printed else failure.message)
             yield tuple(state.spec for state in states)
 
-    def _running(self, site: str) -> list[State]:
+    def _running(self, site: str) -> list[InstanceState]:
         states = (instances.load(self._settings, site, slot) for slot in instances.of_site(self._settings, site))
         return [state for state in states if state is not None and state.running]
 
-    def _tasks(self, state: State, when: When, say: Say) -> Failure | None:
+    def _tasks(self, state: InstanceState, when: When, say: Say) -> Failure | None:
         names = [task.name for task in state.spec.tasks if task.when is when]
         if not names:
             return None
         say(f"running {', '.join(names)}", None)
         return self._call(state, ("call", str(when)), supervise.call_seconds(state.spec, when))
 
-    def _call(self, state: State, words: tuple[str, ...], seconds: float) -> Failure | None:
+    def _call(self, state: InstanceState, words: tuple[str, ...], seconds: float) -> Failure | None:
         argv = ("/bin/sh", supervise.INIT, *words)
         process = lower.process(state.spec, self._machine(state.spec), argv, supervisor=True)
         output = self._output.open(state.spec.site)

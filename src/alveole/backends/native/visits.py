@@ -57,7 +57,7 @@ class Releases(Protocol):
     def collect(self, site: str, number: int, tree: int, say: Say = quiet) -> Release: ...
 
 
-class Record(msgspec.Struct, frozen=True):
+class WorkRecord(msgspec.Struct, frozen=True):
     """``S/sites/<id>/work.json``."""
 
     release: Digest | None = None
@@ -73,7 +73,7 @@ class Record(msgspec.Struct, frozen=True):
 class _Room:
     """What of one site is mounted, and who is in it."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: WorkRecord) -> None:
         self.record = record
         self.users = 0
         self.idle_since = time.monotonic()
@@ -194,7 +194,7 @@ class Visits:
             record = held.record if held is not None else self._record(request.site)
             if record is None or record.kept != request.release:
                 return
-            record = Record(record.release, record.kept, record.kept_at)
+            record = WorkRecord(record.release, record.kept, record.kept_at)
             self._note(request.site, record)
             if held is not None:
                 held.record = record
@@ -261,9 +261,9 @@ class Visits:
             # Whoever wants to come in waits, so that nobody sees the half of it.
             self.check_replaceable(site, number)
             self._close(site, force=True)
-            self._note(site, Record(half=True))
+            self._note(site, WorkRecord(half=True))
             held = self._come_in(site, number, release)
-            self._note(site, Record(release, half=True))
+            self._note(site, WorkRecord(release, half=True))
             try:
                 yield self._copy(site, number, held.record)
                 self._note(site, held.record)
@@ -273,7 +273,7 @@ class Visits:
                 raise
             self._leave(site)
 
-    def _copy(self, site: str, number: int, record: Record) -> WorkCopy:
+    def _copy(self, site: str, number: int, record: WorkRecord) -> WorkCopy:
         place = self._place(site)
         fresh = self._changed_since(place / "disk" / "layer" / "upper", number, record.published_at)["files"]
         return WorkCopy(place / "tree", place / "disk" / "git", record.release, record.published, bool(fresh))
@@ -318,13 +318,13 @@ class Visits:
     def _place(self, site: str) -> Path:
         return paths.visits(self._settings) / site
 
-    def _record(self, site: str) -> Record | None:
+    def _record(self, site: str) -> WorkRecord | None:
         try:
-            return msgspec.json.decode(paths.work_record(self._settings, site).read_bytes(), type=Record)
+            return msgspec.json.decode(paths.work_record(self._settings, site).read_bytes(), type=WorkRecord)
         except (OSError, msgspec.DecodeError):
             return None
 
-    def _note(self, site: str, record: Record) -> None:
+    def _note(self, site: str, record: WorkRecord) -> None:
         instances.write(paths.work_record(self._settings, site), msgspec.json.encode(record))
 
     def _mount(self, site: str, number: int, release: str | None) -> _Room:
@@ -341,7 +341,7 @@ class Visits:
             record = self._record(site)
             layer = top / "layer"
             if record is None or self._is_done(site, number, layer, record):
-                record = Record(release)
+                record = WorkRecord(release)
                 mounts.prepare_layer(layer, uid, fresh=True)
                 self._note(site, record)
             below = place / "nothing"
@@ -367,7 +367,7 @@ class Visits:
             held.held = undo.pop_all()
             return held
 
-    def _is_done(self, site: str, number: int, layer: Path, record: Record) -> bool:
+    def _is_done(self, site: str, number: int, layer: Path, record: WorkRecord) -> bool:
         """Whether nothing of the layer is wanted any more: all of it was published, or there is nothing."""
         upper = layer / "upper"
         if record.half or not upper.is_dir():
@@ -398,15 +398,7 @@ class Visits:
 
     def _sweep(self, site: str) -> None:
         """Take away all that a visit has on the machine but its disk, however far it had come. Idempotent."""
-        name, place = _PREFIX + site, self._place(site)
-        self._cgroups.thaw(name)
-        self._cgroups.kill(name)
-        self._cgroups.remove(name)
-        self._backend._crun.forget(name)
-        if place.exists():
-            for point in syscalls.mount_points(place):
-                mounts.detach(point)
-            mounts.remove_tree(place)
+        self._backend.sweep(_PREFIX + site, self._place(site))
 
     def _disk_is_short(self) -> bool:
         try:

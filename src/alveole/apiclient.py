@@ -1,4 +1,4 @@
-"""HTTP/1.1 over control's Unix socket, by hand.
+"""A client of the API: HTTP/1.1 over control's Unix socket, by hand. For the command line, and for other machines.
 
 ``http.client`` costs more to import than everything else a command does; what is spoken here is
 a small and closed part of HTTP with a server of our own. One connection serves one request.
