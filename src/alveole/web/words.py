@@ -92,6 +92,9 @@ def _patterns() -> tuple[dict[str, str], tuple[tuple[re.Pattern[str], str], ...]
     return whole, tuple((pattern, french) for _, pattern, french in found)
 
 
+_INCIDENT = re.compile(r"i[a-z2-7]{12}\Z")
+
+
 @lru_cache(maxsize=4096)
 def _french(sentence: str) -> str:
     whole, patterns = _patterns()
@@ -101,7 +104,9 @@ def _french(sentence: str) -> str:
         if found := pattern.match(sentence):
             # One word is a name of something; several may be a sentence that was put into this one.
             return french.format(*(_french(each) if " " in each else each for each in found.groups()))
-    return sentence
+    # The journal names an incident by its number and its title.
+    number, _, title = sentence.partition(" ")
+    return f"{number} {_french(title)}" if title and _INCIDENT.match(number) else sentence
 
 
 #: The kinds of resources, and what is done with them, in words.
