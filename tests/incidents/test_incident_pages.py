@@ -79,4 +79,4 @@ def test_rules_by_an_operator(world: Incidents) -> None:
         assert "t-x" not in world.services.watch.rules
         page = olga.get("/incidents/silences")
         page = olga.submit("/incidents/silences", rule="disk-low", why="nuit", length="6h", weekly="sat,sun 22:00")
-        assert "Le silence est établi." in page.text and "sat sun 22:00 for 6 h" in page.text
+        assert "Le silence est établi." in page.text and "sam. dim. 22:00 pendant 6 h" in page.text

@@ -141,6 +141,15 @@ def test_the_answers_that_were_not_touched_are_not_given(door: Door) -> None:
         assert site is not None and site.site.application is not None
         assert site.site.application.given == {}
         assert site.site.application.answers["wordpress"]["title"] == "Chess Club"
+    with Visitor(door, "fr") as ana:
+        ana.sign_in("ana")
+        ana.get("/new/module?m=wordpress")
+        ana.submit("/new/module", ("do", "create"), name="club-d-echecs")
+        site = door.services.store.site("club-d-echecs")
+        assert site is not None and site.site.application is not None
+        # Whoever reads French wants a site in French, and sees that before it is made.
+        assert site.site.application.given == {"wordpress": ("language",)}
+        assert site.site.application.answers["wordpress"]["language"] == "fr_FR"
 
 
 def test_an_owner_claims_a_domain(door: Door) -> None:
@@ -538,8 +547,8 @@ def test_when_sites_of_a_plan_sleep_is_set_beside_its_limits(door: Door) -> None
         ada.submit("/admin/plans/small/sleep", after="12h")
         assert "offre est modifiée" in ada.page.text
         assert door.services.show_site(ROOT, "blog").sleep.after == 43_200
-        assert "après 12h sans visite" in ada.get("/site/blog").text and "selon l" in ada.page.text
-        assert "Son offre dit : 12h" in ada.get("/site/blog/settings").text
+        assert "après 12 h sans visite" in ada.get("/site/blog").text and "selon l" in ada.page.text
+        assert "Son offre dit : 12 h" in ada.get("/site/blog/settings").text
         ada.get("/admin/plans")
         ada.submit("/admin/plans/small/sleep", after="soon")
         assert "soon" in ada.page.text and door.services.show_plan(ROOT, "small").sleep_after == 43_200

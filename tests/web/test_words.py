@@ -13,7 +13,8 @@ from jinja2 import nodes
 
 from alveole.errors import Problem
 from alveole.web import words
-from alveole.web.pages import environment
+from alveole.web.pages import browser_of, environment
+from alveole.web.ways import way_of
 
 WEB = Path(words.__file__).parent
 _PLACE = re.compile(r"\{(\w*)\}")
@@ -85,9 +86,64 @@ def test_what_the_services_say_is_said_in_french_too() -> None:
     told = french.problem(Problem("name", "the name 'blog' is taken", "choose another name"))
     assert told.startswith("Le nom 'blog' est déjà pris")
     assert french.said("something that nobody translated") == "something that nobody translated"
-    patterns = tomllib.loads((WEB / "translations" / "fr-problems.toml").read_text(encoding="utf-8"))
-    for english, text in patterns.items():
-        assert english.count("{}") >= text.count("{}") and (english.count("{}") == text.count("{}") or "{0}" in text)
+    for part in words.SAID:
+        patterns = tomllib.loads((WEB / "translations" / f"{part}.toml").read_text(encoding="utf-8"))
+        for english, text in patterns.items():
+            # A command that pages have a link for may be left out at the end.
+            assert english.count("{}") >= text.count("{}"), english
+            text.format(*"x" * english.count("{}"))
+
+
+def told() -> Iterator[str]:
+    """What changes tell of themselves, as templates: each ``say`` and ``show`` of a live change in the code."""
+    for file in sorted(WEB.parent.rglob("*.py")):
+        if not {"web", "cli", "api"} & set(file.parts[-3:-1]):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                name = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+                if name in ("say", "show") and isinstance(node, ast.Call) and node.args:
+                    yield from _templates(node.args[0])
+
+
+def _templates(node: ast.expr) -> Iterator[str]:
+    if isinstance(node, ast.IfExp):
+        yield from (*_templates(node.body), *_templates(node.orelse))
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+
+
+def test_every_step_of_a_change_is_said_in_french_too() -> None:
+    """The journal keeps what was written; pages say it in the language of who reads."""
+    french = words.ALL["fr"]
+    # Values stand for the parts that vary; what says nothing by itself needs no words.
+    every = {text for text in told() if len(re.findall("[a-z]{2,}", text.replace("{}", ""))) > 1}
+    assert len(every) > 80
+    assert [text for text in sorted(every) if french.step(text.replace("{}", "x1")) == text.replace("{}", "x1")] == []
+
+
+def test_what_the_loop_does_is_said_in_words() -> None:
+    english, french = words.ALL["en"], words.ALL["fr"]
+    assert english.step("create certificate/a.example: missing") == "a certificate a.example: set up"
+    assert french.step("create certificate/a.example: missing") == "un certificat a.example\u00a0: mise en place"
+    assert french.step("replace workload/1 failed: no room") == "ses programmes\u00a0: échec (no room)"
+    assert french.step("will make: release/current, workload/0") == "à faire\u00a0: son contenu, ses programmes"
+    # Nobody's name is taken for a word of ours, and a sentence inside of another is said too.
+    assert french.said("the name address is taken") == "le nom address est déjà pris"
+    inside = french.said("check front fails: step 1 (list): 'x' is not in the answer")
+    assert inside == "le contrôle front échoue\u00a0: étape 1 (list)\u00a0: 'x' n\u2019est pas dans la réponse"
+
+
+def test_where_a_hint_is_followed() -> None:
+    assert way_of("save it anew and prove that: alveole backup create blog") == "/site/blog/backups"
+    assert way_of("nobody: no channel of theirs is for incidents (alveole notify add)") == "/channels"
+    assert way_of("ask an administrator") == way_of("alveole notification") == ""
+
+
+def test_a_browser_is_named() -> None:
+    chromium = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
+    assert browser_of(chromium) == "Chrome, Linux"
+    assert browser_of("curl/8.5") == "curl/8.5"
 
 
 def test_numbers_and_sizes() -> None:
@@ -97,3 +153,5 @@ def test_numbers_and_sizes() -> None:
     assert english.n(1, "{count} site", "{count} sites") == "1 site"
     assert french.n(0, "{count} site", "{count} sites") == "0 site"
     assert french.number(12345) == "12\u202f345"
+    assert french.seconds(0.0123) == "12\u00a0ms" and french.seconds(90) == "2\u00a0min"
+    assert french.seconds(4 * 86_400) == "4 jours" and english.lasting(5400) == "1\u00a0h 30\u00a0min"

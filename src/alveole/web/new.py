@@ -15,6 +15,7 @@ from alveole import requests as ask
 from alveole.api.gate import does
 from alveole.catalogue.manifest import Category
 from alveole.errors import AlveoleError, InvalidInput, Problem
+from alveole.model.site import Answer
 from alveole.people.rights import Right
 from alveole.web import questions
 from alveole.web.files import Files
@@ -86,6 +87,18 @@ def create(page: Asked, way: str, form: Files) -> Response:
     return _form(page, way, form, errors=errors, preview=preview, status=status)
 
 
+def _languages(page: Page, details: list[views.ModuleDetail]) -> dict[str, Answer]:
+    """The language of the one who asks, where a program speaks it: as answered, and to be changed."""
+    return {
+        f"{module.name}.{question.name}": choice.value
+        for module in details
+        for question in module.questions
+        if question.name == "language"
+        for choice in question.choices[::-1]
+        if choice.value.partition("_")[0] == page.words.code and choice.value != question.default
+    }
+
+
 def _form(
     page: Page,
     way: str,
@@ -111,6 +124,8 @@ def _form(
             return page.go("/new")
         typed = questions.answers(form)
         details = [services.show_module(actor, name) for name in modules]
+        if page.request.method == "GET":
+            typed = _languages(page, details)
         asked = services.ask_modules(
             actor, ask.AskModules(modules=modules, answers=typed, name=form("name").strip(), plan=form("plan") or None)
         )

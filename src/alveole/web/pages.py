@@ -35,6 +35,7 @@ from alveole.text import span
 from alveole.views import State
 from alveole.web import words
 from alveole.web.assets import assets, path_of
+from alveole.web.ways import way_of
 from alveole.web.words import N_, Words
 
 #: Nothing inline, nothing from elsewhere. Bootstrap's own symbols in its style are ``data:`` images.
@@ -125,6 +126,9 @@ def environment() -> jinja2.Environment:
         "url": lambda *parts: "/" + "/".join(quote(str(part), safe="@") for part in parts),
         "query": query,
         "lasting": span,
+        "kind_words": words.KINDS,
+        "browser_of": browser_of,
+        "way_of": way_of,
         "role_words": ROLES,
         "state_words": STATES,
         "change_words": CHANGE_STATES,
@@ -144,6 +148,21 @@ def _symbol(name: str) -> str:
     """The address of a symbol; a module of elsewhere may name one that is not there."""
     known = f'<symbol id="{name}"'.encode() in _symbols()
     return f"{path_of('icons.svg')}#{name if known else 'box'}"
+
+
+def browser_of(agent: str) -> str:
+    """``Firefox, Linux`` of what a browser says of itself (``User-Agent``); what is not known stays as it is."""
+    programs = (
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+    )
+    systems = ("Android", "iPhone", "iPad", "Windows", "Mac OS", "Linux")
+    program = next((name for mark, name in programs if mark in agent), "")
+    system = next((name for name in systems if name in agent), "")
+    return ", ".join(filter(None, (program, system))) if program else agent[:80]
 
 
 def query(**values: Any) -> str:

@@ -69,11 +69,12 @@ def overview(page: Asked, site: str, seen: str = "") -> Response:
     shown = msgspec.structs.replace(
         view, memory_bytes=view.memory_bytes >> 20, cpu_seconds=round(view.cpu_seconds), process_states=()
     )
-    digest = hashlib.sha256(f"{page.words.code}{shown}".encode()).hexdigest()[:16]
+    troubles = page.services.count_incidents_by_site(page.actor).get(view.id, 0)
+    digest = hashlib.sha256(f"{page.words.code}{shown}{troubles}".encode()).hexdigest()[:16]
     if page.partial and seen == digest:
         return Response(status_code=204, headers=HEADERS)
     template = "part/overview.html" if page.partial and seen else "site/overview.html"
-    return show(page, template, view, "", digest=digest, has_nodes=page.services.has_nodes())
+    return show(page, template, view, "", digest=digest, troubles=troubles, has_nodes=page.services.has_nodes())
 
 
 @router.get("/site/{site}/why")
@@ -155,7 +156,7 @@ def plan_options(page: Page) -> list[tuple[str, str]]:
     return [
         (
             plan.name,
-            f"{plan.name}: {w.size(plan.limits.memory_bytes)}, {w.number(plan.limits.cpu_millis / 1000, 1)} cpu, "
+            f"{plan.name} \u2013 {w.size(plan.limits.memory_bytes)}, {w.number(plan.limits.cpu_millis / 1000, 2)} cpu, "
             + (w.size(plan.limits.disk_bytes) if plan.limits.disk_bytes is not None else page.t("disk without limit")),
         )
         for plan in page.services.list_plans(page.actor)

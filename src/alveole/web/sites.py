@@ -34,7 +34,8 @@ def sites(
     wanted = ask.FindSites(text=q[:200], state=state, owner=owner, module=module, page=n, limit=SIZE)
     found = page.services.find_sites(page.actor, wanted)
     here = {"q": q, "state": state, "owner": owner, "module": module}
-    digest = _digest(found.sites, page.words.code)
+    troubles = page.services.count_incidents_by_site(page.actor)
+    digest = _digest(found.sites, page.words.code, troubles)
     if page.partial and seen == digest:
         return Response(status_code=204, headers=HEADERS)
     template = "part/rows.html" if page.partial and seen else "sites.html"
@@ -50,6 +51,7 @@ def sites(
         after=f"/sites{query(**here, n=n + 1)}" if n < last else "",
         states=[each for each in State if found.states[each] or each == state],
         problem_of=problem_of,
+        troubles=troubles,
     )
 
 
@@ -58,10 +60,21 @@ def problem_of(site: SiteView) -> str:
     return site.problem.partition(";")[0]
 
 
-def _digest(sites: tuple[SiteView, ...], language: str) -> str:
+def _digest(sites: tuple[SiteView, ...], language: str, troubles: dict[str, int]) -> str:
     """Changes when the rows would look different; usage counts in steps of a mebibyte."""
     shown = [
-        (s.name, s.state, s.urls[:1], s.problem, s.owner, s.plan, s.version, s.requests_today, s.cpu_load)
+        (
+            s.name,
+            s.state,
+            s.urls[:1],
+            s.problem,
+            s.owner,
+            s.plan,
+            s.version,
+            s.requests_today,
+            s.cpu_load,
+            troubles.get(s.id),
+        )
         for s in sites
     ]
     sizes = [(s.memory_bytes >> 20, s.disk_bytes >> 20) for s in sites]
@@ -108,5 +121,6 @@ def _run(page: Page, verb: str, site: str) -> Response:
         return page.back(f"/site/{site}", page.refused(error), "danger")
     if page.partial and page.request.headers.get("hx-target", "").startswith("row-"):
         view = services.show_listed(page.actor, site)
-        return page.show("part/one-row.html", site=view, problem_of=problem_of)
+        troubles = services.count_incidents_by_site(page.actor)
+        return page.show("part/one-row.html", site=view, problem_of=problem_of, troubles=troubles)
     return page.back(f"/site/{site}", page.t(BEGUN[verb], site=site), "info")

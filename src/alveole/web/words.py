@@ -11,7 +11,7 @@ import re
 import time
 import tomllib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -62,18 +62,83 @@ def catalogue(name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in _PARTS.get(name, (name,)):
         text = (files("alveole") / "web" / "translations" / f"{part}.toml").read_text(encoding="utf-8")
-        found |= tomllib.loads(text)
+        found |= {english: _spaced(french) for english, french in tomllib.loads(text).items()}
     return found
 
 
+def _spaced(french: str) -> str:
+    """With spaces that do not break before what French sets apart, so that no line begins with a colon."""
+    return re.sub("« ", "«\u00a0", re.sub(" (?=[:;!?»](?![\\w/]))", "\u00a0", french))
+
+
+#: What the services say, and what changes tell of their steps: the journal keeps the English, pages show the French.
+SAID = ("fr-problems", "fr-steps")
+
+
 @cache
-def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """What the services say, with ``{}`` for a part that varies."""
-    found = []
-    for english, french in catalogue("fr-problems").items():
-        parts = [re.escape(part) for part in english.split("{}")]
-        found.append((re.compile("(.+?)".join(parts) + r"\Z", re.DOTALL), french))
-    return tuple(found)
+def _patterns() -> tuple[dict[str, str], tuple[tuple[re.Pattern[str], str], ...]]:
+    """Whole sentences, and those with ``{}`` for a part that varies: the ones that say most themselves come first."""
+    whole: dict[str, str] = {}
+    found: list[tuple[int, re.Pattern[str], str]] = []
+    for part in SAID:
+        for english, french in catalogue(part).items():
+            if "{}" in english:
+                parts = [re.escape(each) for each in english.split("{}")]
+                pattern = re.compile("(.+?)".join(parts) + r"\Z", re.DOTALL)
+                found.append((-len(english.replace("{}", "")), pattern, french))
+            else:
+                whole[english] = french
+    found.sort(key=lambda each: each[0])
+    return whole, tuple((pattern, french) for _, pattern, french in found)
+
+
+_INCIDENT = re.compile(r"i[a-z2-7]{12}\Z")
+
+
+@lru_cache(maxsize=4096)
+def _french(sentence: str) -> str:
+    whole, patterns = _patterns()
+    if sentence in whole:
+        return whole[sentence]
+    for pattern, french in patterns:
+        if found := pattern.match(sentence):
+            # One word is a name of something; several may be a sentence that was put into this one.
+            return french.format(*(_french(each) if " " in each else each for each in found.groups()))
+    # The journal names an incident by its number and its title.
+    number, _, title = sentence.partition(" ")
+    return f"{number} {_french(title)}" if title and _INCIDENT.match(number) else sentence
+
+
+#: The kinds of resources, and what is done with them, in words.
+KINDS = {
+    "release": N_("its content"),
+    "workload": N_("its programs"),
+    "address": N_("its inner address"),
+    "certificate": N_("a certificate"),
+    "route": N_("the way of requests to it"),
+    "storage": N_("its data"),
+    "config": N_("its configuration"),
+    "base": N_("a base"),
+    "network": N_("the network of the sites"),
+    "firewall": N_("walls between the sites"),
+    "edge": N_("the proxy"),
+    "panel": N_("these pages"),
+}
+ACTIONS = {
+    "create": N_("set up"),
+    "replace": N_("made anew"),
+    "repair": N_("repaired"),
+    "delete": N_("taken away"),
+}
+_NAMED = ("certificate", "route", "base")
+_STEP = re.compile(rf"({'|'.join(ACTIONS)}) ({'|'.join(KINDS)})/(\S+?)( failed)?: (.*)\Z", re.DOTALL)
+#: What needs no saying beside what was done.
+_PLAIN = ("missing", "differs", "not wanted")
+_PLANNED = "will make: "
+
+#: The words of a weekly silence.
+_DAYS = {"mon": "lun.", "tue": "mar.", "wed": "mer.", "thu": "jeu.", "fri": "ven.", "sat": "sam.", "sun": "dim."}
+_DAYS["for"] = "pendant"
 
 
 class Words:
@@ -92,17 +157,18 @@ class Words:
         single = count < 2 if self.code == "fr" else count == 1
         return self.t(one if single else many, count=self.number(count), **values)
 
+    @property
+    def colon(self) -> str:
+        """Between what is named and what is said of it."""
+        return "\u00a0:" if self.code == "fr" else ":"
+
     def text(self, text: TextView | None) -> str:
         """What a manifest says in both languages."""
         return "" if text is None else str(getattr(text, self.code))
 
     def said(self, sentence: str) -> str:
         """What the services say, translated where the catalogue has it; else as it is."""
-        if self.code == "fr":
-            for pattern, french in _patterns():
-                if found := pattern.match(sentence):
-                    return french.format(*found.groups())
-        return sentence
+        return _french(sentence) if self.code == "fr" else sentence
 
     def problem(self, problem: Problem) -> str:
         text = self.said(problem.message)
@@ -148,10 +214,48 @@ class Words:
     def seconds(self, value: float | None) -> str:
         if value is None:
             return NONE
+        if value < 1:
+            return f"{self.number(value * 1000)}\u00a0ms" if value else "0\u00a0s"
         if value < 60:
             return f"{self.number(value, 1 if value < 10 else 0)}\u00a0s"
         minutes = round(value / 60)
-        return f"{minutes}\u00a0min" if minutes < 120 else f"{round(minutes / 60)}\u00a0h"
+        if minutes < 120:
+            return f"{minutes}\u00a0min"
+        hours = round(minutes / 60)
+        return f"{hours}\u00a0h" if hours < 72 else self.n(round(hours / 24), "{count} day", "{count} days")
+
+    def weekly(self, text: str) -> str:
+        """When a silence comes again, such as ``sat sun 22:00 for 6 h``."""
+        if self.code == "en":
+            return text
+        return " ".join(_DAYS.get(word, word) for word in text.split())
+
+    def lasting(self, seconds: int) -> str:
+        """A time that somebody has set, whole: ``1 h 30 min``."""
+        found = []
+        for size, unit in ((86_400, ""), (3600, "h"), (60, "min"), (1, "s")):
+            count, seconds = divmod(seconds, size)
+            if count:
+                found.append(f"{count}\u00a0{unit}" if unit else self.n(count, "{count} day", "{count} days"))
+        return " ".join(found)
+
+    def step(self, text: str) -> str:
+        """A step of a change. What the loop says of a resource, its kind and its name, is said in words; the journal
+        and its readers elsewhere keep it as it was written."""
+        if made := _STEP.match(text):
+            action, what, name, failed, why = made.groups()
+            done = self.t(ACTIONS[action])
+            kind = self.t(KINDS[what])
+            told = f"{kind} {name}" if what in _NAMED else kind
+            if failed:
+                done = self.t("it failed")
+            because = "" if why in _PLAIN else f" ({self.said(why)})"
+            return self.t("{what}: {done}", what=told, done=done) + because
+        if text.startswith(_PLANNED):
+            each = (part.partition("/") for part in text.removeprefix(_PLANNED).split(", "))
+            kinds = (self.t(KINDS.get(one, one)) + (f" {name}" if one in _NAMED else "") for one, _, name in each)
+            return self.t("to be made: {what}", what=", ".join(kinds))
+        return self.said(text)
 
 
 ALL: Mapping[str, Words] = {code: Words(code) for code in LANGUAGES}

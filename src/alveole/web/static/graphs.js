@@ -5,6 +5,8 @@
   const drawn = new Map();
   const language = document.documentElement.lang;
   const binary = language === "fr" ? ["o", "Kio", "Mio", "Gio", "Tio"] : ["B", "KiB", "MiB", "GiB", "TiB"];
+  // Lines of bytes stand at round numbers of their units.
+  const doubled = Array.from({ length: 50 }, (_, place) => 2 ** place);
   const plain = new Intl.NumberFormat(language, { maximumSignificantDigits: 4 });
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -26,8 +28,8 @@
     return (known ? known(value) : plain.format(value)) + (unit.endsWith("/s") ? "/s" : "");
   };
   const moments = {
-    hour: { hour: "2-digit", minute: "2-digit" },
-    day: { hour: "2-digit", minute: "2-digit" },
+    hour: { hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
+    day: { hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
     week: { weekday: "short", day: "numeric" },
     month: { day: "numeric", month: "short" },
     year: { month: "short", year: "2-digit" },
@@ -37,7 +39,7 @@
     const given = JSON.parse(place.dataset.graph);
     const say = said(given.unit);
     const short = new Intl.DateTimeFormat(language, moments[given.span]);
-    const whole = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
+    const whole = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
     const lines = colour("--alv-line");
     const text = colour("--bs-secondary-color");
     const wall = document.body.classList.contains("wall");
@@ -59,7 +61,7 @@
       scales: { y: { range: (_plot, _low, high) => [0, given.unit === "share" ? 1.05 : high > 0 ? high * 1.1 : 1] } },
       axes: [
         { ...axis, values: (_plot, splits) => splits.map((at) => short.format(new Date(at * 1000))), space: 70 },
-        { ...axis, values: (_plot, splits) => splits.map(say), size: 78 },
+        { ...axis, values: (_plot, splits) => splits.map(say), size: 78, ...(given.unit.startsWith("bytes") ? { incrs: doubled } : {}) },
       ],
       series: [{ label: given.when, value: (_plot, at) => (at === null ? "–" : whole.format(new Date(at * 1000))) }, ...series],
     }, [given.times, ...given.series.map((each) => each.values)], place);
