@@ -331,9 +331,12 @@ def test_undone(world: World) -> None:
     assert server_pid is not None
     until(lambda: gone(server_pid))
     assert not world.dig(DOMAIN, "NS")
-    # And set up once more: the records of before are there.
-    world.set()
-    until(lambda: world.dig(f"later.{DOMAIN}") == FOUR)
+    # And set up once more: the records of before are there, and still ours to change and to remove.
+    world.set(addresses=["192.0.2.77"])
+    until(lambda: world.dig(f"later.{DOMAIN}") == ["192.0.2.77"] == world.dig(f"ns1.{DOMAIN}"))
+    assert world.names()[f"later.{DOMAIN}"] == "published"
+    world.destroy("later")
+    until(lambda: not world.dig(f"later.{DOMAIN}"))
     assert world.door.http.delete("/v1/dns").json() == {"left": []}
 
 
