@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nameserver
 import packages
 import services
 from kit import DEFAULT_CONFIG, LINK, Instance, run, say
@@ -25,6 +26,7 @@ _PROGRAMS = frozenset({"nginx", "s6-log", "crun", "runc", "restic", "mmdebstrap"
 def undo(instance: Instance, keep_packages: bool) -> list[str]:
     """Remove it all; gives what could not be removed."""
     services.stop(instance)
+    nameserver.undo(instance)
     _end_processes(instance)
     _unmount(instance)
     _network(instance)
@@ -230,6 +232,7 @@ def _left(instance: Instance) -> Iterator[str]:
     if shutil.which("nft"):
         yield from (f"nftables table {family} {name}" for family, name in _tables(instance))
     yield from (f"cgroup {place}" for place in _cgroup_dirs(instance))
+    yield from nameserver.left(instance)
     existed = set(instance.record.get("existed", []))
     for place in (instance.run, instance.state, instance.prefix):
         if place.exists() and str(place) not in existed:
@@ -239,6 +242,7 @@ def _left(instance: Instance) -> Iterator[str]:
 def describe(instance: Instance, keep_packages: bool) -> str:
     """What is about to go, for a person to agree to."""
     goes = ["all sites with their content and volumes", str(instance.state), str(instance.run), str(instance.prefix)]
+    goes += [str(place) for place in nameserver.zone_files(instance)]
     users = instance.record.get("users", [])
     if users and not instance.record.others():
         goes.append("users " + ", ".join(users))

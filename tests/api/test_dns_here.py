@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,13 +17,15 @@ from doorkit import Door
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from alveole.actuators.nameserver import NameServers
-from alveole.agent.naming import NamesServed, SetUpNames, UndoNames
-from alveole.errors import Temporary
+from alveole.agent.naming import NameHost, NameKey, NamesServed, SetUpNames, UndoNames
+from alveole.config import parse
+from alveole.errors import Refused, Temporary
 from alveole.services import naming
 from zonekit import THERE, Bind, Knot, bind, dig, gone, knot, log_of, until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not THERE, reason="needs bind9, bind9-dnsutils and knot")]
 DOMAIN = "example.test"
+INSTALLER = Path(__file__).resolve().parents[2] / "scripts/installer"
 FOUR, SIX = ["192.0.2.1", "192.0.2.2"], ["2001:db8::1"]
 
 
@@ -326,10 +331,55 @@ def test_undone(world: World) -> None:
     assert server_pid is not None
     until(lambda: gone(server_pid))
     assert not world.dig(DOMAIN, "NS")
-    # And set up once more: the records of before are there.
-    world.set()
-    until(lambda: world.dig(f"later.{DOMAIN}") == FOUR)
+    # And set up once more: the records of before are there, and still ours to change and to remove.
+    world.set(addresses=["192.0.2.77"])
+    until(lambda: world.dig(f"later.{DOMAIN}") == ["192.0.2.77"] == world.dig(f"ns1.{DOMAIN}"))
+    assert world.names()[f"later.{DOMAIN}"] == "published"
+    world.destroy("later")
+    until(lambda: not world.dig(f"later.{DOMAIN}"))
     assert world.door.http.delete("/v1/dns").json() == {"left": []}
+
+
+def test_another_instance_of_this_machine_leaves_it(world: World) -> None:
+    """Its own zone would take the place of this one, and its --undo this one away."""
+    server = world.server
+    world.set()
+    written = (server.place / "alveole.conf").read_text()
+    second = NameServers(parse({"paths": {"state": "/var/lib/alveole-second"}, "nameserver": server.settings}))
+    key = NameKey("alveole-second", "hmac-sha256", "c2Vjb25k")
+    wanted = {"update": key, "transfer": key, "fetchers": (), "by_key": False, "ttl": 60, "serial": 1}
+    with pytest.raises(Refused, match="another Alvéole"):
+        second.set_up(SetUpNames(zone="second.test", hosts=(NameHost("ns1.second.test", ("::1",)),), **wanted))
+    second.undo()
+    _uninstall(world, "/var/lib/alveole-second")
+    assert (server.place / "alveole.conf").read_text() == written and world.dig(DOMAIN, "NS")
+
+
+def test_the_installer_takes_it_out_where_nothing_runs(world: World) -> None:
+    """Keys and zone too; the server that was started for it is stopped."""
+    server, pid = world.server, world.server.pid()
+    assert pid is not None and world.dig(DOMAIN, "NS")
+    _uninstall(world, world.door.settings.paths.state)
+    until(lambda: gone(pid))
+    left = {each.name for each in server.place.iterdir()}
+    assert not [name for name in left if "alveole" in name], left
+    assert (server.place / "named.conf.local").read_text() == "// what the administrator has there\n"
+    assert world.door.http.delete("/v1/dns").json() == {"left": []}
+
+
+def _uninstall(world: World, state: str) -> None:
+    """What ``quickstart --undo`` does about BIND, and nothing else of it."""
+    with tempfile.TemporaryDirectory(prefix="alvdns", dir="/tmp") as place:
+        config = Path(place, "alveole.toml")
+        values = {**world.server.settings, "state": state}
+        written = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items() if key != "state")
+        config.write_text(f"[paths]\nstate = {json.dumps(state)}\n[nameserver]\n{written}")
+        act = "import sys; from pathlib import Path; import nameserver; from kit import Instance; "
+        act += "nameserver.undo(one := Instance(Path(sys.argv[1]))); assert not [*nameserver.left(one)]"
+        environment = {**os.environ, "PYTHONPATH": str(INSTALLER), "PYTHONDONTWRITEBYTECODE": "1"}
+        argv = ["/usr/bin/python3", "-c", act, str(config)]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_configuration_that_bind_refuses_is_taken_back(world: World) -> None:

@@ -19,9 +19,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = Path("/var/cache/alveole-test/guest")
+CACHE = Path(os.environ.get("ALVEOLE_TEST_CACHE", "/var/cache/alveole-test"), "guest")
 _BYTES = 6 * 1024**3
-_PACKAGES = ("systemd-sysv", "udev", "dbus", "iproute2", "linux-image-cloud-amd64", "initramfs-tools", "zstd")
+_PACKAGES = (
+    "systemd-sysv",
+    "udev",
+    "dbus",
+    "iproute2",
+    "linux-image-cloud-amd64",
+    "initramfs-tools",
+    "zstd",
+    "apparmor",
+)
+#: A name server as an administrator has installed and not started it; it confines itself by AppArmor, as Debian does.
+_NAMES = ("bind9", "bind9-dnsutils")
 #: Of the packages that quickstart asks for, those that are left to it. The others are in the image already:
 #: a processor in software takes minutes to unpack what says nothing about quickstart.
 _LEFT_TO_QUICKSTART = frozenset({"crun", "libnginx-mod-http-lua", "nftables", "nginx", "s6", "tini"})
@@ -102,13 +113,14 @@ def _make(work: Path) -> None:
     last = hooks / "last"
     last.write_text(
         "#!/bin/sh\nset -e\n"
+        'chroot "$1" systemctl disable named.service\n'
         'rm -f "$1"/var/cache/apt/archives/*.deb; mkdir -p "$1/opt/repo"\n'
         # mmdebstrap's own documentation names this variable: apt of the outside, package lists of the inside.
         'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q -y --no-install-recommends --download-only install '
         f"{' '.join(sorted(_LEFT_TO_QUICKSTART))}\n"
         'mv "$1"/var/cache/apt/archives/*.deb "$1/opt/repo/"\n'
     )
-    included = ",".join([*_PACKAGES, *sorted(set(needed_packages()) - _LEFT_TO_QUICKSTART)])
+    included = ",".join([*_PACKAGES, *_NAMES, *sorted(set(needed_packages()) - _LEFT_TO_QUICKSTART)])
     for hook in (first, last):
         hook.chmod(0o755)
     _run(

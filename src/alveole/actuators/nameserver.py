@@ -1,8 +1,9 @@
 """BIND on this machine as the primary server of one zone: its configuration, its zone file, and its life.
 
 Three things are ours: ``alveole.conf`` beside named.conf, the line of named.conf.local that includes it, and the zone
-file. The zone is a dynamic one: after the first start only the server writes its file, and everything in it changes by
-signed updates. Every word that goes into a file was checked field by field (:mod:`alveole.agent.naming`).
+file; scripts/installer/nameserver.py takes them out where no Alvéole runs any more. The zone is a dynamic one: after
+the first start only the server writes its file, and everything in it changes by signed updates. Every word that goes
+into a file was checked field by field (:mod:`alveole.agent.naming`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ipaddress
 import logging
 import os
 import pwd
+import re
 import threading
 import time
 from pathlib import Path
@@ -27,9 +29,18 @@ _NAMED = "/usr/sbin/named"
 _RNDC = "/usr/sbin/rndc"
 _CHECK_CONF = "/usr/bin/named-checkconf"
 _CHECK_ZONE = "/usr/bin/named-checkzone"
-#: How long a server that was started may take until it answers rndc.
+_SYSTEMCTL = "/usr/bin/systemctl"
+_UNIT = "named.service"
+#: How long a server that was started may take until it answers rndc, and its unit until it is up.
 _START_SECONDS = 30.0
-_HEADER = '// Written by "alveole dns setup", and again at each; taken away by "alveole dns setup --undo".\n'
+_UNIT_SECONDS = 120.0
+_HEADER = (
+    '// Written by "alveole dns setup" of the instance in {state}, and again at each;\n'
+    '// taken away by "alveole dns setup --undo".\n'
+)
+_OF = re.compile(r'// Written by "alveole dns setup" of the instance in (\S+), ')
+#: In the file that says that the server was started from here: its unit was enabled, too.
+_ENABLED = "enabled\n"
 
 
 class NameServers:
@@ -37,13 +48,14 @@ class NameServers:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.nameserver
+        self._state = settings.paths.state
         self._lock = threading.Lock()
         self._directory = Path(self._settings.directory)
         self._zones = Path(self._settings.zones)
         self._own = self._directory / "alveole.conf"
         self._local = self._directory / "named.conf.local"
         self._started = self._directory / "alveole.started"
-        """There when it was us who started the server."""
+        """There when it was us who started the server; says whether its unit was enabled for that."""
 
     def set_up(self, request: SetUpNames) -> NamesServed:
         with self._lock:
@@ -57,6 +69,12 @@ class NameServers:
                     hint="apt-get install bind9",
                 )
             old_own, old_local = _read(self._own), _read(self._local)
+            if self._is_anothers(old_own):
+                raise Refused(
+                    f"{self._own} is of another Alvéole on this machine",
+                    field="mode",
+                    hint="alveole dns setup --undo there; or another server, and where it is in [nameserver] here",
+                )
             if not old_own and f'zone "{request.zone}"' in (old_local or ""):
                 raise Refused(
                     f"{self._local} has the zone {request.zone} already",
@@ -64,10 +82,10 @@ class NameServers:
                     hint="take it out there, or use it as one elsewhere: alveole dns setup --server 127.0.0.1",
                 )
             place = self._zones / f"alveole.{request.zone}.zone"
-            fresh = not place.exists()
+            fresh, ran_by_us = not place.exists(), self._started.exists()
             try:
                 self._write_zone(place, request, fresh)
-                self._write(self._own, _configuration(request, place), secret=True)
+                self._write(self._own, _HEADER.format(state=self._state) + _configuration(request, place), secret=True)
                 self._write(self._local, _with_line(old_local or "", self._line()))
                 run([_CHECK_CONF, str(self._directory / "named.conf")])
                 started = self._take()
@@ -76,10 +94,11 @@ class NameServers:
                     # First: on a full disk it makes the room for what is put back.
                     place.unlink(missing_ok=True)
                 self._put_back(old_own, old_local)
-                if old_own is None:
-                    self._started.unlink(missing_ok=True)
-                with contextlib.suppress(AlveoleError):
-                    self._rndc("reconfig")
+                with contextlib.suppress(AlveoleError, OSError):
+                    if self._started.exists() and not ran_by_us:
+                        self._stop()
+                    else:
+                        self._rndc("reconfig")
                 if isinstance(error, OSError):
                     raise Temporary(f"{error.filename or place}: {error.strerror}", field="mode") from error
                 if isinstance(error, ProgramFailed):
@@ -88,8 +107,8 @@ class NameServers:
             return NamesServed(fresh, started)
 
     def recover(self) -> None:
-        """After a boot, where nobody else starts what we have started."""
-        if self._started.exists():
+        """After a boot, where nobody else starts what we have started: systemd does."""
+        if self._started.exists() and not _has_systemd():
             with self._lock:
                 try:
                     self._take()
@@ -98,21 +117,23 @@ class NameServers:
 
     def undo(self) -> None:
         with self._lock:
-            local = _read(self._local)
-            there = self._own.exists()
+            local, own = _read(self._local), _read(self._own)
+            if self._is_anothers(own):
+                return
+            there = own is not None
             if local is not None and self._line() in local.splitlines():
                 self._write(self._local, "".join(f"{line}\n" for line in local.splitlines() if line != self._line()))
                 there = True
             self._own.unlink(missing_ok=True)
             if self._started.exists():
-                with contextlib.suppress(AlveoleError):
-                    self._rndc("stop")
-                until = time.monotonic() + _START_SECONDS
-                while self._runs() and time.monotonic() < until:
-                    time.sleep(0.1)
-                self._started.unlink()
+                self._stop()
             elif there and self._runs():
                 self._rndc("reconfig")
+
+    def _is_anothers(self, own: str | None) -> bool:
+        """Older versions did not say whose it is."""
+        found = _OF.match(own or "")
+        return found is not None and found[1] != self._state
 
     # --- files ----------------------------------------------------------------------------------
     def _line(self) -> str:
@@ -167,23 +188,48 @@ class NameServers:
         if self._runs():
             self._rndc("reconfig")
             return False
-        if Path("/run/systemd/system").exists():
-            run(["/usr/bin/systemctl", "enable", "--now", "named.service"])
-        else:
-            if self._settings.directory == "/etc/bind":
-                # Its unit would make this; where the pid and a session's key are.
-                person = pwd.getpwnam(self._user())
-                Path("/run/named").mkdir(exist_ok=True)
-                os.chown("/run/named", person.pw_uid, person.pw_gid)
-            self._write(self._started, "")
-            # It leaves by itself once it is ready, and is nobody's child then.
-            run([_NAMED, "-u", self._user(), "-c", str(self._directory / "named.conf")])
+        self._start()
         until = time.monotonic() + _START_SECONDS
         while not self._runs():
             if time.monotonic() > until:
                 raise Temporary("BIND was started and does not answer rndc", hint="see its log")
             time.sleep(0.1)
         return True
+
+    def _start(self) -> None:
+        """Written down first, so that it can be undone whatever happens then."""
+        if _has_systemd():
+            enabled = run([_SYSTEMCTL, "is-enabled", "--quiet", _UNIT], check=False).returncode == 0
+            by_us = not enabled or _read(self._started) == _ENABLED
+            self._write(self._started, _ENABLED if by_us else "")
+            run([_SYSTEMCTL, *(["start"] if enabled else ["enable", "--now"]), _UNIT], timeout=_UNIT_SECONDS)
+            return
+        if self._settings.directory == "/etc/bind":
+            # Its unit would make this; where the pid and a session's key are.
+            person = pwd.getpwnam(self._user())
+            Path("/run/named").mkdir(exist_ok=True)
+            os.chown("/run/named", person.pw_uid, person.pw_gid)
+        self._write(self._started, "")
+        # It leaves by itself once it is ready, and is nobody's child then.
+        run([_NAMED, "-u", self._user(), "-c", str(self._directory / "named.conf")])
+
+    def _stop(self) -> None:
+        """As it was before it was started from here; what cannot be stopped is left."""
+        with contextlib.suppress(AlveoleError):
+            if _has_systemd():
+                how = ["disable", "--now"] if _read(self._started) == _ENABLED else ["stop"]
+                run([_SYSTEMCTL, *how, _UNIT], timeout=_UNIT_SECONDS)
+            else:
+                self._rndc("stop")
+                until = time.monotonic() + _START_SECONDS
+                while self._runs() and time.monotonic() < until:
+                    time.sleep(0.1)
+        self._started.unlink(missing_ok=True)
+
+
+def _has_systemd() -> bool:
+    """As sd_booted(3) decides it."""
+    return Path("/run/systemd/system").is_dir()
 
 
 def _read(place: Path) -> str | None:
@@ -212,8 +258,7 @@ def _configuration(request: SetUpNames, place: Path) -> str:
     sign = f' key "{request.transfer.name}"' if request.by_key else ""
     notified = [f"{address} port {port}{sign}" for address, port in fetchers]
     return (
-        _HEADER
-        + _key(request.update)
+        _key(request.update)
         + _key(request.transfer)
         + f'zone "{request.zone}" {{\n'
         + "  type primary;\n"

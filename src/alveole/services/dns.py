@@ -94,12 +94,17 @@ class DnsVerbs(OutsideVerbs):
         with self.naming.standing_still():
             old = self.naming.dns
             live = self.journal.begin("set-dns", caller, reason=f"{dns.mode} {zone_of(dns, self.settings)}")
+            kept = False
             try:
                 if dns.mode == "here":
                     served = self.agent.call(self._names_order(dns))
+                    kept = not served.fresh
                     live.say("the zone is new" if served.fresh else "the zone was there, and its records are kept")
                 if old is not None and self._place(old) != self._place(dns):
                     self._leave(old, dns, live.say)
+                elif old is None and not kept:
+                    # They stand in a zone that was served from here before, and not in this one.
+                    self.naming.keep(dict.fromkeys(self.naming.rows))
             except AlveoleError as error:
                 self.journal.end(live, error.problems)
                 raise
@@ -184,8 +189,8 @@ class DnsVerbs(OutsideVerbs):
         with self.naming.standing_still():
             problems: tuple[Problem, ...] = ()
             if dns.mode == "here":
+                # The zone's file stays for the next time, and so does what is known of whose the names in it are.
                 self.agent.call(UndoNames())
-                self.naming.keep(dict.fromkeys(self.naming.rows))
             else:
                 problems = self.naming.leave()
             self._put_setting(_SETTING, None)
