@@ -29,7 +29,9 @@ from alveole.ssh.door import HOST_KEYS, LISTENERS, open_listeners
 
 Role = Literal["agent", "control", "ssh", "porter"]
 log = logging.getLogger("alveole.app")
-_M_ARENA_MAX = -8  # malloc.h
+#: Of malloc.h. Each request has a thread of its own, and the C library would keep what is left over for each of many
+#: apart. And once it has seen a large block come and go, it would keep such blocks too, unless the limits are set.
+_MALLOC = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, 128 << 10), "M_TRIM_THRESHOLD": (-1, 128 << 10)}
 #: There while a platform is being restored into the state directory: ``restoring`` has begun and not ended.
 MARK = "restoring.json"
 
@@ -45,8 +47,8 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
         logging.getLogger().addHandler(OwnHandler(settings.logs, role))
     if (settings.state / MARK).exists():
         raise Refused(f"{settings.state} is only half restored", hint="ask for it again: alveole restore-platform")
-    # Each request has a thread of its own, and the C library would keep what is left over for each of many apart.
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+    for option, value in _MALLOC.values():
+        ctypes.CDLL(None).mallopt(option, value)
     if role == "agent":
         _need_root("the agent")
         from alveole.agent.main import run_agent
