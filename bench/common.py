@@ -209,6 +209,7 @@ enabled = {ssh}
 port = {ssh_port}
 ipv4 = "127.0.0.1"
 ipv6 = ""
+{ssh_more}
 """
 
 
@@ -217,14 +218,17 @@ class Instance:
 
     ``with Instance() as alveole:`` gives one whose platform is ready; ``workers`` are the edge's. At
     the end every process, mount, interface, table, cgroup and file of it is gone; ``keep_log`` is
-    where its log goes first.
+    where its log goes first. ``ssh_more`` is added to the section of that name, ``more`` at the end.
     """
 
-    def __init__(self, *, workers: int = 0, keep_log: Path | None = None, more: str = "", ssh: bool = False) -> None:
+    def __init__(
+        self, *, workers: int = 0, keep_log: Path | None = None, more: str = "", ssh: bool = False, ssh_more: str = ""
+    ) -> None:
         self.workers = workers
         self.keep_log = keep_log
         self.more = more
         self.ssh = ssh
+        self.ssh_more = ssh_more
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Instance:
@@ -256,6 +260,7 @@ class Instance:
                     api=self.api_port,
                     ssh=str(self.ssh).lower(),
                     ssh_port=self.ssh_port,
+                    ssh_more=self.ssh_more,
                 )
                 + self.more
             )

@@ -25,11 +25,13 @@ from alveole.config import ENVIRONMENT, Settings
 from alveole.errors import InvalidInput, Refused
 from alveole.logbook.places import WANTED
 from alveole.logbook.writer import OwnHandler
-from alveole.ssh.door import HOST_KEYS, LISTENERS, open_listeners
+from alveole.ssh.door import HOST_KEYS, LISTENERS, check_door, open_listeners, run_door
 
 Role = Literal["agent", "control", "ssh", "porter"]
 log = logging.getLogger("alveole.app")
-_M_ARENA_MAX = -8  # malloc.h
+#: Of malloc.h. Each request has a thread of its own, and the C library would keep what is left over for each of many
+#: apart. And once it has seen a large block come and go, it would keep such blocks too, unless the limits are set.
+_MALLOC = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, 128 << 10), "M_TRIM_THRESHOLD": (-1, 128 << 10)}
 #: There while a platform is being restored into the state directory: ``restoring`` has begun and not ended.
 MARK = "restoring.json"
 
@@ -45,8 +47,8 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
         logging.getLogger().addHandler(OwnHandler(settings.logs, role))
     if (settings.state / MARK).exists():
         raise Refused(f"{settings.state} is only half restored", hint="ask for it again: alveole restore-platform")
-    # Each request has a thread of its own, and the C library would keep what is left over for each of many apart.
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+    for option, value in _MALLOC.values():
+        ctypes.CDLL(None).mallopt(option, value)
     if role == "agent":
         _need_root("the agent")
         from alveole.agent.main import run_agent
@@ -57,9 +59,10 @@ def serve(settings: Settings, role: Role | None = None, config: Path | None = No
 
         run_control(settings, ready=_ready)
     elif role == "ssh":
-        from alveole.ssh.door import run_door
-
-        run_door(settings, ready=notify_ready)
+        if LISTENERS in os.environ:
+            run_door(settings)
+        else:
+            wait_at_door(settings, config)
     elif role == "porter":
         from alveole.logbook.porter import run_porter
 
@@ -132,47 +135,64 @@ def prepare_door(settings: Settings) -> pwd.struct_passwd:
 def supervise(settings: Settings, config: Path | None) -> NoReturn:
     """Prepare what the roles need, and become what keeps them running (:mod:`alveole.keeper`)."""
     user = prepare_control(settings)
-    # Should the interpreter itself ever crash, its log says where.
-    environment = {"PYTHONFAULTHANDLER": "1"}
-    if config is not None:
-        environment[ENVIRONMENT] = str(config)
-
-    def role(name: str, user: pwd.struct_passwd | None) -> keeper.Role:
-        return {
-            "name": name,
-            "argv": [sys.executable, "-m", "alveole", "serve", "--role", name],
-            "environment": environment if user is None else {**environment, "HOME": "/nonexistent"},
-            "uid": None if user is None else user.pw_uid,
-            "gid": 0 if user is None else user.pw_gid,
-            "groups": [],
-            "files": [],
-            "keys": [],
-            "wanted": "",
-        }
-
-    roles = [role("agent", None), role("control", user)]
+    roles = [_role("agent", None, config), _role("control", user, config)]
     if settings.ssh.enabled:
         try:
-            door = prepare_door(settings)
-            files = [each.detach() for each in open_listeners(settings)]
-            for file in files:
-                os.set_inheritable(file, True)
-            waits = role("ssh", door)
-            waits["environment"][LISTENERS] = ",".join(map(str, files))
-            waits["files"] = files
-            waits["keys"] = [str(settings.ssh_keys / name) for name in HOST_KEYS]
-            roles.append(waits)
+            roles.append(_door(settings, prepare_door(settings), config))
         except (InvalidInput, Refused) as error:
             # Sites and pages do not wait for a door that can be opened later.
             log.error("the SSH door stays closed: %s", error)
     try:
-        sends = role("porter", pwd.getpwnam(settings.users.log))
+        sends = _role("porter", pwd.getpwnam(settings.users.log), config)
         # All lines are readable by control's group.
         sends["groups"] = [user.pw_gid]
         sends["wanted"] = str(settings.logs / WANTED)
         roles.append(sends)
     except KeyError:
         log.error("no syslog is sent or taken in: there is no user %s", settings.users.log)
+    _keep(roles)
+
+
+def wait_at_door(settings: Settings, config: Path | None) -> NoReturn:
+    """Listen as the SSH door, and become what starts its process when somebody comes. Raises ``Refused``."""
+    check_door(settings)
+    door = _door(settings, None, config)
+    notify_ready()
+    _keep([door])
+
+
+def _role(name: str, user: pwd.struct_passwd | None, config: Path | None) -> keeper.Role:
+    """``user``: ``None`` for that of this process."""
+    # Should the interpreter itself ever crash, its log says where.
+    environment = {"PYTHONFAULTHANDLER": "1"}
+    if config is not None:
+        environment[ENVIRONMENT] = str(config)
+    return {
+        "name": name,
+        "argv": [sys.executable, "-m", "alveole", "serve", "--role", name],
+        "environment": environment if user is None else {**environment, "HOME": "/nonexistent"},
+        "uid": None if user is None else user.pw_uid,
+        "gid": 0 if user is None else user.pw_gid,
+        "groups": [],
+        "files": [],
+        "keys": [],
+        "wanted": "",
+    }
+
+
+def _door(settings: Settings, user: pwd.struct_passwd | None, config: Path | None) -> keeper.Role:
+    """The SSH door, which begins when somebody comes or its host keys are to be made. Raises ``Refused``."""
+    files = [each.detach() for each in open_listeners(settings)]
+    for file in files:
+        os.set_inheritable(file, True)
+    door = _role("ssh", user, config)
+    door["environment"][LISTENERS] = ",".join(map(str, files))
+    door["files"] = files
+    door["keys"] = [str(settings.ssh_keys / name) for name in HOST_KEYS]
+    return door
+
+
+def _keep(roles: list[keeper.Role]) -> NoReturn:
     plan = os.memfd_create("roles", 0)
     os.write(plan, json.dumps(roles).encode())
     os.lseek(plan, 0, os.SEEK_SET)

@@ -121,6 +121,8 @@ class Ssh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long somebody may take to sign in."""
     idle_seconds: Annotated[int, msgspec.Meta(ge=10)] = 3600
     """A connection over which nothing has come for so long ends."""
+    rest_seconds: Annotated[int, msgspec.Meta(ge=1)] = 600
+    """After so long without a connection its process ends; the next connection starts it again."""
     work_bytes: Annotated[int, msgspec.Meta(ge=32 * MIB)] = 8 * GIB
     """Size of the disk that holds a site's working copy and its git repository; room is taken as it fills."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=64 * MIB)] = 512 * MIB

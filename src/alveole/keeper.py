@@ -22,14 +22,15 @@ PLAN = "ALVEOLE_ROLES"
 _RESTART_SECONDS = (0.2, 10.0)
 #: A role that has run this long starts again without delay.
 _STABLE_SECONDS = 30.0
-#: A role that is ``wanted`` and ends by itself sooner than this has not done what it was wanted for.
+#: A role that is wanted and ends by itself sooner than this has not done what it was wanted for.
 _SHORT_SECONDS = 2.0
 
 
 class Role(TypedDict):
-    """``uid``: ``None`` for root. ``files`` stay open for it. It begins when one of them has something to read, unless
-    one of ``keys`` is missing. ``wanted``: a file; it begins when that is there, and ends by itself, with status 0,
-    when that is gone. Empty: it is always wanted."""
+    """``uid``: ``None`` for that of the supervisor itself. ``files`` stay open for it. It begins when one of them has
+    something to read, unless one of ``keys`` is missing, and ends by itself, with status 0, when nothing has come for
+    long. ``wanted``: a file; it begins when that is there, and likewise ends when that is gone. Where both are empty
+    it always runs."""
 
     name: str
     argv: list[str]
@@ -83,7 +84,7 @@ class Keeper:
             ran = time.monotonic() - began
             if ran > _STABLE_SECONDS:
                 delay = _RESTART_SECONDS[0]
-            if role["wanted"] and process.returncode == 0:
+            if (role["wanted"] or role["files"]) and process.returncode == 0:
                 delay = self._back_off(delay) if ran < _SHORT_SECONDS else _RESTART_SECONDS[0]
                 continue
             _say(f"{role['name']} ended with status {process.returncode}; starting it again in {delay:.1f} s")
@@ -110,7 +111,9 @@ class Keeper:
 def _start(role: Role) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **role["environment"]}
     if role["uid"] is None:
-        return subprocess.Popen(role["argv"], stdin=subprocess.DEVNULL, env=environment, cwd="/")
+        return subprocess.Popen(
+            role["argv"], stdin=subprocess.DEVNULL, pass_fds=role["files"], env=environment, cwd="/"
+        )
     return subprocess.Popen(
         role["argv"],
         stdin=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ import pytest
 from contentkit import Place
 
 from alveole.errors import Temporary
+from alveole.host import confine
 from alveole.host.sandbox import As, as_root, as_user
 
 pytestmark = pytest.mark.root
@@ -52,6 +53,16 @@ def test_the_root_of_a_range_is_nobody_outside_of_it(place: Place) -> None:
     (world / "theirs").chmod(0o600)
     seen = place.sandbox.run("probe", world, as_root(place.settings, 7), {"paths": ["theirs"]})
     assert seen["paths"]["theirs"] == ["Permission denied"] * 2
+
+
+def test_the_helper_holds_little() -> None:
+    """It is there for as long as the agent is, and everything in it is near whatever a site has made."""
+    look = "import sys; sys.path.append(sys.argv[1]); from alveole.host import confine; print(*sys.modules)"
+    source = str(Path(confine.__file__).parents[2])
+    told = subprocess.run([sys.executable, "-I", "-S", "-c", look, source], capture_output=True, check=True, text=True)
+    loaded = set(told.stdout.split())
+    assert "alveole.host.archive" in loaded
+    assert not loaded & {"msgspec", "subprocess", "logging", "pathlib", "threading", "inspect", "alveole.errors"}
 
 
 def test_no_child_runs_as_root(place: Place) -> None:

@@ -27,6 +27,8 @@ from alveole.model.addressing import InstanceNet
 
 #: How long any one link may take to answer, in seconds.
 PATIENCE = 3.0
+#: The SSH door may be asked in the moment in which its process is being started.
+_DOOR_SECONDS = 10.0
 #: How long a whole answer may take: a site may send a byte now and then, or interim answers without end.
 WHOLE_PATIENCE = 6.0
 
@@ -373,12 +375,16 @@ def _sftp_server() -> str:
 
 
 def _door(settings: Settings) -> str:
-    """The greeting of the SSH door (RFC 4253 §4.2)."""
+    """The greeting of the SSH door (RFC 4253 §4.2). Where its process rests, it is let rest."""
+    from alveole.agent import doorway
+
+    if doorway.rests(settings.ssh.port):
+        return "it listens, and its process is started by the next connection"
     address = {"0.0.0.0": "127.0.0.1", "": settings.ssh.ipv6}.get(settings.ssh.ipv4, settings.ssh.ipv4)  # noqa: S104  asks
     address = "::1" if address == "::" else address
     cure = "see the log of alveole serve --role ssh"
     try:
-        with socket.create_connection((address, settings.ssh.port), timeout=3.0) as door:
+        with socket.create_connection((address, settings.ssh.port), timeout=_DOOR_SECONDS) as door:
             greeting = door.recv(64)
     except OSError as error:
         raise _Broken(f"{address} port {settings.ssh.port}: {error.strerror or error}", cure) from None

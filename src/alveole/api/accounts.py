@@ -12,11 +12,12 @@ from alveole import requests as ask
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people import views as people_views
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1", tags=["accounts"])
+router = APIRouter(prefix="/v1", tags=["accounts"], route_class=LateRoute)
 
 
 # --- accounts -------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from alveole import requests as ask
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1/apps", tags=["apps"])
+router = APIRouter(prefix="/v1/apps", tags=["apps"], route_class=LateRoute)
 DRY = Query(description="Only say what would happen (200, DeployPlan).")
 
 

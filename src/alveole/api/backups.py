@@ -12,12 +12,13 @@ from alveole import requests as ask
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.backup_requests import PinBackup, ProveBackup, SetPolicy, SetSitePolicy
 from alveole.backup_views import BackupDetail, BackupView, CalendarView, PolicyView, SiteBackupsView
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=LateRoute)
 
 
 @router.get("/backups", tags=["backups"], **described("List backups, newest first", list[BackupView], errors=(404,)))

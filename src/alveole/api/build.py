@@ -43,6 +43,7 @@ from alveole.api import (
 from alveole.api.admit import Admission
 from alveole.api.exec import Start
 from alveole.api.gate import Gate, check_declared, routes_of
+from alveole.api.routes import include
 from alveole.config import Settings
 from alveole.services import Services
 
@@ -101,7 +102,7 @@ def build(
         syslog,
         files,
     ):
-        app.include_router(module.router)
+        include(app, module.router)
     if pages is not None:
         pages(app)
     schema.install(app)

@@ -13,11 +13,12 @@ from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body, document
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.issuing.model import Zone
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1", tags=["certificates"])
+router = APIRouter(prefix="/v1", tags=["certificates"], route_class=LateRoute)
 
 
 @router.get("/certificates", **described("List what visitors of each name are shown", list[cv.CertificateView]))

@@ -14,13 +14,14 @@ from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.errors import InvalidInput
 from alveole.ledger import JournalView
 from alveole.model.change import Change
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1/changes", tags=["changes"])
+router = APIRouter(prefix="/v1/changes", tags=["changes"], route_class=LateRoute)
 WAIT_MAX = 60.0
 #: A wait holds a thread; it is cut in slices so that a stop of the server need not wait for it.
 _SLICE = 1.0

@@ -14,11 +14,12 @@ from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people.rights import Right
 from alveole.scenarios.model import CheckDraft, CheckView, Report, Scenario
 
-router = APIRouter(prefix="/v1", tags=["checks"])
+router = APIRouter(prefix="/v1", tags=["checks"], route_class=LateRoute)
 
 
 @router.post(

@@ -11,11 +11,12 @@ from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body, document
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people.rights import Right
 from alveole.zone import DnsLeft, DnsSettings, DnsTrial, DnsView, TransferKey, TryDns
 
-router = APIRouter(prefix="/v1/dns", tags=["dns"])
+router = APIRouter(prefix="/v1/dns", tags=["dns"], route_class=LateRoute)
 
 
 @router.get("", **described("Show where names are published, and how they stand", DnsView, errors=(404,)))

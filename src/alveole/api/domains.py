@@ -12,11 +12,12 @@ from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.domain_views import AddDomain, DomainView
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1/sites/{site}/domains", tags=["sites"])
+router = APIRouter(prefix="/v1/sites/{site}/domains", tags=["sites"], route_class=LateRoute)
 
 
 @router.get(

@@ -15,13 +15,14 @@ from alveole.api.admit import client_address, cookie, session_of
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people import views as people_views
 from alveole.people.passwords import csrf_of
 from alveole.people.rights import Right
 from alveole.services.doors import Entered, Place
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=LateRoute)
 Whose = Annotated[str | None, Query(description="An account; default: one's own.")]
 COOKIE_SET = {"Set-Cookie": "The session; `__Host-`, Secure, HttpOnly, SameSite=Strict."}
 

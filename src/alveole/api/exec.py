@@ -31,6 +31,7 @@ from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.api import admit, problems
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.streams import in_waiting
 from alveole.distant import Distant
 from alveole.errors import AlveoleError, InvalidInput, Refused, Temporary
@@ -40,7 +41,7 @@ from alveole.ports import Program
 from alveole.services import Services
 from alveole.services.visits import Visiting
 
-router = APIRouter(prefix="/v1/sites", tags=["sites"])
+router = APIRouter(prefix="/v1/sites", tags=["sites"], route_class=LateRoute)
 STDIN, STDOUT, STDERR, CONTROL = range(4)
 _BLOCK = 32 * 1024
 

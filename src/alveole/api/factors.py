@@ -14,6 +14,7 @@ from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.entrance import Whose, entered
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people import views as people_views
 from alveole.people.passkeys import Place
@@ -21,7 +22,7 @@ from alveole.people.rights import Right
 from alveole.services.doors import Entered
 from alveole.services.factors import SecondFactorPolicy
 
-router = APIRouter(prefix="/v1", tags=["entrance"])
+router = APIRouter(prefix="/v1", tags=["entrance"], route_class=LateRoute)
 _SETS = {"Set-Cookie": "The session's fresh secret, when this let it in."}
 
 

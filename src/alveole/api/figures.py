@@ -13,10 +13,11 @@ from alveole import figure_views as shown
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people.rights import Right
 
-router = APIRouter(tags=["figures"])
+router = APIRouter(tags=["figures"], route_class=LateRoute)
 #: What ``alveole.figures.openmetrics`` says of itself; that module is loaded when somebody gathers.
 METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 

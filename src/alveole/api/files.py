@@ -18,12 +18,13 @@ from alveole.api import uploads
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.errors import InvalidInput
 from alveole.people.rights import Right
 from alveole.services.files import Span
 
-router = APIRouter(prefix="/v1/sites/{site}/files", tags=["files"])
+router = APIRouter(prefix="/v1/sites/{site}/files", tags=["files"], route_class=LateRoute)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 _ETAG = re.compile(r'"([0-9a-f]{64})"\Z')
 _OCTETS = "application/octet-stream"

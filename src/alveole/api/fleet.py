@@ -14,13 +14,14 @@ from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.model.change import Change
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services import Services
 
-router = APIRouter(prefix="/v1", tags=["fleet"])
+router = APIRouter(prefix="/v1", tags=["fleet"], route_class=LateRoute)
 PASSPORT = "application/x-alveole-passport"
 
 

@@ -12,6 +12,7 @@ from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.errors import InvalidInput
 from alveole.incidents.model import (
@@ -31,7 +32,7 @@ from alveole.incidents.model import (
 )
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1", tags=["incidents"])
+router = APIRouter(prefix="/v1", tags=["incidents"], route_class=LateRoute)
 SaidBody = Annotated[Said, Depends(body(Said))]
 
 

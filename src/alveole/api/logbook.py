@@ -15,6 +15,7 @@ from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.logbook.asking import SearchLogs
 from alveole.logbook.model import LINES_MAX, Found, LogUse
@@ -25,7 +26,7 @@ from alveole.services.analytics import Analytics
 _POLL_SECONDS = 0.5
 #: The machine's lines are brought in this often while somebody follows them.
 _GATHER_SECONDS = 5.0
-router = APIRouter(prefix="/v1", tags=["logs"])
+router = APIRouter(prefix="/v1", tags=["logs"], route_class=LateRoute)
 
 Site = Annotated[str | None, Query(description="A site's name or id; without it, of all that the caller may see.")]
 Source = Annotated[

@@ -12,13 +12,14 @@ from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body, document
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.channel_requests import AddChannel, SetChannel
 from alveole.notices import ChannelView, MailServer, MessageView, ToldView
 from alveole.people.rights import Right
 
 ATOM = "application/atom+xml"
-router = APIRouter(prefix="/v1", tags=["notifications"])
+router = APIRouter(prefix="/v1", tags=["notifications"], route_class=LateRoute)
 
 
 @router.get("/channels", **described("List the channels that one may change", list[ChannelView]))

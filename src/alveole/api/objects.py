@@ -14,11 +14,12 @@ from alveole.api import streams, uploads
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.people.rights import Right
 from alveole.plan_requests import CreatePlan, SetPlan
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=LateRoute)
 
 
 # --- plans --------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ from alveole import operation_requests as want
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.operation_views import OperationView, ProgramsView, RunView
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1", tags=["operations"])
+router = APIRouter(prefix="/v1", tags=["operations"], route_class=LateRoute)
 Adding = Annotated[want.AddOperation, Depends(body(want.AddOperation))]
 
 

@@ -14,6 +14,7 @@ from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body, document
 from alveole.api.entrance import COOKIE_SET, place_of
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
@@ -22,7 +23,7 @@ from alveole.people.rights import Right
 
 _BINDER = "__Host-alveole-oidc"
 _ONWARD = '<!DOCTYPE html><html lang="en"><meta http-equiv="refresh" content="0;url=/"><title>Alvéole</title></html>'
-router = APIRouter(prefix="/v1", tags=["outside"])
+router = APIRouter(prefix="/v1", tags=["outside"], route_class=LateRoute)
 
 
 @router.get("/ldap", **described("Show the settings of the LDAP directory", LdapSettings, errors=(404,)))

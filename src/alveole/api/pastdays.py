@@ -11,12 +11,13 @@ from starlette.responses import Response
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.backup_requests import OpenBackup
 from alveole.backup_views import PastDayView
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1", tags=["backups"])
+router = APIRouter(prefix="/v1", tags=["backups"], route_class=LateRoute)
 
 
 @router.post(

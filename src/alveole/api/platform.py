@@ -13,10 +13,11 @@ from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people.rights import Right
 
-router = APIRouter(tags=["platform"])
+router = APIRouter(tags=["platform"], route_class=LateRoute)
 
 
 class Proxy(StrEnum):

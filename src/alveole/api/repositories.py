@@ -16,12 +16,13 @@ from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.backup_requests import PutRepository, RestoreFile
 from alveole.backup_views import BackupKeyView, KeepingView, PreviewView, RepositoryView, SshKeyView, TreeView
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1", tags=["backups"])
+router = APIRouter(prefix="/v1", tags=["backups"], route_class=LateRoute)
 _CHUNK = 1 << 20
 Opened = AbstractContextManager[tuple[int, int, str]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -274,14 +275,21 @@ _ERRORS = {
 }
 
 
+@cache
 def reference(kind: Any) -> dict[str, Any]:
-    """The schema of ``kind``; ``list[X]`` for an array of X."""
+    """The schema of ``kind``; ``list[X]`` for an array of X. The same for all who ask: not to be changed."""
     if getattr(kind, "__origin__", None) is list:
         return {"type": "array", "items": reference(kind.__args__[0])}
     if kind not in _KNOWN:
         raise KeyError(kind)
     # What it leads to is worked out when somebody asks for the document: it takes a megabyte.
     return {"$ref": _REFERENCE.format(name=kind.__name__)}
+
+
+@cache
+def _refused(code: int) -> dict[str, Any]:
+    """The answer of a refusal, one for all routes."""
+    return {"description": _ERRORS[code], "content": {MEDIA_TYPE: {"schema": reference(ProblemDocument)}}}
 
 
 def described(
@@ -313,10 +321,7 @@ def described(
         what = {"description": "Nothing is done; what would be.", "content": {media: {"schema": reference(instead)}}}
         responses["200"] = what
     for code in sorted({401, 403, 429, 503, *errors}):
-        responses[str(code)] = {
-            "description": _ERRORS[code],
-            "content": {MEDIA_TYPE: {"schema": reference(ProblemDocument)}},
-        }
+        responses[str(code)] = _refused(code)
     extra: dict[str, Any] = {"responses": responses}
     if body is bytes:
         binary = {"schema": {"type": "string", "format": "binary"}}
@@ -411,10 +416,7 @@ def _own_errors(responses: dict[str, Any]) -> None:
     """FastAPI describes a 422 of its own; ours is a problem document."""
     given = responses.get("422", {}).get("content", {})
     if JSON in given:
-        responses["422"] = {
-            "description": _ERRORS[422],
-            "content": {MEDIA_TYPE: {"schema": reference(ProblemDocument)}},
-        }
+        responses["422"] = _refused(422)
 
 
 def _tidy(schema: dict[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services, site_answer
 from alveole.api.bodies import Caller, Key, Version, body
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import NDJSON, accepted, described
 from alveole.errors import InvalidInput, Problem
 from alveole.logs import LAST_MAX, Line, moment
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1/sites", tags=["sites"])
+router = APIRouter(prefix="/v1/sites", tags=["sites"], route_class=LateRoute)
 ETAG = {"ETag": "The site's version; send it in If-Match to change only what was seen."}
 
 

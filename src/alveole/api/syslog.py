@@ -11,11 +11,12 @@ from alveole.api import streams
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body, document
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people.rights import Right
 from alveole.services.syslog import SetSyslog, SyslogTrial, SyslogView, TrySyslog
 
-router = APIRouter(prefix="/v1", tags=["logs"])
+router = APIRouter(prefix="/v1", tags=["logs"], route_class=LateRoute)
 
 
 @router.get("/syslog", **described("Show what is sent and taken in by syslog", SyslogView))

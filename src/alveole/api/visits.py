@@ -14,10 +14,11 @@ from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, Version, body
 from alveole.api.entrance import Whose
 from alveole.api.gate import does
+from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.people.rights import Right
 
-router = APIRouter(prefix="/v1", tags=["ssh"])
+router = APIRouter(prefix="/v1", tags=["ssh"], route_class=LateRoute)
 
 
 # --- keys -----------------------------------------------------------------------------------------

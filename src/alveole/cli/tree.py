@@ -102,7 +102,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _failed(error, json)
+        return failed(error, json)
     return result if isinstance(result, int) else 0
 
 
@@ -110,7 +110,7 @@ def _usage(error: click.UsageError, json: bool) -> int:
     from alveole.errors import InvalidInput
 
     if json:
-        return _failed(InvalidInput(error.format_message(), field=_field(error)), json)
+        return failed(InvalidInput(error.format_message(), field=_field(error)), json)
     error.show()
     return 2
 
@@ -121,7 +121,8 @@ def _field(error: click.UsageError) -> str:
     return str(name).lstrip("-").replace("-", "_")
 
 
-def _failed(error: Exception, json: bool) -> int:
+def failed(error: Exception, json: bool) -> int:
+    """Say what went wrong; gives the exit status. Raises ``error`` where ``ALVEOLE_DEBUG`` asks for it."""
     from alveole.cli.output import emit, note, paint
     from alveole.errors import AlveoleError
     from alveole.text import clean

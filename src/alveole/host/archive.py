@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from alveole.host.syscalls import RANGE
 from alveole.host.tar import Member, Stream, members, shown, sniff
 from alveole.host.tree import (
     CHUNK,
@@ -35,7 +36,6 @@ from alveole.host.tree import (
     sync_files,
     tree_digest,
 )
-from alveole.host.userns import RANGE
 
 #: Bytes of a whole name and of a link's target; far under the kernel's 4,096.
 NAME_BYTES = 2048

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from alveole.backends.base import Say, quiet
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Problem, Temporary, from_code
-from alveole.host import confine, paths, userns
+from alveole.host import confine, paths, syscalls
 from alveole.host.run import ENVIRONMENT
 
 log = logging.getLogger("alveole.host")
@@ -114,7 +114,7 @@ class Sandbox:
         """
         opened = directory if isinstance(directory, int) else os.open(directory, os.O_PATH | os.O_DIRECTORY)
         try:
-            order = {"job": job, "args": args, "uid": ids.uid, "mapped": ids.start and [ids.start, userns.RANGE]}
+            order = {"job": job, "args": args, "uid": ids.uid, "mapped": ids.start and [ids.start, syscalls.RANGE]}
             if (ids.uid is None) == (ids.start is None) or ids.uid == 0:
                 raise ValueError("a child runs as one uid or in one range, and never as root")
             with self._send(order, [opened, *fds]) as reply:

@@ -10,7 +10,6 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -20,6 +19,9 @@ CLONE_NEWIPC = 0x0800_0000
 CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
+
+#: Ids of a site, and of the user namespace over them.
+RANGE = 65_536
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -199,7 +201,9 @@ def mount_points(under: Pathish) -> list[str]:
     """
     root = os.fspath(under).rstrip("/")
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:  # noqa: PTH123  pathlib is memory the helper does without
+        lines = file.read().splitlines()
+    for line in lines:
         point = line.split(" ", 5)[4].encode().decode("unicode_escape")
         if point == root or point.startswith(f"{root}/"):
             found.append(point)

@@ -8,8 +8,8 @@ import threading
 from collections import OrderedDict
 
 from alveole.host import run
+from alveole.host.syscalls import RANGE
 
-RANGE = 65_536
 _HOLDER = ("unshare", "--user", "--", "cat")
 
 

@@ -1,19 +1,20 @@
-"""The SSH door before anybody knocks: who listens, and what speaks SSH only from the first connection on.
+"""The SSH door before anybody knocks: who listens, and what speaks SSH while somebody is there.
 
-Machines stand for days without one, and those libraries hold a quarter of the memory of all else. ``alveole serve``
-listens itself and starts the door's process when somebody comes; started alone, the process waits with nothing loaded.
+Machines stand for days without a connection, and those libraries hold a quarter of the memory of all else. So what
+keeps the roles running (:mod:`alveole.keeper`) holds the sockets that listen, and starts the door's process when a
+connection is pending; when nobody has been there for a while the process ends. Who comes at that moment waits in the
+socket's backlog and is served by the next one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import logging
 import os
-import select
 import signal
 import socket
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from alveole.config import Settings
@@ -25,13 +26,31 @@ HOST_KEYS: dict[str, tuple[str, dict[str, Any]]] = {
     "ssh_host_ed25519_key": ("ssh-ed25519", {}),
     "ssh_host_rsa_key": ("ssh-rsa", {"key_size": 3072}),
 }
-#: Names the inherited files of the listening sockets, where somebody else has made them.
+#: Names the inherited files of the listening sockets.
 LISTENERS = "ALVEOLE_SSH_LISTENERS"
 _BACKLOG = 128
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def run_door(settings: Settings, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``ready`` is called once it listens. Raises ``AlveoleError``."""
+def run_door(settings: Settings) -> None:
+    """Serve who comes until SIGTERM or SIGINT, or until nobody has come for ``ssh.rest_seconds``.
+
+    Raises ``AlveoleError``.
+    """
+    check_door(settings)
+    # The listeners would outlive whoever starts this process again, and be in the way of the next one.
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+    with contextlib.ExitStack() as stack:
+        inherited = os.environ[LISTENERS].split(",")
+        listeners = [stack.enter_context(socket.socket(fileno=int(number))) for number in inherited]
+        from alveole.ssh.front import run_front
+
+        run_front(settings, listeners, settings.ssh.rest_seconds if has_keys(settings) else 0)
+
+
+def check_door(settings: Settings) -> None:
+    """Raise ``Refused`` where the door may not be opened by this process."""
     if os.geteuid() == 0:
         raise Refused(
             "the SSH door does not run as root",
@@ -39,21 +58,6 @@ def run_door(settings: Settings, ready: Callable[[], None]) -> None:
         )
     if not settings.ssh.enabled:
         raise Refused("the SSH door is closed", field="ssh.enabled", hint="set ssh.enabled in the settings")
-    with contextlib.ExitStack() as stack:
-        inherited = os.environ.get(LISTENERS, "")
-        if inherited:
-            found = [socket.socket(fileno=int(number)) for number in inherited.split(",")]
-        else:
-            found = open_listeners(settings)
-        listeners = [stack.enter_context(each) for each in found]
-        waits = has_keys(settings) and not inherited
-        if waits:
-            ready()
-            if not _somebody_knocks(listeners):
-                return
-        from alveole.ssh.front import run_front
-
-        run_front(settings, listeners, (lambda: None) if waits else ready)
 
 
 def has_keys(settings: Settings) -> bool:
@@ -84,21 +88,3 @@ def open_listeners(settings: Settings) -> list[socket.socket]:
         found.append(listener)
     log.info("the SSH door listens on port %d", settings.ssh.port)
     return found
-
-
-def _somebody_knocks(listeners: Sequence[socket.socket]) -> bool:
-    """Wait for a connection; false when it is time to end."""
-    ending, asked = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    try:
-        for number in numbers:
-            signal.signal(number, lambda *_: os.write(asked, b"."))
-        watched: list[Any] = [*listeners, ending]
-        found, _, _ = select.select(watched, [], [])
-        return ending not in found
-    finally:
-        # Until the front has handlers of its own, these end the process at once: nobody is in it yet.
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-        os.close(ending)
-        os.close(asked)

@@ -1,4 +1,4 @@
-"""The SSH door itself: a process and a user of its own, which listens, shakes hands and carries bytes.
+"""The SSH door itself: a process and a user of its own, which shakes hands and carries bytes while somebody is there.
 
 It decides nothing: who somebody is and what they may is control's word (``porter``). Forwarding of ports, agents and
 X11 is not there. Host keys are made once and stay, so that a client knows the machine again.
@@ -11,8 +11,9 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,14 @@ _SESSIONS = 10
 _WINDOW, _PACKET = 4 << 20, 1 << 17
 
 
-def run_front(settings: Settings, listeners: Sequence[socket.socket], ready: Callable[[], None]) -> None:
-    """Serve who comes to ``listeners`` until SIGTERM or SIGINT. Raises ``AlveoleError``."""
+def run_front(settings: Settings, listeners: Sequence[socket.socket], rest: float) -> None:
+    """Serve who comes to ``listeners`` until SIGTERM or SIGINT, or nobody was there for ``rest`` seconds.
+
+    The sockets stay open, and go on listening where somebody else holds them too. Raises ``AlveoleError``.
+    """
     # asyncssh tells each packet's life; what matters is told here.
     logging.getLogger("asyncssh").setLevel(logging.WARNING)
-    uvloop.run(_serve(settings, listeners, ready))
+    uvloop.run(_serve(settings, listeners, rest))
 
 
 def host_keys(settings: Settings) -> list[asyncssh.SSHKey]:
@@ -79,18 +83,25 @@ def _make(path: Path, kind: str, options: dict[str, Any]) -> None:
     path.with_name(f"{path.name}.pub").write_bytes(key.export_public_key("openssh"))
 
 
-async def _serve(settings: Settings, listeners: Sequence[socket.socket], ready: Callable[[], None]) -> None:
+async def _serve(settings: Settings, listeners: Sequence[socket.socket], rest: float) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     keys = await asyncio.to_thread(host_keys, settings)
     hall = Hall(settings)
-    acceptors = [await hall.listen(listener, keys) for listener in listeners]
-    ready()
-    await stop.wait()
-    for acceptor in acceptors:
-        acceptor.close()
+    while not stop.is_set():
+        acceptors = [await hall.listen(listener.dup(), keys) for listener in listeners]
+        while not stop.is_set() and (left := hall.left(rest)) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), left)
+        for acceptor in acceptors:
+            acceptor.close()
+        if not stop.is_set():
+            # Who was taken in at the last moment has entered by now, and is served; who was not waits for the next.
+            await asyncio.sleep(0.2)
+            if not hall.guests:
+                return
     hall.close()
     await asyncio.sleep(0.2)
 
@@ -102,6 +113,11 @@ class Hall:
         self.settings = settings
         self.guests: set[Guest] = set()
         self.addresses: Counter[str] = Counter()
+        self._empty_since = time.monotonic()
+
+    def left(self, rest: float) -> float:
+        """How long it is at least until nobody has been here for ``rest`` seconds."""
+        return rest if self.guests else self._empty_since + rest - time.monotonic()
 
     async def listen(self, listener: socket.socket, keys: list[asyncssh.SSHKey]) -> asyncssh.SSHAcceptor:
         return await asyncssh.create_server(
@@ -139,6 +155,7 @@ class Hall:
             self.addresses[guest.address] -= 1
             if not self.addresses[guest.address]:
                 del self.addresses[guest.address]
+            self._empty_since = time.monotonic()
 
     def close(self) -> None:
         for guest in list(self.guests):

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from alveole.api.routes import include
 from alveole.web import (
     account,
     admin,
@@ -76,6 +77,6 @@ _PAGES = (
 def install(app: FastAPI) -> None:
     """Put the pages into ``app``. For :func:`alveole.api.build`."""
     for module in _PAGES:
-        app.include_router(module.router)
+        include(app, module.router)
     app.state.error_page = pages.error_page
     app.state.incident_report = incidents.report_page

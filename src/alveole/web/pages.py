@@ -18,12 +18,12 @@ from urllib.parse import quote, urlencode
 
 import jinja2
 from fastapi import Depends, Request
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from alveole import __version__
 from alveole.api import admit, problems
+from alveole.api.routes import LateRoute
 from alveole.catalogue.manifest import Category
 from alveole.errors import AlveoleError, Problem
 from alveole.model.change import ChangeState
@@ -387,7 +387,7 @@ def error_page(request: Request, error: AlveoleError) -> Response:
     return page.show(template, status=status, headers=headers, title=title, texts=texts, code=status)
 
 
-class PageRoute(APIRoute):
+class PageRoute(LateRoute):
     """Refusals become pages; who still owes the second factor is led there."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

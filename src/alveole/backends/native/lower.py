@@ -18,7 +18,7 @@ from alveole.backends.native import supervise
 from alveole.backends.native.supervise import S6_SVSCAN, SERVICES, Service
 from alveole.config import Settings
 from alveole.host import paths
-from alveole.host.userns import RANGE
+from alveole.host.syscalls import RANGE
 from alveole.model.resource import WorkloadSpec
 from alveole.model.site import CONFIG, MIB, SITE_CONTENT, SITE_SOCKET, SITE_UID, BaseKind
 
