@@ -287,8 +287,8 @@ def remove(here: Here, node: str, lost: bool) -> None:
 def landing(here: Here) -> None:
     """Let in the Alvéole that drives this machine.
 
-    It comes as a user who is not root and starts this by sudo. Two sockets for that user lead to Alvéole as root has it,
-    until standard input ends. Nobody else reaches them.
+    It comes as a user who is not root and starts this by sudo. Two sockets for that user lead to Alvéole as root has
+    it, until standard input ends. Nobody else reaches them.
     """
     from alveole.landing import keep
 
