@@ -44,6 +44,12 @@ _MORE = ("openssh-server", "sudo")
 _INIT = Path(__file__).with_name("machine_init.py")
 #: What is lent of this machine's own, so that packages are found where it finds them.
 _LENT = ("etc/apt", "etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt")
+#: Everything on its disk but what lives by itself: logs, caches, books of packages and of sudo.
+_LIVES = ("/var/cache", "/var/log", "/var/lib/apt", "/var/lib/dpkg", "/var/lib/systemd", "/var/lib/sudo")
+_PASSES = ("/tmp", "/var/tmp", "/run/sudo")
+_TREE = ["/", "/var/lib", "/run", "-xdev", "("]
+_TREE += [word for place in (*_LIVES, *_PASSES) for word in ("-path", place, "-o")]
+_TREE += ["-name", "__pycache__", ")", "-prune", "-o", "-print"]
 
 
 def image() -> Path:
@@ -245,16 +251,14 @@ class Machine:
         return {
             "packages": self.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n").stdout.splitlines(),
             "users": self.path("/etc/passwd").read_text().splitlines(),
-            "directories": [
-                str(each) for top in ("/opt", "/var/lib", "/run", "/etc", "/usr/local/bin", "/var/log")
-                for each in sorted(Path(top, entry.name) for entry in self.path(top).iterdir())
-            ],
+            "files": self.run("find", *_TREE).stdout.splitlines(),
+            "logs": self.run("find", "/var/log", "-name", "*alv*").stdout.splitlines(),
             "interfaces": sorted(each.split(":")[1] for each in self.run("ip", "-o", "link").stdout.splitlines()),
             "tables": tables.splitlines(),
             "mounts": sorted(line.split()[1] for line in self.run("cat", "/proc/self/mounts").stdout.splitlines()),
             "processes": sorted(set(self.run("ps", "-eo", "comm=").stdout.split()) - {"ps", "sshd", "sudo"}),
             "cgroups": [str(each) for top in self.cgroups for each in top.iterdir() if each.is_dir()],
-        }  # fmt: skip
+        }
 
 
 def _gone(directory: Path) -> bool:
