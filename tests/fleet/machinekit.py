@@ -46,7 +46,7 @@ _INIT = Path(__file__).with_name("machine_init.py")
 _LENT = ("etc/apt", "etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt")
 #: Everything on its disk but what lives by itself: logs, caches, books of packages and of sudo.
 _LIVES = ("/var/cache", "/var/log", "/var/lib/apt", "/var/lib/dpkg", "/var/lib/systemd", "/var/lib/sudo")
-_PASSES = ("/tmp", "/var/tmp", "/run/sudo")
+_PASSES = ("/tmp", "/var/tmp", "/run/sudo", "/run/motd.dynamic")
 _TREE = ["/", "/var/lib", "/run", "-xdev", "("]
 _TREE += [word for place in (*_LIVES, *_PASSES) for word in ("-path", place, "-o")]
 _TREE += ["-name", "__pycache__", ")", "-prune", "-o", "-print"]
