@@ -24,7 +24,7 @@ import ports
 import program
 import services
 import teardown
-from kit import CHECKOUT, DEFAULT_CONFIG, Instance, Stop, alone, has_systemd, head, run, say, warn
+from kit import CHECKOUT, DEFAULT_CONFIG, Instance, Stop, alone, has_systemd, head, run, say, tell, warn
 
 DEMO = "demo"
 TOKEN = "quickstart"  # noqa: S105  the name of a token, not a token
@@ -36,7 +36,7 @@ def main() -> int:
     options = _options()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
-    # Somebody who pipes this through head(1) must not leave half an installation.
+    # Who pipes this through head(1), or loses the line, must not leave half an installation: see tell.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         if os.geteuid() != 0:
@@ -44,12 +44,12 @@ def main() -> int:
         with alone():
             return _undo(options) if options.undo else _install(options)
     except Stop as stop:
-        print(f"\nquickstart: {stop}", file=sys.stderr)
+        tell(f"\nquickstart: {stop}", sys.stderr)
         if stop.hint:
-            print(f"  → {stop.hint}", file=sys.stderr)
+            tell(f"  → {stop.hint}", sys.stderr)
         return stop.status
     except KeyboardInterrupt:
-        print("\nquickstart: interrupted; run it again to finish, or with --undo", file=sys.stderr)
+        tell("\nquickstart: interrupted; run it again to finish, or with --undo", sys.stderr)
         return 130
 
 
@@ -65,6 +65,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--https-port", type=_port, help="write edge.https_port into the settings")
     parser.add_argument("--ssh-port", type=_port, help="write ssh.port into the settings")
     parser.add_argument("--no-demo", action="store_true", help="make no demo site")
+    parser.add_argument(
+        "--node",
+        action="store_true",
+        help="another machine drives it and brought this checkout: no demo site, no tokens; --undo removes that too",
+    )
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     options = parser.parse_args()
     options.config = Path(os.path.abspath(options.config))  # noqa: PTH100  a link stays the link it is
@@ -105,6 +110,8 @@ def _install(options: argparse.Namespace) -> int:
     ports.check(instance)
     say(f"ports {', '.join(str(instance.setting(*name)) for name in given)} are free or ours")
     _remember(instance)
+    if options.node:
+        instance.record.set(checkout=str(CHECKOUT))
     program.settings_file(options.config, asked)
 
     head("Debian packages")
@@ -118,11 +125,13 @@ def _install(options: argparse.Namespace) -> int:
     services.leave_network_alone(instance)
     services.start(instance, changed or fresh)
 
+    if options.node:
+        say(f"Alvéole runs ({time.monotonic() - began:.0f} s)")
+        return 0
     if not options.no_demo:
         head("The demo site")
         _demo(instance)
-    token = _token(instance)
-    _summary(instance, token, not options.no_demo, time.monotonic() - began)
+    _summary(instance, _token(instance), not options.no_demo, time.monotonic() - began)
     return 0
 
 
@@ -253,7 +262,7 @@ def _summary(instance: Instance, token: str, demo: bool, seconds: float) -> None
         status = run([*ask, f"http://127.0.0.1:{http}/"], check=False).stdout
         if status[:1] not in ("2", "3"):
             warn(f"the demo site does not answer yet (status {status or 'none'}): {command} why {DEMO}")
-    print("\n" + "\n".join(lines), flush=True)
+    tell("\n" + "\n".join(lines))
 
 
 def _undo(options: argparse.Namespace) -> int:
@@ -274,7 +283,7 @@ def _undo(options: argparse.Namespace) -> int:
         for what in left:
             warn(f"still there: {what}")
         return 5
-    print("\nNothing of Alvéole is left on this machine.")
+    tell("\nNothing of Alvéole is left on this machine.")
     return 0
 
 

@@ -14,7 +14,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 DEFAULT_CONFIG = Path("/etc/alveole/alveole.toml")
@@ -44,12 +44,23 @@ class Stop(Exception):
         self.status = status
 
 
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Print, and go on when nobody reads it any more: a line that is cut must not leave half an installation."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 def say(text: str) -> None:
-    print(f"  {text}", flush=True)
+    tell(f"  {text}")
 
 
 def head(text: str) -> None:
-    print(f"\n• {text}", flush=True)
+    tell(f"\n• {text}")
 
 
 def run(
@@ -243,4 +254,4 @@ def digest_of(paths: Sequence[Path]) -> str:
 
 
 def warn(text: str) -> None:
-    print(f"  ! {text}", file=sys.stderr, flush=True)
+    tell(f"  ! {text}", sys.stderr)

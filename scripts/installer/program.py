@@ -135,7 +135,8 @@ def _pip_install(place: Path) -> list[str | Path]:
     wheels = [wheel for each in places for wheel in sorted(each.glob("pip-*.whl"))]
     if not wheels:
         raise Stop("this Python has no pip to install libraries with", hint="apt-get install python3-venv", status=3)
-    return [place / "bin/python", wheels[-1] / "pip", "install", "--quiet", "--no-compile"]
+    # Without a cache in root's home: --undo leaves nothing.
+    return [place / "bin/python", wheels[-1] / "pip", "install", "--quiet", "--no-compile", "--no-cache-dir"]
 
 
 def _compile(place: Path) -> None:

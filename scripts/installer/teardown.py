@@ -206,6 +206,10 @@ def _remove_empty(place: Path, existed: set[str]) -> None:
 def _shared(instance: Instance, keep_packages: bool) -> None:
     """Users and packages: the last instance takes them out; before that they are handed on."""
     others = instance.record.others()
+    checkout = instance.record.get("checkout")
+    if checkout and not any(other.get("checkout") == checkout for other in others):
+        say(f"removing {checkout}, which another machine has brought")
+        _remove_tree(Path(checkout))
     for key in ("users", "packages"):
         values = instance.record.get(key, [])
         if values and others:

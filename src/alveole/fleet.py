@@ -16,7 +16,12 @@ from alveole.views import SiteView, StatusView, View
 HOST = r"^[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?\Z"
 USER = r"^[a-z_][a-z0-9_-]{0,31}\Z"
 FINGERPRINT = r"^SHA256:[A-Za-z0-9+/]{43}\Z"
-CONFIG_FILE = r"^(?:/[A-Za-z0-9._-]+)+\Z"
+CONFIG_FILE = r"^(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._-]+)+\Z"
+"""An absolute path without ``.`` and ``..``."""
+ROOT = "root"
+SETTINGS = "/etc/alveole/alveole.toml"
+PROGRAM = "/usr/local/bin/alveole"
+"""Where ``scripts/quickstart`` puts the program."""
 
 
 # --- passports ------------------------------------------------------------------------------------
@@ -78,14 +83,18 @@ class ScanNode(Body, frozen=True, kw_only=True):
 
 
 class AddNode(Body, frozen=True, kw_only=True):
-    """``fingerprint``: that of the host key, as somebody has compared it. ``config``: of the Alvéole there."""
+    """``fingerprint``: that of the host key, as somebody has compared it. ``config``: of the Alvéole there.
+
+    ``program``: how that one is called. Only asked for where ``user`` is not root: sudo starts it.
+    """
 
     name: str
     host: str
     port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 22
-    user: str = "root"
+    user: str = ROOT
     fingerprint: str
-    config: str = "/etc/alveole/alveole.toml"
+    config: str = SETTINGS
+    program: str = PROGRAM
 
 
 class InstallNode(Body, frozen=True, kw_only=True):
@@ -96,10 +105,10 @@ class InstallNode(Body, frozen=True, kw_only=True):
 
     host: str
     port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 22
-    user: str = "root"
+    user: str = ROOT
     fingerprint: str
     upload: str
-    config: str = "/etc/alveole/alveole.toml"
+    config: str = SETTINGS
     place: str = "/opt/alveole-source"
 
 
@@ -135,6 +144,7 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     added_at: float
     draining: bool = False
     """Nothing new is placed on it."""
+    program: Annotated[str, msgspec.Meta(pattern=CONFIG_FILE)] = PROGRAM
 
 
 class Nodes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,6 +164,8 @@ class NodeView(View, frozen=True, kw_only=True):
     name: str
     where: str
     """``user@host:port``; of this machine, nothing."""
+    config: str
+    """Settings file of the Alvéole there."""
     state: str
     """``here``, ``reached``, ``unreachable`` or ``not asked yet``."""
     problem: str

@@ -60,7 +60,7 @@ quota list, quota show, quota set, quota remove
 dns setup, dns show, dns check, dns sync
 ldap show, ldap set, ldap remove, ldap try, oidc show, oidc set, oidc remove
 syslog show, syslog set, syslog reset, syslog try
-node key, node add, node list, node show, node check, node upgrade, node drain, node remove
+node key, node add, node list, node show, node check, node upgrade, node drain, node remove, node landing
 node signers, node trust, node distrust, site move, site confirm, site export, site import
 """
 
@@ -112,10 +112,10 @@ def test_every_command_has_an_example_and_its_exit_statuses(commands: dict[str, 
                 assert parameter.help, f"{name} {parameter.opts}"
 
 
-def test_every_command_but_two_speaks_json(commands: dict[str, click.Command]) -> None:
+def test_every_command_but_three_speaks_json(commands: dict[str, click.Command]) -> None:
     silent = {name for name, command in commands.items() if all(item.name != "json" for item in command.params)}
-    # One runs until it is stopped, the other writes a script.
-    assert silent == {"serve", "completion"}
+    # One runs until it is stopped, one writes a script, one speaks to another Alvéole.
+    assert silent == {"serve", "completion", "node landing"}
 
 
 def test_what_takes_time_can_be_left_alone(commands: dict[str, click.Command]) -> None:

@@ -60,7 +60,7 @@ def test_alveole_is_brought_there(fleet: Pair, tmp_path: Path) -> None:
     wanted = {"host": "127.0.0.1", "port": fleet.port, "fingerprint": fleet.fingerprint, "upload": upload}
     more = {"config": str(fleet.far.config), "place": str(place)}
     ended = fleet.main._change(fleet.main.api("POST", "/v1/nodes/install", {**wanted, **more}), True)
-    assert f"called: --yes --no-demo --config {fleet.far.config}" in [each["text"] for each in ended["events"]]
+    assert f"called: --yes --node --config {fleet.far.config}" in [each["text"] for each in ended["events"]]
     assert (place / "scripts/quickstart").exists()
     old = tmp_path / "old"
     directory(old, {"src/alveole/__init__.py": '__version__ = "0.0.1"\n', "scripts/quickstart": ""})

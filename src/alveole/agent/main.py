@@ -76,6 +76,7 @@ def run_agent(settings: Settings, ready: Callable[[], None]) -> None:
     with _only_one(settings):
         _prepare(settings, control)
         runtime.prepare_mount_namespace(settings)
+        runtime.allow_core_limit()
         server, close = build(settings, frozenset({control.pw_uid}))
 
         def stop(_number: int, _frame: FrameType | None) -> None:

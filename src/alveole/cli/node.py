@@ -42,8 +42,9 @@ def _where(text: str) -> tuple[str, str, int]:
 def key(here: Here) -> None:
     """Print what other machines must know of this one.
 
-    The first line lets this machine in there: add it to /root/.ssh/authorized_keys. The second is the key of this
-    platform, for `site export --for`; the third its fingerprint, for `site import --trust`.
+    The first line lets this machine in there: add it to .ssh/authorized_keys in the home of the user that you name to
+    `node add` (/root/.ssh/authorized_keys, /home/ops/.ssh/authorized_keys). It opens no terminal and no agent. The
+    second is the key of this platform, for `site export --for`; the third its fingerprint, for `site import --trust`.
     """
     identity = here.client.get("/v1/identity")
     with here.client.open("GET", "/v1/node-key") as answer:
@@ -60,6 +61,7 @@ def key(here: Here) -> None:
     "add",
     examples=[
         "alveole node add root@paris.example.org",
+        "alveole node add ops@192.0.2.7 --name lyon --from ./alveole",
         "alveole node add root@192.0.2.7:2222 --name paris --fingerprint SHA256:…",
     ],
 )
@@ -71,6 +73,13 @@ def key(here: Here) -> None:
 @click.option("--fingerprint", metavar="SHA256:…", help="Of its host key, compared before; else it is shown and asked.")
 @click.option("--from", "source", metavar="DIR", type=click.Path(path_type=Path), help="A checkout of this version.")
 @click.option("--no-install", is_flag=True, help="Alvéole runs there already.")
+@click.option(
+    "--program",
+    metavar="PATH",
+    default="/usr/local/bin/alveole",
+    show_default=True,
+    help="Alvéole there, for sudo.",
+)
 def add(
     here: Here,
     where: str,
@@ -79,11 +88,24 @@ def add(
     fingerprint: str | None,
     source: Path | None,
     no_install: bool,
+    program: str,
 ) -> None:
     """Drive another machine from here, by SSH, and install Alvéole on it.
 
-    This machine's key must be in root's authorized_keys there: see alveole node key. What is installed is a checkout
-    of the version that runs here, by its scripts/quickstart.
+    This machine's key must be in .ssh/authorized_keys of that user there: see alveole node key. What is installed is
+    a checkout of the version that runs here, by its scripts/quickstart; packages and libraries are fetched by the
+    machine itself. Cut off, it is safe to run again.
+
+    A user who is not root needs sudo without a password. While it is installed or upgraded, this line in
+    /etc/sudoers.d/alveole there:
+
+    \b
+      ops ALL=(root) NOPASSWD: ALL
+
+    From then on this one is enough:
+
+    \b
+      ops ALL=(root) NOPASSWD: /usr/local/bin/alveole --config /etc/alveole/alveole.toml node landing
     """
     user, host, port = _where(where)
     if source is None and not no_install:
@@ -105,7 +127,8 @@ def add(
     if source is not None and not no_install:
         _install(here, source, {"host": host, "port": port, "user": user, "fingerprint": fingerprint, "config": config})
     called = name or re.sub(r"[^a-z0-9-]", "-", host.partition(".")[0].lower())[:16].strip("-")
-    body = {"name": called, "host": host, "port": port, "user": user, "fingerprint": fingerprint, "config": config}
+    body = {"name": called, "host": host, "port": port, "user": user, "fingerprint": fingerprint}
+    body |= {"config": config, "program": program}
     made = here.client.send("POST", "/v1/nodes", body)
     if here.json:
         emit(made)
@@ -154,7 +177,11 @@ def upgrade(here: Here, node: str, source: Path) -> None:
     """Bring a machine to the version that runs here. Its sites go on."""
     found = here.client.get(f"/v1/nodes/{segment(node)}")
     user, host, port = _where(str(found["where"]))
-    _install(here, source, {"host": host, "port": port, "user": user, "fingerprint": found["fingerprint"]})
+    _install(
+        here,
+        source,
+        {"host": host, "port": port, "user": user, "fingerprint": found["fingerprint"], "config": found["config"]},
+    )
     _show(here, node)
 
 
@@ -248,6 +275,24 @@ def remove(here: Here, node: str, lost: bool) -> None:
         emit({"removed": node})
     else:
         say(f"{clean(node)} is not driven from here any more")
+
+
+@verb(
+    group,
+    "landing",
+    json=False,
+    examples=["sudo -n alveole --config /etc/alveole/alveole.toml node landing"],
+    statuses="0 the other machine has gone, 3 not started by sudo, 5 Alvéole does not run here",
+)
+def landing(here: Here) -> None:
+    """Let in the Alvéole that drives this machine.
+
+    It comes as a user who is not root and starts this by sudo. Two sockets for that user lead to Alvéole as root has
+    it, until standard input ends. Nobody else reaches them.
+    """
+    from alveole.landing import keep
+
+    keep(here.settings)
 
 
 @verb(group, "signers", examples=["alveole node signers", "alveole node signers --json"])

@@ -7,7 +7,9 @@ remembers of a container is one directory below ``R/crun`` that nobody else look
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,20 @@ from alveole.host.run import ProgramFailed
 
 CRUN = "/usr/bin/crun"
 _TIMEOUT = 30.0
+log = logging.getLogger("alveole.agent")
+
+
+def allow_core_limit() -> None:
+    """Have ``RLIMIT_CORE`` where instances need it (1: see :mod:`alveole.host.seccomp`).
+
+    sudo starts everything with 0 (sudoers(5), ``rlimit_core``), and the runtime in a user namespace cannot raise it.
+    Where root itself may not either, no instance starts: with 0, crashes in them would run a program of the machine's.
+    """
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+        except (OSError, ValueError):
+            log.error("no site starts: the limit of core files is 0 here, and may not be raised (CAP_SYS_RESOURCE)")
 
 
 def prepare_mount_namespace(settings: Settings) -> None:

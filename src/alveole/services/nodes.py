@@ -35,6 +35,8 @@ _IDLE_SECONDS = 60.0
 _PATIENCE = 20.0
 #: So long a change waits for a node that went away while it was at work.
 _AWAY_SECONDS = 120.0
+#: Apt and passports bear some seconds; who has set no clock is off by more.
+_CLOCK_SECONDS = 300.0
 Told = TypeVar("Told")
 HERE = "here"
 ANY = "any"
@@ -82,11 +84,14 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
         key = self._confirmed_key(request.host, request.port, request.fingerprint)
         empty = passport.EMPTY_KEY
         node = Node(
-            request.name, request.host, request.port, request.user, key, request.config, "", "", empty, "", time.time()
-        )
+            request.name, request.host, request.port, request.user, key, request.config, "", "", empty, "", time.time(),
+            program=request.program,
+        )  # fmt: skip
         line = lines.Line(self.settings, node)
-        found = _settings_there(line)
-        line = lines.Line(self.settings, msgspec.structs.replace(node, run=str(found.run)))
+        check_clock(line)
+        if request.user == fleet.ROOT:
+            found = _settings_there(line)
+            line = lines.Line(self.settings, msgspec.structs.replace(node, run=str(found.run)))
         try:
             client = line.client()
             there = understood(node.name, client.get("/v1/identity"), fleet.IdentityView)
@@ -127,11 +132,14 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
             )
         elif request.name in self._nodes():
             problems.append(Problem("name", f"there is a node {request.name!r} already", "choose another name"))
-        for field, pattern in (("host", fleet.HOST), ("user", fleet.USER), ("config", fleet.CONFIG_FILE)):
+        for field, pattern in (
+            ("host", fleet.HOST),
+            ("user", fleet.USER),
+            ("config", fleet.CONFIG_FILE),
+            ("program", fleet.CONFIG_FILE),
+        ):
             if not re.match(pattern, getattr(request, field)):
                 problems.append(Problem(field, f"{getattr(request, field)[:80]!r} cannot be used"))
-        if request.user != "root":
-            problems.append(Problem("user", "only root reaches the sockets of Alvéole there", "root@HOST"))
         if not re.match(fleet.FINGERPRINT, request.fingerprint):
             problems.append(Problem("fingerprint", "is not a fingerprint", "SHA256:… as ssh-keygen -l prints it"))
         if problems:
@@ -244,6 +252,7 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
         return fleet.NodeView(
             name=HERE,
             where="",
+            config="",
             state="here",
             problem="" if status.agent else "the agent does not answer",
             seen_at=time.time(),
@@ -267,6 +276,7 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
         return fleet.NodeView(
             name=node.name,
             where=f"{node.user}@{node.host}:{node.port}",
+            config=node.config,
             state="unreachable" if problem else "reached" if look is not None else "not asked yet",
             problem=problem,
             seen_at=look.at if look is not None else None,
@@ -361,6 +371,18 @@ def _check_where(host: str) -> None:
 def _signer_name(domain: str) -> str:
     """Under which name a node knows the one that drives it."""
     return ("main-" + domain.replace(".", "-"))[:40].rstrip("-")
+
+
+def check_clock(line: Line) -> None:
+    """Raises ``Refused`` when the clock there is far from this one's: certificates and signatures would not fit."""
+    said = line.run(("date", "+%s")).strip()
+    off = float(said) - time.time() if said.isdecimal() else 0.0
+    if abs(off) > _CLOCK_SECONDS:
+        raise Refused(
+            f"the clock of {line.node.host} is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} this machine's",
+            field="host",
+            hint="set the one that is wrong; on Debian: timedatectl set-ntp true",
+        )
 
 
 def _settings_there(line: Line) -> config.Settings:

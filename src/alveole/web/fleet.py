@@ -58,8 +58,9 @@ def add(page: Asked, form: Form) -> Response:
             name=form("name").strip(),
             host=host,
             port=number,
+            user=form("user").strip() or fleet.ROOT,
             fingerprint=form("fingerprint"),
-            config=form("config").strip() or "/etc/alveole/alveole.toml",
+            config=form("config").strip() or fleet.SETTINGS,
         )
         page.services.add_node(page.actor, wanted)
     except AlveoleError as error:

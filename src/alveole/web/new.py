@@ -87,7 +87,7 @@ def create(page: Asked, way: str, form: Files) -> Response:
     return _form(page, way, form, errors=errors, preview=preview, status=status)
 
 
-def _languages(page: Page, details: list[views.ModuleDetail]) -> dict[str, Answer]:
+def _languages(page: Page, details: list[module_views.ModuleDetail]) -> dict[str, Answer]:
     """The language of the one who asks, where a program speaks it: as answered, and to be changed."""
     return {
         f"{module.name}.{question.name}": choice.value
@@ -118,7 +118,7 @@ def _form(
     modules = form.all("m")
     groups: tuple[questions.Group, ...] = ()
     least = ""
-    details: list[module_views.ModuleDetail] = []
+    details: list[module_module_views.ModuleDetail] = []
     if way == "module":
         if not modules:
             return page.go("/new")
