@@ -38,6 +38,7 @@ _TEST_PACKAGES = {
     "php8.2-cli": "reads back PHP and php.ini",
     "qemu-system-x86": "the guest",
     "rsyslog": "a server of syslog that lines are sent to and come from",
+    "rsyslog-openssl": "the same over TLS",
     "shellcheck": "shell scripts",
     "slapd": "a school directory that people sign in with",
     "sshpass": "passwords for the SSH door",

@@ -10,7 +10,7 @@ import pytest
 from controlkit import ROOT, Control
 
 # ``machine`` is a fixture.
-from test_far_backups import Machine, away, kept, machine, there  # noqa: F401
+from test_far_backups import Machine, away, kept, machine, there  # noqa: F401  fixtures
 
 from alveole import requests as ask
 from alveole.claims import Claim
@@ -100,7 +100,7 @@ def test_whose_domain_it_is(control: Control, machine: Machine) -> None:  # noqa
 @pytest.mark.parametrize(
     "answer", [{"tomorrow": 1}, {"state": "of-tomorrow"}, b"<html>"], ids=["a new field", "a new word", "no JSON"]
 )
-def test_an_answer_that_nobody_understands(control: Control, machine: Machine, answer: Any) -> None:  # noqa: F811
+def test_an_answer_that_nobody_understands(control: Control, machine: Machine, answer: Any) -> None:  # noqa: F811  the fixture
     """It ends with what helps and is no fault of ours."""
     services = control.services
     there(control)
@@ -116,7 +116,7 @@ def test_an_answer_that_nobody_understands(control: Control, machine: Machine, a
     assert ended.problems[0].hint.endswith("alveole node upgrade far")
 
 
-def test_a_repeated_request_is_answered_as_before(control: Control, machine: Machine) -> None:  # noqa: F811
+def test_a_repeated_request_is_answered_as_before(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
     """Fault 2: also when what it asked for is so by now, and would be refused if it were new."""
     services = control.services
     control.static()

@@ -63,8 +63,8 @@ def image() -> Path:
             place.parent.mkdir(parents=True)
             fresh = place.with_name("fresh")
             unused = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "locale")]
-            run("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
-                *unused, "bookworm", fresh)  # fmt: skip
+            how = ("--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}")
+            run("mmdebstrap", *how, *unused, "bookworm", fresh)
             fresh.rename(place)
     return place
 

@@ -103,8 +103,8 @@ def test_a_machine_joins_works_and_leaves(pair: Pair, machine: Machine, tmp_path
     check_journal(main)
 
     assert main.cli("node", "check", "third", "--json").json["where"] == f"ops@{machine.address}:22"
-    main.cli("site", "create", "blog", "--from", str(directory(tmp_path / "blog", {"index.html": "from afar"})),
-             "--node", "third")  # fmt: skip
+    content = directory(tmp_path / "blog", {"index.html": "from afar"})
+    main.cli("site", "create", "blog", "--from", str(content), "--node", "third")
     main.until_answers("blog", "from afar")
     assert main.fetch("blog", https=True).body == "from afar"
 

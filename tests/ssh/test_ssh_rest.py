@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,11 +40,13 @@ class Waiting:
         user = pwd.getpwnam(settings.users.ssh)
         settings.ssh_keys.mkdir(mode=0o700)
         os.chown(settings.ssh_keys, user.pw_uid, user.pw_gid)
+        who: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "umask": 0o077}
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "cwd": "/", "start_new_session": True}
         self.process = subprocess.Popen(
             [str(public_python()), "-m", "alveole", "serve", "--role", "ssh"],
             env={**clean_environment(), ENVIRONMENT: str(config), "HOME": "/nonexistent"},
-            **{"stdin": subprocess.DEVNULL, "cwd": "/", "start_new_session": True},  # type: ignore[arg-type]  # as told
-            **{"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "umask": 0o077},  # type: ignore[arg-type]
+            **who,
+            **how,
         )
 
     def doors(self) -> list[int]:

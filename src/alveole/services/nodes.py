@@ -84,9 +84,10 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
         key = self._confirmed_key(request.host, request.port, request.fingerprint)
         empty = passport.EMPTY_KEY
         node = Node(
-            request.name, request.host, request.port, request.user, key, request.config, "", "", empty, "", time.time(),
+            *(request.name, request.host, request.port, request.user, key, request.config),
+            *("", "", empty, "", time.time()),
             program=request.program,
-        )  # fmt: skip
+        )
         line = lines.Line(self.settings, node)
         check_clock(line)
         if request.user == fleet.ROOT:

@@ -118,7 +118,7 @@ def _form(
     modules = form.all("m")
     groups: tuple[questions.Group, ...] = ()
     least = ""
-    details: list[module_module_views.ModuleDetail] = []
+    details: list[module_views.ModuleDetail] = []
     if way == "module":
         if not modules:
             return page.go("/new")
