@@ -34,6 +34,7 @@ from machine import (
     descendants,
     end,
     fetch,
+    has_open,
     in_cgroup,
     interfaces,
     parent,
@@ -407,7 +408,12 @@ class Instance:
         marker = str(self.root).encode()
         found = self.site_pids()
         for pid in pids():
-            if marker in read_bytes(f"/proc/{pid}/cmdline") or marker in read_bytes(f"/proc/{pid}/environ"):
+            if (
+                marker in read_bytes(f"/proc/{pid}/cmdline")
+                or marker in read_bytes(f"/proc/{pid}/environ")
+                # A worker forked while its master was killed names the instance by what it has open alone.
+                or (read_bytes(f"/proc/{pid}/comm") == b"nginx\n" and has_open(pid, self.root))
+            ):
                 found.add(pid)
         return descendants(found) - {os.getpid()}
 

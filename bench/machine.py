@@ -56,6 +56,16 @@ def read_bytes(path: str) -> bytes:
         return b""
 
 
+def has_open(pid: int, place: Path) -> bool:
+    """Whether a process holds a file below ``place`` open."""
+    with contextlib.suppress(OSError):
+        for each in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if each.readlink().is_relative_to(place):
+                    return True
+    return False
+
+
 def parent(pid: int) -> int:
     stat = read_bytes(f"/proc/{pid}/stat")
     return int(stat[stat.rfind(b")") + 2 :].split()[1]) if stat else 0
