@@ -321,8 +321,11 @@ def test_control_that_is_killed_knows_what_is_its_own(world: World) -> None:
 
 
 def test_undone(world: World) -> None:
-    """Last in this file. What was set up is gone, with the server that was started for it; again is no fault."""
+    """What was set up is gone, with the server that was started for it; again is no fault."""
     server = world.server
+    if f"later.{DOMAIN}" not in world.names():
+        world.door.site("later")
+    until(lambda: world.names().get(f"later.{DOMAIN}") == "published")
     server_pid = server.pid()
     assert world.door.http.delete("/v1/dns").status_code == 200
     assert world.door.http.get("/v1/dns").status_code == 404
@@ -357,6 +360,7 @@ def test_another_instance_of_this_machine_leaves_it(world: World) -> None:
 
 def test_the_installer_takes_it_out_where_nothing_runs(world: World) -> None:
     """Keys and zone too; the server that was started for it is stopped."""
+    world.set()
     server, pid = world.server, world.server.pid()
     assert pid is not None and world.dig(DOMAIN, "NS")
     _uninstall(world, world.door.settings.paths.state)
@@ -384,6 +388,7 @@ def _uninstall(world: World, state: str) -> None:
 
 def test_a_configuration_that_bind_refuses_is_taken_back(world: World) -> None:
     """Fault: nothing of BIND's is left changed when it does not take it."""
+    world.door.http.delete("/v1/dns")
     server = world.server
     local = server.place / "named.conf.local"
     text = local.read_text()

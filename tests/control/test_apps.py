@@ -119,7 +119,7 @@ def test_soaking_approvals_windows_and_gates(control: Control) -> None:
     send(control, "1.0")
     bring(control, "alpha", "1.0")
     set_env(control, "prod", soak_seconds=3600)
-    with pytest.raises(Refused, match="has run 0 s of 60 min in ALPHA"):
+    with pytest.raises(Refused, match=r"has run \d+ s of 60 min in ALPHA"):
         deliver(control, "prod", "1.0")
     # It has run for long enough, but what watches it was red meanwhile.
     services = control.services
@@ -132,7 +132,7 @@ def test_soaking_approvals_windows_and_gates(control: Control) -> None:
     alpha = services.store.site("shop-alpha").site  # type: ignore[union-attr]  # made above
     for problems in ((Problem("check/home", "no answer"),), ()):
         services.journal.end(services.journal.begin(CHECK, ROOT, site=alpha, reason="home"), problems)
-    with pytest.raises(Refused, match="is green again since 0 s, of 60 min"):
+    with pytest.raises(Refused, match=r"is green again since \d+ s, of 60 min"):
         deliver(control, "prod", "1.0")
     services.drop_check(ROOT, "shop-alpha", "home")
     set_env(control, "prod", soak_seconds=0, approvals=1, windows=("mon-sun 00:00-00:01",))

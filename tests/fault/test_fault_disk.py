@@ -173,7 +173,7 @@ def test_versions_meet_a_full_disk(machine: Instance) -> None:
 
 
 @pytest.mark.turn
-def test_a_past_day_meets_a_full_disk(machine: Instance) -> None:
+def test_a_past_day_meets_a_full_disk(machine: Instance, request: pytest.FixtureRequest) -> None:
     """Fault 12: opening one ends by itself, says that there is no room, leaves nothing; what is open can close."""
     run_in = ("site", "exec", "app", "--no-tty", "--")
     machine.cli(*run_in, "dd", "if=/dev/urandom", "of=/data/rows", "bs=1M", "count=12")
@@ -187,7 +187,13 @@ def test_a_past_day_meets_a_full_disk(machine: Instance) -> None:
     def opened() -> Any:
         return machine.ended(machine.api("POST", f"/v1/backups/{backup}/open", {"length": "1h"})["id"])
 
+    def put_back() -> None:
+        for each in machine.api("GET", "/v1/past-days"):
+            machine.ended(machine.api("DELETE", f"/v1/past-days/{each['id']}")["id"])
+        machine.cli("backup", "delete", backup, "--yes", status=None)
+
     before = there()
+    request.addfinalizer(put_back)
     with only(machine, 14 * MIB):
         ended = opened()
         assert ended["state"] == "failed" and ended["result"]["code"] == "no-room", ended
@@ -205,7 +211,6 @@ def test_a_past_day_meets_a_full_disk(machine: Instance) -> None:
         machine.ended(machine.api("DELETE", f"/v1/past-days/{day['result']['past']}")["id"], good=True)
         assert machine.api("GET", "/v1/past-days") == []
     until(lambda: there() == before, 60, lambda: f"{before} {there()}")
-    machine.cli("backup", "delete", backup, "--yes")
 
 
 def source(machine: Instance) -> Path:

@@ -34,7 +34,9 @@ def inside(about: dict[str, object]) -> None:
     run("mount", "-t", "proc", "proc", root / "proc")
     run("mount", "-t", "sysfs", "sysfs", root / "sys")
     # The kernel's own list of devices is one for all: nothing is to be written there.
-    run("mount", "-t", "devtmpfs", "-o", "ro", "devtmpfs", root / "dev")
+    run("mount", "-t", "devtmpfs", "devtmpfs", root / "dev")
+    # Of this mount only: told at once, older kernels take it for the file system, which is everybody's.
+    run("mount", "-o", "remount,bind,ro", root / "dev")
     run("mount", "-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=0620,gid=5", "devpts", root / "dev/pts")
     run("mount", "--bind", root / "dev/pts/ptmx", root / "dev/ptmx")
     for name, mode in (("dev/shm", "1777"), ("run", "755"), ("tmp", "1777")):

@@ -143,6 +143,9 @@ class Machine:
         until(lambda: (self.place / "ready").exists() or self._process.poll() is not None, 60, self.log)
         assert self._process.poll() is None, self.log()
         self.pid = next(pid for pid in descendants([self._process.pid]) if parent(pid) == self._process.pid)
+        if len(self.cgroups) == 1:
+            # Where controllers are handed down no process may stay, and this one the machine does not see.
+            (self.cgroups[0] / "init/cgroup.procs").write_text(str(self._process.pid))
 
     def off(self) -> None:
         """As if it lost its power: all its processes, and with them its mounts and its network."""

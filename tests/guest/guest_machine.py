@@ -15,8 +15,10 @@ from pathlib import Path
 from guest_base import base_disk
 from guest_image import checkout_disk, image
 
-#: Everything but making the image: boots, installation, checks. A busy machine may be given more.
-LIMIT_SECONDS = int(os.environ.get("ALVEOLE_GUEST_SECONDS", "2400"))
+#: Everything but making the image: boots, installation, checks; more where all tests run and not only those whose
+#: turn it is. A busy machine may be given more.
+_WHOLE, _TURN = "4800", "2400"
+LIMIT_SECONDS = int(os.environ.get("ALVEOLE_GUEST_SECONDS", _TURN if "ALVEOLE_TEST_PART" in os.environ else _WHOLE))
 
 #: ``kvm`` while somebody writes tests, on a machine that has it; a run of the suite wants nothing of the hardware.
 ACCELERATOR = os.environ.get("ALVEOLE_GUEST_ACCELERATOR", "tcg")

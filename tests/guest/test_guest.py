@@ -106,8 +106,8 @@ _WAIT = r"""
 set -eux
 wait_for() {
   end=$((SECONDS + 300))
-  until "$@" >/dev/null 2>&1; do
-    if [ $SECONDS -gt $end ]; then echo "not: $*"; exit 1; fi
+  until "$@" >/tmp/said 2>&1; do
+    if [ $SECONDS -gt $end ]; then echo "not: $*"; cat /tmp/said; exit 1; fi
     sleep 0.5
   done
 }
