@@ -87,8 +87,15 @@ def test_whose_domain_it_is(control: Control, machine: Machine) -> None:  # noqa
     assert claimed.state == "pending" and claimed.record and machine.sent == []
     assert services.show_site(ROOT, "blog").claims == ("shop.example.org",)
     claim = Claim(site(control).id, "shop.example.org", "ana", "token", 0.0, time.time() + 1000, 0.0)
+    # Refused there: it stays claimed, and is asked for again.
+    machine.answers[BLOG] = Refused("busy")
+    change = services._grant(ANA, claim)
+    assert services.show_site(ROOT, "blog").claims == ("shop.example.org",)
+    control.done(change, ChangeState.FAILED)
+    assert services.show_site(ROOT, "blog").claims == ("shop.example.org",)
+    ends(machine, BLOG, "c2")
     control.done(services._grant(ANA, claim))
-    assert site(control).domains == ("shop.example.org",)
+    assert site(control).domains == ("shop.example.org",) and services.show_site(ROOT, "blog").claims == ()
     with pytest.raises(InvalidInput, match="lives on far"):
         services.create_app(ROOT, ask.CreateApp(name="blog", from_site="blog", environments=("prod",)))
     for field, value in (("path", "/blog"), ("published", ())):

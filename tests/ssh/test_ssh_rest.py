@@ -112,6 +112,19 @@ def test_it_stays_while_somebody_is_there(door: Waiting) -> None:
     until(door.rests, 60)
 
 
+def test_who_is_not_served_is_told(door: Waiting) -> None:
+    """Fault: its process cannot begin. The doctor does not call that rest."""
+    until(door.rests, 60)
+    door.process.send_signal(signal.SIGSTOP)
+    try:
+        with socket.create_connection(("127.0.0.1", door.port), 60) as client:
+            until(lambda: not doorway.rests(door.port), 60)
+            door.process.send_signal(signal.SIGCONT)
+            assert client.recv(64).startswith(b"SSH-2.0-Alveole")
+    finally:
+        door.process.send_signal(signal.SIGCONT)
+
+
 def test_nobody_is_lost_when_it_dies(door: Waiting) -> None:
     """Fault: the process is killed; who comes then waits where it listens, and is served by the next one."""
     until(door.rests, 60)

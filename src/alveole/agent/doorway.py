@@ -17,23 +17,26 @@ _LISTENS = "0A"
 
 
 def rests(port: int) -> bool:
-    """``port``: where the door is to listen. False too where nobody listens, or another program does."""
-    sockets = {f"socket:[{inode}]" for inode in _listening(port)}
-    if not sockets:
+    """``port``: where the door is to listen. False too where nobody listens, another program does, or somebody who
+    came is not served: the process may not be able to begin."""
+    listening = _listening(port)
+    sockets = {f"socket:[{inode}]" for inode in listening}
+    if not sockets or any(listening.values()):
         return False
     holders = [words for pid, words in _of_ours() if _holds(pid, sockets)]
     return bool(holders) and all(_waits(words) for words in holders)
 
 
-def _listening(port: int) -> set[str]:
-    """The inodes of the sockets that listen at a port of this machine."""
-    found: set[str] = set()
+def _listening(port: int) -> dict[str, int]:
+    """The inodes of the sockets that listen at a port of this machine, and how many wait at each to be let in."""
+    found: dict[str, int] = {}
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/self/net/{table}").read_text("ascii").splitlines()[1:]:
                 fields = line.split()
                 if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(fields[9])
+                    # Of a socket that listens, the second of the two queues is that of connections nobody has taken.
+                    found[fields[9]] = int(fields[4].rpartition(":")[2], 16)
     return found
 
 

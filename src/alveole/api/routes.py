@@ -35,6 +35,9 @@ class LateRoute(APIRoute):
         # Called for what is not there alone. Two threads may both make it: it comes out the same.
         options = self.__dict__.get("_options") if name in _LATER else None
         if options is None:
+            if name in self.__dict__:
+                # Another thread made it since Python looked.
+                return self.__dict__[name]
             raise AttributeError(name)
         super().__init__(self.path, self.endpoint, **options)
         self._options = None

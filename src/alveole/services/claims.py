@@ -204,10 +204,14 @@ class ClaimVerbs(SiteVerbs):
         digest = f"{claim.domain} {claim.token}"
         wanted = ask.SetSite(add_domains=(claim.domain,))
         change = self._set_there(actor, "prove-domain", claim.site_id, wanted, None, None, proven=True)
+        far = change is not None
         if change is None:
             change = self._change(actor, Right.SITE_CHANGE, "prove-domain", claim.site_id, digest, None, None, to)
         with self.store.write() as transaction:
-            claims.drop(transaction.connection, claim.site_id, claim.domain)
+            if claims.drop(transaction.connection, claim.site_id, claim.domain) and far:
+                # It is only asked for there. The claim goes with the change that brings the name, or is tried again.
+                waits = msgspec.structs.replace(claim, asked_at=time.time(), next_at=time.time() + claims.delay(1))
+                claims.put(transaction.connection, waits)
         return change
 
     def _end_claim(self, claim: Claim, verb: str, why: str) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import msgspec
 from msgspec import UNSET
 
+from alveole import claims
 from alveole import requests as ask
 from alveole.compile import site_domain
 from alveole.errors import AlveoleError
@@ -101,6 +102,8 @@ class FarNameVerbs(ForwardVerbs):
         site = msgspec.structs.replace(site, domains=forward.domains, version=site.version + 1)
         with self.store.write() as transaction:
             transaction.save_site(site, (*self._names(site), *forward.gone))
+            for domain in forward.domains:
+                claims.drop(transaction.connection, site.id, domain)
         settled = self.loop.settle(site, live, version=site.version)
         if self.loop.stopping and settled.problems:
             return
