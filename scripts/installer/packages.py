@@ -17,6 +17,7 @@ NEEDED = {
     "curl": "checks the demo site",
     "e2fsprogs": "makes the disks of sites",
     "git": "brings modules from elsewhere, and takes what is pushed to sites",
+    "goaccess": "counts who visits a site",
     "golang-github-containers-common": "the list of system calls a container may make",
     "gpgv": "checks who signed versions with OpenPGP",
     "iproute2": "shows the network",
