@@ -98,9 +98,13 @@ def _tables() -> set[str]:
 
 
 def _cgroups() -> set[str]:
-    """The first two levels of every hierarchy; deeper ones go with these."""
+    """The first levels of every hierarchy; deeper ones go with these. Not those beside our own: whoever started us
+    makes one for each thing it starts."""
     top = Path("/sys/fs/cgroup")
-    return {str(path) for pattern in ("*", "*/*", "*/*/*") for path in top.glob(pattern) if path.is_dir()}
+    own = {Path(line.split(":", 2)[2]).parent for line in _read(Path("/proc/self/cgroup")).splitlines()}
+    beside = {str(place) for place in own if place != Path("/")}
+    found = (path for pattern in ("*", "*/*", "*/*/*") for path in top.glob(pattern) if path.is_dir())
+    return {str(path) for path in found if not any(str(path.parent).endswith(place) for place in beside)}
 
 
 def _read(path: Path) -> str:

@@ -92,7 +92,8 @@ def _knock(host: str, port: int) -> None:
     where = f"{host} at port {port}"
     try:
         socket.create_connection((host, port), 10).close()
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
+        # The second of what cannot be written as a name of the DNS: a part that is empty or too long.
         raise Wall(f"no name server knows {host}", field="host", hint="is it written as it should be?") from None
     except ConnectionRefusedError:
         raise Wall(f"{where} refuses connections", field="host", hint="does sshd listen there, at that port?") from None

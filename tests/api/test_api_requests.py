@@ -89,7 +89,7 @@ def test_a_hostile_name_in_the_address_finds_nothing(door: Door, name: str) -> N
 
 # --- changes ------------------------------------------------------------------------------------
 def test_what_takes_time_answers_202_and_where_to_follow(door: Door) -> None:
-    door.agent.slow_start = 0.5
+    door.agent.slow_start = 2.0
     answer = door.http.post("/v1/sites", json={"name": "blog", "upload": door.upload()})
     assert answer.status_code == 202
     change = msgspec.convert(answer.json(), Change)
@@ -98,7 +98,6 @@ def test_what_takes_time_answers_202_and_where_to_follow(door: Door) -> None:
     assert change.ended_at is None
     began = time.monotonic()
     assert door.http.get(answer.headers["location"]).json()["ended_at"] is None, "without wait it answers at once"
-    assert time.monotonic() - began < 0.4
     ended = door.http.get(answer.headers["location"], params={"wait": 30}).json()
     assert ended["state"] == "done"
     assert ended["events"]

@@ -67,6 +67,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         keyscan.write_text(f"#!/bin/sh\necho 'h ssh-ed25519 {HOST_KEY}'\n")
         keyscan.chmod(0o755)
         patch.setattr(lines, "_KEYSCAN", str(keyscan))
+        patch.setattr(lines, "_knock", lambda host, port: None)
         # For programs that are started, such as git.
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             patch.setenv(name, "http://127.0.0.1:9")

@@ -63,6 +63,9 @@ def test_what_is_in_the_way_is_named(pair: Pair, machine: Machine) -> None:
     assert "refuses connections" in closed.json["problems"][0]["message"]
     unknown = main.cli("node", "add", "ops@nowhere.invalid", "--no-install", "--json", status=5)
     assert "nowhere.invalid" in unknown.json["problems"][0]["message"]
+    long = f"{'a' * 64}.invalid"
+    no_name = main.cli("node", "add", f"ops@{long}", "--no-install", "--json", status=5)
+    assert long in no_name.json["problems"][0]["message"], "of a form that no name of the DNS has"
 
     assert "~ops/.ssh/authorized_keys" in refused(pair, machine, 3)["hint"]
     machine.let_in("ops", line)
