@@ -90,12 +90,14 @@ def test_no_hook_of_a_site_runs_on_the_machine(alveole: Instance, client: Client
         f"mkdir -p /site/git/hooks; for h in pre-receive update post-receive post-update reference-transaction; do "
         f"printf '{hook}' > /site/git/hooks/$h; chmod 755 /site/git/hooks/$h; done; "
         f"cd /site/git && git config core.fsmonitor 'touch {canary}' && git config core.sshCommand 'touch {canary}' "
-        f"&& git config uploadpack.packObjectsHook 'touch {canary}'"
+        f"&& git config uploadpack.packObjectsHook 'touch {canary}' "
+        # It lives on and keeps what errors go to: whoever reads them does not wait for it.
+        f"&& git config filter.evil.smudge 'sleep 300 >/dev/null & cat'"
     )
     done = client.ssh(name, script)
     assert done.returncode == 0, (done, alveole.tail())
     repository(client, place, {"index.html": "two"})
-    client.git(place, "push", f"{name}@127.0.0.1:", "main")
+    assert "is deployed" in client.git(place, "push", f"{name}@127.0.0.1:", "main").stderr
     assert not canary.exists()
     assert client.ssh(name, "test -e /site/git/ran").returncode == 1
 
@@ -202,3 +204,50 @@ def test_a_push_to_an_environment_is_a_version_that_waits(alveole: Instance, cli
     assert alveole.fetch("shop-alpha").body == "pushed"
     alveole.cli("app", "destroy", "shop", "--yes")
     alveole.destroy("shop-alpha")
+
+
+def test_tags_of_before_and_very_many_tags_are_no_versions(alveole: Instance, client: Client, tmp_path: Path) -> None:
+    """A site that becomes an environment, and one of an older Alvéole, have tags that nobody pushed as versions."""
+    made = {"name": "depot", "owner": "ana", "environments": ["alpha"]}
+    alveole.ended(alveole.api("POST", "/v1/apps", made)["id"], good=True)
+    there = "depot-alpha@127.0.0.1:"
+    place = repository(client, tmp_path / "r", {"index.html": "one"})
+    for name in ("v1.0", "v1.1"):
+        client.git(place, "tag", name)
+    assert "depot has version v1.0" in client.git(place, "push", there, "main", "v1.0").stderr
+    assert "depot has version v1.1" in client.git(place, "push", there, "v1.1").stderr
+    old = "refs/alveole/tags refs/alveole/versions"
+    script = f"for-each-ref --format='delete %(refname)' {old} | git -C /site/git update-ref --stdin"
+    forgotten = client.ssh("depot-alpha", f"git -C /site/git tag early main && git -C /site/git {script}")
+    assert forgotten.returncode == 0, (forgotten, alveole.tail())
+    repository(client, place, {"index.html": "two"})
+    client.git(place, "tag", "v2.0")
+    done = client.git(place, "push", there, "main", "v2.0")
+    assert "are not sent (3)" in done.stderr and "depot has version v2.0" in done.stderr, done
+    assert "No new version" in client.git(place, "push", there, "main:refs/heads/aside").stderr
+    # The same tag to another repository of the application is told, and is no error.
+    incoming = "ana+depot.incoming@127.0.0.1:x"
+    assert "v2.0 is a version of depot already" in client.git(place, "push", incoming, "v2.0").stderr
+    # Very many are marked by one program: each would take a moment.
+    commit = client.git(place, "rev-parse", "HEAD").stdout
+    for number in range(1500):
+        (place / ".git" / "refs" / "tags" / f"t{number}").write_text(commit)
+    many = client.git(place, "push", there, "--tags", check=False)
+    assert many.returncode != 0 and "1500 tags came at once" in many.stderr, many
+    repository(client, place, {"index.html": "three"})
+    client.git(place, "tag", "v3.0")
+    assert "depot has version v3.0" in client.git(place, "push", there, "v3.0").stderr
+    assert "main is version v3.0 of depot already" in client.git(place, "push", there, "main").stderr
+    client.git(place, "push", there, "--delete", "t7")
+    assert "depot has version t7" in client.git(place, "push", there, "t7").stderr
+    # More than is looked at: said so, and nothing is taken for new or gone because a list was cut.
+    crowd = f"seq -f '{commit.strip()} refs/tags/zz%06.0f' 70000 > /site/git/packed-refs"
+    assert client.ssh("depot-alpha", f"test ! -e /site/git/packed-refs && {crowd}").returncode == 0
+    full = client.git(place, "push", there, "main:refs/heads/beside", check=False)
+    assert full.returncode != 0 and "too many tags" in full.stderr, full
+    assert client.ssh("depot-alpha", "rm /site/git/packed-refs").returncode == 0
+    assert "No new version" in client.git(place, "push", there, "main:refs/heads/last").stderr
+    names = [each["name"] for each in alveole.api("GET", "/v1/apps/depot/versions")]
+    assert names == ["t7", "v3.0", "v2.0", "v1.1", "v1.0"]
+    alveole.cli("app", "destroy", "depot", "--yes")
+    alveole.destroy("depot-alpha")
