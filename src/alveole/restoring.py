@@ -40,7 +40,7 @@ from alveole.appstore import AppStore
 from alveole.backends.native.run import NativeBackend
 from alveole.backends.native.visits import Visits
 from alveole.config import Settings
-from alveole.errors import AlveoleError, NotFound, Problem, Refused
+from alveole.errors import AlveoleError, NoRoom, NotFound, Problem, Refused, Temporary
 from alveole.host import paths
 from alveole.host.firewall import Firewall
 from alveole.host.network import SiteNetwork
@@ -79,6 +79,8 @@ class Report(msgspec.Struct, frozen=True):
     images: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     """Of applications, with their names."""
+    again: bool = False
+    """Something is in the repository and did not come for a reason that may pass: it has to be asked for again."""
 
 
 def restore_platform(
@@ -113,7 +115,8 @@ def restore_platform(
     finally:
         store.close()
         _owners(settings)
-    mark.unlink()
+    if not report.again:
+        mark.unlink()
     return report
 
 
@@ -214,6 +217,8 @@ class _Parts(NamedTuple):
     held: dict[str, Held]
     """What the repository has beside the backups, by name."""
     said: list[str]
+    waits: list[str]
+    """What did not come for a reason that may pass."""
 
 
 @contextlib.contextmanager
@@ -231,7 +236,7 @@ def _parts(settings: Settings, store: Store, repositories: Repositories, said: l
             backups.repository = repositories
             kept = Kept(settings, sandbox, repositories)
             held = repositories.of(NAME).held()
-            yield _Parts(settings, store, backups, releases, Bases(settings, sandbox), kept, held, said)
+            yield _Parts(settings, store, backups, releases, Bases(settings, sandbox), kept, held, said, [])
         finally:
             visits.close()
     finally:
@@ -265,6 +270,8 @@ def _sites(
                     _site(parts, made, site)
                 except AlveoleError as error:
                     without[site.name] = str(error)
+                    if _passing(error):
+                        parts.waits.append(site.name)
                     continue
                 failpoints.hit("restore-platform-site")
                 done.sites.append(site.id)
@@ -280,6 +287,7 @@ def _sites(
         str(file) if file.exists() else "",
         images,
         versions,
+        bool(parts.waits),
     )
 
 
@@ -297,6 +305,10 @@ def _images(parts: _Parts, sites: list[Site], tell: Tell) -> tuple[str, ...]:
                 failpoints.hit("restore-platform-image")
         except AlveoleError as error:
             why = f"did not come back: {error}"
+            if _passing(error):
+                parts.waits.append(base.label)
+                parts.said.append(f"the image {base.label} (of {users}) {why}")
+                continue
         if paths.base_record(parts.settings, base.key).exists():
             found.append(base.label)
         else:
@@ -312,30 +324,42 @@ def _versions(parts: _Parts, tell: Tell) -> tuple[str, ...]:
         for version in apps.versions(app.id):
             tell(f"version {version.name} of {app.name}", 0.95)
             digests = {each for each in (version.release, version.built) if each is not None}
-            gone = [each for each in sorted(digests) if not _brought(parts, app.store, app.number, each)]
-            if not gone:
+            called = f"version {version.name} of {app.name}"
+            try:
+                missing = [why for each in sorted(digests) if (why := _brought(parts, app.store, app.number, each))]
+            except AlveoleError as error:
+                parts.waits.append(called)
+                parts.said.append(f"{called} did not come back: {error}")
+                continue
+            if not missing:
                 found.append(f"{app.name} {version.name}")
             else:
-                parts.said.append(
-                    f"version {version.name} of {app.name} is in no backup: where it is not live yet, "
-                    "send it again under another name"
-                )
+                parts.said.append(f"{called} {missing[0]}: where it is not live yet, send it again under another name")
     return tuple(sorted(found))
 
 
-def _brought(parts: _Parts, site: str, number: int, digest: str) -> bool:
-    """Whether a release is there; it is brought from the repository where it is not."""
+def _passing(error: AlveoleError) -> bool:
+    """Whether it says nothing of what the repository holds, and may be gone the next time."""
+    return isinstance(error, NoRoom | Temporary) or type(error) is AlveoleError
+
+
+def _brought(parts: _Parts, site: str, number: int, digest: str) -> str:
+    """Bring a release from the repository unless it is there; gives why it is not, empty: it is.
+
+    Raises what may pass, for then nothing is known of the release.
+    """
     if paths.release(parts.settings, site, digest).is_dir():
-        return True
+        return ""
     held = parts.held.get(release_name(site, digest))
     if held is None:
-        return False
+        return "is in no backup"
     try:
         parts.kept.bring_release(parts.releases, held, Content(site, number, digest))
     except AlveoleError as error:
-        parts.said.append(f"the release {digest[:19]}… of {site} did not come back: {error}")
-        return False
-    return True
+        if _passing(error):
+            raise
+        return f"did not come back: {error}"
+    return ""
 
 
 def _settled(store: Store, made: dict[str, BackupMade]) -> list[str]:
@@ -357,16 +381,14 @@ def _settled(store: Store, made: dict[str, BackupMade]) -> list[str]:
 
 def _site(parts: _Parts, made: dict[str, BackupMade], site: Site) -> None:
     """Content, volumes and working copy of one site, as the generation that its row wants, and the releases that are
-    kept. Raises ``NotFound`` where what it needs is in no backup."""
+    kept. Raises ``NotFound`` where what it needs is in no backup, and what may pass; then its rows are as they were."""
     store = parts.store
+    # First: a working copy that has come back already would not be replaced when this is tried again.
+    missing = {each.digest: _brought(parts, site.id, site.number, each.digest) for each in store.releases(site.id)}
     newest = next((each for each in store.backups(site.id) if each.id in made), None)
     release = _given_back(parts, made[newest.id].snapshot, newest, site) if newest is not None else None
-    there = {release.digest} if release is not None else set()
-    there |= {
-        each.digest
-        for each in store.releases(site.id)
-        if each.digest not in there and _brought(parts, site.id, site.number, each.digest)
-    }
+    there = {digest for digest, why in missing.items() if not why}
+    there |= {release.digest} if release is not None else set()
     live = release.digest if release is not None else None
     if site.release in there and (newest is None or not site.volumes):
         # No data that belong to another content.
@@ -376,8 +398,10 @@ def _site(parts: _Parts, made: dict[str, BackupMade], site: Site) -> None:
     with store.write() as transaction:
         for old in store.releases(site.id):
             if old.digest not in there:
-                transaction.delete_release(site.id, old.digest)
-                parts.said.append(f"the release {old.digest[:19]}… of {site.name} is in no backup")
+                # What the repository holds, damaged or not, is only let go of where no row wants it.
+                if release_name(site.id, old.digest) not in parts.held:
+                    transaction.delete_release(site.id, old.digest)
+                parts.said.append(f"the release {old.digest[:19]}… of {site.name} {missing[old.digest]}")
         if release is not None and newest is not None:
             known = next((each for each in store.releases(site.id) if each.digest == release.digest), None)
             note = known or msgspec.structs.replace(release, created_at=newest.created_at, note=f"backup {newest.id}")
@@ -404,6 +428,8 @@ def _given_back(parts: _Parts, snapshot: str, backup: Backup, site: Site) -> Rel
     try:
         return parts.backups.restore(request)
     except AlveoleError as error:
+        if isinstance(error, Temporary):
+            raise
         # What is visited is worth more than what is being worked on; damage is met again.
         release = parts.backups.restore(msgspec.structs.replace(request, work=False))
         parts.said.append(f"the working copy of {site.name} did not come back: {error}")

@@ -18,10 +18,11 @@ from contentkit import OTHER, SITE, Place, opened, tar
 from alveole.actuators.backups import Backups
 from alveole.actuators.kept import Kept as Beside
 from alveole.actuators.kept import release_name
+from alveole.actuators.repository import _CORRUPT
 from alveole.agent.protocol import BackupMade, CreateBackup, LookAtData, RestoreBackup
 from alveole.agent.saving import Content, KeptSaved, Kind, PutRepository, SaveKept
 from alveole.backends.base import Say
-from alveole.errors import AlveoleError, NoRoom, NotFound, Refused
+from alveole.errors import AlveoleError, NoRoom, NotFound, Refused, Temporary
 from alveole.host import disk, paths
 from alveole.model.resource import WorkloadSpec
 from alveole.model.site import MIB, BaseKind, Kept, Limits, Release, VolumeMount
@@ -274,6 +275,44 @@ def test_a_damaged_backup_is_refused_and_named(place: Place) -> None:
     assert [backup.id for backup in place.backups.list()] == [SECOND]
 
 
+def test_one_that_cannot_be_reached_is_not_called_damaged(place: Place) -> None:
+    made = save(place, content(place))
+    repository, elsewhere = place.settings.state / "backups", place.settings.state / "elsewhere"
+    for call in (
+        lambda: place.backups.repository.of("local").dump(made.snapshot),
+        lambda: place.backups.repository.of("local").dump("0" * 8),
+    ):
+        repository.rename(elsewhere)
+        try:
+            with pytest.raises(Temporary, match="could not be read"), call() as stream:
+                stream.read()
+        finally:
+            elsewhere.rename(repository)
+    with pytest.raises(Refused, match="damaged"), call() as stream:
+        stream.read()
+    assert place.backups.verify(made.snapshot, made.digest)
+
+
+@pytest.mark.parametrize(
+    ("said", "corrupt"),
+    [
+        ("cannot dump file: ReadFull(<data/ea2e050a29>): EOF", True),
+        ("cannot dump file: ReadFull(<data/ea2e050a29>): file does not exist", True),
+        ("cannot dump file: ReadFull(<data/ea2e050a29>): open r/data/ea/ea2e: no such file or directory", True),
+        ("cannot dump file: decrypting blob 80d6 failed: ciphertext verification failed", True),
+        ("Fatal: load <index/5a2d3a4b4e>: invalid data returned", True),
+        ('loading tree for snapshot "0a31f3ad" failed: id bb4d25 not found in repository', True),
+        ("cannot dump file: ReadFull(<data/ea2e050a29>): connection lost", False),
+        ("cannot dump file: ReadFull(<data/ea2e050a29>): unexpected EOF", False),
+        ('cannot dump file: ReadFull(<data/ea2e050a29>): Get "https://s3.example.org/b": EOF', False),
+        ("Fatal: unable to open repository at sftp:a@b:/c: unable to start the sftp session, error: EOF", False),
+    ],
+)
+def test_what_restic_says_of_damage_and_of_a_line_that_is_cut(said: str, corrupt: bool) -> None:
+    """As restic 0.14 prints it."""
+    assert bool(_CORRUPT.search(said)) is corrupt
+
+
 def test_what_is_not_there(place: Place) -> None:
     for name in ("0" * 8, "latest", "--help", "../x", ""):
         with pytest.raises(NotFound):
@@ -458,6 +497,15 @@ def test_what_is_kept_besides_is_saved_once_and_let_go(place: Place, tmp_path: P
     assert beside.save(SaveKept(both[:1], (), "second")) == KeptSaved(0, 1)
     assert set(other.held()) == {release_name(SITE, first.digest)}
     assert set(repository.held()) == {release_name(SITE, first.digest)}
+    # A machine that was made again of a backup uses the same repository, and wants less.
+    mine = paths.holder(place.settings).read_text()
+    paths.holder(place.settings).unlink()
+    assert beside.save(SaveKept((), (), "second")) == KeptSaved(0, 0)
+    assert paths.holder(place.settings).read_text() != mine
+    assert set(repository.held()) == set(other.held()) == {release_name(SITE, first.digest)}
+    assert beside.save(SaveKept(both[:1], ())) == KeptSaved(1, 0)
+    assert beside.save(SaveKept((), ())) == KeptSaved(0, 1)
+    assert set(repository.held(mine)) == {release_name(SITE, first.digest)}
     damaged = msgspec.structs.replace(held[release_name(SITE, first.digest)], digest=f"sha256:{'1' * 64}")
     with pytest.raises(Refused, match="damaged"):
         beside.bring_release(place.releases, damaged, both[0])

@@ -3,6 +3,9 @@
 A site's backup holds the release that is live. The others, to which people roll back, the versions of applications and
 images that were imported never change: each is one archive, made once, whose name says what it is. Like a backup's its
 content is packed and unpacked as the ids that it belongs to, and nothing of it is used before its digest was compared.
+
+Several machines may use one repository, as one that rehearses how another is made again. So each has archives of its
+own there, and lets go of no other's; restic stores what they have in common once.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from alveole import failpoints
+from alveole import failpoints, wholefile
 from alveole.actuators.bases import Bases
 from alveole.actuators.releases import Releases, room
 from alveole.actuators.repositories import Repositories
@@ -58,7 +63,8 @@ class Kept:
         """
         target = self._repositories.of(self._repositories.used())
         target.prepare()
-        there = target.held()
+        own = self._holder()
+        there = target.held(own)
         wanted: dict[str, Content | str] = {release_name(each.site, each.release): each for each in request.contents}
         wanted |= {image_name(each): each for each in request.images}
         problems: list[str] = []
@@ -73,7 +79,7 @@ class Kept:
                     size = os.lseek(spool, 0, os.SEEK_END)
                     digest = _digest(spool)
                     os.lseek(spool, 0, os.SEEK_SET)
-                    target.hold(name, spool, size, digest)
+                    target.hold(name, own, spool, size, digest)
             except (Refused, NotFound, NoRoom) as error:
                 problems.append(f"{name}: {error}")
                 continue
@@ -81,14 +87,23 @@ class Kept:
         gone = [held for name, held in there.items() if name not in wanted]
         target.let_go(gone)
         if request.to is not None and request.to != target.name:
-            problems += self._copy(target, self._repositories.of(request.to), wanted, say)
+            problems += self._copy(target, self._repositories.of(request.to), own, wanted, say)
         return KeptSaved(stored, len(gone), tuple(problems))
 
+    def _holder(self) -> str:
+        file = paths.holder(self._settings)
+        with contextlib.suppress(FileNotFoundError):
+            if re.fullmatch(r"[0-9a-f]{32}", found := file.read_text()):
+                return found
+        made = secrets.token_hex(16)
+        wholefile.write(file, made.encode())
+        return made
+
     @staticmethod
-    def _copy(source: Repository, target: Repository, wanted: Mapping[str, object], say: Say) -> list[str]:
+    def _copy(source: Repository, target: Repository, own: str, wanted: Mapping[str, object], say: Say) -> list[str]:
         target.prepare()
-        there = target.held()
-        for name, held in source.held().items():
+        there = target.held(own)
+        for name, held in source.held(own).items():
             if name in wanted and name not in there:
                 say(f"copying {name[:40]} to {target.name}", 0.9)
                 try:

@@ -30,6 +30,15 @@ _TAG = "alveole"
 _HELD = "alveole-held"
 _SECONDS = 6 * 3600.0
 _SNAPSHOT = re.compile(r"^[0-9a-f]{8,64}\Z")
+#: What restic says of a repository that does not hold what it should. Anything else that keeps it from reading one, as
+#: a line that is cut ("connection lost"), says nothing of what is held there.
+_CORRUPT = re.compile(
+    r"ciphertext verification failed|invalid data returned|not found in repository|no matching ID found|wrong hash"
+    r"|ReadFull\(<[^>]*>\): (?:EOF|file does not exist|open .*: no such file or directory)\Z"
+    r"|ReadFull\(<[^>]*>\): The specified key does not exist"
+)
+#: Beside what it died of.
+_ASIDE = ("Load(", "error in cleanup handler", "Is there a repository at")
 #: What restic needs to reach a repository elsewhere comes from the agent's own environment.
 _PASSED = re.compile(r"^(?:AWS|B2|AZURE|GOOGLE|OS|ST|RCLONE)_[A-Z0-9_]+\Z")
 
@@ -168,19 +177,22 @@ class Repository:
         return match[1]
 
     # --- beside the backups -------------------------------------------------------------------
-    def held(self) -> dict[str, Held]:
-        """Archives of what never changes, by name: no backup of anybody, and in no list of these."""
+    def held(self, by: str | None = None) -> dict[str, Held]:
+        """Archives of what never changes, by name: no backup of anybody, and in no list of these. ``by``: of that
+        machine alone."""
         found = {}
         for snapshot in self._snapshots(_HELD):
             tags = dict(tag.partition("=")[::2] for tag in snapshot.tags)
+            if by is not None and tags.get("by") != by:
+                continue
             with contextlib.suppress(KeyError, ValueError):
                 named = self._named(snapshot.id[:8])
                 found[tags["what"]] = Held(named, int(tags["bytes"]), f"sha256:{tags['digest']}")
         return found
 
-    def hold(self, what: str, spool: int, size: int, digest: str) -> None:
-        """Take such an archive, open at its beginning. ``what``: no comma, no blank."""
-        self._take((_HELD, f"what={what}"), spool, size, digest)
+    def hold(self, what: str, by: str, spool: int, size: int, digest: str) -> None:
+        """Take such an archive, open at its beginning. ``what`` and ``by``: no comma, no blank."""
+        self._take((_HELD, f"what={what}", f"by={by}"), spool, size, digest)
 
     def hold_of(self, source: Repository, held: Held) -> None:
         """Such an archive of another repository of the same key. Raises ``Refused``."""
@@ -206,7 +218,10 @@ class Repository:
 
     @contextlib.contextmanager
     def dump(self, snapshot: str) -> Iterator[IO[bytes]]:
-        """The archive's bytes as restic gives them; raises ``Refused`` when it cannot read all of them."""
+        """The archive's bytes as restic gives them.
+
+        Raises ``Refused`` when these are damaged, and ``Temporary`` when they could not be read for another reason.
+        """
         with self._lock:
             process = start(
                 self._argv("dump", snapshot.rpartition("/")[2], FILE),
@@ -231,8 +246,11 @@ class Repository:
                     if stream is not None:
                         stream.close()
         if status != 0:
-            said = b"".join(errors).decode("utf-8", "replace").strip().splitlines()
-            raise damaged(snapshot, f"restic cannot read it: {said[-1] if said else f'status {status}'}")
+            lines = b"".join(errors).decode("utf-8", "replace").strip().splitlines()
+            said = next((each for each in reversed(lines) if ": " in each and not each.startswith(_ASIDE)), "")
+            if _CORRUPT.search(said):
+                raise damaged(snapshot, f"restic cannot read it: {said}")
+            raise Temporary(f"the backup {snapshot} could not be read: {said or f'restic ended with status {status}'}")
 
     def drop(self, snapshot: str, *, prune: bool = True) -> None:
         """Forget a backup and give its room back, at once or with the next :meth:`prune`; an absent one is fine."""

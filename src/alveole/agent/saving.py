@@ -198,8 +198,8 @@ class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class SaveKept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="save-kept"):
     """→ :class:`KeptSaved`. Have the repository that is used hold these releases and images beside the backups, and
-    nothing else of their kind. Neither ever changes: what it holds already is not read again. ``to``: another
-    repository that is to hold the same."""
+    nothing else of their kind that this machine has put there. Neither ever changes: what it holds already is not read
+    again. ``to``: another repository that is to hold the same."""
 
     contents: tuple[Content, ...]
     images: tuple[BaseKey, ...]

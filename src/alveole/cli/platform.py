@@ -228,7 +228,7 @@ def restore_platform(
         found = restored(here.settings, asked, key.strip(), show.now, identity or "")
     if here.json:
         emit(found)
-        return 3 if found["without"] else 0
+        return 3 if found["without"] or found["again"] else 0
     say(f"{len(found['sites'])} sites are back: {', '.join(map(clean, found['sites'])) or 'none'}")
     for what in ("images", "versions"):
         if found[what]:
@@ -239,5 +239,9 @@ def restore_platform(
         note(clean(text))
     if found["settings"]:
         note(f"The settings of the lost machine are in {clean(found['settings'])}: compare them with yours.")
+    if found["again"]:
+        note("Not all came that is there. Nothing of it is lost: ask for it again, it goes on where it was.")
+        note(f"To start without what is missing, remove {clean(str(here.settings.state / 'restoring.json'))}.")
+        return 3
     say("Start it: alveole serve")
     return 3 if found["without"] else 0

@@ -208,6 +208,11 @@ def backup_repository(settings: Settings) -> str:
     return settings.backups.repository or str(settings.state / "backups")
 
 
+def holder(settings: Settings) -> Path:
+    """Who this machine is to repositories. In no backup: what is made again of one is another machine."""
+    return settings.state / "holder"
+
+
 def backup_password(settings: Settings) -> Path:
     return secrets(settings) / "restic"
 

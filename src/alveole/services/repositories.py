@@ -207,19 +207,15 @@ class RepositoryVerbs(ProofVerbs):
         self.journal.end(live, (), {"bytes": made.bytes, "repository": where, "kept": kept.stored})
 
     def _kept(self, to: str) -> saving.SaveKept:
-        """What a lost machine needs that is in no backup of a site: all releases but those that surely are, the
-        versions of applications, and images."""
+        """What a lost machine needs that no backup of a site surely holds: all releases (which of them a backup holds
+        is in that alone, and the live one need not be the only one that is known), the versions of applications, and
+        images."""
         contents: list[saving.Content] = []
         for stored in self.store.sites.values():
             site = stored.site
             if stored.pending or site.node:
                 continue
-            releases = self.store.releases(site.id)
-            newest = self.store.backups(site.id)[:1]
-            if len(releases) == 1 and newest and newest[0].created_at > releases[0].created_at:
-                # Nothing else can have been live when that was made.
-                continue
-            contents += [saving.Content(site.id, site.number, each.digest) for each in releases]
+            contents += [saving.Content(site.id, site.number, each.digest) for each in self.store.releases(site.id)]
         for app in self.apps.apps.values():
             versions = self.apps.versions(app.id)
             digests = {digest for each in versions for digest in (each.release, each.built) if digest is not None}
