@@ -34,6 +34,8 @@ _FREE_BYTES = 1536 * 1024 * 1024
 
 def main() -> int:
     options = _options()
+    # What is made here other users read and run: the caller's umask may keep them out.
+    os.umask(0o022)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
     # Who pipes this through head(1), or loses the line, must not leave half an installation: see tell.

@@ -31,6 +31,9 @@ from alveole.errors import Refused, Temporary
 
 _BLOCK = 256 * 1024
 _BACKLOG = 512
+#: How often it says something (seconds). What is sent has to be acknowledged: so the kernel finds out that the other
+#: machine has gone without a word, after some 15 minutes (``tcp_retries2`` of tcp(7)), not two hours; then sshd ends.
+_SIGN_SECONDS = 15.0
 
 
 class Landing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +71,9 @@ def keep(settings: Settings) -> None:
 @contextlib.contextmanager
 def _place(top: Path) -> Iterator[Path]:
     """A directory of one's own, which only root changes. Those whose process was killed are removed."""
-    top.mkdir(mode=0o711, exist_ok=True)
+    top.mkdir(exist_ok=True)
+    # Whatever umask sudo hands on: the user has to get through.
+    top.chmod(0o711)
     with _held(top):
         for old in top.iterdir():
             with contextlib.suppress(OSError), _held(old, wait=False):
@@ -111,7 +116,15 @@ async def _serve(doors: list[tuple[socket.socket, Path]]) -> None:
     # A daemon: a read cannot be called off.
     threading.Thread(target=listen_to_the_end, daemon=True).start()
     guards = [asyncio.create_task(_take(door, target)) for door, target in doors]
-    await over.wait()
+    while not over.is_set():
+        try:
+            await asyncio.wait_for(over.wait(), _SIGN_SECONDS)
+        except TimeoutError:
+            try:
+                # Nobody reads standard error over there once the line is open.
+                os.write(2, b"\n")
+            except OSError:
+                break
     for guard in guards:
         guard.cancel()
 

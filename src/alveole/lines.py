@@ -49,6 +49,8 @@ _SSH = "/usr/bin/ssh"
 _KEYSCAN = "/usr/bin/ssh-keyscan"
 #: Words of a program that has failed which are kept for its error.
 _LAST_LINES = 40
+#: As ssh itself says it; programs there say "Permission denied" of other things.
+_NOT_LET_IN = re.compile(r"^\S+@\S+: Permission denied \(", re.MULTILINE)
 _SOCKET = re.compile(r"^(?:/[A-Za-z0-9._-]+)+\Z")
 #: In this order: the first that the machine has is the one that is pinned.
 _KEY_KINDS = ("ssh-ed25519", "ecdsa-sha2-nistp256")
@@ -182,6 +184,8 @@ class Line:
         with self._lock:
             if self.is_open():
                 if all((self._place / name).is_socket() for name in ("api", "web")):
+                    # ssh makes them for its own user alone, and control may have died before it let the edge in.
+                    self._let_the_edge_in()
                     return
                 # Control died before it had made them.
                 self._exit()
@@ -198,8 +202,11 @@ class Line:
                     self._wait(said, self.is_open)
             else:
                 self._land()
-            # The directory above lets nobody through but control and the edge.
-            (self._place / "web").chmod(0o666)
+            self._let_the_edge_in()
+
+    def _let_the_edge_in(self) -> None:
+        # The directory above lets nobody through but control and the edge.
+        (self._place / "web").chmod(0o666)
 
     def _forwards(self, ends: Landing) -> list[str]:
         there = {"api": ends.api, "web": ends.web}
@@ -312,7 +319,7 @@ class Line:
                 field="fingerprint",
                 hint="somebody may stand between; if the machine was made anew: alveole node remove, then add",
             )
-        if "Permission denied" in said:
+        if _NOT_LET_IN.search(said):
             return Denied(
                 f"{self.where} does not let this machine in",
                 field="host",
@@ -343,51 +350,55 @@ class Line:
 
         Raises :class:`Failed`, :class:`Wall`, ``Denied``, ``NoRoom``.
         """
-        try:
-            done = subprocess.run(
-                self._argv(command=self.as_root(command) if root else command),
-                env=_ENVIRONMENT,
-                input=stdin,
-                capture_output=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise Wall(f"{command[0]} on {self.node.host} took more than {seconds:.0f} s", field="node") from None
-        self._check(command, root, done.returncode, done.stderr.decode("utf-8", "replace").splitlines())
+        with tempfile.NamedTemporaryFile() as own:
+            try:
+                done = subprocess.run(
+                    self._argv("-E", own.name, command=self.as_root(command) if root else command),
+                    env=_ENVIRONMENT,
+                    input=stdin,
+                    capture_output=True,
+                    timeout=seconds,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise Wall(f"{command[0]} on {self.node.host} took more than {seconds:.0f} s", field="node") from None
+            said = done.stderr.decode("utf-8", "replace").splitlines()
+            self._check(command, root, done.returncode, said, own.read())
         return done.stdout.decode("utf-8", "replace")
 
     def follow(self, command: Sequence[str], heard: Callable[[str], None], *, seconds: float) -> None:
         """Run a program there as root; each line of what it prints is ``heard`` as it comes. Raises as :meth:`run`."""
         last: deque[str] = deque(maxlen=_LAST_LINES)
-        with subprocess.Popen(
-            self._argv(command=self.as_root(command)),
-            env=_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        ) as process:
-            timer = threading.Timer(seconds, process.kill)
-            timer.start()
-            try:
-                for line in process.stdout or ():
-                    last.append(line.rstrip())
-                    heard(line.rstrip())
-                status = process.wait()
-            finally:
-                timer.cancel()
-                process.kill()
-        if status < 0:
-            raise Wall(f"{command[0]} on {self.node.host} took more than {seconds:.0f} s", field="node")
-        self._check(command, True, status, last)
+        with tempfile.NamedTemporaryFile() as own:
+            with subprocess.Popen(
+                self._argv("-E", own.name, command=self.as_root(command)),
+                env=_ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+            ) as process:
+                timer = threading.Timer(seconds, process.kill)
+                timer.start()
+                try:
+                    for line in process.stdout or ():
+                        last.append(line.rstrip())
+                        heard(line.rstrip())
+                    status = process.wait()
+                finally:
+                    timer.cancel()
+                    process.kill()
+            if status < 0:
+                raise Wall(f"{command[0]} on {self.node.host} took more than {seconds:.0f} s", field="node")
+            self._check(command, True, status, last, own.read())
 
-    def _check(self, command: Sequence[str], root: bool, status: int, said: Sequence[str]) -> None:
+    def _check(self, command: Sequence[str], root: bool, status: int, said: Sequence[str], own: bytes) -> None:
+        """``said`` by the program there, ``own`` by ssh itself."""
         if status == 0:
             return
         if status == 255:
-            raise self._why("\n".join(said))
+            raise self._why(own.decode("utf-8", "replace") or "the connection has ended")
         # The first line is the cause: what tar says last is that it has failed.
         first = next(iter(_words(said)), "it says nothing")[:300]
         if root and self.node.user != ROOT and (status == 127 or first.lower().startswith(("sudo:", "sorry,"))):

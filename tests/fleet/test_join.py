@@ -145,6 +145,10 @@ def test_a_machine_joins_works_and_leaves(pair: Pair, machine: Machine, tmp_path
     (api,) = machine.path("/run/alveole/landings").glob("*/api")
     assert (api.stat().st_uid, api.stat().st_mode & 0o777) == (int(machine.run("id", "-u", "ops").stdout), 0o600)
     assert api.parent.stat().st_uid == 0 and api.parent.stat().st_mode & 0o777 == 0o711
+    with machine.silent():
+        until(lambda: not api.parent.exists(), 180, "what it came through stays when the other end is gone")
+    until(lambda: main.cli("node", "check", "third", status=None).status == 0, 60)
+    main.until_answers("blog", "from afar")
     up = ("node", "upgrade", "third", "--from", str(ROOT))
     assert "ops ALL=(root) NOPASSWD: ALL" in main.cli(*up, "--json", status=3).json["problems"][0]["hint"]
     machine.may(ANYTHING)
@@ -165,7 +169,7 @@ def test_a_machine_joins_works_and_leaves(pair: Pair, machine: Machine, tmp_path
         both = {name: set(after[name]) ^ set(found) for name, found in before.items()}
         return {name: found for name, found in both.items() if found}
 
-    until(lambda: differences() == {}, 60, lambda: str(differences()))
+    until(lambda: differences() == {}, 60, lambda: f"{differences()}\n{machine.run('ps', '-efww').stdout}")
 
 
 def check_journal(main: Any) -> None:

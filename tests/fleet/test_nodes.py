@@ -24,6 +24,13 @@ def fleet(pair: Pair) -> Iterator[Pair]:
     yield pair
 
 
+def packed(checkout: Path) -> bytes:
+    with io.BytesIO() as file:
+        with tarfile.open(fileobj=file, mode="w:gz") as tar:
+            tar.add(checkout, ".")
+        return file.getvalue()
+
+
 def state(pair: Pair, name: str) -> str:
     return str(pair.main.site(name)["state"])
 
@@ -53,15 +60,19 @@ def test_alveole_is_brought_there(fleet: Pair, tmp_path: Path) -> None:
     script.parent.mkdir()
     script.write_text('#!/bin/sh\necho "called: $*"\n')
     script.chmod(0o755)
-    with io.BytesIO() as file:
-        with tarfile.open(fileobj=file, mode="w:gz") as tar:
-            tar.add(checkout, ".")
-        upload = fleet.main.upload(file.getvalue())
+    upload = fleet.main.upload(packed(checkout))
     wanted = {"host": "127.0.0.1", "port": fleet.port, "fingerprint": fleet.fingerprint, "upload": upload}
     more = {"config": str(fleet.far.config), "place": str(place)}
     ended = fleet.main._change(fleet.main.api("POST", "/v1/nodes/install", {**wanted, **more}), True)
     assert f"called: --yes --node --config {fleet.far.config}" in [each["text"] for each in ended["events"]]
     assert (place / "scripts/quickstart").exists()
+    # What the installer says of itself is not about the way there, whatever it ends with.
+    script.write_text('#!/bin/sh\necho "E: Could not open lock file - open (13: Permission denied)" >&2\nexit 255\n')
+    begun = fleet.main.api(
+        "POST", "/v1/nodes/install", {**wanted, **more, "upload": fleet.main.upload(packed(checkout))}
+    )
+    told = str(fleet.main.ended(begun["id"])["problems"])
+    assert "cannot be reached" in told and "Permission" not in told and "let this machine in" not in told
     old = tmp_path / "old"
     directory(old, {"src/alveole/__init__.py": '__version__ = "0.0.1"\n', "scripts/quickstart": ""})
     words = ("node", "upgrade", "far", "--from", str(old), "--json")
@@ -81,6 +92,11 @@ def test_a_site_on_a_node(fleet: Pair) -> None:
     log = far.state / "logs" / "edge" / str(far.site("alpha")["id"]) / "access.log"
     until(lambda: log.exists() and '"client":"127.0.0.1"' in log.read_text(), 20)
     assert "203.0.113.9" not in log.read_text()
+    # As if control had been killed before it opened the socket, which ssh makes for itself alone, to the edge.
+    web = main.run_dir / "lines" / "far" / "web"
+    web.chmod(0o600)
+    main.cli("node", "check", "far")
+    assert web.stat().st_mode & 0o777 == 0o666
     main.update("alpha", page("newer"))
     until(lambda: "newer" in main.fetch("alpha").body, 20)
     main.verb("alpha", "stop")

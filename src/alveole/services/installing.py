@@ -87,7 +87,7 @@ class InstallVerbs(MovingVerbs):
         above = str(PurePosixPath(place).parent)
         alone = ("flock", "--timeout", str(_BEFORE_SECONDS), "--conflict-exit-code", str(_BUSY), above)
         patience = _BEFORE_SECONDS + 60.0
-        line.run(("mkdir", "-p", "--", above), root=True)
+        line.run(("mkdir", "-p", "-m", "0755", "--", above), root=True)
         line.run((*alone, "rm", "-rf", "--", f"{place}.new"), root=True, seconds=patience)
         line.run(("mkdir", "--", f"{place}.new"), root=True)
         content = self._upload_path(upload).read_bytes()
