@@ -69,13 +69,14 @@ def run(
     check: bool = True,
     env: Mapping[str, str] | None = None,
     timeout: float = 900,
+    given: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end and keep what it prints; a failure shows its last lines."""
+    """Run a program to its end and keep what it prints; a failure shows its last lines. ``given``: what it reads."""
     words = [str(word) for word in argv]
     try:
         done = subprocess.run(
             words,
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             errors="replace",

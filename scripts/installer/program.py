@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import os
 import pwd
 import re
 import shutil
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kit import CHECKOUT, LINK, Instance, Stop, digest_of, run, say, write
@@ -142,7 +144,13 @@ def _pip_install(place: Path) -> list[str | Path]:
 def _compile(place: Path) -> None:
     # pip compiles with one process; this takes all cores. Unprivileged control could not write the result later.
     # The environment's Python is this one: of another version nothing would be where it is looked for.
-    run([sys.executable, "-I", "-m", "compileall", "-q", "-j", "0", "-x", _UNUSED, place], check=False)
+    # Each has its share by itself: the workers of compileall's own -j wait for ever when what began them is killed.
+    argv = [sys.executable, "-I", "-m", "compileall", "-q", "-x", _UNUSED, "-i", "-"]
+    files = sorted(place.rglob("*.py"))
+    cores = os.cpu_count() or 1
+    shares = ["".join(f"{file}\n" for file in files[at::cores]) for at in range(cores)]
+    with ThreadPoolExecutor(cores) as lanes:
+        list(lanes.map(lambda share: run(argv, check=False, given=share), shares))
 
 
 def link(instance: Instance) -> None:

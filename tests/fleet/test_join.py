@@ -105,6 +105,8 @@ def test_a_machine_joins_works_and_leaves(pair: Pair, machine: Machine, tmp_path
     machine.let_in("ops", main.cli("node", "key", "--json").json["ssh_key"])
     # What an earlier refusal has brought there.
     machine.run("rm", "-rf", "/opt/alveole-source", "/opt/alveole-source.new")
+    # What an earlier refusal has begun there may still be ending.
+    until(lambda: not machine.pids("python3"), 60, lambda: machine.run("ps", "-efww").stdout)
     before = machine.picture()
 
     # Cut in the middle of it, then once more: it waits for what still goes on there, and ends well.
