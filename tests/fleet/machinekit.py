@@ -261,6 +261,11 @@ class Machine:
     def fingerprint(self) -> str:
         return self.run("ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub").stdout.split()[1]
 
+    def _names(self) -> set[str]:
+        """Of its processes. One that was started from outside and killed waits there for a parent that never asks."""
+        lines = self.run("ps", "-eo", "stat=,comm=").stdout.splitlines()
+        return {line.split()[1] for line in lines if not line.startswith("Z")}
+
     def picture(self) -> dict[str, list[str]]:
         """What an installation could leave behind."""
         tables = self.run("nft", "list", "tables", check=False).stdout if self.path("/usr/sbin/nft").exists() else ""
@@ -272,7 +277,7 @@ class Machine:
             "interfaces": sorted(each.split(":")[1] for each in self.run("ip", "-o", "link").stdout.splitlines()),
             "tables": tables.splitlines(),
             "mounts": sorted(line.split()[1] for line in self.run("cat", "/proc/self/mounts").stdout.splitlines()),
-            "processes": sorted(set(self.run("ps", "-eo", "comm=").stdout.split()) - {"ps", "sshd", "sudo"}),
+            "processes": sorted(self._names() - {"ps", "sshd", "sudo"}),
             "cgroups": [str(each) for top in self.cgroups for each in top.iterdir() if each.is_dir()],
         }
 
