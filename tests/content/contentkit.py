@@ -27,6 +27,7 @@ from alveole.config import Content, Paths, Settings, Users
 from alveole.host import paths, syscalls
 from alveole.host.sandbox import Sandbox
 from commonbase import have_common
+from instancekit import until
 
 SITE = "s" + "a" * 12
 OTHER = "s" + "b" * 12
@@ -73,7 +74,13 @@ class Place:
         for point in syscalls.mount_points(self.path):
             with contextlib.suppress(OSError):
                 syscalls.umount(point, syscalls.MNT_DETACH)
-        shutil.rmtree(self.path)
+
+        def gone() -> bool:
+            # What was dropped goes by itself a moment later, and may do so while we look.
+            shutil.rmtree(self.path, ignore_errors=True)
+            return not self.path.exists()
+
+        until(gone, 60, f"{self.path} stays")
 
     def canary_intact(self) -> bool:
         return self.canary.read_text() == "canary" and self.canary.stat().st_uid == 0
