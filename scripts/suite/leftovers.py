@@ -81,7 +81,9 @@ def _descendants() -> dict[int, str]:
         while ancestor in parents and ancestor != os.getpid():
             ancestor = parents[ancestor][0]
         if ancestor == os.getpid() and pid != ancestor:
-            found[pid] = parents[pid][1]
+            # With its arguments: they say whose it is.
+            words = _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip()
+            found[pid] = words[:200] or parents[pid][1]
     return found
 
 
