@@ -13,7 +13,7 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 #: Things that end by themselves get this long.
-_PATIENCE_SECONDS = 15.0
+_PATIENCE_SECONDS = 60.0
 
 Picture = dict[str, set[str]]
 
