@@ -98,6 +98,7 @@ def test_what_takes_time_answers_202_and_where_to_follow(door: Door) -> None:
     assert change.ended_at is None
     began = time.monotonic()
     assert door.http.get(answer.headers["location"]).json()["ended_at"] is None, "without wait it answers at once"
+    assert time.monotonic() - began < 0.4
     ended = door.http.get(answer.headers["location"], params={"wait": 30}).json()
     assert ended["state"] == "done"
     assert ended["events"]
