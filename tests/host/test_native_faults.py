@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from alveole.model.resource import Action, Kind, ResourceId, Step, StorageSpec, 
 from alveole.model.site import MIB
 
 pytestmark = pytest.mark.root
-STARTING = ("workload-begin", "workload-network", "workload-root", "workload-running", "workload-ready")
+STARTING = ("workload-begin", "logger-started", "workload-network", "workload-root", "workload-running", "workload-ready")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,17 @@ def killed_at(point: str, work: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
+def writers(machine: Cell, site: str) -> list[str]:
+    """The processes that write the log of ``site``."""
+    log = str(paths.site_log(machine.settings, site)).encode()
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            argv = file.read_bytes().split(b"\0")
+            found += [file.parent.name] if log in argv else []
+    return found
+
+
 @pytest.mark.parametrize("point", STARTING)
 @pytest.mark.parametrize("then", ["again", "away"])
 def test_killed_during_a_start(machine: Cell, point: str, then: str) -> None:
@@ -61,8 +73,10 @@ def test_killed_during_a_start(machine: Cell, point: str, then: str) -> None:
         assert machine.get(spec)[0] == 200
         seen = machine.observed(spec)
         assert seen is not None and seen.ready and not seen.defects
+        assert len(writers(machine, spec.site)) == 1
     assert machine.stop(spec).done
     assert traces(machine, number) == []
+    assert not writers(machine, spec.site), "the writer of its log went with it"
     assert not disk.is_attached(paths.disk_mount(machine.settings, spec.site))
 
 

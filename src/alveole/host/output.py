@@ -19,6 +19,7 @@ import msgspec
 
 from alveole.config import Settings
 from alveole.errors import Temporary
+from alveole.failpoints import hit
 from alveole.host import instances, paths
 from alveole.host.cgroups import Cgroups
 
@@ -48,24 +49,32 @@ class Output:
         fifo = self._fifo(site)
         fifo.parent.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         fifo.parent.mkdir(mode=0o700, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
+        fresh = True
+        try:
             os.mkfifo(fifo, 0o600)
+        except FileExistsError:
+            fresh = False
         fd = os.open(fifo, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             # Programs of any user inside open /dev/stdout by its name; nobody else comes through the directory.
             os.fchmod(fd, 0o622)
-            self.ensure(site)
+            self.ensure(site, fresh=fresh)
         except BaseException:
             os.close(fd)
             raise
         return fd
 
-    def ensure(self, site: str) -> int:
-        """Start the site's logger unless it runs; gives its process id."""
+    def ensure(self, site: str, *, fresh: bool = False) -> int:
+        """Start the site's logger unless it runs; gives its process id. Nobody can have read a ``fresh`` FIFO yet."""
         running = self.logger(site)
         if running is not None:
             return running
         directory = self._directory(site)
+        # A second one would find the log locked, and end.
+        unrecorded = None if fresh else self._unrecorded(site)
+        if unrecorded is not None:
+            instances.write(directory / "logger.json", msgspec.json.encode(unrecorded))
+            return unrecorded.pid
         log = self._log_directory(site)
         user = _user(self._settings.users.log)
         argv = (
@@ -92,6 +101,7 @@ class Output:
         finally:
             os.close(fifo)
         instances.adopt(process)
+        hit("logger-started")
         record = _Logger(process.pid, instances.start_time(process.pid) or 0)
         instances.write(directory / "logger.json", msgspec.json.encode(record))
         return process.pid
@@ -117,6 +127,8 @@ class Output:
         """
         directory = self._directory(site)
         pid = self.logger(site)
+        if pid is None and (lost := self._unrecorded(site)) is not None:
+            pid = lost.pid
         if pid is not None:
             self.drain(site)
             with contextlib.suppress(ProcessLookupError):
@@ -182,6 +194,25 @@ class Output:
         with contextlib.suppress(OSError):
             return (paths.site_log(self._settings, site) / "current").stat().st_size
         return 0
+
+    def _unrecorded(self, site: str) -> _Logger | None:
+        """The logger that an agent started just before it was killed: the process that has the FIFO as its input."""
+        try:
+            fifo = self._fifo(site).stat()
+        except FileNotFoundError:
+            return None
+        for name in os.listdir("/proc"):  # noqa: PTH208  names alone
+            if not name.isdigit():
+                continue
+            try:
+                found = os.stat(f"/proc/{name}/fd/0")  # noqa: PTH116  of every process
+            except OSError:
+                continue
+            if (found.st_dev, found.st_ino) == (fifo.st_dev, fifo.st_ino):
+                started = instances.start_time(int(name))
+                if started is not None:
+                    return _Logger(int(name), started)
+        return None
 
     def _fifo(self, site: str) -> Path:
         return self._directory(site) / "log" / "output"
