@@ -21,7 +21,14 @@ from alveole.model.resource import Action, Kind, ResourceId, Step, StorageSpec, 
 from alveole.model.site import MIB
 
 pytestmark = pytest.mark.root
-STARTING = ("workload-begin", "logger-started", "workload-network", "workload-root", "workload-running", "workload-ready")
+STARTING = (
+    "workload-begin",
+    "logger-started",
+    "workload-network",
+    "workload-root",
+    "workload-running",
+    "workload-ready",
+)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from netfixtures import Machine, attempt, machine_of_its_own, site_id
 
 from alveole.errors import NoRoom, Refused
 from alveole.host import netlink, syscalls
+from alveole.model.addressing import InstanceNet
 from alveole.model.resource import Action, Kind
 
 pytestmark = pytest.mark.root
@@ -113,6 +114,24 @@ def test_an_interface_is_gone_after_unplug_and_its_address_answers_at_once_when_
         assert site.net.interface not in {name for _, name in socket.if_nameindex()}
         ready.network.unplug(7, 0)
         assert ready.network.sweep(list) == 0
+
+
+def test_the_first_packet_to_and_from_a_new_instance_is_not_lost(ready: Machine) -> None:
+    """The kernel makes links send, and takes IPv6 addresses in, after it has said yes: plugging waits for it."""
+    for _ in range(20):
+        site = ready.start(4)
+        with netlink.Socket() as here:
+            links = [here.link(name) for name in (ready.settings.network.bridge, site.net.interface)]
+
+        def inside(net: InstanceNet = site.net) -> list[netlink.Link | bool | None]:
+            with netlink.Socket() as there:
+                return [there.link("eth0"), *(there.is_local(each) for each in (net.own6, net.life6, net.own4))]
+
+        eth0, *local = site.run(inside)
+        assert all(isinstance(link, netlink.Link) and link.running for link in (*links, eth0))
+        assert local == [True, True, True]
+        ready.stop(4)
+        ready.network.settle()
 
 
 def test_plug_right_after_unplug_takes_the_same_name(ready: Machine) -> None:

@@ -9,6 +9,7 @@ A :class:`Socket` belongs for ever to the network namespace of the thread that o
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -36,11 +37,12 @@ _SOL_NETLINK = 270
 _EXT_ACK, _CAP_ACK, _STRICT = 11, 10, 12
 
 IFF_UP = 1
+_IFF_RUNNING = 0x40
 NUD_PERMANENT = 0x80
 _NUD_NOARP = 0x40
 _NTF_MASTER = 4
 AF_BRIDGE = 7
-RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+RTN_UNICAST, _RTN_LOCAL, RTN_UNREACHABLE = 1, 2, 7
 _TABLE_MAIN = 254
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 #: Marks the routes that Alvéole made; free in /etc/iproute2/rt_protos.
@@ -106,10 +108,13 @@ class PortFlags(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, frozen=True):
+    """``running``: it is up, and the kernel has begun to send through it (RFC 2863 operational state)."""
+
     index: int
     name: str
     kind: str
     up: bool
+    running: bool
     mac: str
     master: int
     group: int
@@ -267,6 +272,13 @@ class Socket:
         body = _ROUTE.pack(family, 0, 0, 0, _TABLE_MAIN, RTPROT_ALVEOLE, 0, RTN_UNREACHABLE, 0)
         message = Message("dump routes", RTM_GETROUTE, _DUMP, body, (2, 97))
         return set(self.dump(message, _parse_route))
+
+    def is_local(self, address: Address) -> bool:
+        """Whether what comes for ``address`` is taken in here, and not passed on or refused."""
+        body = _ROUTE.pack(_family(address), address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+        body += _attribute(_RTA_DST, address.packed)
+        message = Message(f"get route {address}", RTM_GETROUTE, 0, body, (errno.ENETUNREACH, errno.EHOSTUNREACH))
+        return True in self.dump(message, lambda route: bool(_ROUTE.unpack_from(route)[7] == _RTN_LOCAL))
 
 
 # Messages
@@ -508,7 +520,8 @@ def _parse_link(body: bytes) -> Link:
                     elif part == _INFO_SLAVE_DATA:
                         port = _parse_port(inner)
         place += (size + 3) & ~3 or 4
-    return Link(index, name, kind, bool(flags & IFF_UP), mac, master, group, alias, port)
+    up, running = bool(flags & IFF_UP), bool(flags & _IFF_RUNNING)
+    return Link(index, name, kind, up, running, mac, master, group, alias, port)
 
 
 def _parse_port(data: bytes) -> PortFlags:

@@ -24,7 +24,7 @@ import msgspec
 from alveole import failpoints
 from alveole.config import Settings
 from alveole.errors import NoRoom, Refused
-from alveole.host import netlink, syscalls
+from alveole.host import linkready, netlink, syscalls
 from alveole.host.netlink import Link, Message, PortFlags
 from alveole.host.netns import SYSCTL, Spare, in_thread, read_sysctl, write_sysctl
 from alveole.model.addressing import Addressing, InstanceNet
@@ -425,6 +425,9 @@ class SiteNetwork:
             if link is None:
                 raise OSError(errno.ENODEV, f"create veth {net.interface}: it vanished")
             self._attach(net, link.index, bridge, internet)
+            with netlink.Socket() as inside:
+                linkready.wait_running(inside, INSIDE)
+                linkready.wait_local(inside, (net.own6, net.life6) if self.ipv6 else ())
             failpoints.hit("veth-attached")
         except BaseException:
             self._netlink.send(netlink.delete_link(net.interface).forgiving(errno.ENODEV))
@@ -475,6 +478,9 @@ class SiteNetwork:
             *(netlink.set_neighbour(bridge, each, net.mac) for each in self._families(net.own4, net.own6)),
         ]
         self._netlink.send(*messages)
+        # The bridge loses its carrier with its last port, and has it again only now.
+        for name in (net.interface, self.bridge):
+            linkready.wait_running(self._netlink, name)
 
     def _forget(self, index: int, addresses: Iterable[netlink.Address]) -> list[Message]:
         return [
