@@ -205,12 +205,13 @@ cp -a /mnt/base/. /var/lib/alveole/bases/
 cp -a /mnt/apt {PLACE}
 umount /mnt
 cp -a {PLACE}/1 {PLACE}/shop
+install -d /etc/apt/sources.list.d
 echo 'deb [signed-by={PLACE}/key.gpg] file:{PLACE}/debian bookworm main' >/etc/apt/sources.list.d/bases.list
 printf 'Types: deb\\nURIs: file:{PLACE}/shop/pool\\nSuites: ./\\nTrusted: yes\\n' >{PLACE}/shop.sources
 sed -i '/^\\[bases\\]/,/^\\[/ s|^#sources = .*|sources = ["{PLACE}/shop.sources"]|' /etc/alveole/alveole.toml
 systemctl restart alveole-agent alveole-control
 """
-_WITHOUT_BASES = f"rm -rf {PLACE} /etc/apt/sources.list.d/bases.list"
+_WITHOUT_BASES = f"rm -rf {PLACE} /etc/apt/sources.list.d"
 
 
 @pytest.mark.skipif(WHOLE_RUN, reason="minutes more under emulation, too long for a whole run: scripts/test guest")
