@@ -279,6 +279,24 @@ def test_only_those_networks_and_certificates_come_in(tmp_path: Path, certificat
     assert "no" not in text_of(settings.logs / "in/host/current")
 
 
+def test_who_cannot_come_in_by_tls_is_told_and_counted(
+    tmp_path: Path, certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A sender whose handshake fails is silent otherwise: nobody would know why its lines do not come."""
+    port = free_port()
+    where = {"tls": f"127.0.0.1:{port}", "certificate": str(certificate), "authority": str(certificate)}
+    settings = made(tmp_path, syslog_in=where)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.load_verify_locations(certificate)
+    with running(settings):
+        until(lambda: answers(port))
+        assert not spoken(port, b"<14>1 - h p - - - no\n", client)
+        assert not spoken(port, b"<14>1 - h p - - - no\n")
+        until(lambda: "2 refused" in text_of(settings.logs / places.STATE))
+    assert "it shows no certificate" in caplog.text and "it does not speak TLS" in caplog.text, caplog.text
+
+
 def several(port: int, many: int) -> list[socket.socket]:
     return [socket.create_connection(("127.0.0.1", port), 20) for _ in range(many)]
 

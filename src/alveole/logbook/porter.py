@@ -285,7 +285,10 @@ class Listener:
             self._guests.append(guest)
             if tls is not None:
                 # Only here, so that nobody outside of the networks has us work out keys, and each counts.
-                await writer.start_tls(tls, ssl_handshake_timeout=_CONNECT_SECONDS)
+                try:
+                    await writer.start_tls(tls, ssl_handshake_timeout=_CONNECT_SECONDS)
+                except ssl.SSLError as error:
+                    raise syslog.Refused(f"TLS failed: {_of_tls(error)}") from None
             await self._listen(guest, reader)
         except syslog.Refused as error:
             self.refused += 1
@@ -399,6 +402,18 @@ async def _run(settings: Settings, stop: asyncio.Event) -> None:
 def _tell(file: Path, state: dict[str, str]) -> None:
     with contextlib.suppress(OSError):
         wholefile.write(file, msgspec.json.encode(state), mode=0o640, synced=False)
+
+
+def _of_tls(error: ssl.SSLError) -> str:
+    """Why a sender's handshake failed, in words that say what is to be changed there."""
+    reason = (error.reason or str(error)).replace("_", " ").lower()
+    if "did not return a certificate" in reason:
+        return "it shows no certificate, and one of the authority is wanted"
+    if "certificate verify failed" in reason:
+        return f"its certificate is not taken: {getattr(error, 'verify_message', '') or reason}"
+    if "http request" in reason or "wrong version" in reason or "not ssl" in reason:
+        return "it does not speak TLS"
+    return reason[:200]
 
 
 def _words(error: OSError) -> str:
