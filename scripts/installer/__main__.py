@@ -68,6 +68,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ssh-port", type=_port, help="write ssh.port into the settings")
     parser.add_argument("--no-demo", action="store_true", help="make no demo site")
     parser.add_argument(
+        "--no-start",
+        action="store_true",
+        help="install and start nothing: before 'alveole restore-platform' makes a lost machine again",
+    )
+    parser.add_argument(
         "--node",
         action="store_true",
         help="another machine drives it and brought this checkout: no demo site, no tokens; --undo removes that too",
@@ -125,6 +130,9 @@ def _install(options: argparse.Namespace) -> int:
     changed = program.package(instance, fresh)
     program.link(instance)
     services.leave_network_alone(instance)
+    if options.no_start:
+        _not_started(instance)
+        return 0
     services.start(instance, changed or fresh)
 
     if options.node:
@@ -135,6 +143,17 @@ def _install(options: argparse.Namespace) -> int:
         _demo(instance)
     _summary(instance, _token(instance), not options.no_demo, time.monotonic() - began)
     return 0
+
+
+def _not_started(instance: Instance) -> None:
+    if services.running(instance):
+        warn("Alvéole runs here already, and goes on")
+    other = "" if instance.config == DEFAULT_CONFIG else f" --config {instance.config}"
+    tell(f"""
+Alvéole is installed, and was not started.
+
+  A lost machine    {instance.command()} restore-platform REPOSITORY --key-file FILE
+  Start it          sudo {shlex.quote(str(CHECKOUT / "scripts/quickstart"))} --no-demo{other}""")
 
 
 def _check_machine() -> None:

@@ -38,6 +38,14 @@ class TrafficView(View, frozen=True, kw_only=True):
     net_out_bytes: int
 
 
+class WallIncident(View, frozen=True, kw_only=True):
+    """Something that is broken; ``site`` is empty for the platform."""
+
+    site: str
+    title: str
+    severity: str
+
+
 class WallView(View, frozen=True, kw_only=True):
     """The platform at a glance. ``now``: the newest row of the machine, by the names of its columns.
 
@@ -53,6 +61,8 @@ class WallView(View, frozen=True, kw_only=True):
     stopped: int
     broken: tuple[str, ...]
     """Sites that are not as wanted."""
+    incidents: tuple[WallIncident, ...] = ()
+    """What is open, the gravest and newest first; nothing that is only told for information."""
     agent: bool
     now: dict[str, float | None]
     day: FigureView

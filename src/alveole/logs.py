@@ -35,6 +35,7 @@ _LINE_MAX = 64 * 1024
 _BLOCK = 64 * 1024
 _STAMP = re.compile(rb"(\d{4}-\d{2}-\d{2}) (\d{2}:\d{2}:\d{2}\.\d{9})  ?")
 _AGO = re.compile(r"^(\d{1,9}(?:\.\d{1,3})?)\s*(s|m|h|d|w)(?: ago)?\Z")
+_CLOCK = re.compile(r"^([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -42,7 +43,8 @@ def moment(text: str, field: str = "since", now: float | None = None) -> float:
     """Seconds since the epoch from what people write.
 
     ``90s``, ``10m``, ``2h``, ``3d`` mean that long ago; ``now``, ``today`` and ``yesterday`` (local
-    midnight); a number is an epoch; else ISO 8601, local time unless it carries an offset. Raises
+    midnight); ``06:51`` the last time that it was that late; a number is an epoch; else ISO 8601, local time unless it
+    carries an offset. Raises
     ``InvalidInput``.
     """
     now = time.time() if now is None else now
@@ -54,12 +56,16 @@ def moment(text: str, field: str = "since", now: float | None = None) -> float:
     if plain in ("today", "yesterday"):
         midnight = datetime.fromtimestamp(now).replace(hour=0, minute=0, second=0, microsecond=0)
         return (midnight - timedelta(days=plain == "yesterday")).timestamp()
+    if found := _CLOCK.match(plain):
+        day = datetime.fromtimestamp(now).replace(microsecond=0)
+        today = day.replace(hour=int(found[1]), minute=int(found[2]), second=int(found[3] or 0))
+        return (today if today.timestamp() <= now else today - timedelta(days=1)).timestamp()
     if re.match(r"^\d{9,11}(?:\.\d{1,9})?\Z", plain):
         return float(plain)
     with contextlib.suppress(ValueError, OverflowError):
         return datetime.fromisoformat(text.strip()).timestamp()
     raise InvalidInput(
-        f"{clean(text)!r} is not a moment", field=field, hint="write it like 10m, 2h, today or 2026-11-21T06:51"
+        f"{clean(text)!r} is not a moment", field=field, hint="write it like 10m, 2h, today, 06:51 or 2026-11-21T06:51"
     )
 
 

@@ -54,6 +54,8 @@ class News(StrEnum):
     ``repair`` as well."""
 
 
+#: Instead of a change's id: somebody tries a channel.
+TRIAL = "test"
 USUAL = (News.DEPLOY, News.ROLLBACK, News.CHECK, News.FAILED, News.INCIDENT)
 #: What Alvéole does by itself, which the rules look at.
 _WATCHED = frozenset({("check", "monitor"), ("repair", "reconciler")})
@@ -214,6 +216,8 @@ def message_of(change: Change) -> Message:
 
 def headline(message: Message) -> str:
     """One line, like ``blog: update failed``."""
+    if message.id == TRIAL:
+        return clean(f"a trial of the channel {message.reason}")
     if message.incident is not None:
         return news.headline(message.incident, message.site)
     words = {"done": "done", "failed": "failed"}.get(message.state, message.state)
@@ -227,6 +231,11 @@ def text(message: Message) -> str:
     """A few lines for a mail or a feed."""
     if message.incident is not None:
         return news.text(message.incident, message.site)
+    if message.id == TRIAL:
+        return (
+            clean(f"{message.actor} tried whether what Alvéole tells comes here. It does: there is nothing to do.")
+            + "\n"
+        )
     lines = [
         headline(message),
         "",

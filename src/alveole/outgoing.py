@@ -76,7 +76,8 @@ def check_url(url: str, inside: Iterable[str]) -> tuple[str, int, str, bool]:
     if "@" in parts.netloc:
         raise Refused("a name or password in an address is not taken", field="to")
     if parts.scheme == "http" and host not in {each.lower() for each in inside}:
-        raise Refused("a webhook goes over https", field="to", hint="or an administrator allows the host")
+        hint = f"or an administrator adds {host!r} to outgoing.inside_hosts in the settings"
+        raise Refused("what is told goes over https", field="to", hint=hint)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return host, port or (443 if parts.scheme == "https" else 80), path, parts.scheme == "https"
 

@@ -123,10 +123,14 @@ def restore_platform(
 def _refuse_living(settings: Settings, mark: Path) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.connect(str(settings.agent_socket))
-        raise Refused("Alvéole runs here", hint="stop it first")
+        raise Refused(
+            "Alvéole runs here", hint="this is for a machine on which it never ran: scripts/quickstart --no-start"
+        )
     if settings.database.exists() and not mark.exists():
         raise Refused(
-            f"{settings.state} holds a platform already", field="state", hint="give the settings another paths.state"
+            f"{settings.state} holds a platform already",
+            field="state",
+            hint="give the settings another paths.state, or 'scripts/quickstart --undo' if nothing of it is kept",
         )
 
 

@@ -177,5 +177,8 @@ def test_moments() -> None:
     assert moment("2026-11-21T06:51:26Z") == datetime(2026, 11, 21, 6, 51, 26, tzinfo=UTC).timestamp()
     assert moment("2026-11-21 06:51") == datetime(2026, 11, 21, 6, 51).timestamp()
     assert 0 <= now - moment("today", now=now) < 86_400
+    evening = datetime(2026, 11, 21, 18, 30).timestamp()
+    assert moment("06:51", now=evening) == datetime(2026, 11, 21, 6, 51).timestamp()
+    assert moment("23:10:05", now=evening) == datetime(2026, 11, 20, 23, 10, 5).timestamp(), "it is not that late yet"
     with pytest.raises(InvalidInput, match="is not a moment"):
         moment("soonish")

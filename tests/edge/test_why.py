@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -201,3 +202,28 @@ def test_application_that_fails(edge: World) -> None:
         edge.instances.status = 200
     assert link is not None and link.name == "application" and "500" in link.came, link
     assert broken(edge) is None
+
+
+def test_health_at_a_path_of_its_own(edge: World) -> None:
+    """It is asked too, and nobody is told of it where it is the front page."""
+    asked = msgspec.structs.replace(ASKED, health="/health")
+    alive = os.getpid()
+    links = Inspector(edge.settings, lambda _site, _slot: alive, edge.certificates.authority_pem).chain(asked)
+    assert [link.name for link in links if "GET /health" in link.asked] == ["health"]
+    assert all(link.ok for link in links) and broken(edge, asked) is None
+
+
+def test_application_that_hangs(edge: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it waits for may be a database that is away: it is said to hang, and what to do."""
+    monkeypatch.setattr(chain, "PATIENCE", 0.3)
+    edge.instances.close(HOST)
+    place = paths.web_socket(edge.settings, ASKED.site, ASKED.slot)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        place.unlink(missing_ok=True)
+        silent.bind(str(place))
+        silent.listen(8)
+        link = broken(edge)
+    place.unlink()
+    edge.site(1, HOST)
+    assert link is not None and link.name == "application", link
+    assert link.came == "no answer within 0.3 s" and "site restart" in link.cure, link

@@ -26,7 +26,7 @@ from alveole.config import ENVIRONMENT, Settings, load, parse
 from alveole.errors import AlveoleError
 from alveole.logbook import places, porter
 from alveole.logbook.model import Entry, Source
-from alveole.logbook.settings import Syslog, SyslogIn
+from alveole.logbook.settings import Syslog, SyslogIn, SyslogOut
 from alveole.logbook.syslog import Frames, Refused, render
 from alveole.logbook.syslog import parse as parse_message
 from alveole.logbook.writer import Writer
@@ -279,6 +279,24 @@ def test_only_those_networks_and_certificates_come_in(tmp_path: Path, certificat
     assert "no" not in text_of(settings.logs / "in/host/current")
 
 
+def test_who_cannot_come_in_by_tls_is_told_and_counted(
+    tmp_path: Path, certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A sender whose handshake fails is silent otherwise: nobody would know why its lines do not come."""
+    port = free_port()
+    where = {"tls": f"127.0.0.1:{port}", "certificate": str(certificate), "authority": str(certificate)}
+    settings = made(tmp_path, syslog_in=where)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.load_verify_locations(certificate)
+    with running(settings):
+        until(lambda: answers(port))
+        assert not spoken(port, b"<14>1 - h p - - - no\n", client)
+        assert not spoken(port, b"<14>1 - h p - - - no\n")
+        until(lambda: "2 refused" in text_of(settings.logs / places.STATE))
+    assert "it shows no certificate" in caplog.text and "it does not speak TLS" in caplog.text, caplog.text
+
+
 def several(port: int, many: int) -> list[socket.socket]:
     return [socket.create_connection(("127.0.0.1", port), 20) for _ in range(many)]
 
@@ -393,6 +411,33 @@ def test_it_does_what_the_file_says_and_ends_without_one(tmp_path: Path, certifi
         tell(settings, None)
         until(lambda: not thread.is_alive())
     assert not (settings.logs / places.STATE).exists() and not answers(second)
+
+
+def test_what_waits_is_sent_although_other_settings_change(tmp_path: Path) -> None:
+    """A site that is destroyed changes who may send; the lines for a server that is away are not lost by that."""
+    settings = made(tmp_path)
+    away, first, second = free_port(), free_port(), free_port()
+    out = SyslogOut(server=f"tcp://127.0.0.1:{away}", sources=("host",))
+    host = Writer(settings.logs / "host")
+    host.write("info", "cron", "before")
+    tell(settings, Syslog(syslog_out=out, syslog_in=SyslogIn(tcp=f"127.0.0.1:{first}")))
+    with running_until(settings, lambda: '"received":"listening' in state(settings), porter._follow):
+        until(lambda: "not connected" in state(settings))
+        for number in range(100):
+            host.write("info", "cron", f"line {number} waits")
+        until(lambda: "100 wait" in state(settings))
+        tell(settings, Syslog(syslog_out=out, syslog_in=SyslogIn(tcp=f"127.0.0.1:{second}")))
+        until(lambda: answers(second) and "100 wait" in state(settings))
+        with socket.create_server(("127.0.0.1", away)) as door:
+            door.settimeout(60)
+            came, _ = door.accept()
+            with came:
+                came.settimeout(60)
+                got = b""
+                while b"line 99 waits" not in got:
+                    got += came.recv(65536)
+    host.close()
+    assert all(b"line %d waits" % number in got for number in range(100)) and b"before" not in got
 
 
 @pytest.fixture

@@ -53,13 +53,15 @@ def test_opened_once_told_once_and_closed_once(world: Incidents) -> None:
     assert message["kind"] == "incident" and news["event"] == "opened" and message["site"] == "blog"
     assert news["broken"] == ["it is in a bad mood"] and any("create by root" in line for line in news["before"])
     assert any(": " in line for line in news["why"])
+    (shown,) = world.services.wall(ROOT).incidents
+    assert (shown.site, shown.severity) == ("blog", "critical") and shown.title, "the screen on the wall says it too"
     assert zoe.messages() == [], "it is none of hers"
     world.say("site.mood", "blog", "good")
     world.round()
     world.round(30)
     assert [each.state for each in world.open()] == ["open"], "not well for long enough"
     world.round(40)
-    assert world.open() == []
+    assert world.open() == [] and world.services.wall(ROOT).incidents == ()
     world.round(40)
     world.told()
     assert events(ana) == [("opened", "blog"), ("closed", "blog")]

@@ -124,6 +124,25 @@ def test_many_sites_are_read_by_days_and_today_by_hours() -> None:
     assert months.sums([], start, noon).requests == 0
 
 
+def test_the_hour_that_is_not_over_counts_by_its_parts() -> None:
+    """A machine of half an hour has been asked something too."""
+    start, end = months.bounds("2026-10")
+    hour = 3600
+    now = start + 5 * hour + 1900
+    assert months.parts(start, end, now, many=False) == [(start, now - 1900, hour), (now - 1900, now - 100, 600)]
+    assert months.parts(start, end, now, many=True) == months.parts(start, end, now, many=False)
+    assert months.parts(start, end, start + 700, many=False) == [(start, start + 600, 600)]
+    row = tuple({"memory": 8.0, "cpu": 1.0, "ok": 2.0}.get(column) for column in MACHINE_COLUMNS)
+    idle = tuple({"memory": 2.0, "cpu": 0.0, "ok": 0.0}.get(column) for column in MACHINE_COLUMNS)
+    whole, part = (
+        Table(start + hour, hour, MACHINE_COLUMNS, (idle,)),
+        Table(start + hour + 600, 600, MACHINE_COLUMNS, (row,)),
+    )
+    found = months.machine(whole, whole, start, start + hour + 600, [(part, part)])
+    assert found.requests == 1200 and found.memory_peak == 8.0 and found.known == 1.0
+    assert found.memory == (2.0 * hour + 8.0 * 600) / (hour + 600), "a part weighs as long as it lasted"
+
+
 def test_a_row_of_the_month_before_does_not_count() -> None:
     start, _ = months.bounds("2026-10")
     empty = (None,) * len(MACHINE_COLUMNS)

@@ -28,6 +28,7 @@ from alveole.logbook.packed import frames
 from alveole.logbook.search import search
 from alveole.logbook.segments import Packed, Plain, pack, split_lines
 from alveole.logbook.shorten import network_of, shorten
+from alveole.logbook.syslog import parse as parse_syslog
 from alveole.logbook.writer import Writer
 
 pytestmark = pytest.mark.root
@@ -409,3 +410,18 @@ def test_packing_reads_what_is_open(tmp_path: Path) -> None:
 def _written(tmp_path: Path) -> str:
     (tmp_path / "plain").write_bytes(b"no stamp\n" * 10)
     return str(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"<27>1 2026-11-22T10:56:45.368559+00:00 web1 backupd 7 - -  the tape is full",
+        b"<27>2026-11-22T10:56:45.368559+00:00 web1 backupd[7]: the tape is full",
+        b"<27>2026-11-22T10:56:45Z web1 backupd:  the tape is full",
+        b"<27>Nov 22 10:56:45 web1 backupd[7]: the tape is full",
+        b"<27>Nov  2 10:56:45 web1 backupd: the tape is full",
+    ],
+)
+def test_each_form_that_rsyslog_sends_names_host_and_program(raw: bytes) -> None:
+    """Its ForwardFormat has neither the stamp of RFC 3164 nor a version: without the host no site is found."""
+    assert parse_syslog(raw) == ("err", "web1", "backupd", "the tape is full")

@@ -48,6 +48,16 @@ def test_slow_answers() -> None:
     assert slow.value == 10_000.0, "20 of 200 are"
 
 
+def test_the_half_tells_of_a_site_that_hangs() -> None:
+    """Who gives up is no answer that failed; all of them wait."""
+    windows = Windows()
+    windows.take(look(a=(0, 0, 0)), ["a"])
+    (some,) = windows.take(look(a=(100, 0, 40)), ["a"])["site.answer-half-ms"]
+    assert some.value == 10.0, "most are quick"
+    (most,) = windows.take(look(a=(200, 0, 120)), ["a"])["site.answer-half-ms"]
+    assert most.value == 10_000.0, "120 of 200 are slow"
+
+
 def test_a_sleeping_site_and_a_new_agent_begin_anew() -> None:
     windows = Windows()
     windows.take(look(a=(0, 0, 0)), ["a"])

@@ -92,6 +92,17 @@ def test_by_mail(door: Door, mails: MailServer) -> None:
     until(lambda: [row.state for row in outbox(door)] == ["told"])
     assert f"<{outbox(door)[0].id}@school.example>" == mail["Message-ID"]
     assert door.ok("notify", "test", "mails")["ok"] and len(mails.mails) == 2
+    trial = mails.mails[-1]
+    assert trial["Subject"].endswith("a trial of the channel mails") and "nothing to do" in text(trial)
+    assert "change show" not in text(trial), "there is no such change"
+
+
+def test_a_channel_for_nobody(door: Door) -> None:
+    """An administrator is told that a name was mistyped, and not of rights; a webhook how to let it go inside."""
+    ran = door.run("notify", "add", "mails", "--mail", "ana@school.example", "--for", "anna")
+    assert ran.status == 4 and "there is no person or team 'anna'" in ran.err, ran.err
+    ran = door.run("notify", "add", "chat", "--ntfy", "http://ntfy.example/topic", "--for", "ana")
+    assert ran.status == 2 and "'ntfy.example' to outgoing.inside_hosts" in ran.err, ran.err
 
 
 def test_a_mail_server_that_is_away_is_asked_again(

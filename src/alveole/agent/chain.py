@@ -145,6 +145,7 @@ class Inspector:
             _link("container", "its first process", lambda: self._container(request, net)),
             _link("process", f"connect to {where}", lambda: self._process(target)),
             _link("application", f"GET / from {where}", lambda: self._application(target, name)),
+            *self._health(request, target, where),
             _link("answer", f"GET https://{name}{path}", lambda: self._answer(name, path)),
             *self._also(request, where),
         )
@@ -304,15 +305,34 @@ class Inspector:
             ) from None
         return "accepted"
 
+    def _health(self, request: Inspect, target: str | tuple[str, int], where: str) -> tuple[Link, ...]:
+        """A site may answer visitors and say at a path of its own that it is not well."""
+        path = request.health
+        if path in ("", "/"):
+            return ()
+        cure = "it says itself that it is not well: see 'alveole site logs'"
+        return (
+            _link("health", f"GET {path} from {where}", lambda: self._of_itself(target, request.domain, path, cure)),
+        )
+
     def _application(self, target: str | tuple[str, int], name: str) -> str:
+        return self._of_itself(target, name, "/", "the application fails by itself: see 'alveole site logs'")
+
+    def _of_itself(self, target: str | tuple[str, int], name: str, path: str, cure: str) -> str:
         connection = _Plain(target, name)
         try:
-            connection.request("GET", "/")
+            connection.request("GET", path)
             status = connection.getresponse().status
+        except TimeoutError:
+            raise _Broken(
+                f"no answer within {PATIENCE:g} s",
+                "it hangs, or waits for something that does: see 'alveole site logs'; to start it anew: "
+                "alveole site restart",
+            ) from None
         finally:
             connection.close()
         if status >= 500:
-            raise _Broken(f"status {status}", "the application fails by itself: see 'alveole site logs'")
+            raise _Broken(f"status {status}", cure)
         return f"status {status}"
 
     def _answer(self, name: str, path: str) -> str:
@@ -321,6 +341,8 @@ class Inspector:
             connection.request("GET", path)
             answer = connection.getresponse()
             answer.read(0)
+        except TimeoutError:
+            raise _Broken(f"no answer within {PATIENCE:g} s", "the first broken link above says why") from None
         finally:
             connection.close()
         if answer.status in (502, 503, 504):

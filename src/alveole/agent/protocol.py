@@ -351,6 +351,8 @@ class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="insp
     asleep: bool = False
     also: Annotated[tuple[AnyDomain, ...], msgspec.Meta(max_length=100)] = ()
     """Its other names: of each its certificate and its route are tried."""
+    health: Annotated[str, msgspec.Meta(max_length=2001, pattern=r"^(?:/[!-~]{0,2000})?\Z")] = "/"
+    """Where the program says whether it is well."""
 
 
 class Doctor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="doctor"):

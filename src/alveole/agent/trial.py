@@ -129,7 +129,13 @@ class Trials:
 
     def _inside(self, spec: WorkloadSpec, check: HealthCheck, seconds: float) -> tuple[str, str, bool]:
         session = self._backend.exec(spec.site, spec.slot, check.argv, tty=False, uid=check.uid)
-        timer = threading.Timer(seconds, session.kill, (signal.SIGKILL,))
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            session.kill(signal.SIGKILL)
+
+        timer = threading.Timer(seconds, end)
         timer.start()
         try:
             os.close(session.fds[0])
@@ -139,6 +145,8 @@ class Trials:
             timer.cancel()
             for fd in session.fds[1:]:
                 os.close(fd)
+        if late.is_set():
+            return " ".join(check.argv), f"no answer within {seconds:g} s", False
         shown = text.decode(errors="replace").strip()
         well = status == 0 and check.contains in shown
         missing = "" if check.contains in shown else f" without {check.contains!r}"

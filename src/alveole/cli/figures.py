@@ -37,9 +37,12 @@ _UNITS = {
     "load": ("load", ""),
     "memory_all": ("memory there is", "bytes"),
     "disk_all": ("disk there is", "bytes"),
-    "addresses_left": ("addresses left", ""),
-    "certificates": ("names certified", ""),
-    "running": ("sites running", ""),
+    "cpus": ("processors", "number"),
+    "addresses_left": ("addresses left", "number"),
+    "addresses_used": ("addresses used", "number"),
+    "certificates": ("names certified", "number"),
+    "sites": ("sites", "number"),
+    "running": ("sites running", "number"),
     "up": ("as wanted", "share"),
     "kept": ("promises kept", "share"),
 }
@@ -69,9 +72,9 @@ def figures(here: Here, name: str | None, span: str, peaks: bool) -> None:
         rows.append(
             (
                 title,
-                _number(known[-1], unit),
-                _number(sum(known) / len(known), unit),
-                _number(max(known), unit),
+                told(known[-1], unit),
+                told(sum(known) / len(known), unit),
+                told(max(known), unit),
                 _bars(values),
             )
         )
@@ -81,12 +84,22 @@ def figures(here: Here, name: str | None, span: str, peaks: bool) -> None:
     table(("", "LAST", "MEAN", "MOST", span.upper()), rows, right="LAST MEAN MOST")
 
 
-def _number(value: float, unit: str) -> str:
+def told(value: float, unit: str) -> str:
+    """A value of a column, in words."""
     if unit.startswith("bytes"):
         return size(value) + unit.removeprefix("bytes")
     if unit == "share":
         return f"{value * 100:.4g} %"
-    return f"{value:.3g} {unit}".strip() if unit != "/s" else f"{value:.3g}/s"
+    if unit == "number":
+        # Nobody has half a site: what comes or goes within a row is rounded.
+        return f"{value:.0f}"
+    if unit == "ms" and value >= 1000:
+        return f"{value / 1000:.3g} s"
+    # Three digits, and never a power of ten.
+    short = (
+        f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else f"{value:.4f}".rstrip("0").rstrip(".")
+    )
+    return f"{short}{unit}" if unit == "/s" else f"{short} {unit}".strip()
 
 
 def _bars(values: Sequence[Any]) -> str:

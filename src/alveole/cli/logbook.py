@@ -31,7 +31,7 @@ _COLOURS = {"emerg": "red", "alert": "red", "crit": "red", "err": "red", "warnin
 @click.option("--source", metavar="WHICH", help="out, access, error, in, own or host; several with commas.")
 @click.option("--level", metavar="LEVEL", help="This grave or graver: err, warning, notice, info, debug.")
 @click.option("--grep", metavar="WORDS", help='Words that a line holds, in any order; "so much" is one.')
-@click.option("--since", metavar="WHEN", help="10m, 2h, 3d, today, or ISO 8601 in local time.")
+@click.option("--since", metavar="WHEN", help="10m, 2h, 3d, today, 06:30, or ISO 8601 in local time.")
 @click.option("--until", metavar="WHEN", help="Likewise.")
 @click.option("-n", "--lines", type=int, metavar="N", help="The newest N lines. Default: 100; with -f: 10.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they come.")
@@ -122,7 +122,7 @@ def _usage(here: Here) -> None:
     examples=["alveole analytics blog", "alveole analytics blog --since 30d", "alveole analytics blog --json"],
 )
 @site_name
-@click.option("--since", metavar="WHEN", help="10m, 2h, 3d, today, or ISO 8601 in local time. Default: 7d.")
+@click.option("--since", metavar="WHEN", help="10m, 2h, 3d, today, 06:30, or ISO 8601 in local time. Default: 7d.")
 @click.option("--until", metavar="WHEN", help="Likewise. Default: now.")
 def analytics(here: Here, name: str, since: str | None, until: str | None) -> None:
     """Count who visits a site: days, pages, errors, referrers, times, bytes.

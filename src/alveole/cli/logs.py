@@ -23,7 +23,7 @@ from alveole.text import clean
 )
 @site_name
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they come.")
-@click.option("--since", metavar="WHEN", help="10m, 2h, 3d, today, or ISO 8601 in local time.")
+@click.option("--since", metavar="WHEN", help="10m, 2h, 3d, today, 06:30, or ISO 8601 in local time.")
 @click.option("--until", metavar="WHEN", help="Likewise.")
 @click.option("-n", "--lines", type=int, metavar="N", help="Only the last N lines. With -f alone: 10.")
 def logs(here: Here, name: str, follow: bool, since: str | None, until: str | None, lines: int | None) -> None:

@@ -53,7 +53,7 @@ channel_name = click.argument("channel", metavar="CHANNEL", shell_complete=compl
     "events",
     multiple=True,
     metavar="KIND",
-    help="deploy, rollback, check, repair, backup, site, platform, failed, incident. "
+    help="deploy, rollback, check, repair, backup, sleep, site, platform, failed, incident. "
     "Default: deploy, rollback, check, failed, incident.",
 )
 def add(

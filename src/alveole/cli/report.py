@@ -143,7 +143,7 @@ def _share(value: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.3g}"
+    return _NONE if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _size(value: float | None) -> str:

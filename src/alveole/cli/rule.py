@@ -157,7 +157,9 @@ def try_(here: Here, name: str, file: str | None) -> int:
 
 
 def _value(value: Any) -> str:
-    return "not known" if value is None else clean(value) if isinstance(value, str) else f"{value:.4g}"
+    if value is None or isinstance(value, str):
+        return "not known" if value is None else clean(value)
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _print(here: Here, found: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from alveole.figures.archive import Table
 _MONTH = re.compile(r"^(20\d\d)-(0[1-9]|1[0-2])\Z")
 _CODES = ("ok", "moved", "refused", "failed")
 HOUR, DAY = 3600, 86_400
+#: Of the hour that is not over: its rows come when it is, and a new machine would know nothing until then.
+_PART = 600
 #: Hours are kept for 760 of them; a little less, so that none falls out while it is asked for.
 _HOURS_KEPT = 755 * HOUR
 
@@ -72,6 +74,8 @@ def parts(start: int, end: int, now: float, *, many: bool) -> list[tuple[int, in
     else:
         step = step_for(start, now)
         found = [(start, over // step * step, step)]
+    if found[-1][2] == HOUR:
+        found.append((max(start, found[-1][1]), over // _PART * _PART, _PART))
     return [each for each in found if each[1] > each[0]]
 
 
@@ -111,27 +115,34 @@ def sums(tables: Sequence[Table], start: int, end: float) -> Sums:
     )
 
 
-def machine(table: Table, peaks: Table, start: int, end: float) -> MachineMonth:
-    """Of the machine. ``peaks`` has the highest values of the same rows."""
+def machine(
+    table: Table, peaks: Table, start: int, end: float, rest: Sequence[tuple[Table, Table]] = ()
+) -> MachineMonth:
+    """Of the machine. ``peaks`` has the highest values of the same rows; ``rest``: the same of later parts."""
     column = {name: place for place, name in enumerate(table.columns)}
-    rows = rows_in(table, start)
-    high = rows_in(peaks, start)
+    both = [(table, peaks), *rest]
+    rows = [(row, each.step) for each, _ in both for row in rows_in(each, start)]
+    high = [row for _, each in both for row in rows_in(each, start)]
 
     def total(*names: str) -> int:
-        return round(sum(row[column[name]] or 0.0 for row in rows for name in names) * table.step)
+        return round(sum((row[column[name]] or 0.0) * step for row, step in rows for name in names))
 
     def last(name: str) -> float | None:
-        return next((row[column[name]] for row in reversed(rows) if row[column[name]] is not None), None)
+        return next((row[column[name]] for row, _ in reversed(rows) if row[column[name]] is not None), None)
+
+    def usual(name: str) -> float | None:
+        known = [(value, step) for row, step in rows if (value := row[column[name]]) is not None]
+        return sum(value * step for value, step in known) / sum(step for _, step in known) if known else None
 
     def most(name: str) -> float | None:
         return max((value for row in high if (value := row[column[name]]) is not None), default=None)
 
     return MachineMonth(
-        known=_known(rows, column["memory"], table.step, start, end),
-        cpu=mean(rows, column["cpu"]),
+        known=min(sum(step for row, step in rows if row[column["memory"]] is not None) / max(end - start, 1.0), 1.0),
+        cpu=usual("cpu"),
         cpu_peak=most("cpu"),
         cpus=last("cpus"),
-        memory=mean(rows, column["memory"]),
+        memory=usual("memory"),
         memory_peak=most("memory"),
         memory_all=last("memory_all"),
         disk=last("disk"),
@@ -146,13 +157,3 @@ def machine(table: Table, peaks: Table, start: int, end: float) -> MachineMonth:
 def rows_in(table: Table, start: int) -> Sequence[tuple[float | None, ...]]:
     """Rows whose time is within: each stands for the step that ends at its own time."""
     return [row for number, row in enumerate(table.rows) if table.start + number * table.step > start]
-
-
-def mean(rows: Sequence[tuple[float | None, ...]], place: int) -> float | None:
-    known = [value for row in rows if (value := row[place]) is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _known(rows: Sequence[tuple[float | None, ...]], place: int, step: int, start: int, end: float) -> float:
-    passed = max(end - start, 1.0)
-    return min(sum(step for row in rows if row[place] is not None) / passed, 1.0)

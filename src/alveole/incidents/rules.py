@@ -112,6 +112,10 @@ BUILT_IN: Mapping[str, Rule] = {
     "slow-answers": Rule(
         on="site.answer-ms", title="Visitors wait long for the site", above=5000, hold="10m", well="10m",
     ),
+    "no-answers": Rule(
+        on="site.answer-half-ms", title="Visitors get no answer in time", above=5000, hold="1m", well="5m",
+        tell=(OWNER, OPERATORS), severity=Severity.CRITICAL, cause="slow-answers", escalate="30m",
+    ),
     "certificate": Rule(
         on="site.certificate-days", title="A certificate of the site ends soon", below=21, hold="10m",
         promise="certificate", tell=(OWNER, OPERATORS), escalate="1d",

@@ -32,7 +32,7 @@ from alveole.logbook import places, syslog
 from alveole.logbook.follow import Tails
 from alveole.logbook.model import OF_SITES, Entry, Source, Wanted
 from alveole.logbook.places import Place
-from alveole.logbook.settings import Syslog, split_listener, split_server
+from alveole.logbook.settings import Syslog, SyslogOut, split_listener, split_server
 from alveole.logbook.tls import context_of
 from alveole.logbook.writer import Writer
 
@@ -61,6 +61,7 @@ class Sender:
         self._settings = settings
         self._wanted = settings.syslog_out
         self._tls, self._host, self._port = split_server(self._wanted.server)
+        self._told = 0
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
         self._news = asyncio.Event()
@@ -70,6 +71,10 @@ class Sender:
         self.sent = 0
         self.lost = 0
         self.problem = ""
+
+    def does(self, wanted: SyslogOut) -> bool:
+        """Whether it is the one for these settings; then it goes on with what waits, and where it read last."""
+        return self._wanted == wanted
 
     def state(self) -> str:
         how = "connected" if self.connected else f"not connected: {self.problem or 'not yet'}"
@@ -120,7 +125,7 @@ class Sender:
         self._news.set()
 
     async def _send(self) -> None:
-        failed = told = 0
+        failed = 0
         while True:
             try:
                 reader, writer = await asyncio.wait_for(self._connect(), _CONNECT_SECONDS)
@@ -135,10 +140,10 @@ class Sender:
             self.connected, self.problem = True, ""
             log.info("syslog is sent to %s", self._wanted.server)
             try:
-                if self.lost > told:
-                    text = f"{self.lost - told} lines were lost while the syslog server was away"
+                if self.lost > self._told:
+                    text = f"{self.lost - self._told} lines were lost while the syslog server was away"
                     log.warning("%s", text)
-                    told = self.lost
+                    self._told = self.lost
                     entry = Entry("", Source.OWN, text, "warning", of="porter")
                     writer.write(syslog.render(entry, self._name, self._wanted.facility))
                 await self._pour(reader, writer)
@@ -285,7 +290,10 @@ class Listener:
             self._guests.append(guest)
             if tls is not None:
                 # Only here, so that nobody outside of the networks has us work out keys, and each counts.
-                await writer.start_tls(tls, ssl_handshake_timeout=_CONNECT_SECONDS)
+                try:
+                    await writer.start_tls(tls, ssl_handshake_timeout=_CONNECT_SECONDS)
+                except ssl.SSLError as error:
+                    raise syslog.Refused(f"TLS failed: {_of_tls(error)}") from None
             await self._listen(guest, reader)
         except syslog.Refused as error:
             self.refused += 1
@@ -373,9 +381,10 @@ class Listener:
         self.taken += 1
 
 
-async def _run(settings: Settings, stop: asyncio.Event) -> None:
-    """Send and take in what ``settings`` say, until ``stop``."""
-    sender = Sender(settings) if settings.syslog_out.server else None
+async def _run(settings: Settings, stop: asyncio.Event, sender: Sender | None = None) -> None:
+    """Send and take in what ``settings`` say, until ``stop``. ``sender``: one that did so before."""
+    if sender is None and settings.syslog_out.server:
+        sender = Sender(settings)
     listener = Listener(settings) if settings.syslog_in.tcp or settings.syslog_in.tls else None
     tasks = [asyncio.ensure_future(each.run()) for each in (sender, listener) if each is not None]
     stopped = asyncio.ensure_future(stop.wait())
@@ -401,6 +410,18 @@ def _tell(file: Path, state: dict[str, str]) -> None:
         wholefile.write(file, msgspec.json.encode(state), mode=0o640, synced=False)
 
 
+def _of_tls(error: ssl.SSLError) -> str:
+    """Why a sender's handshake failed, in words that say what is to be changed there."""
+    reason = (error.reason or str(error)).replace("_", " ").lower()
+    if "did not return a certificate" in reason:
+        return "it shows no certificate, and one of the authority is wanted"
+    if "certificate verify failed" in reason:
+        return f"its certificate is not taken: {getattr(error, 'verify_message', '') or reason}"
+    if "http request" in reason or "wrong version" in reason or "not ssl" in reason:
+        return "it does not speak TLS"
+    return reason[:200]
+
+
 def _words(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the address is taken"
@@ -424,10 +445,14 @@ def read_wanted(logs: Path) -> Syslog | None:
 
 async def _follow(settings: Settings, ended: asyncio.Event) -> None:
     """Do what the file says, anew whenever it says something else, until it is gone or ``ended``."""
+    sender: Sender | None = None
     while not ended.is_set() and (wanted := read_wanted(settings.logs)) is not None:
         stop = asyncio.Event()
         now = msgspec.structs.replace(settings, syslog_out=wanted.syslog_out, syslog_in=wanted.syslog_in)
-        work = asyncio.ensure_future(_run(now, stop))
+        # A site that is destroyed changes who may send; what waits to be sent is not lost by that.
+        if sender is None or not sender.does(now.syslog_out):
+            sender = Sender(now) if now.syslog_out.server else None
+        work = asyncio.ensure_future(_run(now, stop, sender))
         waiting = asyncio.ensure_future(ended.wait())
         try:
             while not (ended.is_set() or work.done()) and read_wanted(settings.logs) == wanted:

@@ -22,8 +22,10 @@ _VERSION = re.compile(
     r"(-|(?:\[(?:[^\]\"\\]|\\.|\"(?:[^\"\\]|\\.)*\")*\])+)(?: (.*))?\Z",
     re.DOTALL,
 )
+#: With the stamp of RFC 3164, or with that of RFC 3339 which rsyslog and others send in its place (``ForwardFormat``).
 _OLD = re.compile(
-    r"<(\d{1,3})>(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (\S{1,255}) )?(?:([^\s:\[]{1,48})(?:\[\d+\])?: ?)?(.*)\Z",
+    r"<(\d{1,3})>(?:(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S{8,25}) (\S{1,255}) )?"
+    r"(?:([^\s:\[]{1,48})(?:\[\d+\])?: ?)?(.*)\Z",
     re.DOTALL,
 )
 _HOSTILE = re.compile(r"[^\x21-\x7e]")
@@ -114,7 +116,9 @@ def parse(raw: bytes) -> Message:
         raise Refused("no priority")
     if int(number) > 191:
         raise Refused(f"there is no priority {number}")
-    return Message(LEVELS[int(number) % 8], _word(host, 255), _word(of, 48), clean(said or "")[:16_384])
+    # rsyslog keeps the blank after the program's name as part of the text.
+    said = (said or "").removeprefix(" ")
+    return Message(LEVELS[int(number) % 8], _word(host, 255), _word(of, 48), clean(said)[:16_384])
 
 
 def _word(text: str | None, most: int) -> str:

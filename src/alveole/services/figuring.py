@@ -15,6 +15,8 @@ from alveole.errors import AlveoleError, InvalidInput, NotFound, Temporary
 from alveole.figures.archive import INTERFACE, MACHINE, SPANS, STEP, Archives, Table, columns_of, thinned
 from alveole.figures.gather import Gatherer, Standing
 from alveole.figures.machine import Carried, Machine
+from alveole.incidents.model import Severity
+from alveole.incidents.watch import Watch
 from alveole.model.resource import PromiseState
 from alveole.model.site import Site, Wanted
 from alveole.people.model import Actor
@@ -25,11 +27,12 @@ from alveole.sleeping import is_asleep
 Told = TypeVar("Told")
 _POINTS_MAX = 1500
 #: For a total over a span, of many sites at once: rows as coarse as they are kept.
-_TOTALS = {"hour": 600, "day": 3600, "week": 3600, "month": 86_400, "year": 86_400}
+_TOTALS = {"hour": 600, "day": 600, "week": 3600, "month": 86_400, "year": 86_400}
 
 
 class FigureVerbs(Core):
     archives: Archives
+    watch: Watch
     _machine: Machine
     _gatherer: Gatherer
     _figures: Figures | None
@@ -115,9 +118,17 @@ class FigureVerbs(Core):
             asleep=asleep,
             stopped=sum(1 for site in sites if site.wanted is Wanted.STOPPED),
             broken=tuple(bad),
+            incidents=self._open_incidents(),
             agent=not self._figures_away,
             now=machine,
             day=_view(MACHINE, span, thinned(table, 240)),
+        )
+
+    def _open_incidents(self) -> tuple[shown.WallIncident, ...]:
+        found = [each for each in list(self.watch.open.values()) if each.severity is not Severity.INFO]
+        found.sort(key=lambda each: (each.severity is not Severity.CRITICAL, -each.opened_at))
+        return tuple(
+            shown.WallIncident(site=each.site_name, title=each.title, severity=str(each.severity)) for each in found
         )
 
     def metrics(self, caller: Actor) -> str:

@@ -57,7 +57,8 @@ LIST_MAX = 200
 _DAY = 86_400.0
 #: What is said of who is told, where nobody is.
 _NOBODY = {
-    "channel": "nobody of those who run this is told: alveole notify add NAME --mail ADDRESS --event incident",
+    "channel": "nobody of those who run this is told: "
+    "alveole notify add NAME --for PERSON --mail ADDRESS --event incident",
     "mail": "nobody is told, as no mail server is set: alveole notify mail set FILE",
 }
 _BEFORE = 3

@@ -114,6 +114,7 @@ class InsideVerbs(ClaimVerbs):
                     found.run.port,
                     is_asleep(found),
                     found.domains,
+                    found.run.health,
                 )
             )
         except AlveoleError as error:

@@ -17,7 +17,18 @@ from alveole.channel_requests import AddChannel, SetChannel
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.masking import HIDDEN
 from alveole.model.change import ChangeState
-from alveole.notices import BY_ADDRESS, USUAL, ChannelView, Kind, MailServer, Message, MessageView, News, ToldView
+from alveole.notices import (
+    BY_ADDRESS,
+    TRIAL,
+    USUAL,
+    ChannelView,
+    Kind,
+    MailServer,
+    Message,
+    MessageView,
+    News,
+    ToldView,
+)
 from alveole.people import passwords
 from alveole.people.model import NOBODYS, Actor, Role
 from alveole.people.rights import Right, may
@@ -170,7 +181,9 @@ class NotifyVerbs(OutsideVerbs):
         if found.kind is Kind.FEED:
             return ToldView(ok=True, came="a feed is fetched: nothing was sent")
         now = time.time()
-        message = Message("test", str(News.PLATFORM), "test", "done", caller.name, started_at=now, ended_at=now)
+        message = Message(
+            TRIAL, str(News.PLATFORM), TRIAL, "done", caller.name, reason=channel, started_at=now, ended_at=now
+        )
         try:
             return ToldView(ok=True, came=self.telling.tell(found, message, new_id("m")))
         except (AlveoleError, OSError, ValueError) as error:
@@ -206,6 +219,8 @@ class NotifyVerbs(OutsideVerbs):
             return self._stored(caller, Right.SITE_CHANGE, wanted.removeprefix("site:")).site.id
         found = self.people.whom(wanted)
         if found is None or not self._may_keep(caller, found.id):
+            if found is None and may(caller, Right.ACCOUNT_CHANGE):
+                raise NotFound(f"there is no person or team {wanted!r}", field="whom", hint="see: alveole account list")
             # Who is here is not everybody's to know.
             raise Denied(f"{caller.name} may not add a channel for {wanted!r}", field="whom")
         return found.id

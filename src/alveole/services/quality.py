@@ -173,14 +173,12 @@ class QualityVerbs(FigureVerbs):
         )
 
     def _machine_month(self, start: int, end: float, now: float) -> MachineMonth:
-        step = months.step_for(start, now)
-        to = int(end) // step * step
-        return months.machine(
-            self.archives.between(MACHINE, start, to, step),
-            self.archives.between(MACHINE, start, to, step, peaks=True),
-            start,
-            end,
+        # Of a month that began within the hour there is no whole row, only the parts of that hour.
+        parts = months.parts(start, int(end), now, many=False) or [(start, start, months.step_for(start, now))]
+        (table, peaks), *rest = (
+            (self.archives.between(MACHINE, *part), self.archives.between(MACHINE, *part, peaks=True)) for part in parts
         )
+        return months.machine(table, peaks, start, end, rest)
 
     def foresee(self, at: float) -> tuple[ForecastView, ...]:
         """When disk, memory, addresses and certificates run out, by the days before ``at``."""

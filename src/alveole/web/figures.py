@@ -50,8 +50,8 @@ _GRAPHS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (N_("Reading and writing"), "bytes/s", ("io_read", "io_write")),
     (N_("Processes"), "", ("processes",)),
     (N_("As wanted, and promises kept"), "share", ("up", "kept")),
-    (N_("Addresses"), "", ("addresses_used", "addresses_left")),
-    (N_("Sites"), "", ("sites", "running")),
+    (N_("Addresses"), "number", ("addresses_used", "addresses_left")),
+    (N_("Sites"), "number", ("sites", "running")),
     (N_("Traffic"), "bytes/s", ("in", "out")),
     (N_("Packets"), "/s", ("in_packets", "out_packets", "lost")),
 )
@@ -143,6 +143,9 @@ def amount(page: Page, value: float | None, unit: str) -> str:
         return w.size(round(value)) + unit.removeprefix("bytes")
     if unit == "share":
         return f"{w.number(value * 100, 1)}\u00a0%"
+    if unit == "number":
+        # Nobody has half a site: the mean over a row in which one came is rounded.
+        return w.number(value, 0)
     text = w.number(value, 0 if value >= 100 or value == int(value) else 1 if value >= 10 else 2)
     return f"{text}\u00a0{unit}" if unit == "ms" else text + unit
 
