@@ -170,7 +170,7 @@ class NotifyVerbs(OutsideVerbs):
         if found.kind is Kind.FEED:
             return ToldView(ok=True, came="a feed is fetched: nothing was sent")
         now = time.time()
-        message = Message("test", str(News.PLATFORM), "test", "done", caller.name, started_at=now, ended_at=now)
+        message = Message(notices.TRIAL, str(News.PLATFORM), "test", "done", caller.name, started_at=now, ended_at=now)
         try:
             return ToldView(ok=True, came=self.telling.tell(found, message, new_id("m")))
         except (AlveoleError, OSError, ValueError) as error:
