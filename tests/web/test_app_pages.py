@@ -173,6 +173,7 @@ def test_data_come_over_by_buttons(door: Door) -> None:
         check(page, ana)
         page = ana.submit("/app/shop/prod/synchronise", confirm="alpha")
         assert "is not the environment whose data are replaced" in page.text
+        assert "is saved first" in page.text, "and the preview is there again"
         ana.get("/app/shop/prod/synchronise?source=alpha&data=yes")
         ana.submit("/app/shop/prod/synchronise", confirm="prod")
         ended(ana)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from fastapi import APIRouter
@@ -118,15 +118,18 @@ def _next(app: AppView, environment: EnvironmentView) -> str:
     return "" if found in here else found
 
 
-def _step(page: Page, app: str, verb: Callable[[], Change | AppView | object], said: str = "") -> Response:
-    """Carry out and lead to the change, or back with what is ``said``; a refusal is said on the page."""
+def _step(
+    page: Page, app: str, verb: Callable[[], Change | AppView | object], said: str = "", refused: str = ""
+) -> Response:
+    """Carry out and lead to the change, or back with what is ``said``; a refusal is said on the page of the
+    application, or on that of the path ``refused``."""
     try:
         done = verb()
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise
         said = "; ".join(page.words.problem(each) for each in on_page(error.problems))
-        return page.go(f"/app/{quote(app)}", said, "danger")
+        return page.go(refused or f"/app/{quote(app)}", said, "danger")
     return page.go(f"/change/{done.id}" if isinstance(done, Change) else f"/app/{quote(app)}", said)
 
 
@@ -218,7 +221,10 @@ def synchronise(page: Asked, app: str, environment: str, form: Form) -> Response
         confirm=form("confirm").strip(),
         reason=form("reason").strip(),
     )
-    return _step(page, app, lambda: page.services.synchronise(page.actor, app, environment, wanted))
+    asked = {"source": wanted.source, "content": form("content"), "data": form("data")}
+    again = f"/app/{quote(app)}/{quote(environment)}/synchronise?{urlencode(asked)}"
+    verb = page.services.synchronise
+    return _step(page, app, lambda: verb(page.actor, app, environment, wanted), refused=again)
 
 
 @router.post("/app/{app}/masks")
