@@ -230,17 +230,16 @@ _NO_TOKEN = frozenset({R.SELF_ENTER, R.ACCOUNT_KEYS, R.PLATFORM_KEY})
 _BESIDE_SITES = frozenset({R.OPEN, R.SELF_LOOK, R.SITE_LIST, R.CATALOGUE_LOOK, R.UPLOAD})
 
 
-def beyond(role: Role, scope: Iterable[Right], *, nobodys: bool) -> tuple[Right, ...]:
-    """The rights of ``scope`` that a token of ``role`` would never have; ``nobodys``: it is of no person, so that it
-    owns nothing."""
+def beyond(role: Role, scope: Iterable[Right]) -> tuple[Right, ...]:
+    """The rights of ``scope`` that a token of ``role`` and of no person never has: it owns nothing."""
     at = ROLES.index(role)
-    return tuple(each for each in scope if TABLE[each][at] is NO or (nobodys and TABLE[each][at] is not ANY))
+    return tuple(each for each in scope if TABLE[each][at] is not ANY)
 
 
 def least_role(scope: Iterable[Right]) -> Role:
     """The weakest role with which a token of no person may do all of ``scope``."""
     wanted = tuple(scope)
-    return next((each for each in reversed(ROLES) if not beyond(each, wanted, nobodys=True)), Role.ADMIN)
+    return next((each for each in reversed(ROLES) if not beyond(each, wanted)), Role.ADMIN)
 
 
 def near(actor: Actor, held: Held) -> Near:

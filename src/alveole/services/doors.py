@@ -356,8 +356,8 @@ class DoorVerbs(Core):
                 problems.append(Problem("scope", f"{word!r} is not an action", f"actions: {', '.join(sorted(Right))}"))
         scope = [Right(each) for each in dict.fromkeys(request.scope) if each in set(Right)]
         role = own.role if own is not None else request.role or least_role(scope)
-        if missing := beyond(role, scope, nobodys=own is None):
-            hint = f"give it the role {least_role(scope)}" if own is None else "ask an administrator"
+        if own is None and (missing := beyond(role, scope)):
+            hint = f"give it the role {least_role(scope)}"
             problems.append(Problem("scope", f"{role} may not do {', '.join(missing)}", hint))
         sites = []
         for name in request.sites:
