@@ -333,6 +333,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.run / "control" / "wake.sock"
 
     @property
+    def pages(self) -> str:
+        """The address of the pages, to put a path behind; empty where they have no name."""
+        port = "" if self.edge.https_port == 443 else f":{self.edge.https_port}"
+        return f"https://{self.panel_domain}{port}" if self.panel_domain else ""
+
+    @property
     def panel_domain(self) -> str:
         """Where the pages are; empty: nowhere."""
         name = self.panel.name

@@ -47,9 +47,7 @@ def may_deploy(environment: Environment, delivered: Deployment, deployer: str, n
         hint = f"somebody else: alveole app approve … {environment.name} {delivered.name}"
         found.append(Problem("approvals", message, hint))
     if not is_open(policy.windows, now):
-        found.append(
-            Problem("windows", f"{environment.name.upper()} is deployed {' and '.join(policy.windows)} only", "wait")
-        )
+        found.append(Problem("windows", f"{environment.name.upper()} is deployed {' and '.join(policy.windows)} only"))
     return tuple(found)
 
 

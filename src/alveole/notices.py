@@ -59,6 +59,7 @@ TRIAL = "test"
 USUAL = (News.DEPLOY, News.ROLLBACK, News.CHECK, News.FAILED, News.INCIDENT)
 #: What Alvéole does by itself, which the rules look at.
 _WATCHED = frozenset({("check", "monitor"), ("repair", "reconciler")})
+_OF_VERSIONS = frozenset({"deliver", "deploy", "rollback", "approve", "synchronise"})
 _DEPLOYS = frozenset({"update", "publish", "deploy", "deliver"})
 _ROLLBACKS = frozenset({"rollback", "roll-back", "rollback-bases"})
 
@@ -224,11 +225,13 @@ def headline(message: Message) -> str:
     if message.kind == News.CHECK:
         words = "fails" if message.state == "failed" else "passes again"
         return clean(f"{message.site}: check {message.result.get('check') or ''} {words}")
-    return clean(f"{message.site + ': ' if message.site else ''}{message.verb} {words}")
+    version = message.result.get("version") if message.verb in _OF_VERSIONS else None
+    done = f"{message.verb} {version}" if version else message.verb
+    return clean(f"{message.site + ': ' if message.site else ''}{done} {words}")
 
 
-def text(message: Message) -> str:
-    """A few lines for a mail or a feed."""
+def text(message: Message, pages: str = "") -> str:
+    """A few lines for a mail or a feed; ``pages``: the address of the pages, where it has one."""
     if message.incident is not None:
         return news.text(message.incident, message.site)
     if message.id == TRIAL:
@@ -243,13 +246,16 @@ def text(message: Message) -> str:
         *([f"Reason: {clean(message.reason)}"] if message.reason else []),
         f"By: {clean(message.actor)}",
         f"Ended: {_when(message.ended_at)}",
-        f"Change: {message.id} (alveole change show {message.id})",
+        f"Change: {pages}/change/{message.id}"
+        if pages and message.id != TRIAL
+        else f"Change: {message.id} (alveole change show {message.id})",
     ]
     return "\n".join(lines) + "\n"
 
 
-def mail(message: Message, sender: str, to: str, id: str) -> EmailMessage:
-    """``id``: the same at every attempt, so that a reader's mail server can tell a second one."""
+def mail(message: Message, sender: str, to: str, id: str, pages: str = "") -> EmailMessage:
+    """``id``: the same at every attempt, so that a reader's mail server can tell a second one; ``pages`` as for
+    :func:`text`."""
     from email.message import EmailMessage
     from email.policy import SMTP
 
@@ -260,7 +266,7 @@ def mail(message: Message, sender: str, to: str, id: str) -> EmailMessage:
     made["Date"] = datetime.datetime.fromtimestamp(message.ended_at or 0, datetime.UTC)
     made["Message-ID"] = f"<{id}@{sender.rpartition('@')[2]}>"
     made["Auto-Submitted"] = "auto-generated"
-    made.set_content(text(message))
+    made.set_content(text(message, pages))
     return made
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from alveole.apiclient import escape
-from alveole.cli import output, pack, parse, reading
+from alveole.cli import app, output, pack, parse, reading
 from alveole.errors import InvalidInput
 
 
@@ -293,3 +293,18 @@ def test_a_pem_file_is_sent_in_place_of_its_name(tmp_path: Path, monkeypatch: py
     pem.write_text("-----BEGIN")
     monkeypatch.setattr("sys.stdin", io.StringIO(f'server = "x"\nauthority_file = "{pem}"\n'))
     assert reading.pems(reading.toml("-"), "authority", "other") == {"server": "x", "authority": "-----BEGIN"}
+
+
+# --- applications -------------------------------------------------------------------------------
+def test_what_an_environment_asks_for_is_said_in_words() -> None:
+    policy = {"soak_seconds": 86_400, "approvals": 2, "windows": ["mon-thu 08:00-16:00"], "verify_seconds": 300}
+    policy |= {"snapshot": False, "before": ["/bin/migrate", "{release}/a b"]}
+    assert app._asks(policy) == [
+        "1d in the environment before",
+        "2 approvals by others",
+        "a time of mon-thu 08:00-16:00",
+        "5m of checks after the switch",
+        "no saved data",
+        "/bin/migrate '{release}/a b' before the switch",
+    ]
+    assert app._asks({}) == []

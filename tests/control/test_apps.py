@@ -276,7 +276,8 @@ def test_programs_before_and_after_the_switch(shop: Control) -> None:
     deliver(shop, "alpha", "3.0")
     for name, version in (("before", "2.0"), ("after", "2.0")):
         shop.agent.unhealthy[name] = "status 1: no table"
-        assert "no table" in deploy(shop, "alpha", ChangeState.FAILED).problems[0].message
+        failed = deploy(shop, "alpha", ChangeState.FAILED)
+        assert "no table" in failed.problems[0].message and failed.result["code"] == "refused", "not to be tried again"
         assert live(shop, "alpha") == version and shop.show("shop-alpha").state is State.RUNNING
         shop.agent.unhealthy.clear()
         if at(shop, "alpha").delivered is None:

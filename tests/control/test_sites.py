@@ -353,6 +353,20 @@ def test_tokens(control: Control) -> None:
     until(lambda: control.services.authenticate(short.secret or "") is None)
 
 
+def test_a_token_of_a_scope_has_the_role_that_it_takes(control: Control) -> None:
+    def role(**more: Any) -> str:
+        return control.services.create_token(ROOT, ask.CreateToken(name=f"t{len(more['scope'])}", **more)).role
+
+    assert role(scope=("upload.send", "version.send")) == "operator", "what a CI job needs"
+    assert role(scope=("site.look",)) == "reader"
+    assert role(scope=("site.list", "token.change", "site.look")) == "administrator"
+    with pytest.raises(InvalidInput) as wrong:
+        role(role=Role.READER, scope=("site.look", "upload.send", "version.send", "x.y"))
+    told = {(each.message, each.hint) for each in wrong.value.problems}
+    assert ("reader may not do upload.send, version.send", "give it the role operator") in told
+    assert len(told) == 2, "all problems at once"
+
+
 def test_plans(control: Control) -> None:
     plan = CreatePlan(name="tiny", cpu_millis=100, memory_bytes=64 << 20, pids=16)
     assert control.services.create_plan(ROOT, plan).limits.pids == 16

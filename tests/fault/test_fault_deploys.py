@@ -22,6 +22,7 @@ from loadkit import Load
 #: Operation, role, point. More points of control: tests/control/test_deploys_killed.py.
 CASES = (
     ("deliver", "agent", "release-copied"),
+    ("deploy", "agent", "site-frozen"),
     ("deploy", "agent", "backup-spooled"),
     ("deploy", "agent", "workload-ready"),
     ("rollback", "agent", "restore-unpacked"),

@@ -10,6 +10,7 @@ import json
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,3 +132,14 @@ def tags_of(text: str) -> list[str]:
     reader = _Tags()
     reader.feed(text)
     return reader.found
+
+
+def test_what_is_told_of_a_deploy_names_the_version_and_leads_to_the_change() -> None:
+    message = notices.Message(
+        id="c1", kind="deploy", verb="deploy", state="failed", actor="ana", site="shop-prod", result={"version": "2.6"}
+    )
+    assert notices.headline(message) == "shop-prod: deploy 2.6 failed"
+    assert "https://panel.school.test/change/c1" in notices.text(message, "https://panel.school.test")
+    assert "alveole change show c1" in notices.text(message), "where the pages have no name"
+    tried = msgspec.structs.replace(message, id=notices.TRIAL)
+    assert "https" not in notices.text(tried, "https://panel.school.test"), "it leads nowhere"

@@ -107,6 +107,48 @@ def test_the_pages_are_whole_and_show_what_one_may(door: Door, language: str) ->
         assert bob.ask("GET", "/app/shop").status_code == 404
 
 
+def test_each_page_says_what_comes_next(door: Door) -> None:
+    """From what was sent to who is at work: no page ends without a way on, and nothing typed is lost."""
+    add(door, "ana")
+    add(door, "bob")
+    make(door)
+    door.http.patch("/v1/apps/shop/environments/prod", json={"approvals": 1})
+    with Visitor(door) as ana:
+        ana.sign_in("ana")
+        page = ana.get("/app/shop")
+        assert "sftp -P" in page.text and "ana+shop.incoming@" in page.text
+        page = ana.submit("/app/shop/send", expect=422, version="1.0", note="What is new", upload="")
+        assert "choose a file first" in page.text.lower()
+        typed = {values.get("name"): values.get("value") for _, values in page.tags}
+        assert typed["version"] == "1.0" and "What is new" in page.text
+        for number in ("1.0", "2.0"):
+            send(ana, number)
+        assert any(values.get("href") == "/app/shop" for tag, values in ana.get(ana.at).tags if tag == "a")
+        ana.get("/app/shop")
+        page = ana.submit("/app/shop/version/2.0", ("do", "refuse"), reason="The basket is broken")
+        assert "2.0 is refused." in page.text and "The basket is broken" in page.text
+        page = ana.submit("/app/shop/version/1.0", ("do", "accept"))
+        assert "1.0 is accepted and can be delivered." in page.text
+        for environment in ("alpha", "prod"):
+            ana.get("/app/shop")
+            ana.submit(f"/app/shop/{environment}/deliver")
+            ended(ana)
+            page = ana.get(ana.at)
+            assert f"Next: make 1.0 live in {environment.upper()}" in page.text
+            assert any(values.get("href") == f"/environment/shop/{environment}" for _, values in page.tags)
+            if environment == "alpha":
+                ana.get("/app/shop")
+                ana.submit("/app/shop/alpha/deploy")
+                ended(ana)
+        ana.get("/app/shop")
+        page = ana.submit("/app/shop/prod/approve")
+        assert "You approve 1.0 in PROD. Somebody else deploys it." in page.text
+        assert "1 of 1 approvals (ana)" in page.text
+        assert not [form for form in page.forms if form["action"].endswith("/approve")], "once is enough"
+        page = ana.submit("/app/shop/prod/deploy")
+        assert "0 of 1 approvals by others are there" in page.text and "alveole app" not in page.text
+
+
 def test_data_come_over_by_buttons(door: Door) -> None:
     """A preview first; the name of what is replaced has to be typed; rules for personal data are kept."""
     add(door, "ana")
@@ -131,6 +173,7 @@ def test_data_come_over_by_buttons(door: Door) -> None:
         check(page, ana)
         page = ana.submit("/app/shop/prod/synchronise", confirm="alpha")
         assert "is not the environment whose data are replaced" in page.text
+        assert "is saved first" in page.text, "and the preview is there again"
         ana.get("/app/shop/prod/synchronise?source=alpha&data=yes")
         ana.submit("/app/shop/prod/synchronise", confirm="prod")
         ended(ana)

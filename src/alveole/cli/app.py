@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from alveole.cli.create import MANY, build_network, module_options
 from alveole.cli.output import emit, fields, note, paint, say, size, state, table, when
 from alveole.cli.verbs import Here, Tree, complete, interactive, verb
 from alveole.errors import InvalidInput
-from alveole.text import clean
+from alveole.text import clean, span
 
 
 @click.group(
@@ -205,6 +206,8 @@ def _environments(found: dict[str, Any]) -> None:
         )
     table(("ENVIRONMENT", "LIVE", "DELIVERED", "STATE", "SINCE", "BACK TO", "SITE"), rows, flexible=6)
     for each in found["environments"]:
+        if asks := _asks(each["policy"]):
+            note(f"{clean(each['name']).upper()} asks for {', '.join(asks)}")
         if each["held"]:
             note(f"{clean(each['name']).upper()} is held by {clean(each['held'])}")
         if each["interruption"]:
@@ -289,11 +292,26 @@ def set_env(here: Here, name: str, environment: str, **options: Any) -> None:
         emit(found)
         return
     own = next(each for each in found["environments"] if each["name"] == environment.lower())
-    fields((key.replace("_", " "), _shown(value)) for key, value in own["policy"].items())
+    say(f"{clean(own['name']).upper()} of {clean(name)} asks for {', '.join(_asks(own['policy'])) or 'nothing'}")
 
 
-def _shown(value: Any) -> str:
-    return clean(" ".join(value)) if isinstance(value, list) else clean(str(value))
+def _asks(policy: dict[str, Any]) -> list[str]:
+    """What an environment asks for besides the order, as people say it. What is left out is as it usually is."""
+    found = []
+    if soak := policy.get("soak_seconds"):
+        found.append(f"{span(soak)} in the environment before")
+    if approvals := policy.get("approvals"):
+        found.append(f"{approvals} approval{'s' if approvals > 1 else ''} by others")
+    if windows := policy.get("windows"):
+        found.append(f"a time of {clean(' or '.join(windows))}")
+    if verify := policy.get("verify_seconds"):
+        found.append(f"{span(verify)} of checks after the switch")
+    if policy.get("snapshot") is False:
+        found.append("no saved data")
+    for name in ("before", "after"):
+        if argv := policy.get(name):
+            found.append(f"{clean(shlex.join(argv))} {name} the switch")
+    return found
 
 
 @verb(

@@ -86,15 +86,16 @@ def token() -> None:
     examples=[
         "alveole token create deploy --role administrator",
         "alveole token create dashboard --expires 90d --json",
+        "alveole token create ci --scope upload.send,version.send --site shop",
         "alveole token create deploy --role operator --scope site.look,site.release,upload.send --site blog",
     ],
 )
 @click.argument("name", metavar="NAME")
 @click.option(
     "--role",
-    default="reader",
     metavar="ROLE",
-    help="administrator (everything), operator, owner or reader (look only; the default).",
+    help="administrator (everything), operator, owner or reader (look only). Default: reader; with --scope the least "
+    "that may do it.",
 )
 @click.option("--expires", metavar="AGE", help="After 12h, 90d, 4w. Default: never.")
 @click.option(
@@ -102,11 +103,13 @@ def token() -> None:
 )
 @click.option("--site", metavar="NAME", multiple=True, help="Only for this site. Default: all.")
 def token_create(
-    here: Here, name: str, role: str, expires: str | None, scope: tuple[str, ...], site: tuple[str, ...]
+    here: Here, name: str, role: str | None, expires: str | None, scope: tuple[str, ...], site: tuple[str, ...]
 ) -> None:
     """Make a token. It is printed once: only its hash is kept."""
     problems = parse.Problems()
-    body: dict[str, object] = {"name": name, "role": role, "scope": parse.words(scope), "sites": parse.words(site)}
+    body: dict[str, object] = {"name": name, "scope": parse.words(scope), "sites": parse.words(site)}
+    if role is not None or not scope:
+        body["role"] = role or "reader"
     if expires is not None:
         body["expires_in_seconds"] = parse.age(expires, "expires", problems)
     problems.stop()
@@ -135,10 +138,12 @@ def token_list(here: Here) -> None:
             when(item["created_at"], short=True),
             when(item["expires_at"], short=True) if item["expires_at"] else "never",
             clean(item["name"]),
+            clean(", ".join(item["scope"]) or "-"),
+            clean(", ".join(item["sites"]) or "-"),
         )
         for item in found
     ]
-    table(("ID", "ROLE", "CREATED", "EXPIRES", "NAME"), rows)
+    table(("ID", "ROLE", "CREATED", "EXPIRES", "NAME", "ONLY", "SITES"), rows)
 
 
 @verb(token, "delete", examples=["alveole token delete deploy"])

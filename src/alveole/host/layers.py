@@ -31,7 +31,19 @@ _INDEXES = (
 _OPAQUE = b".wh..wh..opq"
 _WHITEOUT = b".wh."
 #: Real directories in every root, so that what is mounted there never follows a link of an image (CVE-2026-41579).
-MOUNT_POINTS = ("dev", "etc", "proc", "run", "run/alveole", "site", "site/current", "sys", "tmp", "etc/alveole")
+MOUNT_POINTS = (
+    "dev",
+    "etc",
+    "proc",
+    "run",
+    "run/alveole",
+    "site",
+    "site/current",
+    "site/releases",
+    "sys",
+    "tmp",
+    "etc/alveole",
+)
 #: Real files, for what is bound over them.
 _MOUNT_FILES = ("etc/hosts", "etc/resolv.conf", "etc/hostname")
 _REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

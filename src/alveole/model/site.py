@@ -42,6 +42,8 @@ SITE_UID = 1000
 SITE_SOCKET = "/run/alveole/web.sock"
 #: The live release, a link that is replaced by one rename.
 SITE_CONTENT = "/site/current"
+#: All kept releases by their digests, the one that was just delivered too.
+SITE_RELEASES = "/site/releases"
 #: Where the rendered configuration files of modules are, for the container to read.
 CONFIG = "/config"
 

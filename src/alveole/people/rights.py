@@ -6,6 +6,7 @@ name the action they stand for, and a test generated from the route table tries 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from alveole.people.model import Actor, Held, Near, Role
@@ -227,6 +228,18 @@ _ENTERING = frozenset({R.OPEN, R.SELF_ENTER})
 _NO_TOKEN = frozenset({R.SELF_ENTER, R.ACCOUNT_KEYS, R.PLATFORM_KEY})
 #: What a token that is for some sites may do besides them.
 _BESIDE_SITES = frozenset({R.OPEN, R.SELF_LOOK, R.SITE_LIST, R.CATALOGUE_LOOK, R.UPLOAD})
+
+
+def beyond(role: Role, scope: Iterable[Right]) -> tuple[Right, ...]:
+    """The rights of ``scope`` that a token of ``role`` and of no person never has: it owns nothing."""
+    at = ROLES.index(role)
+    return tuple(each for each in scope if TABLE[each][at] is not ANY)
+
+
+def least_role(scope: Iterable[Right]) -> Role:
+    """The weakest role with which a token of no person may do all of ``scope``."""
+    wanted = tuple(scope)
+    return next((each for each in reversed(ROLES) if not beyond(each, wanted)), Role.ADMIN)
 
 
 def near(actor: Actor, held: Held) -> Near:

@@ -150,6 +150,7 @@ class Services(
         self.failures = Failures(self._tell_failures)
         self._visitors = Counter()
         self._visitors_lock = threading.Lock()
+        self._told_of: dict[tuple[str, str], tuple[str, str]] = {}
         self._consoles = Counter()
         self._claims_lock = threading.Lock()
         self._orders = Counter()

@@ -36,7 +36,7 @@ from alveole.model.app import (
     Version,
 )
 from alveole.model.change import Change
-from alveole.model.site import SITE_UID, Backup, HealthCheck, Release, Site, Wanted
+from alveole.model.site import SITE_RELEASES, SITE_UID, Backup, HealthCheck, Release, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.names import check_text
 from alveole.people.rights import Right, may
@@ -309,7 +309,7 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             raise Refused("what was delivered is gone")
         policy = environment.policy
         if policy.before and site.wanted is Wanted.RUNNING and site.release is not None:
-            place = f"/site/releases/{deployment.release.removeprefix('sha256:')}"
+            place = f"{SITE_RELEASES}/{deployment.release.removeprefix('sha256:')}"
             argv = tuple(word.replace("{release}", place) for word in policy.before)
             if problem := self._hook(live, site, "before", argv, policy.hook_seconds):
                 saved = f"; its data as before: alveole backup restore {delivery.snapshot}" if delivery.snapshot else ""

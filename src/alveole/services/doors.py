@@ -19,7 +19,7 @@ from alveole.people.attempts import network_of
 from alveole.people.failures import Failures, Told
 from alveole.people.model import Actor, Held, Person, Role, Session, Source
 from alveole.people.names import check_person_name
-from alveole.people.rights import Right, may
+from alveole.people.rights import Right, beyond, least_role, may
 from alveole.services.core import Core
 from alveole.store import Transaction, new_id
 
@@ -354,6 +354,11 @@ class DoorVerbs(Core):
         for word in request.scope:
             if word not in set(Right):
                 problems.append(Problem("scope", f"{word!r} is not an action", f"actions: {', '.join(sorted(Right))}"))
+        scope = [Right(each) for each in dict.fromkeys(request.scope) if each in set(Right)]
+        role = own.role if own is not None else request.role or least_role(scope)
+        if own is None and (missing := beyond(role, scope)):
+            hint = f"give it the role {least_role(scope)}"
+            problems.append(Problem("scope", f"{role} may not do {', '.join(missing)}", hint))
         sites = []
         for name in request.sites:
             found = self.store.site(name)
@@ -374,7 +379,7 @@ class DoorVerbs(Core):
             "id": new_id("t"),
             "person_id": own.id if own is not None else "",
             "name": request.name,
-            "role": str(own.role if own is not None else request.role or Role.READER),
+            "role": str(role),
             "scope": " ".join(sorted(set(request.scope))),
             "sites": " ".join(sorted(set(sites))),
             "created_at": now,

@@ -21,6 +21,7 @@ import msgspec
 
 from alveole import file_views
 from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Refused, Temporary
+from alveole.model.site import SITE_RELEASES
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.ports import Program
@@ -36,7 +37,7 @@ class NoSuchPart(InvalidInput):
 
 
 #: In the container; empty stands for the working copy, which is where a program begins.
-RELEASES = "/site/releases"
+RELEASES = SITE_RELEASES
 _PYTHON = ("/usr/bin/python3", "-I", "-S", "-B", "-c")
 #: Orders at work at a time on one site; more wait a moment in the browser.
 _AT_ONCE = 6

@@ -505,11 +505,8 @@ class _Around:
         )
 
     def _address(self, id: str) -> str:
-        settings = self._services.settings
-        if not settings.panel_domain:
-            return ""
-        port = "" if settings.edge.https_port == 443 else f":{settings.edge.https_port}"
-        return f"https://{settings.panel_domain}{port}/incident/{id}"
+        pages = self._services.settings.pages
+        return f"{pages}/incident/{id}" if pages else ""
 
 
 class _Audience:

@@ -35,6 +35,9 @@ _TOLD_MAX = 64 * 1024
 
 
 class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
+    _told_of: dict[tuple[str, str], tuple[str, str]]
+    """By application and file that could not be sent: when it was written, and why; forgotten with the process."""
+
     def may_visit(self, caller: Actor, login: str) -> None:
         """Whether sessions of this login may go on. Raises ``NotFound``, ``Denied``."""
         if login.endswith(INCOMING):
@@ -110,10 +113,11 @@ class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
     def take_incoming(self, caller: Actor, app: App) -> None:
         """Send every archive that lies in the folder; one that cannot be sent stays there, and the journal says why."""
         try:
-            names = self._names_in(app)
+            found_there = self._names_in(app)
         except AlveoleError as error:
             self._tell_incoming(caller, app, "", error)
             return
+        names = tuple(found_there)
         for name in names:
             found = _ARCHIVE.search(name)
             if found is None:
@@ -122,12 +126,18 @@ class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
                 signature = next((name + each for each in _SIGNATURES if name + each in names), "")
                 self._send_incoming(caller, app, name, version_of(app.name, name), signature)
             except AlveoleError as error:
-                self._tell_incoming(caller, app, name, error)
+                # The next session that leaves finds it again: of the same file the same is told once.
+                told = (found_there[name], str(error))
+                if self._told_of.get((app.id, name)) != told:
+                    self._told_of[app.id, name] = told
+                    self._tell_incoming(caller, app, name, error)
 
-    def _names_in(self, app: App) -> tuple[str, ...]:
-        argv = ("/usr/bin/find", ".", "-maxdepth", "1", "-type", "f", "-printf", "%f\\0")
+    def _names_in(self, app: App) -> dict[str, str]:
+        """Each file that lies there, with when it was last written."""
+        argv = ("/usr/bin/find", ".", "-maxdepth", "1", "-type", "f", "-printf", "%T@ %f\\0")
         text = self._read_there(app, argv, most=_TOLD_MAX)
-        return tuple(sorted(each.decode("utf-8", "replace") for each in text.split(b"\0") if each))
+        lines = (each.decode("utf-8", "replace").partition(" ") for each in text.split(b"\0") if each)
+        return {name: written for written, _, name in sorted(lines, key=lambda line: line[2])}
 
     def _send_incoming(self, caller: Actor, app: App, name: str, version: str, signature: str) -> None:
         if not re.match(VERSION_NAME, version):

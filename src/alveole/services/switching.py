@@ -234,7 +234,11 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
             live.say(saved, level="warning")
         hints = ("; ".join(filter(None, (each.hint, saved))) for each in delivery.why)
         why = tuple(msgspec.structs.replace(each, hint=hint) for each, hint in zip(delivery.why, hints, strict=True))
-        self.journal.end(live, (*why, *settled.problems), {"went_back": site.name}, also=store)
+        result: dict[str, str | int | float | None] = {"went_back": site.name}
+        if all(each.field == "after" or each.field.startswith("check/") for each in why):
+            # The version itself is at fault: to try again helps nobody.
+            result["code"] = Refused.code
+        self.journal.end(live, (*why, *settled.problems), result, also=store)
 
     def _data_after(self, live: Live, delivery: Delivery) -> str:
         """What has become of the data of an environment that went back by itself, in words for people."""

@@ -211,13 +211,13 @@ class Telling:
             return self._mail(channel, message, id)
         to, method = channel.to, "POST"
         if channel.kind is Kind.NTFY:
-            title, text = notices.headline(message), notices.text(message)
+            title, text = notices.headline(message), notices.text(message, self._settings.pages)
             headers, body = news.ntfy(title, text, message.incident, channel.secret)
         elif channel.kind is Kind.MATRIX:
             # The server takes a message once under one transaction id (client-server API, "transaction identifiers").
             to, method = matrix_address(channel.to, id), "PUT"
             headers = {"content-type": "application/json", "authorization": f"Bearer {channel.secret}"}
-            body = news.matrix(notices.headline(message), notices.text(message))
+            body = news.matrix(notices.headline(message), notices.text(message, self._settings.pages))
         else:
             body = msgspec.json.encode(message)
             headers = notices.signed(body, id, int(time.time()), channel.secret)
@@ -232,7 +232,7 @@ class Telling:
         server = self._server()
         if server is None:
             raise Refused("no mail server is set up", hint="alveole notify mail set FILE")
-        made = notices.mail(message, server.sender, channel.to, id)
+        made = notices.mail(message, server.sender, channel.to, id, self._settings.pages)
         context = ssl.create_default_context(cadata=server.certificates or None)
         try:
             if server.tls == "tls":

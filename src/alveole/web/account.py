@@ -22,6 +22,7 @@ SCOPES = {
         N_("Publish content"),
         ("site.list", "site.look", "change.look", "upload.send", "site.release"),
     ),
+    "send": (N_("Send versions of applications"), ("upload.send", "version.send")),
     "all": (N_("All that I may"), ()),
 }
 

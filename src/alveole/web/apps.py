@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from fastapi import APIRouter
@@ -18,8 +18,9 @@ from alveole.errors import AlveoleError, InvalidInput
 from alveole.model.app import Stage, VersionState
 from alveole.model.change import Change
 from alveole.people.rights import Right, may
+from alveole.web.changes import VERBS
 from alveole.web.files import Files
-from alveole.web.pages import HEADERS, Asked, Errors, Form, Page, PageRoute
+from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute, on_page
 from alveole.web.words import N_
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
@@ -52,7 +53,16 @@ def app(page: Asked, app: str, seen: str = "") -> Response:
     return _show(page, page.services.show_app(page.actor, app), seen=seen)
 
 
-def _show(page: Page, found: AppView, *, errors: Errors | None = None, status: int = 200, seen: str = "") -> Response:
+def _show(
+    page: Page,
+    found: AppView,
+    *,
+    errors: Errors | None = None,
+    form: Fields | None = None,
+    status: int = 200,
+    seen: str = "",
+) -> Response:
+    """``form``: what was typed to send a version."""
     digest = hashlib.sha256(msgspec.json.encode(found)).hexdigest()[:16]
     if page.partial and seen == digest:
         return Response(status_code=204, headers=HEADERS)
@@ -69,12 +79,29 @@ def _show(page: Page, found: AppView, *, errors: Errors | None = None, status: i
         version_states=VERSION_STATES,
         stages=STAGES,
         errors=errors or Errors(page.words),
+        typed=form or Fields([]),
+        working={each.name: _working(page, each.site) for each in known.environments},
+        verbs=VERBS,
+        ways=_ways(page, found.name) if page.services.settings.ssh.enabled else (),
         sends=may(page.actor, Right.VERSION_SEND, own),
         changes=may(page.actor, Right.APP_CHANGE, own),
         decides=may(page.actor, Right.VERSION_DECIDE, own),
         syncs=[each.name for each in known.environments if may(page.actor, Right.APP_SYNC, held[each.name])],
         may_here=lambda right, environment: may(page.actor, right, held[environment]),
     )
+
+
+def _ways(page: Page, app: str) -> tuple[str, str]:
+    """How this person sends a version through the SSH door."""
+    settings = page.services.settings
+    login = f"{page.actor.name}+{app}.incoming@{settings.domain}"
+    return (f"sftp -P {settings.ssh.port} {login}", f"git push ssh://{login}:{settings.ssh.port}/{app} v2.6")
+
+
+def _working(page: Page, site: str) -> Change | None:
+    """What is at work on an environment."""
+    live = page.services.journal.of_site(site)
+    return live.change if live is not None else None
 
 
 def _next(app: AppView, environment: EnvironmentView) -> str:
@@ -91,14 +118,18 @@ def _next(app: AppView, environment: EnvironmentView) -> str:
     return "" if found in here else found
 
 
-def _step(page: Page, app: str, verb: Callable[[], Change | AppView | object], said: str = "") -> Response:
-    """Carry out and lead to the change; a refusal is said on the page."""
+def _step(
+    page: Page, app: str, verb: Callable[[], Change | AppView | object], said: str = "", refused: str = ""
+) -> Response:
+    """Carry out and lead to the change, or back with what is ``said``; a refusal is said on the page of the
+    application, or on that of the path ``refused``."""
     try:
         done = verb()
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise
-        return page.go(f"/app/{quote(app)}", page.refused(error), "danger")
+        said = "; ".join(page.words.problem(each) for each in on_page(error.problems))
+        return page.go(refused or f"/app/{quote(app)}", said, "danger")
     return page.go(f"/change/{done.id}" if isinstance(done, Change) else f"/app/{quote(app)}", said)
 
 
@@ -119,7 +150,8 @@ def send(page: Asked, app: str, form: Files) -> Response:
         if error.http_status in (403, 404):
             raise
         view = page.services.show_app(page.actor, app)
-        return _show(page, view, errors=Errors(page.words, error.problems), status=error.http_status)
+        errors = Errors(page.words, on_page(error.problems))
+        return _show(page, view, errors=errors, form=form, status=error.http_status)
     return page.go(f"/change/{change.id}")
 
 
@@ -127,7 +159,9 @@ def send(page: Asked, app: str, form: Files) -> Response:
 @does(Right.VERSION_DECIDE)
 def decide(page: Asked, app: str, version: str, form: Form) -> Response:
     wanted = ask.DecideVersion(accept=form("do") == "accept", reason=form("reason").strip())
-    return _step(page, app, lambda: page.services.decide_version(page.actor, app, version, wanted))
+    told = N_("{version} is accepted and can be delivered.") if wanted.accept else N_("{version} is refused.")
+    said = page.t(told, version=version)
+    return _step(page, app, lambda: page.services.decide_version(page.actor, app, version, wanted), said)
 
 
 @router.post("/app/{app}/{environment}/deliver")
@@ -141,7 +175,11 @@ def deliver(page: Asked, app: str, environment: str, form: Form) -> Response:
 @does(Right.APP_APPROVE)
 def approve(page: Asked, app: str, environment: str, form: Form) -> Response:
     wanted = ask.ApproveVersion(version=form("version"))
-    return _step(page, app, lambda: page.services.approve_version(page.actor, app, environment, wanted))
+    name = environment.upper()
+    said = page.t(
+        "You approve {version} in {environment}. Somebody else deploys it.", version=wanted.version, environment=name
+    )
+    return _step(page, app, lambda: page.services.approve_version(page.actor, app, environment, wanted), said)
 
 
 @router.post("/app/{app}/{environment}/deploy")
@@ -183,7 +221,10 @@ def synchronise(page: Asked, app: str, environment: str, form: Form) -> Response
         confirm=form("confirm").strip(),
         reason=form("reason").strip(),
     )
-    return _step(page, app, lambda: page.services.synchronise(page.actor, app, environment, wanted))
+    asked = {"source": wanted.source, "content": form("content"), "data": form("data")}
+    again = f"/app/{quote(app)}/{quote(environment)}/synchronise?{urlencode(asked)}"
+    verb = page.services.synchronise
+    return _step(page, app, lambda: verb(page.actor, app, environment, wanted), refused=again)
 
 
 @router.post("/app/{app}/masks")

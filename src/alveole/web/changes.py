@@ -81,6 +81,7 @@ VERBS = {
     "approve": N_("Approve"),
     "deploy": N_("Deploy"),
     "rollback": N_("Roll back"),
+    "synchronise": N_("Synchronise"),
     "incident": N_("Incident"),
     "acknowledge-incident": N_("Acknowledge an incident"),
     "close-incident": N_("Close an incident"),
@@ -187,4 +188,5 @@ def change(page: Asked, change: str, part: str = "", seen: str = "") -> Response
         site=view,
         verbs=VERBS,
         app=app.name if app is not None else "",
+        environment=of_site[1].name if of_site is not None else "",
     )

@@ -22,8 +22,9 @@ from alveole.model.app import Accept, DeliveryPolicy, VersionState
 from alveole.model.change import Change
 from alveole.people.rights import Right, may
 from alveole.text import read_span, span
+from alveole.web.changes import VERBS
 from alveole.web.newapp import ACCEPTS
-from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute
+from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute, on_page
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 #: A public key is a line of minisign or an armored block of OpenPGP.
@@ -66,6 +67,8 @@ def _environment(
         status=status,
         app=found,
         environment=own,
+        working=live.change if (live := page.services.journal.of_site(held.site)) is not None else None,
+        verbs=VERBS,
         ready=[each.name for each in found.versions if each.state is VersionState.ACCEPTED and each.name not in here],
         plan=(plan := _plan(page, lambda: _deploy_plan(page, found, own)) if own.delivered is not None else None),
         against=[_in_words(page, each) for each in plan.refused] if plan is not None else [],
@@ -177,7 +180,7 @@ def _step(page: Page, app: str, environment: str, where: str, form: Fields, verb
     except AlveoleError as error:
         if error.http_status in (403, 404):
             raise
-        errors = Errors(page.words, error.problems)
+        errors = Errors(page.words, on_page(error.problems))
         kept = Fields([*form.pairs, *_typed(_of(page, app, environment)[1].policy).items()])
         to = form("version") if where == "back" else ""
         return _environment(

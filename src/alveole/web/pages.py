@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cache, cached_property
 from http.cookies import CookieError, SimpleCookie
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import jinja2
+import msgspec
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
@@ -341,6 +342,11 @@ async def fields(request: Request) -> Fields:
         return Fields(parse_qsl(text, keep_blank_values=True, max_num_fields=5000))
     except ValueError as error:
         raise InvalidInput("has too many fields", field="form") from error
+
+
+def on_page(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems without the hints that name a command: beside them there are buttons for it."""
+    return tuple(msgspec.structs.replace(each, hint="") if "alveole " in each.hint else each for each in problems)
 
 
 class Errors:

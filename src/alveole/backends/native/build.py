@@ -36,7 +36,7 @@ from alveole.failpoints import hit
 from alveole.host import disk, instances, mounts, netlink, netns, paths, syscalls
 from alveole.host.builds import applies
 from alveole.model.resource import WorkloadSpec
-from alveole.model.site import MIB, SITE_CONTENT, BuildCommand, Limits, Process
+from alveole.model.site import MIB, SITE_CONTENT, SITE_RELEASES, BuildCommand, Limits, Process
 
 log = logging.getLogger("alveole.native")
 CACHE = "/cache"
@@ -399,7 +399,8 @@ class BuildRunner:
         kept = [
             mount
             for mount in config.mounts
-            if mount.destination not in (SITE_CONTENT, lower.SOCKETS) and not mount.destination.startswith("/etc/")
+            if mount.destination not in (SITE_CONTENT, SITE_RELEASES, lower.SOCKETS)
+            and not mount.destination.startswith("/etc/")
         ]
         own = (
             lower.Mount("/etc/hosts", "bind", str(place / "bundle" / "hosts"), ("bind", "ro", "nosuid", "nodev")),

@@ -20,7 +20,7 @@ from alveole.config import Settings
 from alveole.host import paths
 from alveole.host.syscalls import RANGE
 from alveole.model.resource import WorkloadSpec
-from alveole.model.site import CONFIG, MIB, SITE_CONTENT, SITE_SOCKET, SITE_UID, BaseKind
+from alveole.model.site import CONFIG, MIB, SITE_CONTENT, SITE_RELEASES, SITE_SOCKET, SITE_UID, BaseKind
 
 #: What an image's processes keep inside their user namespace: Docker's default set (moby,
 #: ``oci/caps/defaults.go``) less NET_RAW, MKNOD, SYS_CHROOT, SETPCAP, SETFCAP and AUDIT_WRITE,
@@ -339,6 +339,8 @@ def _mounts(spec: WorkloadSpec, settings: Settings, generated: dict[str, str]) -
     found.append(_bind(SOCKETS, paths.sockets(settings, spec.site, spec.slot), "noexec"))
     if spec.release is not None:
         found.append(_bind(SITE_CONTENT, paths.release(settings, spec.site, spec.release), "ro"))
+        # What is delivered while it runs is there for the program before the switch, which runs in here.
+        found.append(_bind(SITE_RELEASES, paths.releases(settings, spec.site), "ro"))
     elif spec.static:
         found.append(_bind(str(PurePosixPath(SITE_CONTENT).parent), paths.content(settings, spec.site), "ro"))
     if supervise.is_supervised(spec):

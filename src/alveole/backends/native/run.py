@@ -118,7 +118,9 @@ class NativeBackend:
     def _recover(self) -> None:
         owned = set()
         for site, slot in instances.present(self.settings):
-            owned.add(lower.instance_name(site, slot))
+            owned.add(name := lower.instance_name(site, slot))
+            # An agent that was killed while it saved the site's data has left it standing still.
+            self.cgroups.thaw(name)
             state = instances.load(self.settings, site, slot)
             if state is None or not state.pid or state.boot != instances.boot_id():
                 continue  # observed as damaged, and made anew or deleted by the loop
@@ -133,6 +135,7 @@ class NativeBackend:
         for name in (self.cgroups.names() | self._crun.known()) - owned:
             if instances.parse_name(name):
                 log.warning("taking away what is left of %s", name)
+                self.cgroups.thaw(name)
                 self.cgroups.kill(name)
                 self.cgroups.remove(name)
                 self._crun.forget(name)
@@ -229,6 +232,7 @@ class NativeBackend:
                 if self.cgroups.pids(name):
                     stack.callback(self.cgroups.thaw, name)
                     self.cgroups.freeze(name)
+            hit("site-frozen")
             yield
 
     # Starting

@@ -35,10 +35,10 @@ from alveole.host import disk, instances, mounts, paths, syscalls
 from alveole.host.sandbox import Sandbox, as_user
 from alveole.model.names import Digest
 from alveole.model.resource import WorkloadSpec
-from alveole.model.site import Limits, Process, Release
+from alveole.model.site import SITE_RELEASES, Limits, Process, Release
 
 log = logging.getLogger("alveole.native")
-WORK, GIT, RELEASES = "/site/work", "/site/git", "/site/releases"
+WORK, GIT = "/site/work", "/site/git"
 _PREFIX = "visit."
 _ARGV = ("/usr/bin/sleep", "infinity")
 #: A client that opens one connection after the other finds the container as it was.
@@ -468,7 +468,9 @@ class Visits:
             lower.Mount("/etc/hosts", "bind", str(place / "bundle" / "hosts"), ("bind", "ro", "nosuid", "nodev")),
             lower.Mount(WORK, "bind", str(place / "tree"), ("bind", "nosuid", "nodev")),
             lower.Mount(GIT, "bind", str(place / "disk" / "git"), ("bind", "nosuid", "nodev")),
-            lower.Mount(RELEASES, "bind", str(paths.releases(self._settings, site)), ("bind", "ro", "nosuid", "nodev")),
+            lower.Mount(
+                SITE_RELEASES, "bind", str(paths.releases(self._settings, site)), ("bind", "ro", "nosuid", "nodev")
+            ),
         )
         config = msgspec.structs.replace(
             config,

@@ -56,7 +56,8 @@
     return block;
   }
 
-  const archived = (name) => /\.(tar|tgz|tar\.(gz|xz|bz2|zst)|zip)$/i.test(name);
+  const ARCHIVE = /\.(tar|tgz|tar\.(gz|xz|bz2|zst)|zip)$/i;
+  const archived = (name) => ARCHIVE.test(name);
 
   // "keep": as they are, below the folder they are sent to; else what they hold becomes the site's content.
   function packed(files, keep) {
@@ -111,6 +112,12 @@
     bar.hidden = false;
     buttons.forEach((button) => { button.disabled = true; });
     choose.textContent = files.length === 1 ? files[0].path : `${files[0].path} + ${files.length - 1}`;
+    const called = form.dataset.version && files.length === 1 && archived(files[0].path) ? find("[name=version]", form) : null;
+    if (called && !called.value) {
+      // As the incoming folder reads it: shop-2.6.tar.gz is 2.6.
+      const plain = files[0].path.split("/").pop().replace(ARCHIVE, "");
+      called.value = plain.replace(new RegExp(`^${form.dataset.version}[-_]`), "");
+    }
     let told = 0;
     request.upload.addEventListener("progress", (event) => {
       if (!event.lengthComputable) return;
