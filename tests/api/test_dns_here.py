@@ -343,6 +343,36 @@ def test_undone(world: World) -> None:
     assert world.door.http.delete("/v1/dns").json() == {"left": []}
 
 
+def test_a_zone_that_comes_back_here_is_still_ours(world: World) -> None:
+    """From here to a Knot elsewhere and back, also by way of an undo: the names in the file of the zone that was kept
+    follow the address and their sites, as if it had never been away."""
+    door = world.door
+    world.set()
+    for site in ("stay", "left"):
+        door.site(site)
+    until(lambda: world.names().get(f"left.{DOMAIN}") == "published")
+    for undo in (False, True):
+        with knot(DOMAIN, "alveole-up") as other:
+            if undo:
+                assert door.http.delete("/v1/dns").status_code == 200
+            place = {"mode": "elsewhere", "server": "127.0.0.1", "port": other.port}
+            world.set(**place, key="alveole-up", secret=other.secret)
+            until(lambda other=other: dig(other.port, f"stay.{DOMAIN}") == FOUR)
+            if not undo:
+                world.destroy("left")
+            if undo:
+                assert door.http.delete("/v1/dns").status_code == 200
+            address = "192.0.2.78" if undo else "192.0.2.77"
+            world.set(addresses=[address])
+        until(lambda address=address: world.dig(f"stay.{DOMAIN}") == [address] == world.dig(DOMAIN))
+        assert set(world.names().values()) == {"published"}
+        # Destroyed while the zone was away.
+        assert world.dig(f"left.{DOMAIN}") == []
+    world.destroy("stay")
+    until(lambda: not world.dig(f"stay.{DOMAIN}"))
+    assert door.http.delete("/v1/dns").json() == {"left": []}
+
+
 def test_another_instance_of_this_machine_leaves_it(world: World) -> None:
     """Its own zone would take the place of this one, and its --undo this one away."""
     server = world.server

@@ -20,6 +20,7 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services import naming
 from alveole.services.outside import OutsideVerbs, converted
+from alveole.services.publishing import Row
 from alveole.zone import (
     KEY_NAME,
     TRANSFER_KEY_NAME,
@@ -36,9 +37,16 @@ from alveole.zone import (
 )
 
 _SETTING = "dns"
+_LEFT = "dns-left"
 _SECRETS = ("secret", "transfer_secret")
 #: Where a trial writes; with an underscore it is nobody's host (RFC 8552).
 _TRIAL = "_alveole-try"
+
+
+class ZonesLeft(msgspec.Struct, frozen=True):
+    """What was written into zones that were served from here and are not at this moment."""
+
+    zones: dict[str, tuple[Row, ...]] = {}
 
 
 class DnsVerbs(OutsideVerbs):
@@ -105,6 +113,8 @@ class DnsVerbs(OutsideVerbs):
                 elif old is None and not kept:
                     # They stand in a zone that was served from here before, and not in this one.
                     self.naming.keep(dict.fromkeys(self.naming.rows))
+                if dns.mode == "here" and (old is None or self._place(old) != self._place(dns)):
+                    self._take_up(zone_of(dns, self.settings), there=kept)
             except AlveoleError as error:
                 self.journal.end(live, error.problems)
                 raise
@@ -119,10 +129,28 @@ class DnsVerbs(OutsideVerbs):
             # Else its configuration has been written over.
             if new.mode != "here":
                 self.agent.call(UndoNames())
-            self.naming.keep(dict.fromkeys(self.naming.rows))
+            self._put_by(zone_of(old, self.settings))
             return
         for problem in self.naming.leave():
             say(str(problem), level="warning")
+
+    def _put_by(self, zone: str) -> None:
+        """A zone served from here is not any more. Its file stays for the next time, and so does what is known of
+        whose the names in it are: else they would count as somebody else's then, and be neither changed nor removed."""
+        left = self._setting(_LEFT, ZonesLeft) or ZonesLeft()
+        rows = tuple(self.naming.rows.values())
+        self._put_setting(_LEFT, ZonesLeft({**left.zones, zone: rows}))
+        self.naming.keep(dict.fromkeys(self.naming.rows))
+
+    def _take_up(self, zone: str, *, there: bool) -> None:
+        """A zone is served from here again; ``there``: with what is in its file."""
+        left = self._setting(_LEFT, ZonesLeft) or ZonesLeft()
+        if zone not in left.zones:
+            return
+        if there:
+            self.naming.keep({row.name: row for row in left.zones[zone]})
+        others = {each: rows for each, rows in left.zones.items() if each != zone}
+        self._put_setting(_LEFT, ZonesLeft(others) if others else None)
 
     def _place(self, dns: DnsSettings) -> tuple[object, ...]:
         return (dns.mode, *server_of(dns, self.settings), zone_of(dns, self.settings))
@@ -189,8 +217,8 @@ class DnsVerbs(OutsideVerbs):
         with self.naming.standing_still():
             problems: tuple[Problem, ...] = ()
             if dns.mode == "here":
-                # The zone's file stays for the next time, and so does what is known of whose the names in it are.
                 self.agent.call(UndoNames())
+                self._put_by(zone_of(dns, self.settings))
             else:
                 problems = self.naming.leave()
             self._put_setting(_SETTING, None)
