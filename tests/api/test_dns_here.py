@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from doorkit import Door
 
@@ -20,6 +22,8 @@ from alveole.actuators.nameserver import NameServers
 from alveole.agent.naming import NameHost, NameKey, NamesServed, SetUpNames, UndoNames
 from alveole.config import parse
 from alveole.errors import Refused, Temporary
+from alveole.issuing import pointing
+from alveole.issuing.model import OwnZone
 from alveole.services import naming
 from zonekit import THERE, Bind, Knot, bind, dig, gone, knot, log_of, until
 
@@ -218,6 +222,7 @@ def test_a_secondary_fetches_the_zone_and_is_told(world: World) -> None:
         until(lambda: dig(second.port, f"far.{DOMAIN}", "AAAA") == SIX)
         until(lambda: _checked(world)["ok"])
         _transferred(second)
+        _challenged(world, second)
         # Nobody without the key.
         assert world.dig(DOMAIN, "AXFR") == []
     said = _checked(world)
@@ -235,6 +240,23 @@ def _transferred(second: Knot) -> None:
     """It has fetched it, and fetched what changed."""
     for word in ("AXFR, incoming", "IXFR, incoming", "notify, incoming"):
         until(lambda word=word: word in log_of(second.place))
+
+
+def _challenged(world: World, second: Knot) -> None:
+    """Challenges of ACME go into the zone too, and are there at the secondary when an authority is told to look."""
+    (own,) = world.door.services._acme().zones
+    assert isinstance(own, OwnZone) and own.secondaries == (f"127.0.0.1:{second.port}",)
+    for word in ("one", "two", "three"):
+        own.updates().replace(f"_acme-challenge.{DOMAIN}", "TXT", 60, [word])
+        assert pointing.fetched(own, time.sleep) == ()
+        assert dig(second.port, f"_acme-challenge.{DOMAIN}", "TXT") == [f'"{word}"']
+    own.updates().remove(f"_acme-challenge.{DOMAIN}", "TXT")
+    # One that does not answer is not waited for; the zone goes with the names, and not by itself.
+    assert pointing.fetched(msgspec.structs.replace(own, secondaries=("127.0.0.1:1",)), lambda _seconds: False) == ()
+    shown = world.door.http.get("/v1/acme").json()["zones"]
+    assert [(each["zone"], each["published"]) for each in shown] == [(DOMAIN, True)]
+    answer = world.door.http.delete(f"/v1/acme/zones/{DOMAIN}")
+    assert answer.status_code == 409 and "names are published" in answer.text
 
 
 def test_every_name_below_a_site_is_published(world: World) -> None:

@@ -259,6 +259,11 @@ def test_a_wildcard_over_dns(platform: Platform, authority: Pebble) -> None:
         # A site that comes later has it from its first moment on.
         platform.site("later")
         assert platform.shown(f"later.{ZONE}").source == "acme"
+        # The next one for one of them is the next one for all: no certificate of its own besides.
+        before = platform.shown(f"later.{ZONE}").issued_at
+        platform.done(platform.issue(name, renew=True))
+        assert platform.shown(f"later.{ZONE}").issued_at > before
+        assert platform.shown(name).names == (ZONE, f"*.{ZONE}")
     finally:
         platform.services.set_acme(ROOT, cv.SetAcme(automatic=False))
         platform.services.remove_zone(ROOT, ZONE)
@@ -285,6 +290,30 @@ def test_every_name_below_a_site(platform: Platform, authority: Pebble) -> None:
         assert platform.shown(name).source == "internal"
     finally:
         platform.services.remove_zone(ROOT, ZONE)
+
+
+def test_an_authority_that_was_made_anew(platform: Platform, edge: World, zone: NameServer) -> None:
+    """It knows no account any more: it is told so by trying, and gives another to the same key."""
+    name = f"anew.{ZONE}"
+    platform.own(name)
+    platform.at(name)
+    with pebble(edge.http, zone.address) as first:
+        platform.add(first, "anew")
+    account = platform.services.show_acme(ROOT).authorities[-1].account
+    try:
+        platform.services.set_acme(ROOT, cv.SetAcme(order=("anew", "pebble")))
+        refused = platform.services.try_authority(ROOT, "anew")
+        assert not refused.ok and "Connection refused" in refused.said and "Pool" not in refused.said
+        with pebble(edge.http, zone.address, instead_of=first):
+            tried = platform.services.try_authority(ROOT, "anew")
+            assert tried.ok and f"it did not know {account} any more" in tried.said
+            assert platform.services.show_acme(ROOT).authorities[0].account not in ("", account)
+        with pebble(edge.http, zone.address, instead_of=first):
+            platform.done(platform.issue(name))
+            assert platform.shown(name).by == "anew"
+    finally:
+        platform.services.remove_authority(ROOT, "anew")
+        forget(platform, name)
 
 
 @pytest.mark.turn

@@ -70,6 +70,11 @@ def test_how_a_name_is_proven() -> None:
     dns = Authority("dns", "https://ca.example.com/dir", challenge="dns-01")
     assert model.challenge_of(dns, "a.alv.fr", ("a.alv.fr",), settings) == "dns-01"
     assert model.challenge_of(dns, "www.club.fr", ("www.club.fr",), settings) == ""
+    # One that is told to look over HTTP only is asked for no wildcard.
+    web = Authority("web", "https://ca.example.com/dir", challenge="http-01")
+    assert model.challenge_of(web, "*.alv.fr", ("alv.fr", "*.alv.fr"), settings) == ""
+    found = model.wanted("alv.fr", "panel.alv.fr", SITES, AcmeSettings((web,), zones=(ZONE,)))
+    assert "alv.fr *.alv.fr" not in {each.key for each in found} and "blog.alv.fr" in {each.key for each in found}
 
 
 def spent(at: float, kind: str = "issued", domain: str = "club.fr", names: str = "www.club.fr") -> Spent:

@@ -189,9 +189,15 @@ def acme_list(here: Here) -> None:
         (
             ("names", "all that can have one" if found["automatic"] else "those that somebody asks for"),
             ("look first", "over HTTP" if found["look"] else "no"),
-            *(("zone", f"{clean(each['zone'])} at {clean(each['server'])}") for each in found["zones"]),
+            *(("zone", _zone(each)) for each in found["zones"]),
         )
     )
+
+
+def _zone(found: dict[str, Any]) -> str:
+    port = "" if found["port"] == 53 else f", port {found['port']}"
+    why = ", where names are published" if found["published"] else ""
+    return f"{clean(found['zone'])} at {clean(found['server'])}{port}{why}"
 
 
 def _spent(found: dict[str, Any]) -> str:

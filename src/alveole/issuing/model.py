@@ -128,6 +128,14 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return name == self.zone or name.endswith(f".{self.zone}")
 
 
+class OwnZone(Zone, frozen=True, forbid_unknown_fields=True):
+    """The zone that the names of sites are published in. It is not stored here, and goes when names are published no
+    more."""
+
+    secondaries: tuple[str, ...] = ()
+    """Those of the server on this machine, as ``ADDRESS`` or ``ADDRESS:PORT``: asked whether they have it by now."""
+
+
 class AcmeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Stored while running; see ``alveole acme``. Without an authority nothing is asked of anybody."""
 
@@ -188,7 +196,8 @@ def wanted(
     if not settings.automatic or not settings.authorities:
         return ()
     able = [each for each in settings.authorities if may_issue(each, (domain,))]
-    shared = bool(able) and "." in domain and settings.zone_of(domain) is not None
+    by_dns = any(each.challenge != "http-01" for each in able)
+    shared = by_dns and "." in domain and settings.zone_of(domain) is not None
     found = [WantedCertificate((domain, f"*.{domain}") if shared else (domain,))] if able else []
     every = [(site, name) for site, names in sites for name in names]
     for site, name in [("", panel), *every]:
@@ -203,7 +212,10 @@ def challenge_of(authority: Authority, name: str, names: Collection[str], settin
 
     Beside a wildcard everything goes by DNS: the main domain itself need not lead anywhere.
     """
-    if authority.challenge == "dns-01" or any(each.startswith("*.") for each in names):
+    wild = any(each.startswith("*.") for each in names)
+    if wild and authority.challenge == "http-01":
+        return ""
+    if authority.challenge == "dns-01" or wild:
         return "dns-01" if settings.zone_of(name) is not None else ""
     return "http-01"
 

@@ -418,13 +418,18 @@ class Certifier:
             for each in web:
                 self._agent.call(KeepChallenge(each.token, each.thumbprint))
             wait = 0.0
+            written: dict[str, model.Zone] = {}
             for name, values in texts.items():
                 zone = settings.zone_of(name)
                 if zone is not None:
                     zone.updates().replace(f"_acme-challenge.{name}", "TXT", _DNS_TTL, values)
                     wait = max(wait, zone.wait_seconds)
+                    written[zone.zone] = zone
             if wait and self._stop.wait(wait):
                 raise Temporary("control is ending")
+            for zone in written.values():
+                if isinstance(zone, model.OwnZone) and (behind := pointing.fetched(zone, self._stop.wait)):
+                    say(f"{', '.join(behind)} has not fetched {zone.zone} yet")
             ways = " and ".join(sorted({"HTTP" if each.kind == "http-01" else "DNS" for each in pending}))
             say(f"{authority.name}: to be proven over {ways}")
             hit("certifying.challenged")
