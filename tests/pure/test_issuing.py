@@ -118,6 +118,14 @@ def test_warnings() -> None:
     assert told(4, life=6) == 0 and told(1.2, life=6) == 7
 
 
+def test_one_that_lives_shortly_does_not_end_soon_all_its_life() -> None:
+    def told(left: float, life: float) -> float:
+        return model.days_to_tell(0.0, life * DAY, (life - left) * DAY)
+
+    assert told(20, 90) == 20 and told(364, 365) == 364 and told(-1, 90) == -1
+    assert told(5.9, 6) > 80 and told(1.6, 6) > 21 and told(1.4, 6) < 21 and told(-1, 6) < 0
+
+
 def test_back_off() -> None:
     assert [model.delay(each) for each in (1, 2, 3)] == [300, 600, 1200]
     assert model.delay(100) == DAY

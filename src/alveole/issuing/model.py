@@ -273,3 +273,14 @@ def warning(issued: float, expires: float, warned: int, now: float) -> int:
     left = (expires - now) / 86_400
     found = min((days for days in WARN_DAYS if left < days), default=0)
     return found if found and (warned == 0 or found < warned) else 0
+
+
+def days_to_tell(issued: float, expires: float, now: float) -> float:
+    """Days until a certificate ends, as a rule that tells of fewer than the first of :data:`WARN_DAYS` is to have them.
+
+    One that lives for less than four times as long is stretched to that: it counts as ending soon when a quarter of its
+    life is left, as in :func:`warning`, and not all its life.
+    """
+    least = 4 * WARN_DAYS[0]
+    life = (expires - issued) / 86_400
+    return (expires - now) / 86_400 * (least / life if 0 < life < least else 1.0)

@@ -198,24 +198,37 @@ class CertificateVerbs(OutsideVerbs):
     def remove_certificate(self, caller: Actor, name: str, site: str | None = None) -> None:
         """Show a name what there is besides. One that was issued is not asked for again unless names get theirs
         automatically."""
+        orders = self._orders_by_name()
         if name.startswith("*.") and site is None:
             # One that no name here is called: the main domain's, or an uploaded one for names to come.
             self._allow(caller, Right.SETTINGS_CHANGE)
             if not re.match(ANY_DOMAIN, name):
                 raise NotFound(f"there is no certificate for {name[:80]!r}", field="name")
-            owner, drop = None, (name,)
+            found, owner, order = None, None, orders.get(name)
         else:
             found, owner = self._certificate(caller, Right.SETTINGS_CHANGE, Right.SITE_CHANGE, name, site)
             if found.source is CertificateSource.INTERNAL:
                 raise Refused(f"the certificate of {found.name} is by our own authority", field="name")
-            drop = (found.name,)
+            name, order = found.name, orders.get(found.name)
+        # What was ordered together goes together, or the rest of it would be taken for all that there is to be.
+        drop = order.names if order is not None else (name,)
         self.agent.call(DropCertificate(drop))
-        with self.store.write() as transaction:
-            order = rows.of_names(transaction.connection, drop)
-            if order is not None:
+        if found is not None and any(
+            (each.name, each.file) == (found.name, found.file) for each in self.certifier.states()
+        ):
+            wild = f"*.{found.name.partition('.')[2]}"
+            raise Refused(
+                f"{found.name} shares the certificate of {wild}",
+                field="name",
+                hint=f"an administrator takes it from all that share it: alveole cert remove '{wild}'",
+            )
+        if order is not None:
+            with self.store.write() as transaction:
                 rows.drop(transaction.connection, order.id)
         self.loop.trigger(owner.id if owner else PLATFORM)
         self._note(caller, "remove-certificate", ", ".join(drop), owner)
+        # Where names get theirs automatically the next is asked for now, and not at the hour's look.
+        self.certifier.poke()
 
     # --- authorities --------------------------------------------------------------------------
     def _acme(self) -> AcmeSettings:
