@@ -173,6 +173,8 @@ def test_nobody_elses_record_is_touched(world: World) -> None:
     until(lambda: world.names().get(name) == "held" and world.names().get(other) == "theirs")
     assert world.dig(name, "CNAME") == ["elsewhere.example.org."]
     until(lambda: any(each["state"] == "failed" and name in each["reason"] for each in world.changes(site="taken")))
+    held = next(each for each in _checked(world)["links"] if each["name"] == "names")
+    assert not held["ok"] and "take that record out" in held["cure"]
     why = door.http.get("/v1/sites/taken/why").json()
     assert any("elsewhere.example.org" in each for each in why["waiting"])
     assert not next(each for each in why["links"] if each["name"] == "name")["ok"]
@@ -195,6 +197,14 @@ def test_aliases_wildcards_and_other_addresses(world: World) -> None:
     assert world.dig(f"any.wide.{DOMAIN}", "CNAME") == [f"host.{DOMAIN}."]
     # At the top of a zone there can be no alias.
     assert world.dig(DOMAIN) == FOUR
+    # Nothing is at that name: all is as it was written, and no name leads anywhere, which is told.
+    said = {each["name"]: each for each in _checked(world)["links"]}
+    assert said["names"]["ok"] and not said["alias"]["ok"] and said["alias"]["came"] == f"host.{DOMAIN} has no address"
+    link = next(each for each in door.http.get("/v1/sites/wide/why").json()["links"] if each["name"] == "name")
+    assert not link["ok"] and f"host.{DOMAIN} has no address" in link["came"] and "--alias" in link["cure"]
+    world.set(alias=f"ns1.{DOMAIN}", wildcards=["wide"])
+    said = {each["name"]: each for each in _checked(world)["links"]}
+    assert said["alias"]["ok"] and said["alias"]["came"] == ", ".join([*FOUR, *SIX])
     world.set(addresses=["192.0.2.9"], wildcard=True)
     assert world.dig(f"wide.{DOMAIN}") == ["192.0.2.9"] and world.dig(f"wide.{DOMAIN}", "AAAA") == []
     assert world.dig(f"any.{DOMAIN}") == ["192.0.2.9"] and world.dig(f"ns1.{DOMAIN}") == ["192.0.2.9"]
@@ -378,6 +388,13 @@ def test_a_zone_that_comes_back_here_is_still_ours(world: World) -> None:
             if undo:
                 assert door.http.delete("/v1/dns").status_code == 200
             place = {"mode": "elsewhere", "server": "127.0.0.1", "port": other.port}
+            if not undo:
+                # What was said to the server of before does not go along, nor is it in the way.
+                secondaries = [{"address": "192.0.2.53", "name": ""}]
+                world.set(secondaries=secondaries, transfer_by_key=True)
+                tried = {**place, "addresses": FOUR, "secondaries": secondaries, "key": "alveole", "secret": "***"}
+                answer = door.http.post("/v1/dns/try", json={"settings": tried}).json()
+                assert not answer["ok"] and "alveole" not in answer["links"][-1]["came"], answer
             world.set(**place, key="alveole-up", secret=other.secret)
             until(lambda other=other: dig(other.port, f"stay.{DOMAIN}") == FOUR)
             if not undo:

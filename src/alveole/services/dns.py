@@ -14,6 +14,7 @@ import msgspec
 from alveole.agent.naming import NameFetcher, NameHost, NameKey, SetUpNames, UndoNames
 from alveole.agent.protocol import Link
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
+from alveole.issuing import pointing
 from alveole.masking import HIDDEN
 from alveole.model.names import split_resolver
 from alveole.people.model import Actor
@@ -160,6 +161,8 @@ class DnsVerbs(OutsideVerbs):
         for field in _SECRETS:
             if getattr(dns, field) == HIDDEN:
                 dns = msgspec.structs.replace(dns, **{field: getattr(old, field) if old is not None else ""})
+        if old is not None and old.mode != dns.mode:
+            dns = _moved(old, dns, asked_to_keep=raw.get("secret") == HIDDEN)
         problems = list(dns.check())
         zone = zone_of(dns, self.settings)
         if not any(each.field == "zone" for each in problems) and not (
@@ -287,6 +290,8 @@ class DnsVerbs(OutsideVerbs):
             asked = f"ask {each.address} for the serial number of {zone}"
             links.append(_link(title, asked, partial(_secondary, each.address, zone, serial)))
         links.append(_link("names", "compare every name with the zone", self._compared))
+        if dns.alias:
+            links.append(_link("alias", f"look up {dns.alias}", partial(self._alias, dns)))
         found = naming.detected(self.settings)
         private = not set(found) <= set(dns.addresses)
         links.append(
@@ -299,12 +304,32 @@ class DnsVerbs(OutsideVerbs):
         )
         return DnsTrial(ok=all(each.ok for each in links), links=tuple(links))
 
+    def _alias(self, dns: DnsSettings) -> str:
+        """The addresses of what all names are aliases of: without one, none of them leads anywhere."""
+        if (found := self.naming.of_alias(dns)) is None:
+            resolvers = self.settings.dns
+            found = pointing.addresses(dns.alias, resolvers.resolvers, resolvers.seconds)
+        if not found:
+            raise AlveoleError(f"{dns.alias} has no address", hint=naming.NO_ALIAS)
+        elsewhere = "" if set(found) & set(dns.addresses) else "; none of them is one of this machine"
+        return ", ".join(found) + elsewhere
+
     def _compared(self) -> str:
         wrong = self.naming.compare()
         if wrong:
             text = f"{'; '.join(wrong[:5])}{f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''}"
-            raise AlveoleError(text, hint="alveole dns sync")
+            held = any(row.state == "held" for row in self.naming.rows.values())
+            raise AlveoleError(text, hint=naming.LET_GO if held else "alveole dns sync")
         return f"{len(self.naming.rows)} as they were written"
+
+
+def _moved(old: DnsSettings, new: DnsSettings, *, asked_to_keep: bool) -> DnsSettings:
+    """What was only said to the server of before does not go along to another one: its key, and its secondaries."""
+    if asked_to_keep:
+        new = msgspec.structs.replace(new, key="", secret="")
+    if new.mode == "elsewhere" and new.secondaries == old.secondaries:
+        new = msgspec.structs.replace(new, secondaries=(), transfer_by_key=False, transfer_secret="")
+    return new
 
 
 def _secret() -> str:
