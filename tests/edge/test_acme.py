@@ -25,7 +25,7 @@ from edgefixtures import World, world
 
 from alveole import certificate_views as cv
 from alveole import requests as ask
-from alveole.agent.certifying import KeepChallenge
+from alveole.agent.certifying import DropCertificate, KeepChallenge
 from alveole.errors import InvalidInput, Refused
 from alveole.host import paths
 from alveole.issuing import rows
@@ -263,6 +263,12 @@ def test_a_wildcard_over_dns(platform: Platform, authority: Pebble) -> None:
         assert platform.shown(name).source == "acme"
         platform.services.remove_certificate(ROOT, f"*.{ZONE}")
         assert platform.shown(name).source == "internal"
+        until(lambda: platform.shown(name).source == "acme", 90, lambda: str(platform.shown(name)))
+        # One whose link was lost, the main domain's own name being left with it, comes back likewise.
+        until(lambda: order_of(platform, ZONE).expires_at > 0, 30)
+        platform.agent.call(DropCertificate((f"*.{ZONE}",)))
+        assert platform.shown(name).source == "internal"
+        platform.services.certifier.poke()
         until(lambda: platform.shown(name).source == "acme", 90, lambda: str(platform.shown(name)))
         # A site that comes later has it from its first moment on.
         platform.site("later")
