@@ -26,9 +26,9 @@ from edgefixtures import World, world
 from alveole import certificate_views as cv
 from alveole import requests as ask
 from alveole.agent.certifying import DropCertificate, KeepChallenge
-from alveole.errors import InvalidInput, Refused
+from alveole.errors import InvalidInput, Refused, Temporary
 from alveole.host import paths
-from alveole.issuing import rows
+from alveole.issuing import pointing, rows
 from alveole.issuing.rows import Order
 from dnskit import ZONE, NameServer, name_server
 from instancekit import until
@@ -178,6 +178,12 @@ def test_a_name_that_leads_elsewhere_is_not_asked_for(platform: Platform, author
     assert order.attempts == 1 and order.next_at > time.time() and "has no address" in order.problem
     assert platform.shown(absent).source == "internal"
     forget(platform, absent, inside)
+
+
+def test_name_servers_that_refuse_are_told_in_few_words(zone: NameServer) -> None:
+    with pytest.raises(Temporary) as told:
+        pointing.addresses("www.another.net", (zone.address,), 20.0)
+    assert str(told.value) == f"name: the name servers do not say: 127.0.0.1@{zone.port}: REFUSED"
 
 
 def test_what_an_authority_does_not_believe(platform: Platform) -> None:

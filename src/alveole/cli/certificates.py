@@ -56,7 +56,9 @@ def _by(found: dict[str, Any]) -> str:
 
 
 def _days(found: dict[str, Any]) -> str:
-    return paint(str(found["days"]), "red" if found["days"] < _SOON_DAYS else "")
+    # One that lives for a week only ends soon when a quarter of it is left.
+    soon = found["days"] < _SOON_DAYS and found["days"] * 4 * 86_400 < found["expires_at"] - found["issued_at"]
+    return paint(str(found["days"]), "red" if soon else "")
 
 
 def _told(found: dict[str, Any]) -> str:

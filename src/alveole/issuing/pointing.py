@@ -54,6 +54,11 @@ def addresses(name: str, resolvers: Sequence[str], seconds: float) -> tuple[str,
                 continue
     except dns.exception.Timeout:
         raise Temporary(f"no name server answered within {seconds:g} s", field="name") from None
+    except dns.resolver.NoNameservers as error:
+        # Those of the library tell the question once more, and each server by the way that it was asked.
+        said = [f"{str(each[0]).removeprefix('Do53:')}: {each[3]}" for each in error.kwargs.get("errors", ())]
+        text = "; ".join(dict.fromkeys(said)) or str(error)
+        raise Temporary(f"the name servers do not say: {text}"[:300], field="name") from None
     except (dns.exception.DNSException, OSError) as error:
         raise Temporary(f"the name servers do not say: {error}"[:300], field="name") from None
     if not found:
