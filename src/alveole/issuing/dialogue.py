@@ -393,7 +393,7 @@ def _reason(error: BaseException) -> str:
     for _turn in range(8):
         if isinstance(inner, OSError) and inner.strerror and inner.errno is not None:
             return inner.strerror
-        following = getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
+        following = getattr(inner, "reason", None) or inner.__cause__
         if not isinstance(following, BaseException):
             following = next((each for each in inner.args if isinstance(each, BaseException)), None)
         if following is None:
