@@ -409,6 +409,20 @@ def test_an_own_certificate_goes_first(platform: Platform, edge: World) -> None:
     assert platform.chain(name, edge.certificates.authority_pem())
 
 
+def test_an_own_wildcard_goes_before_what_was_issued_for_one_name(platform: Platform, edge: World) -> None:
+    name = f"alone.{ZONE}"
+    platform.own(name)
+    platform.at(name)
+    platform.done(platform.issue(name))
+    assert platform.shown(name).source == "acme"
+    _root, key, chain = own_chain((f"*.{ZONE}",))
+    before = (workers(edge), edge.edge.master())
+    taken = platform.services.upload_certificate(ROOT, cv.UploadCertificate(chain=chain, key=key))
+    assert name in taken.names and platform.shown(name).source == "own"
+    platform.services.remove_certificate(ROOT, f"*.{ZONE}")
+    assert platform.shown(name).source == "internal" and (workers(edge), edge.edge.master()) == before
+
+
 def test_one_that_ends_soon_is_told_of_once(platform: Platform) -> None:
     """In the journal, and so to who is told of failures; and by ``doctor`` until there is another."""
     platform.site("old")

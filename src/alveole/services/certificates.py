@@ -191,6 +191,14 @@ class CertificateVerbs(OutsideVerbs):
         wild = [each for each in found.names if each.startswith("*.")] if owner is None else []
         kept = tuple(dict.fromkeys([*wild, *(each for each in names if not any(covers(one, each) for one in wild))]))
         self.agent.call(InstallCertificate(kept, CertificateSource.OWN, found.issuer, found.chain, key=request.key))
+        # It goes before what an authority gave to one of the names alone, which a wildcard by itself would not.
+        alone = [
+            each.name
+            for each in self.certifier.states()
+            if each.name in names and each.name not in kept and each.source is CertificateSource.ACME
+        ]
+        if alone:
+            self.agent.call(DropCertificate(tuple(alone)))
         self._note(caller, "upload-certificate", ", ".join(names), owner)
         self.certifier.poke()
         return cv.CertificateTaken(names=tuple(names), notes=found.notes, expires_at=found.expires_at)
