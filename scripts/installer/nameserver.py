@@ -43,6 +43,10 @@ def undo(instance: Instance) -> None:
                 write(places.local, left, places.local.stat().st_mode & 0o777)
         places.own.unlink(missing_ok=True)
         _let_go(instance, places)
+        # These are this instance's for certain, whoever else has some there.
+        for zone in zones:
+            for file in places.zones.glob(f"alveole.{zone}.zone*"):
+                file.unlink(missing_ok=True)
     for file in zone_files(instance):
         file.unlink(missing_ok=True)
 

@@ -122,6 +122,8 @@ class ZoneView(View, frozen=True, kw_only=True):
     secret: str
     """``***`` when there is one."""
     wait_seconds: float
+    published: bool
+    """Names of sites are published in it (``/v1/dns``): it is there for as long, and cannot be removed by itself."""
 
 
 class AcmeView(View, frozen=True, kw_only=True):

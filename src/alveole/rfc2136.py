@@ -291,7 +291,7 @@ class Updates:
 
 _HINTS = {
     "REFUSED": "let the key change the zone there (BIND: allow-update; Knot: an acl with the action update)",
-    "NOTAUTH": "give the address of the primary server, and the zone's own name",
+    "NOTAUTH": "give the address of the primary server, the zone's own name, and a key that may change it",
     "NOTZONE": "the name is not in that zone",
 }
 

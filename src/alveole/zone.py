@@ -90,7 +90,11 @@ class DnsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if bool(self.key) != bool(self.secret):
                 wrong("secret", "goes with the name of a key", "give both, or neither")
             if self.secondaries:
-                wrong("secondaries", "are settings of that server")
+                wrong(
+                    "secondaries",
+                    "are settings of that server",
+                    "say there who may fetch the zone, and leave them out here",
+                )
         for field in ("secret", "transfer_secret"):
             try:
                 base64.b64decode(getattr(self, field), validate=True)

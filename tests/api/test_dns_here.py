@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from doorkit import Door
 
@@ -20,6 +22,8 @@ from alveole.actuators.nameserver import NameServers
 from alveole.agent.naming import NameHost, NameKey, NamesServed, SetUpNames, UndoNames
 from alveole.config import parse
 from alveole.errors import Refused, Temporary
+from alveole.issuing import pointing
+from alveole.issuing.model import OwnZone
 from alveole.services import naming
 from zonekit import THERE, Bind, Knot, bind, dig, gone, knot, log_of, until
 
@@ -169,6 +173,8 @@ def test_nobody_elses_record_is_touched(world: World) -> None:
     until(lambda: world.names().get(name) == "held" and world.names().get(other) == "theirs")
     assert world.dig(name, "CNAME") == ["elsewhere.example.org."]
     until(lambda: any(each["state"] == "failed" and name in each["reason"] for each in world.changes(site="taken")))
+    held = next(each for each in _checked(world)["links"] if each["name"] == "names")
+    assert not held["ok"] and "take that record out" in held["cure"]
     why = door.http.get("/v1/sites/taken/why").json()
     assert any("elsewhere.example.org" in each for each in why["waiting"])
     assert not next(each for each in why["links"] if each["name"] == "name")["ok"]
@@ -191,6 +197,14 @@ def test_aliases_wildcards_and_other_addresses(world: World) -> None:
     assert world.dig(f"any.wide.{DOMAIN}", "CNAME") == [f"host.{DOMAIN}."]
     # At the top of a zone there can be no alias.
     assert world.dig(DOMAIN) == FOUR
+    # Nothing is at that name: all is as it was written, and no name leads anywhere, which is told.
+    said = {each["name"]: each for each in _checked(world)["links"]}
+    assert said["names"]["ok"] and not said["alias"]["ok"] and said["alias"]["came"] == f"host.{DOMAIN} has no address"
+    link = next(each for each in door.http.get("/v1/sites/wide/why").json()["links"] if each["name"] == "name")
+    assert not link["ok"] and f"host.{DOMAIN} has no address" in link["came"] and "--alias" in link["cure"]
+    world.set(alias=f"ns1.{DOMAIN}", wildcards=["wide"])
+    said = {each["name"]: each for each in _checked(world)["links"]}
+    assert said["alias"]["ok"] and said["alias"]["came"] == ", ".join([*FOUR, *SIX])
     world.set(addresses=["192.0.2.9"], wildcard=True)
     assert world.dig(f"wide.{DOMAIN}") == ["192.0.2.9"] and world.dig(f"wide.{DOMAIN}", "AAAA") == []
     assert world.dig(f"any.{DOMAIN}") == ["192.0.2.9"] and world.dig(f"ns1.{DOMAIN}") == ["192.0.2.9"]
@@ -218,6 +232,7 @@ def test_a_secondary_fetches_the_zone_and_is_told(world: World) -> None:
         until(lambda: dig(second.port, f"far.{DOMAIN}", "AAAA") == SIX)
         until(lambda: _checked(world)["ok"])
         _transferred(second)
+        _challenged(world, second)
         # Nobody without the key.
         assert world.dig(DOMAIN, "AXFR") == []
     said = _checked(world)
@@ -235,6 +250,23 @@ def _transferred(second: Knot) -> None:
     """It has fetched it, and fetched what changed."""
     for word in ("AXFR, incoming", "IXFR, incoming", "notify, incoming"):
         until(lambda word=word: word in log_of(second.place))
+
+
+def _challenged(world: World, second: Knot) -> None:
+    """Challenges of ACME go into the zone too, and are there at the secondary when an authority is told to look."""
+    (own,) = world.door.services._acme().zones
+    assert isinstance(own, OwnZone) and own.secondaries == (f"127.0.0.1:{second.port}",)
+    for word in ("one", "two", "three"):
+        own.updates().replace(f"_acme-challenge.{DOMAIN}", "TXT", 60, [word])
+        assert pointing.fetched(own, time.sleep) == ()
+        assert dig(second.port, f"_acme-challenge.{DOMAIN}", "TXT") == [f'"{word}"']
+    own.updates().remove(f"_acme-challenge.{DOMAIN}", "TXT")
+    # One that does not answer is not waited for; the zone goes with the names, and not by itself.
+    assert pointing.fetched(msgspec.structs.replace(own, secondaries=("127.0.0.1:1",)), lambda _seconds: False) == ()
+    shown = world.door.http.get("/v1/acme").json()["zones"]
+    assert [(each["zone"], each["published"]) for each in shown] == [(DOMAIN, True)]
+    answer = world.door.http.delete(f"/v1/acme/zones/{DOMAIN}")
+    assert answer.status_code == 409 and "names are published" in answer.text
 
 
 def test_every_name_below_a_site_is_published(world: World) -> None:
@@ -341,6 +373,43 @@ def test_undone(world: World) -> None:
     world.destroy("later")
     until(lambda: not world.dig(f"later.{DOMAIN}"))
     assert world.door.http.delete("/v1/dns").json() == {"left": []}
+
+
+def test_a_zone_that_comes_back_here_is_still_ours(world: World) -> None:
+    """From here to a Knot elsewhere and back, also by way of an undo: the names in the file of the zone that was kept
+    follow the address and their sites, as if it had never been away."""
+    door = world.door
+    world.set()
+    for site in ("stay", "left"):
+        door.site(site)
+    until(lambda: world.names().get(f"left.{DOMAIN}") == "published")
+    for undo in (False, True):
+        with knot(DOMAIN, "alveole-up") as other:
+            if undo:
+                assert door.http.delete("/v1/dns").status_code == 200
+            place = {"mode": "elsewhere", "server": "127.0.0.1", "port": other.port}
+            if not undo:
+                # What was said to the server of before does not go along, nor is it in the way.
+                secondaries = [{"address": "192.0.2.53", "name": ""}]
+                world.set(secondaries=secondaries, transfer_by_key=True)
+                tried = {**place, "addresses": FOUR, "secondaries": secondaries, "key": "alveole", "secret": "***"}
+                answer = door.http.post("/v1/dns/try", json={"settings": tried}).json()
+                assert not answer["ok"] and "alveole" not in answer["links"][-1]["came"], answer
+            world.set(**place, key="alveole-up", secret=other.secret)
+            until(lambda other=other: dig(other.port, f"stay.{DOMAIN}") == FOUR)
+            if not undo:
+                world.destroy("left")
+            if undo:
+                assert door.http.delete("/v1/dns").status_code == 200
+            address = "192.0.2.78" if undo else "192.0.2.77"
+            world.set(addresses=[address])
+        until(lambda address=address: world.dig(f"stay.{DOMAIN}") == [address] == world.dig(DOMAIN))
+        assert set(world.names().values()) == {"published"}
+        # Destroyed while the zone was away.
+        assert world.dig(f"left.{DOMAIN}") == []
+    world.destroy("stay")
+    until(lambda: not world.dig(f"stay.{DOMAIN}"))
+    assert door.http.delete("/v1/dns").json() == {"left": []}
 
 
 def test_another_instance_of_this_machine_leaves_it(world: World) -> None:

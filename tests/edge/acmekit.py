@@ -44,10 +44,10 @@ EAB = ("kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12
 
 
 class Pebble:
-    """An authority on loopback ports; ``trust``: whom to trust when it is asked."""
+    """An authority on loopback ports; ``trust``: whom to trust when it is asked; ``shown``: what it shows, with key."""
 
-    def __init__(self, place: Path, port: int, management: int, trust: str) -> None:
-        self.place, self.port, self.management, self.trust = place, port, management, trust
+    def __init__(self, place: Path, port: int, management: int, trust: str, shown: bytes) -> None:
+        self.place, self.port, self.management, self.trust, self.shown = place, port, management, trust, shown
         self.directory = f"https://localhost:{port}/dir"
 
     def root(self) -> str:
@@ -74,14 +74,24 @@ class Pebble:
 
 @contextlib.contextmanager
 def pebble(
-    http_port: int, resolver: str, *, bound: bool = False, environment: dict[str, str] | None = None
+    http_port: int,
+    resolver: str,
+    *,
+    bound: bool = False,
+    environment: dict[str, str] | None = None,
+    instead_of: Pebble | None = None,
 ) -> Iterator[Pebble]:
-    """Pebble answers when this is entered. It comes to look at ``http_port``, and asks ``resolver`` for names."""
+    """Pebble answers when this is entered. It comes to look at ``http_port``, and asks ``resolver`` for names.
+
+    ``instead_of``: where that one was, trusted as that one, and knowing nothing of what that one knew.
+    """
     place = Path(tempfile.mkdtemp(prefix="alvpebble", dir="/tmp"))
-    listen, management = free_ports(2)
-    key, certificate = make_authority("pebble")
-    trust = certificate.decode()
-    whole = server_certificate(key, certificate)
+    listen, management = (instead_of.port, instead_of.management) if instead_of else free_ports(2)
+    if instead_of is None:
+        key, certificate = make_authority("pebble")
+        trust, whole = certificate.decode(), server_certificate(key, certificate)
+    else:
+        trust, whole = instead_of.trust, instead_of.shown
     (place / "server.pem").write_bytes(whole)
     raw: dict[str, Any] = {
         "listenAddress": f"127.0.0.1:{listen}",
@@ -107,7 +117,7 @@ def pebble(
         )
     try:
         _until_it_listens(running, listen, place)
-        yield Pebble(place, listen, management, trust)
+        yield Pebble(place, listen, management, trust, whole)
     finally:
         running.kill()
         running.wait()

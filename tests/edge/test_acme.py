@@ -25,10 +25,10 @@ from edgefixtures import World, world
 
 from alveole import certificate_views as cv
 from alveole import requests as ask
-from alveole.agent.certifying import KeepChallenge
-from alveole.errors import InvalidInput, Refused
+from alveole.agent.certifying import DropCertificate, KeepChallenge
+from alveole.errors import InvalidInput, Refused, Temporary
 from alveole.host import paths
-from alveole.issuing import rows
+from alveole.issuing import pointing, rows
 from alveole.issuing.rows import Order
 from dnskit import ZONE, NameServer, name_server
 from instancekit import until
@@ -180,6 +180,12 @@ def test_a_name_that_leads_elsewhere_is_not_asked_for(platform: Platform, author
     forget(platform, absent, inside)
 
 
+def test_name_servers_that_refuse_are_told_in_few_words(zone: NameServer) -> None:
+    with pytest.raises(Temporary) as told:
+        pointing.addresses("www.another.net", (zone.address,), 20.0)
+    assert str(told.value) == f"name: the name servers do not say: 127.0.0.1@{zone.port}: REFUSED"
+
+
 def test_what_an_authority_does_not_believe(platform: Platform) -> None:
     """Fault 9: a validation that is refused is counted, and the budget holds before the authority would."""
     name = f"refused.{ZONE}"
@@ -256,9 +262,28 @@ def test_a_wildcard_over_dns(platform: Platform, authority: Pebble) -> None:
         assert set(names) == {("DNS", ZONE), ("DNS", f"*.{ZONE}")}
         until(lambda: order_of(platform, ZONE).expires_at > 0, 30)
         assert platform.updates.ask(f"_acme-challenge.{ZONE}", "TXT").values == ()
+        # One that is taken back is followed by another, without waiting for the hour's look.
+        until(lambda: order_of(platform, ZONE).expires_at > 0, 30)
+        with pytest.raises(Refused, match=f"{name} shares the certificate of"):
+            platform.services.remove_certificate(ROOT, name)
+        assert platform.shown(name).source == "acme"
+        platform.services.remove_certificate(ROOT, f"*.{ZONE}")
+        assert platform.shown(name).source == "internal"
+        until(lambda: platform.shown(name).source == "acme", 90, lambda: str(platform.shown(name)))
+        # One whose link was lost, the main domain's own name being left with it, comes back likewise.
+        until(lambda: order_of(platform, ZONE).expires_at > 0, 30)
+        platform.agent.call(DropCertificate((f"*.{ZONE}",)))
+        assert platform.shown(name).source == "internal"
+        platform.services.certifier.poke()
+        until(lambda: platform.shown(name).source == "acme", 90, lambda: str(platform.shown(name)))
         # A site that comes later has it from its first moment on.
         platform.site("later")
         assert platform.shown(f"later.{ZONE}").source == "acme"
+        # The next one for one of them is the next one for all: no certificate of its own besides.
+        before = platform.shown(f"later.{ZONE}").chain
+        platform.done(platform.issue(name, renew=True))
+        assert platform.shown(f"later.{ZONE}").chain != before
+        assert platform.shown(name).names == (ZONE, f"*.{ZONE}")
     finally:
         platform.services.set_acme(ROOT, cv.SetAcme(automatic=False))
         platform.services.remove_zone(ROOT, ZONE)
@@ -285,6 +310,30 @@ def test_every_name_below_a_site(platform: Platform, authority: Pebble) -> None:
         assert platform.shown(name).source == "internal"
     finally:
         platform.services.remove_zone(ROOT, ZONE)
+
+
+def test_an_authority_that_was_made_anew(platform: Platform, edge: World, zone: NameServer) -> None:
+    """It knows no account any more: it is told so by trying, and gives another to the same key."""
+    name = f"anew.{ZONE}"
+    platform.own(name)
+    platform.at(name)
+    with pebble(edge.http, zone.address) as first:
+        platform.add(first, "anew")
+    account = platform.services.show_acme(ROOT).authorities[-1].account
+    try:
+        platform.services.set_acme(ROOT, cv.SetAcme(order=("anew", "pebble")))
+        refused = platform.services.try_authority(ROOT, "anew")
+        assert not refused.ok and "Connection refused" in refused.said and "Pool" not in refused.said
+        with pebble(edge.http, zone.address, instead_of=first):
+            tried = platform.services.try_authority(ROOT, "anew")
+            assert tried.ok and f"it did not know {account} any more" in tried.said
+            assert platform.services.show_acme(ROOT).authorities[0].account not in ("", account)
+        with pebble(edge.http, zone.address, instead_of=first):
+            platform.done(platform.issue(name))
+            assert platform.shown(name).by == "anew"
+    finally:
+        platform.services.remove_authority(ROOT, "anew")
+        forget(platform, name)
 
 
 @pytest.mark.turn
@@ -360,6 +409,20 @@ def test_an_own_certificate_goes_first(platform: Platform, edge: World) -> None:
     assert platform.chain(name, edge.certificates.authority_pem())
 
 
+def test_an_own_wildcard_goes_before_what_was_issued_for_one_name(platform: Platform, edge: World) -> None:
+    name = f"alone.{ZONE}"
+    platform.own(name)
+    platform.at(name)
+    platform.done(platform.issue(name))
+    assert platform.shown(name).source == "acme"
+    _root, key, chain = own_chain((f"*.{ZONE}",))
+    before = (workers(edge), edge.edge.master())
+    taken = platform.services.upload_certificate(ROOT, cv.UploadCertificate(chain=chain, key=key))
+    assert name in taken.names and platform.shown(name).source == "own"
+    platform.services.remove_certificate(ROOT, f"*.{ZONE}")
+    assert platform.shown(name).source == "internal" and (workers(edge), edge.edge.master()) == before
+
+
 def test_one_that_ends_soon_is_told_of_once(platform: Platform) -> None:
     """In the journal, and so to who is told of failures; and by ``doctor`` until there is another."""
     platform.site("old")
@@ -376,4 +439,8 @@ def test_one_that_ends_soon_is_told_of_once(platform: Platform) -> None:
     assert "the certificate ends in 9 days" in once and f"old.{ZONE}" in once
     (link,) = [each for each in platform.services.doctor(ROOT).links if each.name == "certificates"]
     assert not link.ok and f"old.{ZONE}: the certificate ends in 9 days" in link.came
+    # The rule of incidents looks at what the edge shows, by whomever it was issued.
+    shown = platform.shown(f"old.{ZONE}")
+    looked = {each.id.name: each.detail for each in platform.world.certificates.observe().found}
+    assert looked[f"old.{ZONE}"] == {"issued": shown.issued_at, "expires": shown.expires_at}
     platform.services.remove_certificate(ROOT, f"old.{ZONE}", "old")

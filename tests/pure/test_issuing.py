@@ -70,6 +70,11 @@ def test_how_a_name_is_proven() -> None:
     dns = Authority("dns", "https://ca.example.com/dir", challenge="dns-01")
     assert model.challenge_of(dns, "a.alv.fr", ("a.alv.fr",), settings) == "dns-01"
     assert model.challenge_of(dns, "www.club.fr", ("www.club.fr",), settings) == ""
+    # One that is told to look over HTTP only is asked for no wildcard.
+    web = Authority("web", "https://ca.example.com/dir", challenge="http-01")
+    assert model.challenge_of(web, "*.alv.fr", ("alv.fr", "*.alv.fr"), settings) == ""
+    found = model.wanted("alv.fr", "panel.alv.fr", SITES, AcmeSettings((web,), zones=(ZONE,)))
+    assert "alv.fr *.alv.fr" not in {each.key for each in found} and "blog.alv.fr" in {each.key for each in found}
 
 
 def spent(at: float, kind: str = "issued", domain: str = "club.fr", names: str = "www.club.fr") -> Spent:
@@ -111,6 +116,14 @@ def test_warnings() -> None:
     assert told(20, 21) == 0 and told(6, 21) == 7 and told(6, 7) == 0 and told(-3, 1) == 0
     # One that lives for six days is renewed in time all the same.
     assert told(4, life=6) == 0 and told(1.2, life=6) == 7
+
+
+def test_one_that_lives_shortly_does_not_end_soon_all_its_life() -> None:
+    def told(left: float, life: float) -> float:
+        return model.days_to_tell(0.0, life * DAY, (life - left) * DAY)
+
+    assert told(20, 90) == 20 and told(364, 365) == 364 and told(-1, 90) == -1
+    assert told(5.9, 6) > 80 and told(1.6, 6) > 21 and told(1.4, 6) < 21 and told(-1, 6) < 0
 
 
 def test_back_off() -> None:

@@ -130,10 +130,16 @@ class CertificatesActuator:
                 defects = looked_at[file]
             if self._linked(name) != str(self._files / file):
                 defects = (Defect("link-missing", f"the edge has lost the certificate of {name}"), *defects)
-            detail: dict[str, str | int | float] = {"expires": self.verdict(file).expires_at}
+            detail = self._life(file)
             id = ResourceId(Kind.CERTIFICATE, scope, name)
             found.append(Observed(id, stamp, not defects, defects, detail=detail))
         return Observation(tuple(found))
+
+    def _life(self, file: str) -> dict[str, str | int | float]:
+        if not file.startswith(f"{FOLDER}/"):
+            return {"expires": self.verdict(file).expires_at}
+        about = self.given.about(file)
+        return {} if isinstance(about, str) else {"issued": about.issued, "expires": about.expires}
 
     def _linked(self, name: str) -> str | None:
         try:

@@ -267,6 +267,8 @@ def _configuration(request: SetUpNames, place: Path) -> str:
         + f"  allow-transfer {{ {'; '.join(allowed)}; }};\n"
         # Who is to be told stands here; their names need not lead to where they listen.
         + "  notify explicit;\n"
+        # BIND's five seconds are long where a name that was asked for too soon is remembered as absent for a minute.
+        + "  notify-delay 1;\n"
         + f"  also-notify {{ {''.join(f'{each}; ' for each in notified)}}};\n"
         + "};\n"
     )

@@ -56,7 +56,9 @@ def _by(found: dict[str, Any]) -> str:
 
 
 def _days(found: dict[str, Any]) -> str:
-    return paint(str(found["days"]), "red" if found["days"] < _SOON_DAYS else "")
+    # One that lives for a week only ends soon when a quarter of it is left.
+    soon = found["days"] < _SOON_DAYS and found["days"] * 4 * 86_400 < found["expires_at"] - found["issued_at"]
+    return paint(str(found["days"]), "red" if soon else "")
 
 
 def _told(found: dict[str, Any]) -> str:
@@ -189,9 +191,15 @@ def acme_list(here: Here) -> None:
         (
             ("names", "all that can have one" if found["automatic"] else "those that somebody asks for"),
             ("look first", "over HTTP" if found["look"] else "no"),
-            *(("zone", f"{clean(each['zone'])} at {clean(each['server'])}") for each in found["zones"]),
+            *(("zone", _zone(each)) for each in found["zones"]),
         )
     )
+
+
+def _zone(found: dict[str, Any]) -> str:
+    port = "" if found["port"] == 53 else f", port {found['port']}"
+    why = ", where names are published" if found["published"] else ""
+    return f"{clean(found['zone'])} at {clean(found['server'])}{port}{why}"
 
 
 def _spent(found: dict[str, Any]) -> str:

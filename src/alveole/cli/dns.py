@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Any
 
@@ -135,7 +136,11 @@ def setup(here: Here, attempt: bool, undo: bool, **given: Any) -> int:
         wanted["secondaries"] = [_secondary(each) for each in given["secondaries"] if each]
     if attempt:
         return _tried(here, here.client.send("POST", "/v1/dns/try", {"settings": wanted}))
-    _show(here, here.client.send("PUT", "/v1/dns", wanted))
+    found = here.client.send("PUT", "/v1/dns", wanted)
+    _show(here, found)
+    inside = [each for each in found["addresses"] if ipaddress.ip_address(each).is_private]
+    if inside and not here.json:
+        note(f"{', '.join(inside)}: no public address; for those out there give the public ones with --address")
     return 0
 
 

@@ -63,7 +63,7 @@ def doctor(here: Here) -> int:
 
 
 def links(links: list[dict[str, Any]]) -> None:
-    wide = min(24, max((len(link["name"]) for link in links), default=0))
+    wide = min(40, max((len(link["name"]) for link in links), default=0))
     for link in links:
         took = f"  {paint(seconds(link['milliseconds'] / 1000), 'dim')}" if link["milliseconds"] >= 1 else ""
         came = clean(link["came"]) or ("in order" if link["ok"] else "no answer")

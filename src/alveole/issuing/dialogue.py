@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import josepy
 import josepy.errors
+import msgspec
 import requests
 from acme import client, errors, messages
 from josepy.jwk import JWK, JWKRSA
@@ -172,17 +173,34 @@ class Dialogue:
         self._keep(account=account)
 
     def _keep(self, **fields: str) -> None:
-        import msgspec
-
         self.authority = msgspec.structs.replace(self.authority, **fields)
         self._stored(self.authority)
+
+    def _known_again(self, error: messages.Error) -> None:
+        """An authority that was made anew does not know the account: another is had with the same key. Its terms have
+        been agreed to. Raises ``error`` when it is about something else."""
+        if error.code != "accountDoesNotExist" or self._known is None:
+            raise error
+        found, key = self._known
+        log.warning("%s does not know %s any more", self.authority.name, self.authority.account)
+        self.authority = msgspec.structs.replace(self.authority, account="")
+        found.net.account = None
+        self._register(found, key)
 
     def try_it(self) -> str:
         """Ask for the directory and the account; gives a sentence about both."""
         found, _key = self._opened()
+        before = self.authority.account
+        with _said(self.authority):
+            account = messages.RegistrationResource(body=messages.Registration(), uri=before)
+            try:
+                found.query_registration(account)
+            except messages.Error as error:
+                self._known_again(error)
         meta = getattr(found.directory, "meta", None)
         terms = str(getattr(meta, "terms_of_service", "") or "")
-        return f"account {self.authority.account}" + (f"; terms: {terms}" if terms else "")
+        new = f" (new: it did not know {before} any more)" if self.authority.account != before else ""
+        return f"account {self.authority.account}{new}" + (f"; terms: {terms}" if terms else "")
 
     def terms(self) -> str:
         """Where its terms of service are; empty: it has none."""
@@ -194,7 +212,11 @@ class Dialogue:
         """Order what the signing request (PEM) names; gives the order's address."""
         found, _key = self._opened()
         with _said(self.authority):
-            return str(found.new_order(request.encode()).uri)
+            try:
+                return str(found.new_order(request.encode()).uri)
+            except messages.Error as error:
+                self._known_again(error)
+                return str(found.new_order(request.encode()).uri)
 
     def _fetch(self, url: str) -> messages.Order:
         answer = self._ask(url)
@@ -338,9 +360,13 @@ def _said(authority: Authority, *, order: bool = False) -> Iterator[None]:
         reason = getattr(getattr(error.args[0], "reason", None), "args", [error])[0]
         verified = reason if isinstance(reason, ssl.SSLCertVerificationError) else None
         text = verified.verify_message if verified is not None else str(reason)
-        raise Temporary(f"{who} is not trusted: {text}"[:500], hint="name its authorities: certificates") from None
+        raise Temporary(
+            f"{who} is not trusted: {text}"[:500], hint="name the authorities that it is trusted by: --trust FILE"
+        ) from None
     except requests.exceptions.RequestException as error:
-        raise Temporary(f"{who} cannot be asked: {type(error).__name__}: {error}"[:300]) from None
+        raise Temporary(
+            f"{who} cannot be asked: {_reason(error)}"[:300], hint=f"is it at {authority.directory}?"
+        ) from None
     except errors.Error as error:
         if isinstance(error, errors.ARIError):
             raise
@@ -348,11 +374,32 @@ def _said(authority: Authority, *, order: bool = False) -> Iterator[None]:
         status = getattr(response, "status_code", 0)
         if order and status == 404:
             raise Gone(f"{who} does not know the order any more") from None
+        if status:
+            text, hint = (
+                f"{who} answers with status {status}",
+                f"is {authority.directory} the address of its directory?",
+            )
+            raise Temporary(text, hint=hint) from None
         raise Temporary(f"{who} answers what is no answer: {error}"[:300]) from None
     except (josepy.errors.Error, LookupError, ValueError, AttributeError, TypeError, RecursionError) as error:
         # The library takes what comes for what it should be: a list where a directory was to be is a missing attribute.
         log.debug("%s", who, exc_info=True)
         raise Temporary(f"{who} answers what is no answer: {type(error).__name__}: {error}"[:300]) from None
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, of what libraries have wrapped it into; else the outermost's own words."""
+    inner: Any = error
+    for _turn in range(8):
+        if isinstance(inner, OSError) and inner.strerror and inner.errno is not None:
+            return inner.strerror
+        following = getattr(inner, "reason", None) or inner.__cause__
+        if not isinstance(following, BaseException):
+            following = next((each for each in inner.args if isinstance(each, BaseException)), None)
+        if following is None:
+            break
+        inner = following
+    return f"{type(error).__name__}: {error}"
 
 
 def _why(error: Any) -> str:

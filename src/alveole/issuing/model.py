@@ -128,6 +128,14 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return name == self.zone or name.endswith(f".{self.zone}")
 
 
+class OwnZone(Zone, frozen=True, forbid_unknown_fields=True):
+    """The zone that the names of sites are published in. It is not stored here, and goes when names are published no
+    more."""
+
+    secondaries: tuple[str, ...] = ()
+    """Those of the server on this machine, as ``ADDRESS`` or ``ADDRESS:PORT``: asked whether they have it by now."""
+
+
 class AcmeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Stored while running; see ``alveole acme``. Without an authority nothing is asked of anybody."""
 
@@ -188,7 +196,8 @@ def wanted(
     if not settings.automatic or not settings.authorities:
         return ()
     able = [each for each in settings.authorities if may_issue(each, (domain,))]
-    shared = bool(able) and "." in domain and settings.zone_of(domain) is not None
+    by_dns = any(each.challenge != "http-01" for each in able)
+    shared = by_dns and "." in domain and settings.zone_of(domain) is not None
     found = [WantedCertificate((domain, f"*.{domain}") if shared else (domain,))] if able else []
     every = [(site, name) for site, names in sites for name in names]
     for site, name in [("", panel), *every]:
@@ -203,7 +212,10 @@ def challenge_of(authority: Authority, name: str, names: Collection[str], settin
 
     Beside a wildcard everything goes by DNS: the main domain itself need not lead anywhere.
     """
-    if authority.challenge == "dns-01" or any(each.startswith("*.") for each in names):
+    wild = any(each.startswith("*.") for each in names)
+    if wild and authority.challenge == "http-01":
+        return ""
+    if authority.challenge == "dns-01" or wild:
         return "dns-01" if settings.zone_of(name) is not None else ""
     return "http-01"
 
@@ -261,3 +273,14 @@ def warning(issued: float, expires: float, warned: int, now: float) -> int:
     left = (expires - now) / 86_400
     found = min((days for days in WARN_DAYS if left < days), default=0)
     return found if found and (warned == 0 or found < warned) else 0
+
+
+def days_to_tell(issued: float, expires: float, now: float) -> float:
+    """Days until a certificate ends, as a rule that tells of fewer than the first of :data:`WARN_DAYS` is to have them.
+
+    One that lives for less than four times as long is stretched to that: it counts as ending soon when a quarter of its
+    life is left, as in :func:`warning`, and not all its life.
+    """
+    least = 4 * WARN_DAYS[0]
+    life = (expires - issued) / 86_400
+    return (expires - now) / 86_400 * (least / life if 0 < life < least else 1.0)

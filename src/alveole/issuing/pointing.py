@@ -11,16 +11,24 @@ import contextlib
 import http.client
 import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from alveole.errors import Refused, Temporary
+from alveole.errors import AlveoleError, Refused, Temporary
+from alveole.issuing.model import OwnZone
 from alveole.model.names import split_resolver
 from alveole.origins import is_public
 from alveole.outgoing import is_own
+from alveole.rfc2136 import Updates
 
 _ADDRESSES_MOST = 8
 PATH = "/.well-known/acme-challenge/"
+
+
+#: The most that is waited until secondary servers have fetched a zone; they are told within a second.
+_FETCH_SECONDS = 30.0
+_POLL_SECONDS = 0.2
 
 
 class Astray(Refused):
@@ -46,6 +54,11 @@ def addresses(name: str, resolvers: Sequence[str], seconds: float) -> tuple[str,
                 continue
     except dns.exception.Timeout:
         raise Temporary(f"no name server answered within {seconds:g} s", field="name") from None
+    except dns.resolver.NoNameservers as error:
+        # Those of the library tell the question once more, and each server by the way that it was asked.
+        said = [f"{str(each[0]).removeprefix('Do53:')}: {each[3]}" for each in error.kwargs.get("errors", ())]
+        text = "; ".join(dict.fromkeys(said)) or str(error)
+        raise Temporary(f"the name servers do not say: {text}"[:300], field="name") from None
     except (dns.exception.DNSException, OSError) as error:
         raise Temporary(f"the name servers do not say: {error}"[:300], field="name") from None
     if not found:
@@ -76,6 +89,34 @@ def check(name: str, port: int, token: str, answer: str, resolvers: Sequence[str
             field="name",
             hint=f"open port {port}; where this machine cannot reach itself: alveole acme set --no-look",
         )
+
+
+def fetched(zone: OwnZone, pause: Callable[[float], bool]) -> tuple[str, ...]:
+    """Wait until the zone's secondary servers have what was written: an authority asks whichever it likes.
+
+    Gives those that are behind still; one that does not answer is not waited for, nor is it asked by others with more
+    success. ``pause`` waits, and says whether to give up.
+    """
+    end = time.monotonic() + _FETCH_SECONDS
+    try:
+        wanted = zone.updates().serial()
+    except AlveoleError:
+        return ()
+    behind = list(zone.secondaries)
+    while behind:
+        behind = [each for each in behind if _behind(each, zone.zone, wanted)]
+        if not behind or time.monotonic() > end or pause(_POLL_SECONDS):
+            break
+    return tuple(behind)
+
+
+def _behind(address: str, zone: str, wanted: int) -> bool:
+    try:
+        there = Updates(*split_resolver(address), zone, None).serial()
+    except AlveoleError:
+        return False
+    # Serial numbers go round (RFC 1982).
+    return 0 < (wanted - there) % (1 << 32) < 1 << 31
 
 
 def _ask(address: str, port: int, name: str, token: str, seconds: float) -> str:

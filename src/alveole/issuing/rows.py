@@ -87,12 +87,6 @@ def one(connection: sa.Connection, id: str) -> Order | None:
     return _read(found) if found is not None else None
 
 
-def of_names(connection: sa.Connection, names: Iterable[str]) -> Order | None:
-    table = certificate_orders
-    found = connection.execute(sa.select(table).where(table.c.names == " ".join(names))).one_or_none()
-    return _read(found) if found is not None else None
-
-
 def put(connection: sa.Connection, order: Order) -> None:
     """Add it, or store it as it is now."""
     values = msgspec.structs.asdict(order) | {"names": " ".join(order.names)}

@@ -21,7 +21,7 @@ from alveole.agent.certifying import (
 )
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.issuing import model, rows
-from alveole.issuing.model import AcmeSettings, Authority, Budget, Zone
+from alveole.issuing.model import AcmeSettings, Authority, Budget, OwnZone, Zone
 from alveole.issuing.rows import Order
 from alveole.issuing.suffixes import registered
 from alveole.journal import Live
@@ -135,7 +135,7 @@ class CertificateVerbs(OutsideVerbs):
             )
 
         def build(transaction: Transaction) -> Live:
-            order = self._orders_by_name().get(found.name)
+            order = self._order_of(found)
             if order is None:
                 order = Order(new_id("o"), (found.name,), owner.id if owner else "")
             rows.put(transaction.connection, msgspec.structs.replace(order, asked=True, next_at=time.time() + 60))
@@ -147,8 +147,17 @@ class CertificateVerbs(OutsideVerbs):
 
         return self._accept(caller, self._digest("issue", found.name, request.digest()), key, build)
 
+    def _order_of(self, found: CertificateState) -> Order | None:
+        """What the certificate of a name was ordered with: alone, or with all names beside it."""
+        orders = self._orders_by_name()
+        wild = f"*.{found.name.partition('.')[2]}"
+        shared = found.source is CertificateSource.ACME and wild in found.names
+        return orders.get(found.name) or (orders.get(wild) if shared else None)
+
     def _flow_issue_certificate(self, live: Live) -> None:
-        order = self._orders_by_name().get(str(live.change.result.get("certificate", "")))
+        name = str(live.change.result.get("certificate", ""))
+        found = next((each for each in self.certifier.states() if each.name == name), None)
+        order = self._order_of(found) if found is not None else None
         if order is None:
             raise Refused("nobody wants this certificate any more")
         done = self.certifier.now(order, live.say)
@@ -182,6 +191,14 @@ class CertificateVerbs(OutsideVerbs):
         wild = [each for each in found.names if each.startswith("*.")] if owner is None else []
         kept = tuple(dict.fromkeys([*wild, *(each for each in names if not any(covers(one, each) for one in wild))]))
         self.agent.call(InstallCertificate(kept, CertificateSource.OWN, found.issuer, found.chain, key=request.key))
+        # It goes before what an authority gave to one of the names alone, which a wildcard by itself would not.
+        alone = [
+            each.name
+            for each in self.certifier.states()
+            if each.name in names and each.name not in kept and each.source is CertificateSource.ACME
+        ]
+        if alone:
+            self.agent.call(DropCertificate(tuple(alone)))
         self._note(caller, "upload-certificate", ", ".join(names), owner)
         self.certifier.poke()
         return cv.CertificateTaken(names=tuple(names), notes=found.notes, expires_at=found.expires_at)
@@ -189,24 +206,37 @@ class CertificateVerbs(OutsideVerbs):
     def remove_certificate(self, caller: Actor, name: str, site: str | None = None) -> None:
         """Show a name what there is besides. One that was issued is not asked for again unless names get theirs
         automatically."""
+        orders = self._orders_by_name()
         if name.startswith("*.") and site is None:
             # One that no name here is called: the main domain's, or an uploaded one for names to come.
             self._allow(caller, Right.SETTINGS_CHANGE)
             if not re.match(ANY_DOMAIN, name):
                 raise NotFound(f"there is no certificate for {name[:80]!r}", field="name")
-            owner, drop = None, (name,)
+            found, owner, order = None, None, orders.get(name)
         else:
             found, owner = self._certificate(caller, Right.SETTINGS_CHANGE, Right.SITE_CHANGE, name, site)
             if found.source is CertificateSource.INTERNAL:
                 raise Refused(f"the certificate of {found.name} is by our own authority", field="name")
-            drop = (found.name,)
+            name, order = found.name, orders.get(found.name)
+        # What was ordered together goes together, or the rest of it would be taken for all that there is to be.
+        drop = order.names if order is not None else (name,)
         self.agent.call(DropCertificate(drop))
-        with self.store.write() as transaction:
-            order = rows.of_names(transaction.connection, drop)
-            if order is not None:
+        if found is not None and any(
+            (each.name, each.file) == (found.name, found.file) for each in self.certifier.states()
+        ):
+            wild = f"*.{found.name.partition('.')[2]}"
+            raise Refused(
+                f"{found.name} shares the certificate of {wild}",
+                field="name",
+                hint=f"an administrator takes it from all that share it: alveole cert remove '{wild}'",
+            )
+        if order is not None:
+            with self.store.write() as transaction:
                 rows.drop(transaction.connection, order.id)
         self.loop.trigger(owner.id if owner else PLATFORM)
         self._note(caller, "remove-certificate", ", ".join(drop), owner)
+        # Where names get theirs automatically the next is asked for now, and not at the hour's look.
+        self.certifier.poke()
 
     # --- authorities --------------------------------------------------------------------------
     def _acme(self) -> AcmeSettings:
@@ -219,7 +249,12 @@ class CertificateVerbs(OutsideVerbs):
         if any(each.zone == zone for each in found.zones):
             return found
         server, port = server_of(dns, self.settings)
-        own = Zone(zone=zone, server=server, port=port, key=dns.key, secret=dns.secret, algorithm=dns.algorithm)
+        own = OwnZone(zone=zone, server=server, port=port, key=dns.key, secret=dns.secret, algorithm=dns.algorithm)
+        if dns.mode == "here":
+            # Its servers are all known, and asked instead of waited for.
+            own = msgspec.structs.replace(
+                own, wait_seconds=0.0, secondaries=tuple(each.address for each in dns.secondaries)
+            )
         return msgspec.structs.replace(found, zones=(*found.zones, own))
 
     @property
@@ -243,10 +278,7 @@ class CertificateVerbs(OutsideVerbs):
             automatic=settings.automatic,
             look=settings.look,
             authorities=tuple(_authority_view(each, spent, now) for each in settings.authorities),
-            zones=tuple(
-                cv.ZoneView(**msgspec.structs.asdict(each) | {"secret": HIDDEN if each.secret else ""})
-                for each in settings.zones
-            ),
+            zones=tuple(map(_zone_view, settings.zones)),
         )
 
     def _change_acme(self, change: Callable[[AcmeSettings], AcmeSettings]) -> AcmeSettings:
@@ -394,8 +426,15 @@ class CertificateVerbs(OutsideVerbs):
 
     def remove_zone(self, caller: Actor, zone: str) -> None:
         self._allow(caller, Right.SETTINGS_CHANGE)
-        if all(each.zone != zone for each in self._acme().zones):
+        found = next((each for each in self._acme().zones if each.zone == zone), None)
+        if found is None:
             raise NotFound(f"there is no zone {zone[:80]!r}", field="zone", hint="see: alveole acme list")
+        if isinstance(found, OwnZone):
+            raise Refused(
+                f"names are published in {zone}, and challenges are written there for as long",
+                field="zone",
+                hint="to prove names over HTTP alone: alveole acme add --challenge http-01",
+            )
 
         def to(settings: AcmeSettings) -> AcmeSettings:
             kept = tuple(each for each in settings.zones if each.zone != zone)
@@ -422,6 +461,19 @@ def _with_budgets(settings: AcmeSettings, budgets: dict[str, dict[str, Any]]) ->
         for each in settings.authorities
     )
     return msgspec.structs.replace(settings, authorities=changed)
+
+
+def _zone_view(found: Zone) -> cv.ZoneView:
+    return cv.ZoneView(
+        zone=found.zone,
+        server=found.server,
+        port=found.port,
+        key=found.key,
+        algorithm=found.algorithm,
+        secret=HIDDEN if found.secret else "",
+        wait_seconds=found.wait_seconds,
+        published=isinstance(found, OwnZone),
+    )
 
 
 def _authority_view(found: Authority, spent: tuple[model.Spent, ...], now: float) -> cv.AuthorityView:

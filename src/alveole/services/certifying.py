@@ -175,7 +175,8 @@ class Certifier:
             for key, each in known.items()
             if (key not in wanted and not self._still_asked(each, shown)) or _is_own(each.names, shown, now)
         ]
-        lost = [each for key, each in known.items() if each not in stale and _is_lost(each, shown, now)]
+        bare = _bare(states)
+        lost = [each for each in known.values() if each not in stale and _is_lost(each, shown, bare, now)]
         if fresh or stale or lost:
             with self._store.write() as transaction:
                 connection = transaction.connection
@@ -418,13 +419,18 @@ class Certifier:
             for each in web:
                 self._agent.call(KeepChallenge(each.token, each.thumbprint))
             wait = 0.0
+            written: dict[str, model.Zone] = {}
             for name, values in texts.items():
                 zone = settings.zone_of(name)
                 if zone is not None:
                     zone.updates().replace(f"_acme-challenge.{name}", "TXT", _DNS_TTL, values)
                     wait = max(wait, zone.wait_seconds)
+                    written[zone.zone] = zone
             if wait and self._stop.wait(wait):
                 raise Temporary("control is ending")
+            for zone in written.values():
+                if isinstance(zone, model.OwnZone) and (behind := pointing.fetched(zone, self._stop.wait)):
+                    say(f"{', '.join(behind)} has not fetched {zone.zone} yet")
             ways = " and ".join(sorted({"HTTP" if each.kind == "http-01" else "DNS" for each in pending}))
             say(f"{authority.name}: to be proven over {ways}")
             hit("certifying.challenged")
@@ -522,9 +528,17 @@ def _is_own(names: Iterable[str], shown: dict[str, CertificateState], now: float
     )
 
 
-def _is_lost(order: Order, shown: dict[str, CertificateState], now: float) -> bool:
-    """Whether the edge shows none of what was issued, though it is valid still."""
+def _bare(states: Iterable[CertificateState]) -> frozenset[str]:
+    """The wildcards of our own authority that names are shown, for want of another's."""
+    wild = ((f"*.{each.name.partition('.')[2]}", each) for each in states if each.source is CertificateSource.INTERNAL)
+    return frozenset(name for name, each in wild if name in each.names)
+
+
+def _is_lost(order: Order, shown: dict[str, CertificateState], bare: frozenset[str], now: float) -> bool:
+    """Whether the edge does not show what was issued, though it is valid still."""
     if order.url or order.expires_at <= now or order.attempts:
         return False
+    if not bare.isdisjoint(order.names):
+        return True
     found = [shown[name] for name in order.names if name in shown]
     return bool(found) and all(each.source is CertificateSource.INTERNAL for each in found)

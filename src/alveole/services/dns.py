@@ -14,12 +14,14 @@ import msgspec
 from alveole.agent.naming import NameFetcher, NameHost, NameKey, SetUpNames, UndoNames
 from alveole.agent.protocol import Link
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
+from alveole.issuing import pointing
 from alveole.masking import HIDDEN
 from alveole.model.names import split_resolver
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services import naming
 from alveole.services.outside import OutsideVerbs, converted
+from alveole.services.publishing import Row
 from alveole.zone import (
     KEY_NAME,
     TRANSFER_KEY_NAME,
@@ -36,9 +38,16 @@ from alveole.zone import (
 )
 
 _SETTING = "dns"
+_LEFT = "dns-left"
 _SECRETS = ("secret", "transfer_secret")
 #: Where a trial writes; with an underscore it is nobody's host (RFC 8552).
 _TRIAL = "_alveole-try"
+
+
+class ZonesLeft(msgspec.Struct, frozen=True):
+    """What was written into zones that were served from here and are not at this moment."""
+
+    zones: dict[str, tuple[Row, ...]] = {}
 
 
 class DnsVerbs(OutsideVerbs):
@@ -105,6 +114,8 @@ class DnsVerbs(OutsideVerbs):
                 elif old is None and not kept:
                     # They stand in a zone that was served from here before, and not in this one.
                     self.naming.keep(dict.fromkeys(self.naming.rows))
+                if dns.mode == "here" and (old is None or self._place(old) != self._place(dns)):
+                    self._take_up(zone_of(dns, self.settings), there=kept)
             except AlveoleError as error:
                 self.journal.end(live, error.problems)
                 raise
@@ -119,10 +130,28 @@ class DnsVerbs(OutsideVerbs):
             # Else its configuration has been written over.
             if new.mode != "here":
                 self.agent.call(UndoNames())
-            self.naming.keep(dict.fromkeys(self.naming.rows))
+            self._put_by(zone_of(old, self.settings))
             return
         for problem in self.naming.leave():
             say(str(problem), level="warning")
+
+    def _put_by(self, zone: str) -> None:
+        """A zone served from here is not any more. Its file stays for the next time, and so does what is known of
+        whose the names in it are: else they would count as somebody else's then, and be neither changed nor removed."""
+        left = self._setting(_LEFT, ZonesLeft) or ZonesLeft()
+        rows = tuple(self.naming.rows.values())
+        self._put_setting(_LEFT, ZonesLeft({**left.zones, zone: rows}))
+        self.naming.keep(dict.fromkeys(self.naming.rows))
+
+    def _take_up(self, zone: str, *, there: bool) -> None:
+        """A zone is served from here again; ``there``: with what is in its file."""
+        left = self._setting(_LEFT, ZonesLeft) or ZonesLeft()
+        if zone not in left.zones:
+            return
+        if there:
+            self.naming.keep({row.name: row for row in left.zones[zone]})
+        others = {each: rows for each, rows in left.zones.items() if each != zone}
+        self._put_setting(_LEFT, ZonesLeft(others) if others else None)
 
     def _place(self, dns: DnsSettings) -> tuple[object, ...]:
         return (dns.mode, *server_of(dns, self.settings), zone_of(dns, self.settings))
@@ -132,6 +161,8 @@ class DnsVerbs(OutsideVerbs):
         for field in _SECRETS:
             if getattr(dns, field) == HIDDEN:
                 dns = msgspec.structs.replace(dns, **{field: getattr(old, field) if old is not None else ""})
+        if old is not None and old.mode != dns.mode:
+            dns = _moved(old, dns, asked_to_keep=raw.get("secret") == HIDDEN)
         problems = list(dns.check())
         zone = zone_of(dns, self.settings)
         if not any(each.field == "zone" for each in problems) and not (
@@ -189,8 +220,8 @@ class DnsVerbs(OutsideVerbs):
         with self.naming.standing_still():
             problems: tuple[Problem, ...] = ()
             if dns.mode == "here":
-                # The zone's file stays for the next time, and so does what is known of whose the names in it are.
                 self.agent.call(UndoNames())
+                self._put_by(zone_of(dns, self.settings))
             else:
                 problems = self.naming.leave()
             self._put_setting(_SETTING, None)
@@ -259,6 +290,8 @@ class DnsVerbs(OutsideVerbs):
             asked = f"ask {each.address} for the serial number of {zone}"
             links.append(_link(title, asked, partial(_secondary, each.address, zone, serial)))
         links.append(_link("names", "compare every name with the zone", self._compared))
+        if dns.alias:
+            links.append(_link("alias", f"look up {dns.alias}", partial(self._alias, dns)))
         found = naming.detected(self.settings)
         private = not set(found) <= set(dns.addresses)
         links.append(
@@ -271,12 +304,32 @@ class DnsVerbs(OutsideVerbs):
         )
         return DnsTrial(ok=all(each.ok for each in links), links=tuple(links))
 
+    def _alias(self, dns: DnsSettings) -> str:
+        """The addresses of what all names are aliases of: without one, none of them leads anywhere."""
+        if (found := self.naming.of_alias(dns)) is None:
+            resolvers = self.settings.dns
+            found = pointing.addresses(dns.alias, resolvers.resolvers, resolvers.seconds)
+        if not found:
+            raise AlveoleError(f"{dns.alias} has no address", hint=naming.NO_ALIAS)
+        elsewhere = "" if set(found) & set(dns.addresses) else "; none of them is one of this machine"
+        return ", ".join(found) + elsewhere
+
     def _compared(self) -> str:
         wrong = self.naming.compare()
         if wrong:
             text = f"{'; '.join(wrong[:5])}{f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''}"
-            raise AlveoleError(text, hint="alveole dns sync")
+            held = any(row.state == "held" for row in self.naming.rows.values())
+            raise AlveoleError(text, hint=naming.LET_GO if held else "alveole dns sync")
         return f"{len(self.naming.rows)} as they were written"
+
+
+def _moved(old: DnsSettings, new: DnsSettings, *, asked_to_keep: bool) -> DnsSettings:
+    """What was only said to the server of before does not go along to another one: its key, and its secondaries."""
+    if asked_to_keep:
+        new = msgspec.structs.replace(new, key="", secret="")
+    if new.mode == "elsewhere" and new.secondaries == old.secondaries:
+        new = msgspec.structs.replace(new, secondaries=(), transfer_by_key=False, transfer_secret="")
+    return new
 
 
 def _secret() -> str:

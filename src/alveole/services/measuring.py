@@ -20,6 +20,7 @@ from alveole.agent import protocol
 from alveole.config import Settings
 from alveole.incidents.model import PLATFORM, About, Figure, Reading, ReadingSource
 from alveole.incidents.readings import Found
+from alveole.issuing.model import days_to_tell
 from alveole.journal import Journal, change_of
 from alveole.load import Loads, machine_load
 from alveole.model.addressing import Addressing
@@ -307,9 +308,11 @@ def _certificates(of: Measured) -> Found:
             expires = item.detail.get("expires") if item.id.kind is Kind.CERTIFICATE else None
             if isinstance(expires, int | float) and expires:
                 days = (expires - now) / 86_400
+                issued = item.detail.get("issued")
+                told = days_to_tell(issued, expires, now) if isinstance(issued, int | float) else days
                 text = f"the certificate of {item.id.name} ends in {days:.0f} days"
                 subject = PLATFORM if id == SCOPE else id
-                found[figure].append(Reading(subject, days, item.id.name, text))
+                found[figure].append(Reading(subject, told, item.id.name, text))
     return found
 
 

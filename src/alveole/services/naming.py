@@ -51,6 +51,9 @@ DELAYS = (5.0, 300.0)
 _GONE_SECONDS = 3600.0
 #: linux/in6.h and RFC 5014: an address that lasts, not one that is made up anew each day (RFC 8981).
 _IPV6_ADDR_PREFERENCES, _IPV6_PREFER_SRC_PUBLIC = 72, 0x0002
+#: What helps where somebody else's record has a name, and where the name that all are aliases of leads nowhere.
+LET_GO = "take that record out of the zone, or give the site another name"
+NO_ALIAS = "publish an address at that name; or, for addresses at each name: alveole dns setup --alias ''"
 #: Seconds for one message and its answer.
 _PATIENCE = 5.0
 
@@ -282,14 +285,23 @@ class Naming:
             came = ", ".join(lines(found))[:SAID_MOST] or "there is no such name"
             ok = want is not None and all(_same(found.get(kind, ()), values) for kind, values in want.records.items())
             row = self.rows.get(name)
-            if not ok and row is not None and row.problem:
-                came, cure = f"{came}; {row.problem}", "alveole dns show"
+            if ok and "CNAME" in found and self.of_alias(dns) == ():
+                ok, came, cure = False, f"{came}; {dns.alias} has no address", NO_ALIAS
+            elif not ok and row is not None and row.problem:
+                came, cure = f"{came}; {row.problem}", LET_GO
             elif not ok:
                 cure = "it is put right by itself; see: alveole dns show"
         except AlveoleError as error:
             came, cure = error.problems[0].message, error.problems[0].hint or "alveole dns check"
         took = round((time.monotonic() - began) * 1000, 2)
         return Link("name", ok, f"ask {server} (port {port}) for {name}", came, cure, took)
+
+    def of_alias(self, dns: DnsSettings) -> tuple[str, ...] | None:
+        """What the zone has at the name that all are aliases of; ``None`` when that name is of another zone."""
+        if not inside(dns.alias, zone_of(dns, self.settings)):
+            return None
+        updates = self.updates(dns)
+        return tuple(value for kind in FAMILY for value in updates.ask(dns.alias, kind).values)
 
     def waiting(self, site_id: str) -> tuple[str, ...]:
         """One sentence for each name of a site that is not published, for ``why``."""
@@ -328,7 +340,7 @@ class Naming:
                     False,
                     "publish every name",
                     "; ".join(f"{row.name}: {row.problem}" for row in held[:5]),
-                    "alveole dns show",
+                    LET_GO,
                 )
             )
         return tuple(links)
