@@ -61,6 +61,7 @@ from alveole.model.names import (
     Domain,
     EnvKey,
     Generation,
+    NodeName,
     Number,
     Package,
     PathPrefix,
@@ -351,6 +352,8 @@ class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="insp
     asleep: bool = False
     also: Annotated[tuple[AnyDomain, ...], msgspec.Meta(max_length=100)] = ()
     """Its other names: of each its certificate and its route are tried."""
+    node: NodeName | None = None
+    """The machine that it lives on, if not this one: the chain ends with the line there."""
 
 
 class Doctor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="doctor"):
@@ -525,6 +528,8 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     came: str
     cure: str = ""
     milliseconds: float = 0.0
+    machine: str = ""
+    """The node that it was tried on; empty: this machine."""
 
 
 RESULTS: dict[type, Any] = {

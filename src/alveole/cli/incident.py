@@ -122,7 +122,8 @@ def _evidence(evidence: dict[str, Any]) -> None:
     if evidence["problem"]:
         say(f"  {clean(evidence['problem'])}")
     for link in evidence["links"]:
-        say(f"  {mark(link['ok'])} {clean(link['name'])}: {clean(link['asked'])}: {clean(link['came'])}")
+        on = f" on {clean(link['machine'])}" if link.get("machine") else ""
+        say(f"  {mark(link['ok'])} {clean(link['name'])}{on}: {clean(link['asked'])}: {clean(link['came'])}")
         if link["cure"] and not link["ok"]:
             say(f"      → {clean(link['cure'])}")
     for each in evidence["waiting"]:

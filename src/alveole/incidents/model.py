@@ -190,6 +190,8 @@ class EvidenceLink(View, frozen=True, kw_only=True):
     asked: str
     came: str
     cure: str = ""
+    machine: str = ""
+    """The node that it was tried on; empty: this machine."""
 
 
 class Before(View, frozen=True, kw_only=True):

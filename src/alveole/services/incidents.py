@@ -174,7 +174,14 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
             why = self.why(SYSTEM, site_id)
             links, waiting, broken = why.links, why.waiting, why.broken
         made = tuple(
-            EvidenceLink(name=each.name, ok=each.ok, asked=each.asked, came=each.came[:1000], cure=each.cure)
+            EvidenceLink(
+                name=each.name,
+                ok=each.ok,
+                asked=each.asked,
+                came=each.came[:1000],
+                cure=each.cure,
+                machine=each.machine,
+            )
             for each in links
         )
         return Evidence(at=time.time(), broken=broken, links=made, waiting=waiting[:20], before=before)
