@@ -40,6 +40,10 @@ COMMAND = [
 ]
 
 
+#: Receivers of a test are on this machine; a round over the rules does not let it wait.
+MORE = '[outgoing]\ninside_hosts = ["localhost"]\n[incidents]\nevery_seconds = 1.0\n'
+
+
 class Far(Instance):
     """With a main domain of its own, so that the names which visitors use are not its sites' first names."""
 
@@ -57,8 +61,8 @@ class Pair:
 
     def __enter__(self) -> Pair:
         with self._stack:
-            self.main = self._stack.enter_context(Instance(split=True, ssh=True))
-            self.far = self._stack.enter_context(Far(split=True))
+            self.main = self._stack.enter_context(Instance(split=True, ssh=True, more=MORE))
+            self.far = self._stack.enter_context(Far(split=True, more=MORE))
             self._stack.callback(self.down)
             self.place = self.far.root / "sshd"
             self.place.mkdir(0o755)
