@@ -45,7 +45,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``pastdays`` | a backup beside the live site, for a while, to who is signed in |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``forwarding``, ``farnames``, ``farbackups`` | asking the machine where a site lives; its names; its backups |
-| ``farincidents`` | incidents of other machines, told and acted on from here |
+| ``farincidents``, ``farfigures`` | incidents of other machines, told and acted on from here; their sites' quality |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
 | ``sleep`` | sites that sleep until somebody asks for them |
@@ -89,6 +89,7 @@ from alveole.services.contentback import ContentBackVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.dns import DnsVerbs
 from alveole.services.farbackups import FarBackupVerbs
+from alveole.services.farfigures import FarFigures
 from alveole.services.farincidents import FarIncidentVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.incoming import IncomingVerbs
@@ -202,6 +203,7 @@ class Services(
         self._nodes_known = None
         self._mirroring, self._nights = {}, {}
         self._incidents_lock, self._incidents_asked, self._incidents_seen = threading.Lock(), {}, {}
+        self.far = FarFigures(self)
         self.incidents_known, self._others_asked = set(), {}
         self._asking = set()
         self._last_used = {}

@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import tables, wholefile
-from alveole.errors import AlveoleError, InvalidInput, NotFound
+from alveole.errors import AlveoleError, InvalidInput, NotFound, Temporary
 from alveole.figure_views import ForecastView, MachineMonth, QualityView, ReportList, ReportView
 from alveole.figures import forecast, months
 from alveole.figures.archive import MACHINE, MACHINE_COLUMNS, Table
@@ -53,10 +53,16 @@ class QualityVerbs(FigureVerbs):
         month = month or months.month_of(time.time())
         months.bounds(month)
         path = f"/quality?month={month}"
-        if (there := self._asked_there(caller, Right.SITE_LOOK, site, path, QualityView)) is not None:
-            return there
-        stored = self._stored(caller, Right.SITE_LOOK, site)
-        return self._quality([stored.site], month)[0]
+        found = self._stored(caller, Right.SITE_LOOK, site, elsewhere=True).site
+        try:
+            there = self._asked_there(caller, Right.SITE_LOOK, site, path, QualityView)
+        except Temporary:
+            if (kept := self.far.kept(found, month)) is None:
+                raise
+            return kept
+        if there is not None:
+            return msgspec.structs.replace(there, node=found.node)
+        return self._quality([found], month)[0]
 
     def list_quality(self, caller: Actor, month: str = "") -> tuple[QualityView, ...]:
         """The same of each site that ``caller`` may look at, by name."""
@@ -84,6 +90,8 @@ class QualityVerbs(FigureVerbs):
         done = self._done(start, end)
         found = []
         rows: list[dict[str, Table]] = []
+        far = self.far.quality([each for each in sites if each.node], month)
+        every, sites = sites, [each for each in sites if not each.node]
         for number, site in enumerate(sites):
             if number % chunk == 0:
                 names = [each.id for each in sites[number : number + chunk]]
@@ -108,7 +116,8 @@ class QualityVerbs(FigureVerbs):
                     rollbacks=done[site.id, "rollback", True] + done[site.id, "rollback", False],
                 )
             )
-        return tuple(found)
+        own = iter(found)
+        return tuple(far[each.id] if each.node else next(own) for each in every)
 
     def _done(self, start: int, end: int) -> Counter[tuple[str, str, bool]]:
         """How many deploys and roll backs ended well or not, by site."""
