@@ -168,5 +168,10 @@ def _parts(told: IncidentDetail, site_of: Callable[[str], str]) -> dict[Key, Sig
 
 
 def _seen_there(evidence: Evidence, node: str) -> Evidence:
-    links = tuple(msgspec.structs.replace(each, machine=each.machine or node) for each in evidence.links)
+    links = tuple(
+        each
+        if each.machine
+        else msgspec.structs.replace(each, machine=node, asked=each.asked.replace("this machine", node))
+        for each in evidence.links
+    )
     return msgspec.structs.replace(evidence, links=links)

@@ -55,13 +55,16 @@ class FarFigures:
         self._months: dict[str, dict[str, _Month]] = {}
         self._lock = threading.Lock()
 
+    def is_away(self, node: str) -> bool:
+        return node in self._of._node_problems
+
     # --- by month -----------------------------------------------------------------------------
     def kept(self, site: Site, month: str) -> QualityView | None:
         """What the machine of a site said last."""
         found = self._kept(site.node).get(month)
         if found is None or site.id not in found.sites:
             return None
-        away = site.node in self._of._node_problems
+        away = self.is_away(site.node)
         return msgspec.structs.replace(
             found.sites[site.id], site=site.name, node=site.node, seen_at=found.seen_at if away else None
         )
@@ -91,7 +94,7 @@ class FarFigures:
     def _ask(self, node: str, month: str, fresh: float = _FRESH_SECONDS) -> None:
         """Have what a machine says of a month, unless that is fresh; nothing where it is away."""
         known = self._kept(node).get(month)
-        if node in self._of._node_problems or (known is not None and time.time() - known.seen_at < fresh):
+        if self.is_away(node) or (known is not None and time.time() - known.seen_at < fresh):
             return
         try:
             asked = self._of._api_of(node).get("/v1/quality", {"month": month})
@@ -143,7 +146,7 @@ class FarFigures:
                 running += 1
         return FarStanding(
             node=node,
-            reached=node not in self._of._node_problems,
+            reached=not self.is_away(node),
             seen_at=look.at if look is not None else None,
             sites=len(sites),
             running=running,

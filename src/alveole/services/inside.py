@@ -49,7 +49,15 @@ def chained(
     last = tuple(each for each in here if each.name == "front")
     after = tuple(each for each in here if each.name == "answer" or each.name.startswith("name "))
     before = tuple(each for each in here if each not in last and each not in after)
+    if not server.ok:
+        # Why it is not open is what was said when it was tried to open it.
+        before = tuple(_because(each, server) if each.name == "line" and not each.ok else each for each in before)
     return (*before, server, *edge, *last, *(each for each in own if each not in edge), *after)
+
+
+def _because(line: protocol.Link, server: protocol.Link) -> protocol.Link:
+    said = server.cure and not server.cure.startswith("see: ")
+    return msgspec.structs.replace(line, came=server.came, cure=server.cure if said else line.cure)
 
 
 class InsideVerbs(ClaimVerbs):

@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import tables, wholefile
-from alveole.errors import AlveoleError, InvalidInput, NotFound, Temporary
+from alveole.errors import AlveoleError, InvalidInput, NotFound
 from alveole.figure_views import ForecastView, MachineMonth, QualityView, ReportList, ReportView
 from alveole.figures import forecast, months
 from alveole.figures.archive import MACHINE, MACHINE_COLUMNS, Table
@@ -54,13 +54,9 @@ class QualityVerbs(FigureVerbs):
         months.bounds(month)
         path = f"/quality?month={month}"
         found = self._stored(caller, Right.SITE_LOOK, site, elsewhere=True).site
-        try:
-            there = self._asked_there(caller, Right.SITE_LOOK, site, path, QualityView)
-        except Temporary:
-            if (kept := self.far.kept(found, month)) is None:
-                raise
+        if found.node and self.far.is_away(found.node) and (kept := self.far.kept(found, month)) is not None:
             return kept
-        if there is not None:
+        if (there := self._asked_there(caller, Right.SITE_LOOK, site, path, QualityView)) is not None:
             return msgspec.structs.replace(there, node=found.node)
         return self._quality([found], month)[0]
 
@@ -73,8 +69,12 @@ class QualityVerbs(FigureVerbs):
     def quality_months(self, caller: Actor, site: str, count: int = 6) -> tuple[QualityView, ...]:
         """The last ``count`` months, newest first, without those of which nothing is known."""
         month, found = months.month_of(time.time()), []
+        stored = self._stored(caller, Right.SITE_LOOK, site, elsewhere=True).site
+        away = bool(stored.node) and self.far.is_away(stored.node)
         for _ in range(max(1, min(count, 13))):
-            found.append(self.show_quality(caller, site, month))
+            # Of a machine that is away no month is asked for: each would wait for it.
+            kept = self.far.kept(stored, month) if away else self.show_quality(caller, site, month)
+            found += [kept] if kept is not None else []
             month = months.before(month)
         return tuple(each for number, each in enumerate(found) if number == 0 or each.known > 0)
 
