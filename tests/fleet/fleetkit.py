@@ -112,6 +112,12 @@ class Pair:
         line = self.main.cli("node", "key", "--json").json["ssh_key"]
         (self.place / "authorized_keys").write_text(line + "\n")
 
+    def back(self) -> None:
+        """As at the beginning, for the tests that add it: no node, nobody let in, no way there."""
+        self.main.cli("node", "remove", "far")
+        self.down()
+        (self.place / "authorized_keys").unlink()
+
     @property
     def fingerprint(self) -> str:
         return run("ssh-keygen", "-l", "-f", self.place / "host_key.pub").stdout.split()[1]

@@ -31,7 +31,7 @@ def there(pair: Pair) -> Iterator[Pair]:
         pair.up()
     for name in ("lambda", "near"):
         pair.main.destroy(name)
-    pair.main.cli("node", "remove", "far")
+    pair.back()
 
 
 def quality(pair: Pair, name: str = "lambda") -> dict[str, Any]:

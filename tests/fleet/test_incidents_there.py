@@ -75,7 +75,7 @@ def watched(pair: Pair) -> Iterator[Watched]:
     for receiver in (made.here, made.there, made.both):
         receiver.close()
     pair.main.destroy("kappa")
-    pair.main.cli("node", "remove", "far")
+    pair.back()
 
 
 def test_of_the_machine_itself(watched: Watched) -> None:

@@ -32,7 +32,7 @@ def there(pair: Pair) -> Iterator[Pair]:
     if pair.sshd is None:
         pair.up()
     pair.main.destroy("omicron")
-    pair.main.cli("node", "remove", "far")
+    pair.back()
 
 
 def why(pair: Pair) -> dict[str, Any]:
