@@ -46,6 +46,18 @@ class WallIncident(View, frozen=True, kw_only=True):
     severity: str
 
 
+class FarStanding(View, frozen=True, kw_only=True):
+    """How the sites stand that live on a server, as that said at ``seen_at``; ``None``: it said nothing so far."""
+
+    node: str
+    reached: bool
+    seen_at: float | None
+    sites: int
+    running: int
+    asleep: int
+    broken: tuple[str, ...]
+
+
 class WallView(View, frozen=True, kw_only=True):
     """The platform at a glance. ``now``: the newest row of the machine, by the names of its columns.
 
@@ -66,6 +78,8 @@ class WallView(View, frozen=True, kw_only=True):
     agent: bool
     now: dict[str, float | None]
     day: FigureView
+    nodes: tuple[FarStanding, ...] = ()
+    """The servers on which sites of this machine live; what is on one that is not reached counts nowhere else."""
 
 
 class QualityView(View, frozen=True, kw_only=True):
@@ -91,6 +105,10 @@ class QualityView(View, frozen=True, kw_only=True):
     deploys: int
     deploys_failed: int
     rollbacks: int
+    node: str = ""
+    """The server that the site lives on, and whose figures these are; empty: this machine."""
+    seen_at: float | None = None
+    """When that server said so, while it is away."""
 
 
 class ForecastView(View, frozen=True, kw_only=True):

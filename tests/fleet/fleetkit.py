@@ -40,6 +40,10 @@ COMMAND = [
 ]
 
 
+#: Receivers of a test are on this machine; a round over the rules does not let it wait.
+MORE = '[outgoing]\ninside_hosts = ["localhost"]\n[incidents]\nevery_seconds = 1.0\n'
+
+
 class Far(Instance):
     """With a main domain of its own, so that the names which visitors use are not its sites' first names."""
 
@@ -57,8 +61,8 @@ class Pair:
 
     def __enter__(self) -> Pair:
         with self._stack:
-            self.main = self._stack.enter_context(Instance(split=True, ssh=True))
-            self.far = self._stack.enter_context(Far(split=True))
+            self.main = self._stack.enter_context(Instance(split=True, ssh=True, more=MORE))
+            self.far = self._stack.enter_context(Far(split=True, more=MORE))
             self._stack.callback(self.down)
             self.place = self.far.root / "sshd"
             self.place.mkdir(0o755)
@@ -107,6 +111,12 @@ class Pair:
         """What an administrator does on the other machine: the line of ``alveole node key``."""
         line = self.main.cli("node", "key", "--json").json["ssh_key"]
         (self.place / "authorized_keys").write_text(line + "\n")
+
+    def back(self) -> None:
+        """As at the beginning, for the tests that add it: no node, nobody let in, no way there."""
+        self.main.cli("node", "remove", "far")
+        self.down()
+        (self.place / "authorized_keys").unlink()
 
     @property
     def fingerprint(self) -> str:

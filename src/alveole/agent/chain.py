@@ -132,6 +132,8 @@ class Inspector:
             _link("certificate", f"TLS handshake for {name}", lambda: self._certificate(name)),
             _link("proxy", "the proxy's own status", self._proxy),
         )
+        if request.node is not None:
+            return (*before, *self._to_node(request, request.node))
         if request.asleep:
             return (
                 *before,
@@ -149,6 +151,50 @@ class Inspector:
             _link("answer", f"GET https://{name}{path}", lambda: self._answer(name, path)),
             *self._also(request, where),
         )
+
+    def _to_node(self, request: Inspect, node: str) -> tuple[Link, ...]:
+        """What lies on this machine of the way to a site on another one; ``front`` is tried where the line holds."""
+        place = paths.lines(self._settings) / node / "web"
+        where = f"node:{place}"
+        line = _link("line", f"connect to the line to {node}", lambda: self._line(place, node))
+        front = (_link("front", f"ask the proxy of {node} through the line", lambda: self._front(place, node)),)
+        return (
+            _link("route", f"the route of {request.domain}", lambda: self._route(request, where)),
+            line,
+            *(front if line.ok else ()),
+            _link("answer", f"GET https://{request.domain}/", lambda: self._answer(request.domain, "/")),
+            *self._also(request, where),
+        )
+
+    @staticmethod
+    def _line(place: Path, node: str) -> str:
+        cure = f"it is opened again by itself once {node} can be reached; see 'alveole node check {node}'"
+        try:
+            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+                connection.settimeout(PATIENCE)
+                connection.connect(str(place))
+        except OSError as error:
+            raise _Broken(f"it is not open: {error.strerror or error}", cure) from None
+        if place.stat().st_mode & 0o006 != 0o006:
+            raise _Broken("the proxy is not let through", f"it is let in by 'alveole node check {node}'")
+        return "it is open"
+
+    @staticmethod
+    def _front(place: Path, node: str) -> str:
+        connection = _Plain(str(place), "localhost")
+        try:
+            # No redirect and no site, as of the proxy of this machine.
+            connection.request("GET", "/.well-known/acme-challenge/-")
+            connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            said = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+            raise _Broken(
+                f"the line is open and nobody answers at its other end: {said}",
+                f"the proxy there is started again by itself; on {node}: alveole doctor",
+            ) from None
+        finally:
+            connection.close()
+        return "it answers"
 
     def _also(self, request: Inspect, where: str) -> tuple[Link, ...]:
         """One link for each other name; of all names right below one, some name is tried that nobody has."""

@@ -61,6 +61,7 @@ from alveole.model.names import (
     Domain,
     EnvKey,
     Generation,
+    NodeName,
     Number,
     Package,
     PathPrefix,
@@ -353,6 +354,8 @@ class Inspect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="insp
     """Its other names: of each its certificate and its route are tried."""
     health: Annotated[str, msgspec.Meta(max_length=2001, pattern=r"^(?:/[!-~]{0,2000})?\Z")] = "/"
     """Where the program says whether it is well."""
+    node: NodeName | None = None
+    """The machine that it lives on, if not this one: the chain ends with the line there."""
 
 
 class Doctor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="doctor"):
@@ -527,6 +530,8 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     came: str
     cure: str = ""
     milliseconds: float = 0.0
+    machine: str = ""
+    """The node that it was tried on; empty: this machine."""
 
 
 RESULTS: dict[type, Any] = {

@@ -54,7 +54,7 @@ def list_(here: Here, state: str, site: str | None, before: str | None, limit: i
             each["id"],
             paint(each["state"], _STATES.get(each["state"], "")),
             paint(each["severity"], _COLOURS.get(each["severity"], "")),
-            clean(each["site"]) or "platform",
+            _of(each),
             when(each["began_at"], short=True),
             _length(each),
             clean(each["title"]) + (f" ({len(each['sites'])} sites)" if each["sites"] else ""),
@@ -62,6 +62,12 @@ def list_(here: Here, state: str, site: str | None, before: str | None, limit: i
         for each in found
     ]
     table(("INCIDENT", "STATE", "SEVERITY", "OF", "SINCE", "FOR", "WHAT"), rows, flexible=6)
+
+
+def _of(each: dict[str, Any]) -> str:
+    if not each["node"]:
+        return clean(each["site"]) or "platform"
+    return f"{clean(each['site'])} on {clean(each['node'])}" if each["site"] else f"server {clean(each['node'])}"
 
 
 def _length(each: dict[str, Any]) -> str:
@@ -78,7 +84,7 @@ def show(here: Here, incident: str) -> None:
     if here.json:
         emit(found)
         return
-    say(paint(f"{clean(found['site'] or 'platform')}: {clean(found['title'])}", "bold"))
+    say(paint(f"{_of(found)}: {clean(found['title'])}", "bold"))
     fields(
         (
             ("state", found["state"] + (", nobody was told" if found["silent"] else "")),
@@ -89,6 +95,7 @@ def show(here: Here, incident: str) -> None:
             ("well since", when(found["well_at"]) if found["well_at"] else ""),
             ("closed", _by(found, "closed")),
             ("part of", found["part_of"]),
+            ("as of", f"{when(found['seen_at'])}: {clean(found['node'])} is away" if found["seen_at"] else ""),
             ("came again", f"{found['reopened']} times" if found["reopened"] else ""),
             ("sites", clean(", ".join(found["sites"]))),
         )
@@ -122,7 +129,8 @@ def _evidence(evidence: dict[str, Any]) -> None:
     if evidence["problem"]:
         say(f"  {clean(evidence['problem'])}")
     for link in evidence["links"]:
-        say(f"  {mark(link['ok'])} {clean(link['name'])}: {clean(link['asked'])}: {clean(link['came'])}")
+        on = f" on {clean(link['machine'])}" if link.get("machine") else ""
+        say(f"  {mark(link['ok'])} {clean(link['name'])}{on}: {clean(link['asked'])}: {clean(link['came'])}")
         if link["cure"] and not link["ok"]:
             say(f"      → {clean(link['cure'])}")
     for each in evidence["waiting"]:

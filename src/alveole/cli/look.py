@@ -31,7 +31,9 @@ def why(here: Here, name: str) -> int:
         say(f"  {paint(clean(site['problem']), 'red')}")
     links(found["links"])
     if found["broken"]:
-        say(f"The first broken link is {paint(clean(found['broken']), 'bold')}: begin there.")
+        first = next(link for link in found["links"] if not link["ok"])
+        on = f" on {clean(first['machine'])}" if first["machine"] else ""
+        say(f"The first broken link is {paint(clean(found['broken']), 'bold')}{on}: begin there.")
     for reason in found["waiting"]:
         say(f"{paint('…', 'yellow')} waiting: {clean(reason)}")
     last = found["last"]
@@ -63,11 +65,12 @@ def doctor(here: Here) -> int:
 
 
 def links(links: list[dict[str, Any]]) -> None:
-    wide = min(40, max((len(link["name"]) for link in links), default=0))
-    for link in links:
+    names = [f"{link['machine']}: {link['name']}" if link.get("machine") else link["name"] for link in links]
+    wide = min(40, max((len(name) for name in names), default=0))
+    for name, link in zip(names, links, strict=True):
         took = f"  {paint(seconds(link['milliseconds'] / 1000), 'dim')}" if link["milliseconds"] >= 1 else ""
         came = clean(link["came"]) or ("in order" if link["ok"] else "no answer")
-        say(f"{mark(link['ok'])} {clean(link['name']).ljust(wide)}  {came}{took}")
+        say(f"{mark(link['ok'])} {clean(name).ljust(wide)}  {came}{took}")
         if not link["ok"]:
             if link["asked"]:
                 say(f"  {'':{wide}}  asked: {clean(link['asked'])}")

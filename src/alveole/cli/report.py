@@ -120,7 +120,7 @@ def _verdict(each: dict[str, Any]) -> str:
 def _quality(sites: list[dict[str, Any]]) -> None:
     rows = [
         (
-            clean(each["site"]),
+            clean(each["site"]) + (f" ({clean(each['node'])})" if each["node"] else ""),
             _share(each["availability"]),
             _share(each["promises_kept"]),
             _share(each["answered"]),
@@ -135,6 +135,8 @@ def _quality(sites: list[dict[str, Any]]) -> None:
     ]
     heads = ("SITE", "AVAILABLE", "PROMISES", "ANSWERED", "REQUESTS", "P50 ms", "P95 ms", "P99 ms", "DEPLOYS", "BACK")
     table(heads, rows, right=" ".join(heads[1:]))
+    for node, at in sorted({(each["node"], each["seen_at"]) for each in sites if each["seen_at"]}):
+        note(f"{clean(node)} is away: what is said of its sites is of {when(at)}.")
 
 
 def _share(value: float | None) -> str:

@@ -169,6 +169,14 @@ def _sites(sites: Sequence[QualityView], p: Phrases) -> list[Heading | Paragraph
     )
     changed = [each for each in sites if each.deploys or each.deploys_failed or each.rollbacks]
     found: list[Heading | Paragraph | Grid] = [quality, Paragraph(text)]
+    for node in sorted({each.node for each in sites if each.node}):
+        there = [each for each in sites if each.node == node]
+        names = ", ".join(each.site for each in there)
+        found.append(Paragraph(p.t("On the server {node}, by its own figures: {sites}.", node=node, sites=names)))
+        seen = [each.seen_at for each in there if each.seen_at is not None]
+        if seen:
+            away = p.t("{node} was away: its figures are those of {day}.", node=node, day=p.day(min(seen)))
+            found.append(Paragraph(away))
     if changed:
         rows = tuple(
             (

@@ -47,10 +47,18 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     told: tuple[str, ...] = ()
     """Ids of the channels that know of it."""
     escalated_at: float | None = None
+    node: str = ""
+    """The machine whose incident it is, under the same id; empty: this one's."""
+    quiet: bool = False
+    """It is silent there."""
+    spared: tuple[str, ...] = ()
+    """Ids of the channels that lead where that machine has told already."""
+    copied: int = 0
+    """How many lines of its history there are here."""
 
     @property
     def group(self) -> tuple[str, str]:
-        return (self.site_id, self.cause)
+        return (self.site_id, f"{self.node}:{self.cause}" if self.node else self.cause)
 
 
 class Book:

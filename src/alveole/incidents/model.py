@@ -190,6 +190,8 @@ class EvidenceLink(View, frozen=True, kw_only=True):
     asked: str
     came: str
     cure: str = ""
+    machine: str = ""
+    """The node that it was tried on; empty: this machine."""
 
 
 class Before(View, frozen=True, kw_only=True):
@@ -241,12 +243,18 @@ class IncidentView(View, frozen=True, kw_only=True):
     silent: bool = False
     """Nobody was told of it so far."""
     escalated: bool = False
+    node: str = ""
+    """The server whose incident it is; empty: this machine's."""
+    seen_at: float | None = None
+    """When that server was heard last, while it is away."""
 
 
 class IncidentDetail(IncidentView, frozen=True, kw_only=True):
     signals: tuple[Signal, ...]
     notes: tuple[Note, ...]
     evidence: Evidence | None
+    told_to: tuple[str, ...] = ()
+    """Where it was told, as digests; only for who sees all of the platform. Whoever tells of it too spares these."""
 
 
 class IncidentReport(View, frozen=True, kw_only=True):

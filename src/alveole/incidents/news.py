@@ -56,7 +56,11 @@ def why_lines(evidence: Evidence | None) -> tuple[str, ...]:
         return ()
     if evidence.problem:
         return (evidence.problem,)
-    found = [f"{'ok' if each.ok else 'BROKEN'}  {each.name}: {each.asked}: {each.came}" for each in evidence.links]
+    found = [
+        f"{'ok' if each.ok else 'BROKEN'}  {each.name}{f' on {each.machine}' if each.machine else ''}: "
+        f"{each.asked}: {each.came}"
+        for each in evidence.links
+    ]
     return tuple(line[:400] for line in (*found, *(f"waits  {each}" for each in evidence.waiting)))[:_LINES_MAX]
 
 

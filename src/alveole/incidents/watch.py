@@ -35,7 +35,11 @@ _TWICE_MOST = 6
 _ABSORB_SECONDS = 600.0
 #: ``why`` is asked for so many new incidents of one round, and for so long; the others say what is known without.
 _ASKED_MOST, _ASKED_SECONDS = 8, 30.0
+#: What a machine and the one that drives it both look at, of a site there: that one is waited for so long.
+_BOTH = frozenset({"site.backup", "site.backup-hours", "site.proof"})
+_FIRST_SECONDS = 900.0
 WATCH = "watch"
+_NOBODY = "nobody: no channel of theirs is for incidents (alveole notify add)"
 
 
 class Talk(msgspec.Struct, frozen=True):
@@ -52,6 +56,9 @@ class Around(Protocol):
         """Name of every site by its id."""
 
     def evidence(self, site_id: str) -> Evidence: ...
+
+    def watched_there(self, site_id: str) -> bool:
+        """Whether the machine that a site lives on says now what is bad of it."""
 
     def tell(
         self, transaction: Transaction, incident: Incident, event: Event, whom: Sequence[str], talk: Talk
@@ -91,6 +98,7 @@ class Watch:
             self.open = {each.id: each for each in found}
             self.parts = self.book.signals(list(self.open))
             closed = self.book.list(is_open=False, closed_since=time.time() - 90 * 86_400, limit=2000)
+            closed = [each for each in closed if not each.node]
             by_hand = [each for each in closed if each.closed_by]
             parts = self.book.signals([each.id for each in by_hand])
             self._muted = {key for each in parts.values() for key, signal in each.items() if signal.cleared_at is None}
@@ -147,7 +155,7 @@ class Watch:
 
     def _clear(self, seen: Seen, now: float) -> None:
         """Write down what is well again, and what came again while its incident was open."""
-        for id, parts in self.parts.items():
+        for id, parts in self._own().items():
             turned: dict[Key, Signal] = {}
             for key, signal in parts.items():
                 if signal.cleared_at is None and seen.is_well(key):
@@ -180,8 +188,9 @@ class Watch:
 
     def _sort(self, seen: Seen, now: float) -> dict[tuple[str, str], list[Bad]]:
         """What begins an incident of its own, by group; what belongs to an open one is put there."""
-        known = {key for parts in self.parts.values() for key in parts}
+        known = {key for parts in self._own().values() for key in parts}
         by_group = {each.group: each.id for each in self.open.values()}
+        told_there = {(each.site_id, each.cause) for each in self.open.values() if each.node and each.site_id}
         covers = self._covers(seen)
         fresh: dict[tuple[str, str], list[Bad]] = {}
         joins: dict[str, list[Bad]] = {}
@@ -189,6 +198,8 @@ class Watch:
             if key in known or key in self._muted:
                 continue
             group = (bad.subject, bad.rule.cause)
+            if bad.rule.rule.on in _BOTH and (group in told_there or self._is_first_there(bad, now)):
+                continue
             cover = covers.get(bad.rule.cause) if bad.subject != PLATFORM else None
             if group in by_group:
                 joins.setdefault(by_group[group], []).append(bad)
@@ -201,6 +212,18 @@ class Watch:
             self._join(id, found, now)
         return fresh
 
+    def _own(self) -> dict[str, dict[Key, Signal]]:
+        """The signals of the open incidents that are not another machine's."""
+        return {id: parts for id, parts in self.parts.items() if not self.open[id].node}
+
+    def _both_look_at(self) -> frozenset[str]:
+        """The causes of such rules."""
+        return frozenset(each.cause for each in self._compiled if each.rule.on in _BOTH)
+
+    def _is_first_there(self, bad: Bad, now: float) -> bool:
+        waits = now - bad.since < bad.rule.hold + _FIRST_SECONDS
+        return waits and self._around.watched_there(bad.subject)
+
     def _covers(self, seen: Seen) -> dict[str, str]:
         """By cause the open incident of the platform that sites join; empty where one is about to be opened."""
         found: dict[str, str] = {}
@@ -208,7 +231,7 @@ class Watch:
             if subject == PLATFORM:
                 found.update(dict.fromkeys(bad.rule.rule.covers, ""))
         rules = {each.name: each.rule for each in self._compiled}
-        for id, parts in self.parts.items():
+        for id, parts in self._own().items():
             for (rule, subject, _item), signal in parts.items():
                 if subject == PLATFORM and signal.cleared_at is None and rule in rules:
                     found.update(dict.fromkeys(rules[rule].covers, id))
@@ -315,6 +338,7 @@ class Watch:
             each
             for each in self.open.values()
             if each.site_id != PLATFORM
+            and not each.node
             and each.cause in covers
             and each.acknowledged_at is None
             and now - each.opened_at < _ABSORB_SECONDS
@@ -355,7 +379,8 @@ class Watch:
         signals = tuple(parts.values())
         ids, names = self._around.tell(transaction, incident, event, whom, Talk(signals, evidence))
         if event is not Event.CLOSED and (names or event is not Event.OPENED or incident.told_at is None):
-            text = ", ".join(names) if names else "nobody: no channel of theirs is for incidents (alveole notify add)"
+            nobody = f"nobody: {incident.node} has told them" if incident.spared else _NOBODY
+            text = ", ".join(names) if names else nobody
             self.book.note(transaction, incident.id, "told", WATCH, text, now)
         return msgspec.structs.replace(incident, told=tuple(dict.fromkeys((*incident.told, *ids))))
 
@@ -367,7 +392,7 @@ class Watch:
     def _go_on(self, incident: Incident, now: float) -> None:
         """Tell what was silent, escalate, let sites go their own way, close."""
         parts = self.parts[incident.id]
-        if incident.told_at is None and incident.well_at is None:
+        if incident.told_at is None and incident.well_at is None and not incident.quiet:
             if self.silence_of(incident, parts, now) is not None:
                 return
             evidence = self.book.evidence(incident.id)
@@ -375,6 +400,9 @@ class Watch:
                 incident = self._tell_new(transaction, incident, parts, evidence, now)
                 self.book.put(transaction, incident)
             self.open[incident.id] = incident
+        if incident.node:
+            # When it is over, and when nobody looks after it, is said there.
+            return
         if self._escalates(incident, now):
             evidence = self.book.evidence(incident.id)
             with self._store.write() as transaction:
@@ -436,6 +464,8 @@ class Watch:
             hit("incidents.closed")
             self.open.pop(incident.id, None)
             self.parts.pop(incident.id, None)
+            if after.node:
+                return after
             if who:
                 self._muted |= {key for key, signal in parts.items() if signal.cleared_at is None}
             else:

@@ -45,6 +45,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``pastdays`` | a backup beside the live site, for a while, to who is signed in |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``forwarding``, ``farnames``, ``farbackups`` | asking the machine where a site lives; its names; its backups |
+| ``farincidents``, ``farfigures`` | incidents of other machines, told and acted on from here; their sites' quality |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
 | ``sleep`` | sites that sleep until somebody asks for them |
@@ -88,6 +89,8 @@ from alveole.services.contentback import ContentBackVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.dns import DnsVerbs
 from alveole.services.farbackups import FarBackupVerbs
+from alveole.services.farfigures import FarFigures
+from alveole.services.farincidents import FarIncidentVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.incoming import IncomingVerbs
 from alveole.services.ledger import LedgerVerbs
@@ -100,7 +103,6 @@ from alveole.services.operations import OperationVerbs
 from alveole.services.platform import PlatformVerbs
 from alveole.services.quality import QualityVerbs
 from alveole.services.recording import RecordVerbs
-from alveole.services.rules import RuleVerbs
 from alveole.services.sources import SourceVerbs
 from alveole.services.syncing import SyncVerbs
 from alveole.services.telling import Telling
@@ -119,11 +121,12 @@ class Services(
     # Before what does it here: a file of the content, too, is put back where the site lives.
     FarBackupVerbs,
     ContentBackVerbs,
+    # Before what looks at nodes, and at incidents: it does both in one.
+    FarIncidentVerbs,
     AnalyticsVerbs,
     SyncVerbs,
     CompareVerbs,
     SourceVerbs,
-    RuleVerbs,
     FindVerbs,
     OperationVerbs,
     PlatformVerbs,
@@ -200,6 +203,9 @@ class Services(
         self._node_looks, self._node_problems, self._node_away = {}, {}, {}
         self._nodes_known = None
         self._mirroring, self._nights = {}, {}
+        self._incidents_lock, self._incidents_asked, self._incidents_seen = threading.Lock(), {}, {}
+        self.far = FarFigures(self)
+        self.incidents_known, self._others_asked = set(), {}
         self._asking = set()
         self._last_used = {}
         self._unwoken = {}

@@ -16,12 +16,13 @@ from alveole.figures.archive import INTERFACE, MACHINE, SPANS, STEP, Archives, T
 from alveole.figures.gather import Gatherer, Standing
 from alveole.figures.machine import Carried, Machine
 from alveole.incidents.model import Severity
-from alveole.incidents.watch import Watch
+from alveole.incidents.mirror import FleetWatch
 from alveole.model.resource import PromiseState
 from alveole.model.site import Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.core import Core
+from alveole.services.farfigures import FarFigures
 from alveole.sleeping import is_asleep
 
 Told = TypeVar("Told")
@@ -32,7 +33,7 @@ _TOTALS = {"hour": 600, "day": 600, "week": 3600, "month": 86_400, "year": 86_40
 
 class FigureVerbs(Core):
     archives: Archives
-    watch: Watch
+    watch: FleetWatch
     _machine: Machine
     _gatherer: Gatherer
     _figures: Figures | None
@@ -41,6 +42,7 @@ class FigureVerbs(Core):
     _links: Mapping[str, Carried]
     _figures_away: bool
     _gathering: threading.Lock
+    far: FarFigures
 
     @abstractmethod
     def _asked_there(self, caller: Actor, right: Right, site: str, path: str, kind: type[Told]) -> Told | None:
@@ -100,7 +102,9 @@ class FigureVerbs(Core):
         """What a screen on the wall shows: the machine and its sites now, those that are not well by name."""
         self._allow(caller, Right.METRICS_LOOK)
         machine = dict(zip(columns_of(MACHINE), self._latest.get(MACHINE, ()), strict=False))
-        sites = sorted((stored.site for stored in self.store.sites.values()), key=lambda site: site.name)
+        every = sorted((stored.site for stored in self.store.sites.values()), key=lambda site: site.name)
+        # What this machine alone sees of one elsewhere, its names, says nothing of whether it runs.
+        sites = [site for site in every if not site.node]
         standing = {site.id: self._standing.get(site.id) for site in sites}
         bad = [site.name for site in sites if (how := standing[site.id]) is not None and how.up == 0]
         well = {id for id, how in standing.items() if how is not None and how.up == 1}
@@ -111,17 +115,20 @@ class FigureVerbs(Core):
             # A day has rows of a minute: the first minutes of a new machine are only among the fine ones.
             span = "hour"
             table = self.archives.read(MACHINE, SPANS[span], time.time())
+        nodes = self._elsewhere_now(every)
+        reached = [each for each in nodes if each.reached]
         return shown.WallView(
             at=time.time(),
-            sites=len(sites),
-            running=len(well) - asleep,
-            asleep=asleep,
-            stopped=sum(1 for site in sites if site.wanted is Wanted.STOPPED),
-            broken=tuple(bad),
+            sites=len(every),
+            running=len(well) - asleep + sum(each.running for each in reached),
+            asleep=asleep + sum(each.asleep for each in reached),
+            stopped=sum(1 for site in every if site.wanted is Wanted.STOPPED),
+            broken=tuple(sorted((*bad, *(name for each in reached for name in each.broken)))),
             incidents=self._open_incidents(),
             agent=not self._figures_away,
             now=machine,
             day=_view(MACHINE, span, thinned(table, 240)),
+            nodes=nodes,
         )
 
     def _open_incidents(self) -> tuple[shown.WallIncident, ...]:
@@ -130,6 +137,15 @@ class FigureVerbs(Core):
         return tuple(
             shown.WallIncident(site=each.site_name, title=each.title, severity=str(each.severity)) for each in found
         )
+
+    def _elsewhere_now(self, sites: Collection[Site]) -> tuple[shown.FarStanding, ...]:
+        """How the sites on other machines stand; of one that is away nothing is counted, and it is named."""
+        by_node: dict[str, list[Site]] = {}
+        for each in sites:
+            if each.node:
+                by_node.setdefault(each.node, []).append(each)
+        cut = {id for id, how in self._standing.items() if how.up == 0}
+        return tuple(self.far.standing(node, there, cut) for node, there in sorted(by_node.items()))
 
     def metrics(self, caller: Actor) -> str:
         """Everything that is counted, in OpenMetrics 1.0: of all sites, so only for who may look at all of them."""

@@ -204,6 +204,22 @@ class ForwardVerbs(PassportVerbs):
             )
         return view
 
+    def _why_there(self, site: Site) -> tuple[protocol.Link, views.WhyView | None]:
+        """Whether the machine that a site lives on tells its chain, and what it tells."""
+        asked, began = f"ask the Alvéole on {site.node}", time.monotonic()
+        came, cure, told = "it answers", "", None
+        try:
+            told = understood(site.node, self._api_of(site.node).get(f"/v1/sites/{site.name}/why"), views.WhyView)
+        except NotFound:
+            came = f"{site.node} knows no site of this name"
+            cure = (
+                f"alveole backup list {site.name}; what was saved can be restored: alveole backup restore ID --as NAME"
+            )
+        except AlveoleError as error:
+            came, cure = error.problems[0].message, error.problems[0].hint or f"alveole node check {site.node}"
+        took = round((time.monotonic() - began) * 1000, 2)
+        return protocol.Link("server", told is not None, asked, came, cure, took), told
+
     def logs_there(self, caller: Actor, site: str, query: dict[str, Any]) -> Iterator[bytes] | None:
         """What a site on another machine prints, as that tells it; ``None`` for one of this machine."""
         found = self._stored(caller, Right.SITE_LOGS, site, elsewhere=True).site

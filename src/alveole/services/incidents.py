@@ -17,6 +17,7 @@ from alveole.agent.protocol import Link
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.incidents import promises as ledger
 from alveole.incidents.book import Book, Incident
+from alveole.incidents.mirror import FleetWatch
 from alveole.incidents.model import (
     PLATFORM,
     Before,
@@ -35,13 +36,14 @@ from alveole.incidents.news import Event, IncidentNews, before_lines, cure_of, w
 from alveole.incidents.promises import Ledger
 from alveole.incidents.readings import Readings
 from alveole.incidents.rules import condition
-from alveole.incidents.watch import Talk, Watch, describe
+from alveole.incidents.watch import Talk, describe
 from alveole.model.change import Change
-from alveole.notices import Kind, Message, News
-from alveole.people.model import NOBODYS, Actor, Held, Near, Role
-from alveole.people.rights import Right, may, near
+from alveole.notices import Message, News
+from alveole.people.model import NOBODYS, Actor, Held, Role
+from alveole.people.rights import Right, may
 from alveole.ports import AgentPort
 from alveole.services import loglines, served
+from alveole.services.audience import Audience, whither
 from alveole.services.finding import FindVerbs
 from alveole.services.measuring import LastEnded, running, sources
 from alveole.services.notify import NotifyVerbs
@@ -72,11 +74,13 @@ _HARMLESS = frozenset({"repair", "check", "backup", "export", "add-channel", "se
 class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
     agent: AgentPort
     readings: Readings
-    watch: Watch
+    watch: FleetWatch
     _last_ended: LastEnded
     _rounds: ThreadPoolExecutor
     _round_under_way: bool
     _node_problems: dict[str, str]
+    incidents_known: set[str]
+    """The machines driven from here whose incidents are known as they are now."""
     _nights: dict[str, frozenset[str]]
     _figures: Figures | None
     _figures_away: bool
@@ -99,7 +103,7 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
             )
         )
         book = Book(self.store)
-        self.watch = Watch(self.store, book, self.readings, Ledger(self.store, self.last_change), _Around(self))
+        self.watch = FleetWatch(self.store, book, self.readings, Ledger(self.store, self.last_change), _Around(self))
         self._round_under_way = False
         self._rounds = ThreadPoolExecutor(max_workers=1, thread_name_prefix="incidents")
 
@@ -175,7 +179,14 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
             why = self.why(SYSTEM, site_id)
             links, waiting, broken = why.links, why.waiting, why.broken
         made = tuple(
-            EvidenceLink(name=each.name, ok=each.ok, asked=each.asked, came=each.came[:1000], cure=each.cure)
+            EvidenceLink(
+                name=each.name,
+                ok=each.ok,
+                asked=each.asked,
+                came=each.came[:1000],
+                cure=each.cure,
+                machine=each.machine,
+            )
             for each in links
         )
         return Evidence(at=time.time(), broken=broken, links=made, waiting=waiting[:20], before=before)
@@ -299,7 +310,17 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
             "reopened": incident.reopened,
             "silent": incident.told_at is None and incident.closed_at is None,
             "escalated": incident.escalated_at is not None,
+            "node": incident.node,
+            "seen_at": self._heard(incident.node) if incident.node in self._node_problems else None,
         }
+
+    @abstractmethod
+    def _heard(self, node: str) -> float | None:
+        """Supplied by the class that joins the parts: when a node said something last."""
+
+    def _told_to(self, incident: Incident) -> tuple[str, ...]:
+        every = self.telling.channels
+        return tuple(whither(every[id]) for id in incident.told if id in every)
 
     def _sees_site(self, caller: Actor, site_id: str) -> bool:
         return may(caller, Right.INCIDENT_LOOK, self.people.held_by_id(site_id))
@@ -324,6 +345,7 @@ class IncidentVerbs(FindVerbs, PlatformVerbs, NotifyVerbs):
             signals=tuple(sorted(signals, key=lambda each: (each.cleared_at is not None, each.since))),
             notes=notes,
             evidence=self.watch.book.evidence(found.id) if whole else None,
+            told_to=self._told_to(found) if self._sees_all(caller) else (),
         )
 
     def report_incident(self, caller: Actor, incident: str) -> IncidentReport:
@@ -439,13 +461,18 @@ class _Around:
     def evidence(self, site_id: str) -> Evidence:
         return self._services.evidence_of(site_id)
 
+    def watched_there(self, site_id: str) -> bool:
+        stored = self._services.store.sites.get(site_id)
+        node = stored.site.node if stored is not None else ""
+        return bool(node) and node in self._services.incidents_known
+
     def tell(
         self, transaction: Transaction, incident: Incident, event: Event, whom: Sequence[str], talk: Talk
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         services = self._services
-        chosen = _Audience(services, incident, talk).channels(whom)
+        chosen = Audience(services, incident, talk).channels(whom)
         if event is not Event.CLOSED:
-            chosen = [each for each in chosen if each.id not in incident.told]
+            chosen = [each for each in chosen if each.id not in (*incident.told, *incident.spared)]
         # The same event of the same incident has the same key, however often it is come to.
         letter = "o" if event in (Event.OPENED, Event.REOPENED) else str(event)[0]
         for channel in chosen:
@@ -460,11 +487,11 @@ class _Around:
 
     def _message(self, incident: Incident, event: Event, channel: Channel, talk: Talk) -> Message:
         services = self._services
-        whole = incident.site_id != PLATFORM or _Audience(services, incident, talk).sees_platform(channel)
+        whole = incident.site_id != PLATFORM or Audience(services, incident, talk).sees_platform(channel)
         signals = [
             each
             for each in talk.signals
-            if whole or each.site_id == PLATFORM or _Audience(services, incident, talk).may_hear(channel, each.site_id)
+            if whole or each.site_id == PLATFORM or Audience(services, incident, talk).may_hear(channel, each.site_id)
         ]
         sites = tuple(sorted({each.site for each in signals if each.site}))
         evidence = talk.evidence if whole else None
@@ -476,7 +503,7 @@ class _Around:
         news = IncidentNews(
             id=incident.id,
             event=event,
-            title=incident.title,
+            title=f"{incident.node}: {incident.title}" if incident.node and not incident.site_id else incident.title,
             severity=incident.severity,
             began_at=incident.began_at,
             opened_at=incident.opened_at,
@@ -507,81 +534,3 @@ class _Around:
     def _address(self, id: str) -> str:
         pages = self._services.settings.pages
         return f"{pages}/incident/{id}" if pages else ""
-
-
-class _Audience:
-    """Which channels of somebody are told of an incident: only those for incidents, of whom may look at it now."""
-
-    def __init__(self, services: IncidentVerbs, incident: Incident, talk: Talk) -> None:
-        self._services = services
-        self._incident = incident
-        own = incident.site_id
-        joined = dict.fromkeys(each.site_id for each in talk.signals if each.site_id)
-        self._sites = [own] if own != PLATFORM else list(joined)
-
-    def channels(self, whom: Sequence[str]) -> list[Channel]:
-        found: dict[str, Channel] = {}
-        for each in whom:
-            for channel in self._of(each):
-                found[channel.id] = channel
-        return sorted(found.values(), key=lambda channel: (channel.whom, channel.name))
-
-    def _of(self, whom: str) -> list[Channel]:
-        every = self._services.telling.channels
-        if whom.startswith("channel:"):
-            channel = every.get(whom.removeprefix("channel:"))
-            return [channel] if channel is not None and self._anywhere(channel) else []
-        open_ones = [each for each in every.values() if each.kind is not Kind.FEED and News.INCIDENT in each.events]
-        if whom == "owner":
-            found = [each for each in open_ones if any(self._owns(each, site) for site in self._sites)]
-            # What is nobody's, or of somebody whom no channel reaches, is the operators'.
-            own = self._incident.site_id != PLATFORM
-            return found or ([each for each in open_ones if self._is(each, _OPERATORS)] if own else [])
-        if whom in ("operators", "administrators"):
-            roles = _OPERATORS if whom == "operators" else (Role.ADMIN,)
-            return [each for each in open_ones if self._is(each, roles)]
-        named = self._services.people.whom(whom)
-        return [each for each in open_ones if named is not None and each.whom == named.id and self._anywhere(each)]
-
-    def _is(self, channel: Channel, roles: Sequence[Role]) -> bool:
-        person = self._services.people.persons.get(channel.whom)
-        return person is not None and person.active and person.role in roles
-
-    def _owns(self, channel: Channel, site: str) -> bool:
-        """The site's own channel, its owner's, or that of somebody who works on it."""
-        if channel.whom == site:
-            return True
-        people = self._services.people
-        held = people.held_by_id(site, self._incident.owner if site == self._incident.site_id else "")
-        if channel.whom in people.teams:
-            return channel.whom == held.owner or held.shares.get(channel.whom, Near.FOREIGN) >= Near.CHANGE
-        person = people.persons.get(channel.whom)
-        if person is None or not person.active:
-            return False
-        actor = people.actor(person, "notification")
-        return near(actor, held) >= Near.CHANGE and may(actor, Right.INCIDENT_LOOK, held)
-
-    def _anywhere(self, channel: Channel) -> bool:
-        return self.sees_platform(channel) or any(self.may_hear(channel, site) for site in self._sites)
-
-    def may_hear(self, channel: Channel, site: str) -> bool:
-        people = self._services.people
-        if channel.whom == site:
-            return True
-        held = people.held_by_id(site, self._incident.owner if site == self._incident.site_id else "")
-        if channel.whom in people.teams:
-            return channel.whom == held.owner or held.shares.get(channel.whom, Near.FOREIGN) >= Near.LOOK
-        person = people.persons.get(channel.whom)
-        if person is None or not person.active:
-            return False
-        return may(people.actor(person, "notification"), Right.INCIDENT_LOOK, held)
-
-    def sees_platform(self, channel: Channel) -> bool:
-        """Whether it may be told all of an incident of the platform."""
-        person = self._services.people.persons.get(channel.whom)
-        if person is None or not person.active:
-            return False
-        return may(self._services.people.actor(person, "notification"), Right.INCIDENT_LOOK, NOBODYS)
-
-
-_OPERATORS = (Role.ADMIN, Role.OPERATOR)

@@ -19,6 +19,9 @@ from alveole.services.claims import ClaimVerbs
 from alveole.services.sleep import VISIT
 from alveole.sleeping import is_asleep
 
+#: Links of a node's own chain that nobody passes who comes from here, and those of its proxy.
+_NOT_PASSED, _EDGE = frozenset({"name", "certificate", "answer"}), frozenset({"address", "proxy"})
+
 
 def exec_there(site: Site, argv: tuple[str, ...], *, tty: bool = False, uid: int | None = None) -> Distant:
     """A program inside of a site on another machine. Raises ``InvalidInput`` for what is too long for that."""
@@ -28,6 +31,33 @@ def exec_there(site: Site, argv: tuple[str, ...], *, tty: bool = False, uid: int
     if uid is not None:
         query.append(("uid", str(uid)))
     return reached(Distant(site.node, f"/v1/sites/{site.name}/exec?{pairs(query)}", tty))
+
+
+def chained(
+    node: str, here: tuple[protocol.Link, ...], server: protocol.Link, there: views.WhyView | None
+) -> tuple[protocol.Link, ...]:
+    """One chain of what lies here and what lies on ``node``, in the order in which a visit goes through it.
+
+    Whoever visits never asks for the name, the certificate and the address that the site has on that machine.
+    """
+    own = tuple(
+        msgspec.structs.replace(each, machine=node, asked=each.asked.replace("this machine", node))
+        for each in (there.links if there is not None else ())
+        if each.name not in _NOT_PASSED
+    )
+    edge = tuple(each for each in own if each.name in _EDGE)
+    last = tuple(each for each in here if each.name == "front")
+    after = tuple(each for each in here if each.name == "answer" or each.name.startswith("name "))
+    before = tuple(each for each in here if each not in last and each not in after)
+    if not server.ok:
+        # Why it is not open is what was said when it was tried to open it.
+        before = tuple(_because(each, server) if each.name == "line" and not each.ok else each for each in before)
+    return (*before, server, *edge, *last, *(each for each in own if each not in edge), *after)
+
+
+def _because(line: protocol.Link, server: protocol.Link) -> protocol.Link:
+    said = server.cure and not server.cure.startswith("see: ")
+    return msgspec.structs.replace(line, came=server.came, cure=server.cure if said else line.cure)
 
 
 class InsideVerbs(ClaimVerbs):
@@ -96,29 +126,30 @@ class InsideVerbs(ClaimVerbs):
             if each.ok is not None
         )
 
-    def why(self, caller: Actor, site: str) -> views.WhyView:
-        stored = self._stored(caller, Right.SITE_LOOK, site)
-        found = stored.site
-        if told := self._asked_there(caller, Right.SITE_LOOK, site, "/why", views.WhyView):
-            here = (*self.claims_waiting(found), *self.naming.waiting(found.id))
-            return msgspec.structs.replace(told, waiting=(*told.waiting, *here))
-        links: tuple[protocol.Link, ...] = ()
+    def _inspected(self, site: Site) -> tuple[protocol.Link, ...]:
+        """What the agent finds; of a site on another machine the way there."""
+        request = protocol.Inspect(
+            site.id,
+            site.number,
+            site.slot,
+            site_domain(site.name, self.settings),
+            site.path,
+            site.run.port,
+            is_asleep(site),
+            site.domains,
+            site.run.health,
+            site.node or None,
+        )
         try:
-            links = self.agent.call(
-                protocol.Inspect(
-                    found.id,
-                    found.number,
-                    found.slot,
-                    site_domain(found.name, self.settings),
-                    found.path,
-                    found.run.port,
-                    is_asleep(found),
-                    found.domains,
-                    found.run.health,
-                )
-            )
+            links: tuple[protocol.Link, ...] = self.agent.call(request)
         except AlveoleError as error:
-            links = (protocol.Link("agent", False, "ask the agent", str(error), "see: alveole doctor"),)
+            return (protocol.Link("agent", False, "ask the agent", str(error), "see: alveole doctor"),)
+        return links
+
+    def why(self, caller: Actor, site: str) -> views.WhyView:
+        stored = self._stored(caller, Right.SITE_LOOK, site, elsewhere=True)
+        found = stored.site
+        links = self._inspected(found)
         problem, cure = self._unwakeable(found.id)
         if problem:
             asleep = protocol.Link("asleep", False, "whether a request can wake it", problem, cure)
@@ -127,15 +158,21 @@ class InsideVerbs(ClaimVerbs):
         if of_zone and of_zone[0].name == "name":
             # The zone's own server knows; what a resolver remembers says less.
             links = tuple(each for each in links if each.name != "name")
-        links = (*of_zone, *links, *self.port_links(found))
+        waits: tuple[str, ...] = ()
+        if found.node:
+            told, there = self._why_there(found)
+            links, waits = chained(found.node, (*of_zone, *links), told, there), there.waiting if there else ()
+        else:
+            links = (*of_zone, *links, *self.port_links(found), *self.check_links(found), *self.base_links(found))
         look = self.loop.looks.get(found.id)
         last = self.journal.list(site=found.id, limit=1)
-        links = (*links, *self.check_links(found), *self.base_links(found), *self._scenario_links(found))
+        links = (*links, *self._scenario_links(found))
         return views.WhyView(
             site=self.show_site(caller, found.id),
             broken=next((link.name for link in links if not link.ok), ""),
             links=links,
             waiting=(
+                *(f"{found.node}: {each}" for each in waits),
                 *(f"{each.id.kind}/{each.id.name}: {each.reason}" for each in (look.waiting if look else ())),
                 *self.claims_waiting(found),
                 *self.naming.waiting(found.id),

@@ -138,6 +138,10 @@ class LookVerbs(Compositions):
         """A document about a site from where it lives; ``None`` for one of this machine."""
 
     @abstractmethod
+    def _why_there(self, site: Site) -> tuple[protocol.Link, views.WhyView | None]:
+        """Whether the machine that a site lives on tells its chain, and what it tells."""
+
+    @abstractmethod
     def _shown_there(self, stored: Stored, view: views.SiteView, show_env: bool) -> views.SiteView:
         """``view`` with what only the machine where the site lives can say: its variables, its releases."""
 

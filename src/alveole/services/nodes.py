@@ -20,6 +20,7 @@ from alveole.fleet import Look, Node
 from alveole.model.names import NODE_NAME
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
+from alveole.services.farfigures import FarFigures
 from alveole.services.farnames import FarNameVerbs
 from alveole.services.forwarding import read, understood
 from alveole.services.platform import PlatformVerbs
@@ -55,6 +56,7 @@ class _PlanThere(msgspec.Struct):
 
 class NodeVerbs(FarNameVerbs, PlatformVerbs):
     _asking: set[str]
+    far: FarFigures
 
     # --- nodes --------------------------------------------------------------------------------
     def scan_node(self, caller: Actor, request: fleet.ScanNode) -> fleet.ScannedView:
@@ -192,6 +194,7 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
         self._put_setting("signers", fleet.Signers(signers))
         for known in (self._lines, self._node_looks, self._node_problems, self._node_away):
             known.pop(node, None)
+        self.far.forget(node)
         self._note(caller, "remove-node", f"{found.name} {found.user}@{found.host}:{found.port}")
 
     def _forget_copies(self, node: str) -> None:
@@ -245,6 +248,7 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
         self._node_looks[name] = Look(time.time(), status, {site.name: site for site in sites}, promised)
         self._node_problems.pop(name, None)
         self._node_away.pop(name, None)
+        self.far.look(name)
 
     def _own_view(self, caller: Actor) -> fleet.NodeView:
         status = self.status(caller)

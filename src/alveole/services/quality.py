@@ -53,10 +53,12 @@ class QualityVerbs(FigureVerbs):
         month = month or months.month_of(time.time())
         months.bounds(month)
         path = f"/quality?month={month}"
+        found = self._stored(caller, Right.SITE_LOOK, site, elsewhere=True).site
+        if found.node and self.far.is_away(found.node) and (kept := self.far.kept(found, month)) is not None:
+            return kept
         if (there := self._asked_there(caller, Right.SITE_LOOK, site, path, QualityView)) is not None:
-            return there
-        stored = self._stored(caller, Right.SITE_LOOK, site)
-        return self._quality([stored.site], month)[0]
+            return msgspec.structs.replace(there, node=found.node)
+        return self._quality([found], month)[0]
 
     def list_quality(self, caller: Actor, month: str = "") -> tuple[QualityView, ...]:
         """The same of each site that ``caller`` may look at, by name."""
@@ -67,8 +69,12 @@ class QualityVerbs(FigureVerbs):
     def quality_months(self, caller: Actor, site: str, count: int = 6) -> tuple[QualityView, ...]:
         """The last ``count`` months, newest first, without those of which nothing is known."""
         month, found = months.month_of(time.time()), []
+        stored = self._stored(caller, Right.SITE_LOOK, site, elsewhere=True).site
+        away = bool(stored.node) and self.far.is_away(stored.node)
         for _ in range(max(1, min(count, 13))):
-            found.append(self.show_quality(caller, site, month))
+            # Of a machine that is away no month is asked for: each would wait for it.
+            kept = self.far.kept(stored, month) if away else self.show_quality(caller, site, month)
+            found += [kept] if kept is not None else []
             month = months.before(month)
         return tuple(each for number, each in enumerate(found) if number == 0 or each.known > 0)
 
@@ -84,6 +90,8 @@ class QualityVerbs(FigureVerbs):
         done = self._done(start, end)
         found = []
         rows: list[dict[str, Table]] = []
+        far = self.far.quality([each for each in sites if each.node], month)
+        every, sites = sites, [each for each in sites if not each.node]
         for number, site in enumerate(sites):
             if number % chunk == 0:
                 names = [each.id for each in sites[number : number + chunk]]
@@ -108,7 +116,8 @@ class QualityVerbs(FigureVerbs):
                     rollbacks=done[site.id, "rollback", True] + done[site.id, "rollback", False],
                 )
             )
-        return tuple(found)
+        own = iter(found)
+        return tuple(far[each.id] if each.node else next(own) for each in every)
 
     def _done(self, start: int, end: int) -> Counter[tuple[str, str, bool]]:
         """How many deploys and roll backs ended well or not, by site."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -186,10 +187,12 @@ def of_site(page: Asked, site: str, span: str = "day", peaks: str = "") -> Respo
     found, problem = FigureView(name=view.name, span=span, start=0, step=1, columns=(), rows=()), ""
     try:
         found = services.show_figures(page.actor, site, span, peaks=bool(peaks), points=_POINTS)
-        quality = services.quality_months(page.actor, site)
     except Temporary as error:
         # It lives on a machine that is away; the page says so, and its other tabs are a click away.
         problem = page.refused(error)
+    # What it said last of its months is kept here.
+    with contextlib.suppress(Temporary):
+        quality = services.quality_months(page.actor, site)
     head, rows = table(page, found)
     return show(
         page,
