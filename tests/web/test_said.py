@@ -89,7 +89,7 @@ def test_each_gets_its_own_french() -> None:
         if "{}" not in english:
             assert said.french_of(sentence) == text
             continue
-        fits = said.fitting(sentence) or said.fitting(sentence, weak=True)
+        fits = said.fitting(sentence) or said.fitting(sentence, loose=True)
         assert fits is not None, english
         values = [f"x{number}" for number in range(english.count("{}"))]
         assert fits[1].format(*fits[2]) == text.format(*values), f"{fits[0]!r} takes {english!r}"
@@ -127,6 +127,13 @@ def test_the_french_is_french() -> None:
 def test_sentences_inside_of_sentences() -> None:
     say = words.ALL["fr"].said
     assert say("module blog: the disk is full") == "module blog\u00a0: le disque est plein"
+    waits = (
+        "workload/0: failed 4 times in a row, next try in 2 s: not ready: it ended before it answered: its process {}"
+    )
+    assert say(waits.format("ended with status 1")) == (
+        "workload/0\u00a0: 4 échecs de suite, prochain essai dans 2 s\u00a0: pas prêt\u00a0: "
+        "il s\u2019est terminé avant de répondre\u00a0: son processus s\u2019est terminé avec le statut 1"
+    )
     # What an error with several problems says of itself.
     told = "name: the name blog is taken (choose another name); plan: there is no plan 'big'"
     assert say(told) == (

@@ -108,13 +108,19 @@ def _index() -> _Index:
     return _Index()
 
 
-def fitting(sentence: str, weak: bool = False) -> tuple[str, str, list[str]] | None:
-    """The template of a sentence, its French, and what varies. ``weak``: of those that have few words themselves, which
-    fit by chance too: only names may stand in them, or what is known itself."""
+def fitting(sentence: str, loose: bool = False) -> tuple[str, str, list[str]] | None:
+    """The template of a sentence, its French, and what varies.
+
+    ``loose``: also where it is less sure. A template of few words fits by chance: only names may stand in it, or what
+    is known itself. And a value before the last that goes on behind a colon is rather a sentence before this one.
+    """
     for english, french in _index().near(sentence):
-        if _is_weak(english) is not weak or (found := found_in(english, sentence)) is None:
+        found = found_in(english, sentence)
+        if found is None:
             continue
-        if not weak or all(_NAME.fullmatch(each) or french_of(each) != each for each in found):
+        if not _is_weak(english) and (loose or not any(": " in each for each in found[:-1])):
+            return english, french, found
+        if loose and all(_NAME.fullmatch(each) or french_of(each) != each for each in found):
             return english, french, found
     return None
 
@@ -125,7 +131,7 @@ def french_of(sentence: str) -> str:
     whole = _index().whole
     if sentence in whole:
         return whole[sentence]
-    return _put(fitting(sentence)) or _parts(sentence) or _put(fitting(sentence, weak=True)) or sentence
+    return _put(fitting(sentence)) or _parts(sentence) or _put(fitting(sentence, loose=True)) or sentence
 
 
 def _put(fits: tuple[str, str, list[str]] | None) -> str:
