@@ -137,7 +137,7 @@ def test_a_signed_archive_is_added(control: Control, author: Author, modules: Pa
     request = ask.CreateSite(name="pics", modules=("gallery",), answers={"title": "x"})
     control.done(control.services.create_site(ROOT, request))
     assert control.show("pics").release is not None
-    with pytest.raises(Refused, match="pics among them"):
+    with pytest.raises(Refused, match="made of its modules: pics"):
         control.services.remove_source(ROOT, "theirs")
 
 

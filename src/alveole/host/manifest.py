@@ -140,13 +140,13 @@ def compare(args: dict[str, Any], fds: list[int], say: Say) -> dict[str, Any]:
         try:
             now: bytes | None = _record(found, reader.digest(found)) if before is not None else None
         except OSError as error:
-            now, what = b"", f"cannot be read: {error.strerror}"
+            now, told = b"", f"/{found.path} cannot be read: {error.strerror}"
         else:
-            what = "was added" if before is None else "is not as it was made"
+            told = f"/{found.path} was added" if before is None else f"/{found.path} is not as it was made"
         if now != before or before is None:
             count += 1
             if count <= _NAMED:
-                damaged.append(f"/{found.path} {what}")
+                damaged.append(told)
         pace("comparing", reader.done, min(1.0, reader.done / max(1, args.get("bytes") or 1)))
     for path in sorted(expected):
         count += 1

@@ -134,8 +134,8 @@ class Stream:
         """The next ``count`` bytes in pieces. Raises ``Rejected`` when the archive ends first."""
         while count:
             if self._at == len(self._buffer) and not self._more():
-                inside = f" inside {where}" if where else ""
-                raise Rejected(f"is cut: it ends{inside} early", hint="send it again")
+                told = f"is cut: it ends early, inside {where}" if where else "is cut: it ends early"
+                raise Rejected(told, hint="send it again")
             piece = self._buffer[self._at : self._at + count]
             self._at += len(piece)
             count -= len(piece)

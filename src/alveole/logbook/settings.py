@@ -155,6 +155,8 @@ def check_syslog(out: SyslogOut, taken: SyslogIn) -> list[Problem]:
     for host, site in taken.sites.items():
         if not _SITE.match(site):
             problems.append(
-                Problem("syslog_in.sites", f"{site[:40]!r} of {host[:80]} is not the id of a site", "see: site show")
+                Problem(
+                    "syslog_in.sites", f"{site[:40]!r} of {host[:80]} is not the id of a site", "see: alveole site show"
+                )
             )
     return problems

@@ -166,7 +166,8 @@ def _check_argument(each: Argument) -> Iterator[Problem]:
     if bool(each.flag) != (of is ArgumentType.BOOLEAN):
         yield Problem("flag", "is for a boolean, and a boolean has one", "what stands in argv when it is yes")
     if (each.min is not None or each.max is not None) and of is not ArgumentType.INTEGER:
-        yield Problem("min", "and max are for an integer")
+        field = "min" if each.min is not None else "max"
+        yield Problem(field, "is for an integer alone", "leave it out, or make the argument an integer")
     if each.min is not None and each.max is not None and each.min > each.max:
         yield Problem("min", "is larger than max")
     if each.pattern and of is not ArgumentType.STRING:

@@ -278,8 +278,8 @@ class SiteVerbs(ElsewhereVerbs):
         def build(transaction: Transaction) -> Live:
             old = self._free_to_change(caller, Right.SITE_RUN, site, version)
             if not old.runs:
-                word = "asleep already" if old.asleep else "not running"
-                raise Refused(f"site {old.name} is {word}", field="site", hint="see: alveole site show")
+                told = f"site {old.name} is asleep already" if old.asleep else f"site {old.name} is not running"
+                raise Refused(told, field="site", hint="see: alveole site show")
             if reason := why_awake(old):
                 raise Refused(f"site {old.name} does not sleep: {reason}", field="site")
             if going_on := self._at_work(old.id):

@@ -159,8 +159,9 @@ class SourceVerbs(Compositions):
             if stored.site.application is not None and names & stored.site.application.modules.keys()
         ]
         if users:
+            some = ", ".join(users[:3]) + (", …" if len(users) > 3 else "")
             raise Refused(
-                f"{len(users)} site{'s' * (len(users) != 1)} are made of its modules, {users[0]} among them",
+                f"{len(users)} {'sites are' if len(users) > 1 else 'site is'} made of its modules: {some}",
                 field="source",
                 hint="destroy them first",
             )

@@ -1,5 +1,5 @@
 """French and English. English sentences are the keys, as with gettext; ``translations/fr.toml`` holds the French ones,
-with those of some pages in files beside it.
+with those of some pages in files beside it. What the services say is in :mod:`alveole.web.said`.
 
 ``t`` translates, ``N_`` only marks a sentence for the catalogue. A test reads every call of both in the code and the
 templates and compares them with the file, in both directions.
@@ -11,12 +11,13 @@ import re
 import time
 import tomllib
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from alveole.errors import Problem
 from alveole.module_views import TextView
+from alveole.web.said import french_of, spaced
 
 LANGUAGES = {"en": "English", "fr": "Français"}
 #: Stands where there is no value: an en dash.
@@ -62,51 +63,8 @@ def catalogue(name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in _PARTS.get(name, (name,)):
         text = (files("alveole") / "web" / "translations" / f"{part}.toml").read_text(encoding="utf-8")
-        found |= {english: _spaced(french) for english, french in tomllib.loads(text).items()}
+        found |= {english: spaced(french) for english, french in tomllib.loads(text).items()}
     return found
-
-
-def _spaced(french: str) -> str:
-    """With spaces that do not break before what French sets apart, so that no line begins with a colon."""
-    return re.sub("« ", "«\u00a0", re.sub(" (?=[:;!?»](?![\\w/]))", "\u00a0", french))
-
-
-#: What the services say, and what changes tell of their steps: the journal keeps the English, pages show the French.
-SAID = ("fr-problems", "fr-steps")
-
-
-@cache
-def _patterns() -> tuple[dict[str, str], tuple[tuple[re.Pattern[str], str], ...]]:
-    """Whole sentences, and those with ``{}`` for a part that varies: the ones that say most themselves come first."""
-    whole: dict[str, str] = {}
-    found: list[tuple[int, re.Pattern[str], str]] = []
-    for part in SAID:
-        for english, french in catalogue(part).items():
-            if "{}" in english:
-                parts = [re.escape(each) for each in english.split("{}")]
-                pattern = re.compile("(.+?)".join(parts) + r"\Z", re.DOTALL)
-                found.append((-len(english.replace("{}", "")), pattern, french))
-            else:
-                whole[english] = french
-    found.sort(key=lambda each: each[0])
-    return whole, tuple((pattern, french) for _, pattern, french in found)
-
-
-_INCIDENT = re.compile(r"i[a-z2-7]{12}\Z")
-
-
-@lru_cache(maxsize=4096)
-def _french(sentence: str) -> str:
-    whole, patterns = _patterns()
-    if sentence in whole:
-        return whole[sentence]
-    for pattern, french in patterns:
-        if found := pattern.match(sentence):
-            # One word is a name of something; several may be a sentence that was put into this one.
-            return french.format(*(_french(each) if " " in each else each for each in found.groups()))
-    # The journal names an incident by its number and its title.
-    number, _, title = sentence.partition(" ")
-    return f"{number} {_french(title)}" if title and _INCIDENT.match(number) else sentence
 
 
 #: The kinds of resources, and what is done with them, in words.
@@ -168,7 +126,7 @@ class Words:
 
     def said(self, sentence: str) -> str:
         """What the services say, translated where the catalogue has it; else as it is."""
-        return _french(sentence) if self.code == "fr" else sentence
+        return french_of(sentence) if self.code == "fr" else sentence
 
     def problem(self, problem: Problem) -> str:
         text = self.said(problem.message)
