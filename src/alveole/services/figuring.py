@@ -15,8 +15,8 @@ from alveole.errors import AlveoleError, InvalidInput, NotFound, Temporary
 from alveole.figures.archive import INTERFACE, MACHINE, SPANS, STEP, Archives, Table, columns_of, thinned
 from alveole.figures.gather import Gatherer, Standing
 from alveole.figures.machine import Carried, Machine
-from alveole.incidents.model import Severity
 from alveole.incidents.mirror import FleetWatch
+from alveole.incidents.model import Severity
 from alveole.model.resource import PromiseState
 from alveole.model.site import Site, Wanted
 from alveole.people.model import Actor
