@@ -45,6 +45,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``pastdays`` | a backup beside the live site, for a while, to who is signed in |
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``forwarding``, ``farnames``, ``farbackups`` | asking the machine where a site lives; its names; its backups |
+| ``farapps``, ``appparts`` | environments that live there; pieces of requests about applications |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
 | ``sleep`` | sites that sleep until somebody asks for them |
@@ -87,6 +88,7 @@ from alveole.services.comparing import CompareVerbs
 from alveole.services.contentback import ContentBackVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.dns import DnsVerbs
+from alveole.services.farapps import FarAppVerbs
 from alveole.services.farbackups import FarBackupVerbs
 from alveole.services.finding import FindVerbs
 from alveole.services.incoming import IncomingVerbs
@@ -102,7 +104,6 @@ from alveole.services.quality import QualityVerbs
 from alveole.services.recording import RecordVerbs
 from alveole.services.rules import RuleVerbs
 from alveole.services.sources import SourceVerbs
-from alveole.services.syncing import SyncVerbs
 from alveole.services.telling import Telling
 from alveole.services.watching import Checks
 from alveole.store import Store, Transaction
@@ -116,11 +117,11 @@ __all__ = ["Services", "VersionConflict"]
 class Services(
     DnsVerbs,
     IncomingVerbs,
+    FarAppVerbs,
     # Before what does it here: a file of the content, too, is put back where the site lives.
     FarBackupVerbs,
     ContentBackVerbs,
     AnalyticsVerbs,
-    SyncVerbs,
     CompareVerbs,
     SourceVerbs,
     RuleVerbs,
@@ -199,6 +200,7 @@ class Services(
         self._node_looks, self._node_problems, self._node_away = {}, {}, {}
         self._nodes_known = None
         self._mirroring, self._nights = {}, {}
+        self._sending = {}
         self._asking = set()
         self._last_used = {}
         self._unwoken = {}
