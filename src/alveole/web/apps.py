@@ -19,6 +19,7 @@ from alveole.model.app import Stage, VersionState
 from alveole.model.change import Change
 from alveole.people.rights import Right, may
 from alveole.web.files import Files
+from alveole.web.new import machines
 from alveole.web.pages import HEADERS, Asked, Errors, Form, Page, PageRoute
 from alveole.web.words import N_
 
@@ -53,7 +54,10 @@ def app(page: Asked, app: str, seen: str = "") -> Response:
 
 
 def _show(page: Page, found: AppView, *, errors: Errors | None = None, status: int = 200, seen: str = "") -> Response:
-    digest = hashlib.sha256(msgspec.json.encode(found)).hexdigest()[:16]
+    # When another machine last answered changes every few seconds, and is shown only while it is away.
+    still = [msgspec.structs.replace(each, seen_at=None) for each in found.environments]
+    shown = msgspec.structs.replace(found, environments=tuple(still))
+    digest = hashlib.sha256(msgspec.json.encode(shown)).hexdigest()[:16]
     if page.partial and seen == digest:
         return Response(status_code=204, headers=HEADERS)
     known = page.services.apps.apps[found.id]
@@ -71,8 +75,13 @@ def _show(page: Page, found: AppView, *, errors: Errors | None = None, status: i
         errors=errors or Errors(page.words),
         sends=may(page.actor, Right.VERSION_SEND, own),
         changes=may(page.actor, Right.APP_CHANGE, own),
+        node_options=machines(page),
         decides=may(page.actor, Right.VERSION_DECIDE, own),
-        syncs=[each.name for each in known.environments if may(page.actor, Right.APP_SYNC, held[each.name])],
+        syncs=[
+            each.name
+            for each in found.environments
+            if not each.node and may(page.actor, Right.APP_SYNC, held[each.name])
+        ],
         may_here=lambda right, environment: may(page.actor, right, held[environment]),
     )
 
