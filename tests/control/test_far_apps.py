@@ -14,9 +14,12 @@ from test_far_backups import Machine, machine  # noqa: F401  fixtures
 from test_far_sites import _node, ends
 
 from alveole import requests as ask
-from alveole.errors import InvalidInput, NotFound, Refused, Temporary
+from alveole.errors import Denied, InvalidInput, NotFound, Refused, Temporary
 from alveole.model.app import App, Environment, Stage
 from alveole.model.change import ChangeState
+from alveole.people.model import Actor, Role
+from alveole.web.newapp import _wanted
+from alveole.web.pages import Fields
 
 FAR_PROD = ask.CreateApp(name="shop", environments=("alpha", "prod"), nodes={"prod": "far"})
 
@@ -140,9 +143,15 @@ def test_what_is_believed(control: Control, shop: App, machine: Machine) -> None
     assert stages[other] is Stage.LEFT and stages["d" + "5" * 12] is Stage.LIVE
 
 
-def test_it_is_given_up_when_the_machine_is_lost(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_it_is_given_up_when_the_machine_is_lost(
+    control: Control,
+    shop: App,
+    machine: Machine,  # noqa: F811  the fixture
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The change says so; an environment whose machine is away is held by nobody for ever."""
     services = control.services
+    monkeypatch.setattr("alveole.services.farapps._AWAY_SECONDS", 0.0)
     reconcile = msgspec.structs.replace(services.settings.reconcile, lost_seconds=0.0)
     services.settings = msgspec.structs.replace(services.settings, reconcile=reconcile)
     version = services.apps.version(shop.id, "1")
@@ -181,3 +190,29 @@ def test_another_version_of_that_name_is_never_delivered(control: Control, shop:
     ended = control.done(change, ChangeState.FAILED)
     assert "is in prod" in ended.problems[0].message
     assert not any(path.endswith("/deliver") for _method, path in machine.sent)
+
+
+def test_only_its_administrator_says_what_another_machine_has_built(control: Control) -> None:
+    """Else content could be brought in unbuilt, or under the digest of something else."""
+    services = control.services
+    control.done(services.create_app(ROOT, ask.CreateApp(name="shop", environments=("prod",))))
+    services.give_app(ROOT, "shop", ask.GiveApp(owner="nobody"))
+    digest = f"sha256:{'1' * 64}"
+    body = ask.SendVersion(version="1", upload=control.upload(), carried=ask.CarriedVersion(digest, digest))
+    with pytest.raises(Denied):
+        services.send_version(Actor("olga", Role.OPERATOR, "session", person="olga"), "shop", body)
+    with pytest.raises(InvalidInput, match="says what an upload is"):
+        services.send_version(ROOT, "shop", msgspec.structs.replace(body, upload=None, work="prod"))
+
+
+def test_the_form_of_a_new_application_says_where() -> None:
+    pairs = [
+        ("env", "alpha"),
+        ("env_plan", ""),
+        ("env_node", ""),
+        ("env", "prod"),
+        ("env_plan", ""),
+        ("env_node", "far"),
+    ]
+    assert _wanted(Fields(pairs)).nodes == {"prod": "far"}
+    assert _wanted(Fields([pair for pair in pairs if pair[0] != "env_node"])).nodes == {}

@@ -56,6 +56,8 @@ _DEPLOYMENT = r"d[a-z2-7]{12}"
 #: Instead of the digest of files that are on another machine alone.
 _UNKNOWN = f"sha256:{'0' * 64}"
 _LOST_SECONDS = 1.0
+#: So long at least a change waits for a machine that goes away while it is at work.
+_AWAY_SECONDS = 120.0
 Got = TypeVar("Got")
 
 
@@ -86,7 +88,7 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
                 self._patient(live, forward.node, partial(self._made_there, live, app, forward, number))
             except AlveoleError as error:
                 if not self.loop.stopping:
-                    self._take_back_far(live, app, forward.node, error)
+                    self._take_back_far(live, app, forward, error)
                 return
         super()._flow_create_app(live)
 
@@ -113,8 +115,9 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
                     live, site.node, self._api_of(site.node).send("PATCH", path, named, key=f"{live.id}-{site.name}")
                 )
 
-    def _take_back_far(self, live: Live, app: App | None, node: str, error: AlveoleError) -> None:
+    def _take_back_far(self, live: Live, app: App | None, forward: Forward, error: AlveoleError) -> None:
         """An environment that could not be made is none; an application without any is none either."""
+        node = forward.node
         gone: list[Environment] = []
         if app is not None and live.change.verb == "create-app":
             gone = [each for each in app.environments if self._site_at(each).node == node]
@@ -137,6 +140,11 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
         hint = (
             f"alveole app add-env {app.name} {gone[0].name} --node {node}" if app is not None and gone and left else ""
         )
+        if app is not None and forward.path == "/v1/apps":
+            with contextlib.suppress(AlveoleError):
+                self._api_of(node).get(f"/v1/apps/{app.name}")
+                # It failed there after it was begun.
+                hint = f"first on {node}: alveole app destroy {app.name} --yes, and alveole site destroy of its sites"
         problems = tuple(
             msgspec.structs.replace(each, message=f"{node}: {each.message}", hint=each.hint or hint)
             for each in error.problems
@@ -254,13 +262,14 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
 
     def _patient(self, live: Live, node: str, ask: Callable[[], Got]) -> Got:
         """Ask again while the way is cut, until the machine counts as lost. ``ask`` must bear being done twice."""
+        patience = max(_AWAY_SECONDS, self.settings.reconcile.lost_seconds)
         away: float | None = None
         while True:
             try:
                 return ask()
             except Temporary as error:
                 away = away or time.monotonic()
-                if self.loop.stopping or time.monotonic() - away > self.settings.reconcile.lost_seconds:
+                if self.loop.stopping or time.monotonic() - away > patience:
                     raise
                 live.show(f"waits for {node}: {error}")
                 self.loop.pause(_LOST_SECONDS)
@@ -360,17 +369,19 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
                 rows = connection.execute(sa.select(table.c.name, table.c.text).where(table.c.site_id == id)).all()
                 wanted = {**{row.name: row.text for row in rows}, **wanted}
                 secrets = {**self.checks.secrets(id), **secrets}
+        needed = secrets if wanted else {}
         for state in understood(site.node, client.get(f"{path}/checks"), list[CheckState]):
             where = f"{path}/checks/{state.name}"
-            own = not understood(site.node, client.get(where), CheckView).text.startswith(_BROUGHT)
-            if own:
-                wanted.pop(state.name, None)
-            elif state.name not in wanted:
+            there = understood(site.node, client.get(where), CheckView).text
+            if there.startswith(_BROUGHT) and state.name not in wanted:
                 client.send("DELETE", where)
-        for name, value in secrets.items() if wanted else ():
+            elif not there.startswith(_BROUGHT) or there == _BROUGHT + wanted[state.name]:
+                # Its own people's, or as it is here.
+                wanted.pop(state.name, None)
+        for name, value in needed.items():
             client.send("PUT", f"{path}/check-secrets/{name}", msgspec.to_builtins(CheckSecret(value=value)))
         for name, text in wanted.items():
-            body = CheckText(text=_BROUGHT + text.removeprefix(_BROUGHT), watch=False)
+            body = CheckText(text=_BROUGHT + text, watch=False)
             client.send("PUT", f"{path}/checks/{name}", msgspec.to_builtins(body))
 
     # --- what is where ------------------------------------------------------------------------
