@@ -77,6 +77,10 @@ class EnvironmentView(View, frozen=True, kw_only=True):
     """How a deploy interrupts it; empty: not at all."""
     held: str
     """Who is at work on it, and with what; empty: nobody."""
+    node: str = ""
+    """The server that it lives on; empty: this one."""
+    seen_at: float | None = None
+    """Of one on another server: when that last said how it is. Seconds since the epoch."""
 
 
 class AppView(View, frozen=True, kw_only=True):

@@ -15,6 +15,8 @@ class CheckText(Body, frozen=True, kw_only=True):
     text: str
     fresh: bool = False
     """Refuse where there is one of that name already."""
+    watch: bool = True
+    """``False``: it is never run by itself, whatever its ``every`` says."""
 
 
 class RunChecks(Body, frozen=True, kw_only=True):

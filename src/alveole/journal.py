@@ -26,7 +26,7 @@ from alveole.model.change import Change, ChangeState, Event
 from alveole.model.moving import Forward, Installing, Moving
 from alveole.model.site import Base, Site
 from alveole.people.model import Actor
-from alveole.requests import AddSource, CreateSite
+from alveole.requests import AddSource, CarriedVersion, CreateSite
 from alveole.store import Store, Transaction, new_id
 from alveole.tables import changes, events
 
@@ -105,6 +105,10 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     installing: Installing | None = None
     forward: Forward | None = None
     """What is asked of the machine that the site lives on."""
+    far: tuple[Forward, ...] = ()
+    """What is asked of other machines for the environments of an application that live there."""
+    carried: CarriedVersion | None = None
+    """What an uploaded version must turn out to be that another machine has packed."""
     delivery: Delivery | None = None
     """Which version goes to which environment, and how far that has come."""
 

@@ -470,7 +470,7 @@ class Reconciler(Workers):
             return self.desired(stored)
 
         with self.hold(site.id) as poke:
-            if site.wanted is Wanted.RUNNING and not self.base_ready(site.base):
+            if site.wanted is Wanted.RUNNING and not site.node and not self.base_ready(site.base):
                 problems = self.ensure_base(site.base, live)
                 if problems:
                     return Settled(problems, essential=True)

@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from alveole.agent.protocol import ArchiveFormat
 from alveole.model.app import DEFAULT_ENVIRONMENTS, Accept
+from alveole.model.names import Digest
 from alveole.model.site import Answer, Arrival, WokenBy
 from alveole.people.model import Role
 from alveole.request_parts import ProcessBody as ProcessBody  # noqa: PLC0414  words of requests too
@@ -441,6 +442,8 @@ class CreateApp(Body, frozen=True, kw_only=True):
     plan: str | None = None
     plans: dict[str, str] = {}
     """Of environments whose plan is another than ``plan``, by name."""
+    nodes: dict[str, str] = {}
+    """Of environments that live on another server, by name; ``any``: the one with most room."""
     env: dict[str, str] = {}
     volumes: tuple[VolumeBody, ...] = ()
     health: str = "/"
@@ -459,6 +462,8 @@ class AddEnvironment(Body, frozen=True, kw_only=True):
     """The environment whose configuration it begins with; ``None``: that of its neighbour."""
     site: str | None = None
     """A site that exists becomes it."""
+    node: str | None = None
+    """The server that it lives on; ``None``: this one."""
 
 
 class SetEnvironment(Body, frozen=True, kw_only=True):
@@ -493,6 +498,16 @@ class DestroyApp(Body, frozen=True, kw_only=True):
     """The name once more."""
 
 
+class CarriedVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version that the machine which drives this one has built and packed."""
+
+    archive: Digest
+    release: Digest
+    """What its files must turn out to be."""
+    made_for: dict[str, str] = {}
+    """Of which versions of the packages of a base it hangs."""
+
+
 class SendVersion(Body, frozen=True, kw_only=True):
     """Of an archive that was uploaded, or of the working copy of an environment, as SFTP and git have filled it."""
 
@@ -504,6 +519,8 @@ class SendVersion(Body, frozen=True, kw_only=True):
     note: str = ""
     signature: str | None = None
     """The text of minisign's file beside the archive, or of an armored one of OpenPGP."""
+    carried: CarriedVersion | None = None
+    """The upload is a version of another machine, taken as it is and not built again; for its administrator alone."""
 
 
 class DecideVersion(Body, frozen=True, kw_only=True):

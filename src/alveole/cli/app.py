@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from alveole.cli.create import MANY, build_network, module_options
 from alveole.cli.output import emit, fields, note, paint, say, size, state, table, when
 from alveole.cli.verbs import Here, Tree, complete, interactive, verb
 from alveole.errors import InvalidInput
+from alveole.model.app import DEFAULT_ENVIRONMENTS
 from alveole.text import clean, span
 
 
@@ -70,6 +72,7 @@ def path(name: str, *more: str) -> str:
     examples=[
         "alveole app create shop --env alpha,preprod,demo,prod --module python",
         "alveole app create shop --env alpha,prod --module wordpress --plan small,prod=large",
+        "alveole app create shop --env alpha,preprod,prod --module python --node prod=paris",
         "alveole app create docs --env test,live --accept at-once",
         "alveole app create blog --from-site blog",
     ],
@@ -86,6 +89,7 @@ def path(name: str, *more: str) -> str:
 @click.option("--base", metavar="BASE", help="host, debian, or an imported image's key.")
 @click.option("--packages", metavar="A,B", help="Debian packages (base debian).", **MANY)
 @click.option("--plan", metavar="PLAN|ENV=PLAN,…", help="The limits of each, or by environment; see alveole plan list.")
+@click.option("--node", metavar="NODE|ENV=NODE,…", help="The server of each, or by environment; see alveole node list.")
 @click.option("--variable", metavar="K=V", help="An environment variable of each.", **MANY)
 @click.option("--volume", metavar="NAME:/PATH", help="A directory that outlives versions.", **MANY)
 @click.option("--health", metavar="PATH", help="What is asked for before a version counts as ready; default /.")
@@ -115,6 +119,8 @@ def create(here: Here, name: str, **options: Any) -> None:
         body["plan"] = options["plan"]
     if options["environments"]:
         body["environments"] = parse.words((options["environments"],))
+    if options["node"] is not None:
+        body["nodes"] = _nodes(options["node"], body.get("environments", DEFAULT_ENVIRONMENTS), problems)
     if options["command"] is not None:
         body["command"] = parse.command(options["command"], "command", problems)
     if options["packages"]:
@@ -141,6 +147,18 @@ def create(here: Here, name: str, **options: Any) -> None:
         _environments(here.client.get(path(name)))
 
     follow.finish(here, change, done, lambda _ended: here.client.get(path(name)))
+
+
+def _nodes(text: str, environments: Sequence[str], problems: parse.Problems) -> dict[str, str]:
+    """Of each environment that is named the server; of all, where one is named without an environment."""
+    words = parse.words((text,))
+    found = dict(each.split("=", 1) for each in words if "=" in each)
+    others = [each for each in words if "=" not in each]
+    if len(others) > 1:
+        problems.add("node", f"{', '.join(others)}: of which environment?", "write ENV=NODE")
+    elif others:
+        found = {**dict.fromkeys(environments, others[0]), **found}
+    return {name: node for name, node in found.items() if node != "here"}
 
 
 @verb(None, "list", examples=["alveole app list"])
@@ -191,6 +209,7 @@ def show(here: Here, name: str) -> None:
 
 def _environments(found: dict[str, Any]) -> None:
     rows = []
+    elsewhere = any(each["node"] for each in found["environments"])
     for each in found["environments"]:
         live, ready = each["live"], each["delivered"]
         rows.append(
@@ -202,14 +221,19 @@ def _environments(found: dict[str, Any]) -> None:
                 when(live["live_at"], short=True) if live else "-",
                 clean(", ".join(each["back_to"][:3])) or "-",
                 clean(each["site"]),
+                *([clean(each["node"] or "here")] if elsewhere else []),
             )
         )
-    table(("ENVIRONMENT", "LIVE", "DELIVERED", "STATE", "SINCE", "BACK TO", "SITE"), rows, flexible=6)
+    more = ("NODE",) if elsewhere else ()
+    table(("ENVIRONMENT", "LIVE", "DELIVERED", "STATE", "SINCE", "BACK TO", "SITE", *more), rows, flexible=6)
     for each in found["environments"]:
         if asks := _asks(each["policy"]):
             note(f"{clean(each['name']).upper()} asks for {', '.join(asks)}")
         if each["held"]:
             note(f"{clean(each['name']).upper()} is held by {clean(each['held'])}")
+        if each["state"] == "unreachable":
+            seen = f"as last told {when(each['seen_at'], short=True)}" if each["seen_at"] else "as last told"
+            note(f"{clean(each['name']).upper()}: {clean(each['node'])} is away; what is where stands {seen}")
         if each["interruption"]:
             note(f"{clean(each['name']).upper()}: {clean(each['interruption'])}")
 
@@ -235,17 +259,24 @@ def versions(found: list[dict[str, Any]]) -> None:
     None,
     "add-env",
     waits=True,
-    examples=["alveole app add-env shop demo --before prod", "alveole app add-env shop prod --site shop-of-today"],
+    examples=[
+        "alveole app add-env shop demo --before prod",
+        "alveole app add-env shop prod --node paris",
+        "alveole app add-env shop prod --site shop-of-today",
+    ],
 )
 @app_name
 @environment_name
 @click.option("--before", metavar="ENV", help="Which it comes before; default: it is the last.")
 @click.option("--like", metavar="ENV", help="Whose configuration it begins with; default: its neighbour's.")
 @click.option("--site", metavar="SITE", help="Make a site that exists this environment.")
-def add_env(here: Here, name: str, environment: str, before: str | None, like: str | None, site: str | None) -> None:
+@click.option("--node", metavar="NODE", help="The server that it lives on; default: this one.")
+def add_env(here: Here, name: str, environment: str, **options: str | None) -> None:
     """Add an environment: a site with another one's configuration, but passwords and data of its own."""
-    body = {"name": environment, "before": before, "like": like, "site": site}
-    change = here.client.send("POST", path(name, "environments"), {key: text for key, text in body.items() if text})
+    body = {"name": environment, **{key: text for key, text in options.items() if text}}
+    if body.get("node") == "here":
+        del body["node"]
+    change = here.client.send("POST", path(name, "environments"), body)
     shown = f"{clean(environment).upper()} of {clean(name)} is made"
     follow.finish(
         here, change, lambda ended: say(shown + follow.took(ended)), lambda _ended: here.client.get(path(name))

@@ -46,6 +46,7 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``forwarding``, ``farnames``, ``farbackups`` | asking the machine where a site lives; its names; its backups |
 | ``farincidents``, ``farfigures`` | incidents of other machines, told and acted on from here; their sites' quality |
+| ``farapps``, ``appparts`` | environments that live there; pieces of requests about applications |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
 | ``sleep`` | sites that sleep until somebody asks for them |
@@ -88,10 +89,10 @@ from alveole.services.comparing import CompareVerbs
 from alveole.services.contentback import ContentBackVerbs
 from alveole.services.core import VersionConflict
 from alveole.services.dns import DnsVerbs
+from alveole.services.farapps import FarAppVerbs
 from alveole.services.farbackups import FarBackupVerbs
 from alveole.services.farfigures import FarFigures
 from alveole.services.farincidents import FarIncidentVerbs
-from alveole.services.finding import FindVerbs
 from alveole.services.incoming import IncomingVerbs
 from alveole.services.ledger import LedgerVerbs
 from alveole.services.logbook import SEARCHES_AT_ONCE
@@ -104,7 +105,6 @@ from alveole.services.platform import PlatformVerbs
 from alveole.services.quality import QualityVerbs
 from alveole.services.recording import RecordVerbs
 from alveole.services.sources import SourceVerbs
-from alveole.services.syncing import SyncVerbs
 from alveole.services.telling import Telling
 from alveole.services.watching import Checks
 from alveole.store import Store, Transaction
@@ -118,16 +118,15 @@ __all__ = ["Services", "VersionConflict"]
 class Services(
     DnsVerbs,
     IncomingVerbs,
+    FarAppVerbs,
     # Before what does it here: a file of the content, too, is put back where the site lives.
     FarBackupVerbs,
     ContentBackVerbs,
     # Before what looks at nodes, and at incidents: it does both in one.
     FarIncidentVerbs,
     AnalyticsVerbs,
-    SyncVerbs,
     CompareVerbs,
     SourceVerbs,
-    FindVerbs,
     OperationVerbs,
     PlatformVerbs,
     LedgerVerbs,
@@ -206,6 +205,7 @@ class Services(
         self._incidents_lock, self._incidents_asked, self._incidents_seen = threading.Lock(), {}, {}
         self.far = FarFigures(self)
         self.incidents_known, self._others_asked = set(), {}
+        self._sending = {}
         self._asking = set()
         self._last_used = {}
         self._unwoken = {}

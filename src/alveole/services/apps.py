@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 from msgspec import UNSET
@@ -11,14 +14,12 @@ from alveole import requests as ask
 from alveole import signatures
 from alveole.agent import protocol
 from alveole.app_views import AppPreview, AppView, DeploymentView, EnvironmentView
-from alveole.compile import is_static
-from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
+from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused, Temporary
 from alveole.failpoints import hit
 from alveole.journal import BESIDE, Live
 from alveole.masks import check_masks
 from alveole.model.app import (
     DEFAULT_ENVIRONMENTS,
-    ENVIRONMENT_NAME,
     ENVIRONMENTS_MAX,
     App,
     DeliveryPolicy,
@@ -30,13 +31,27 @@ from alveole.model.app import (
     check_window,
 )
 from alveole.model.change import Change
-from alveole.model.names import check_pattern, check_site_name
-from alveole.model.site import Base, Site, UpdateMode, Wanted
+from alveole.model.moving import Forward
+from alveole.model.names import check_site_name
+from alveole.model.site import Answer, Base, Site, Wanted
 from alveole.people.model import Actor, Near
 from alveole.people.rights import Right, may
+from alveole.services.appparts import (
+    asked_like,
+    asked_of_nodes,
+    check_builds_here,
+    check_environment_name,
+    check_here,
+    check_signers,
+    interruption,
+    objects,
+    row_of_far,
+    sibling,
+    site_request,
+)
 from alveole.services.appshow import deployment_view, saved_view, version_view
 from alveole.services.flows import work_for
-from alveole.services.modules import Composed, is_secret, recomposed
+from alveole.services.modules import Composed, is_secret
 from alveole.services.show import problem_of, state_of, urls
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction, new_id
@@ -49,7 +64,7 @@ class AppVerbs(SiteVerbs):
     # --- finding ------------------------------------------------------------------------------
     def _sees_app(self, caller: Actor, app: App) -> bool:
         """Who may look at one of its environments may look at it."""
-        return any(may(caller, Right.APP_LOOK, self.people.held_app(app, site)) for site in _objects(app))
+        return any(may(caller, Right.APP_LOOK, self.people.held_app(app, site)) for site in objects(app))
 
     def _app(self, caller: Actor, right: Right, name: str) -> App:
         """The application of this name or id. ``NotFound`` for one that ``caller`` may not look at; ``Denied``."""
@@ -91,19 +106,24 @@ class AppVerbs(SiteVerbs):
         owner = self._owner_for(caller, request.owner)
         self._allow(caller, Right.APP_CREATE, self.people.held_by_id(None, owner))
         made: dict[str, tuple[Base, Composed | None]] = {}
+        where: dict[str, str] = {}
 
         def before() -> None:
             problems = self._check_app(request)
             for name in request.environments if not problems else ():
-                wanted = _site_request(request, name)
+                wanted = site_request(request, name)
                 # For each anew: what is made up (passwords) is of this environment alone.
                 composed = self._compose_new(wanted, True) if wanted.modules else None
                 try:
-                    base = self._base_for(wanted, composed)
+                    base = self._base_for(wanted, composed, keep=name not in request.nodes)
                     self._draft(caller, wanted, base, True, composed)
                     made[name] = base, composed
+                    where[name] = self._place_of(request.nodes.get(name, ""), request.name, name, wanted.plan)
+                except Temporary:
+                    raise
                 except AlveoleError as error:
                     problems += [each for each in error.problems if each not in problems]
+            problems += check_builds_here(where, [composed for _base, composed in made.values()])
             if problems:
                 raise InvalidInput(problems=problems)
             self._need_room()
@@ -112,13 +132,13 @@ class AppVerbs(SiteVerbs):
             sites = []
             for name in request.environments:
                 base, composed = made[name]
-                draft = self._draft(caller, _site_request(request, name), base, True, composed)
-                sites.append(self._new_environment(transaction, owner, draft))
+                draft = self._draft(caller, site_request(request, name), base, True, composed)
+                sites.append(self._new_environment(transaction, owner, draft, where[name]))
             self._check_quota(owner, *sites)
             environments = tuple(
                 Environment(name, site.id) for name, site in zip(request.environments, sites, strict=True)
             )
-            return self._begin_app(caller, request, owner, environments, transaction)
+            return self._begin_app(caller, request, owner, environments, transaction, where)
 
         return self._accept(caller, request.digest(), key, build, before)
 
@@ -131,7 +151,7 @@ class AppVerbs(SiteVerbs):
         found = []
         for name in request.environments:
             try:
-                would = self.preview_create(caller, _site_request(request, name), content=True)
+                would = self.preview_create(caller, site_request(request, name), content=True)
                 found.append(AppPreview(name=name, site=would.site, files=would.files))
             except AlveoleError as error:
                 problems += [each for each in error.problems if each not in problems]
@@ -139,8 +159,9 @@ class AppVerbs(SiteVerbs):
             raise InvalidInput(problems=problems)
         return tuple(found)
 
-    def _new_environment(self, transaction: Transaction, owner: str, draft: Site) -> Site:
+    def _new_environment(self, transaction: Transaction, owner: str, draft: Site, node: str = "") -> Site:
         id = new_id("s")
+        draft = row_of_far(draft, node) if node else draft
         number = transaction.lease(id, self.addressing.capacity())
         site = msgspec.structs.replace(draft, id=id, number=number, owner=owner, wanted=Wanted.STOPPED)
         transaction.insert_site(site, self._names(site))
@@ -153,6 +174,7 @@ class AppVerbs(SiteVerbs):
         owner: str,
         environments: tuple[Environment, ...],
         transaction: Transaction,
+        where: Mapping[str, str] = MappingProxyType({}),
     ) -> Live:
         if self.apps.app(request.name) is not None:
             raise Refused(f"there is an application {request.name!r} already", field="name", hint="choose another name")
@@ -169,9 +191,15 @@ class AppVerbs(SiteVerbs):
             created_at=time.time(),
         )
         self.apps.put_app(transaction, app)
+        work = msgspec.structs.replace(work_for(), far=asked_of_nodes(request, where))
         return self.journal.begin(
-            "create-app", caller, site=app, work=work_for(), result={"app": app.id}, transaction=transaction
+            "create-app", caller, site=app, work=work, result={"app": app.id}, transaction=transaction
         )
+
+    @abstractmethod
+    def _place_of(self, node: str, app: str, environment: str, plan: str | None) -> str:
+        """Supplied by the class that joins the parts: the machine for an environment, which is free there; empty: this
+        one. Raises what speaks against it."""
 
     def _check_app(self, request: ask.CreateApp) -> list[Problem]:
         problems = list(check_site_name(request.name))
@@ -182,10 +210,12 @@ class AppVerbs(SiteVerbs):
         if len(set(request.environments)) != len(request.environments):
             problems.append(Problem("environments", "name one twice", "name each once"))
         for name in request.environments:
-            problems += _check_environment_name(name)
+            problems += check_environment_name(name)
         for name in request.plans.keys() - set(request.environments):
             problems.append(Problem("plans", f"there is no environment {name[:40]!r} among those named"))
-        problems += _check_signers(request.signers)
+        for name in request.nodes.keys() - set(request.environments):
+            problems.append(Problem("nodes", f"there is no environment {name[:40]!r} among those named"))
+        problems += check_signers(request.signers)
         return problems
 
     def _create_from_site(self, caller: Actor, request: ask.CreateApp, key: str | None) -> Change:
@@ -194,7 +224,11 @@ class AppVerbs(SiteVerbs):
         def build(transaction: Transaction) -> Live:
             site = self._free_to_change(caller, Right.SITE_GIVE, request.from_site or "", None)
             problems = self._check_app(msgspec.structs.replace(request, environments=names))
-            problems += _check_here(site, "from_site")
+            problems += check_here(site, "from_site")
+            if request.nodes:
+                problems.append(
+                    Problem("nodes", "is given with a site that exists", "leave it out: the site lives here")
+                )
             if len(names) != 1:
                 problems.append(Problem("environments", "are several", "one is the site; the others: app add-env"))
             if self.apps.of_site(site.id) is not None:
@@ -213,7 +247,8 @@ class AppVerbs(SiteVerbs):
         problems: list[Problem] = []
         for environment in app.environments:
             site = self._site_at(environment)
-            self._have(live, site.base)
+            if not site.node:
+                self._have(live, site.base)
             live.show(f"making {environment.name}")
             settled = self.loop.settle(site, live, version=site.version)
             problems += settled.problems
@@ -309,7 +344,11 @@ class AppVerbs(SiteVerbs):
         own = [each for each in history if each.environment == environment.name]
         working = self.journal.of_site(site.id)
         live = next((each for each in own if each.stage is Stage.LIVE), None)
-        left = [each.name for each in own if each.stage is Stage.LEFT and each.was is not None]
+        left = [
+            each.name
+            for each in own
+            if each.stage is Stage.LEFT and each.was is not None and each.was.node == site.node
+        ]
         return EnvironmentView(
             name=environment.name,
             site=site.name,
@@ -321,6 +360,7 @@ class AppVerbs(SiteVerbs):
             delivered=next((deployment_view(each) for each in own if each.stage is Stage.DELIVERED), None),
             saved=saved_view(self.store.backup(live.backup) if live is not None and live.backup else None),
             back_to=tuple(dict.fromkeys(name for name in left if live is None or name != live.name)),
+            node=site.node,
             interruption=interruption(site),
             held=f"{working.change.actor}: {working.change.verb}, change {working.id}" if working else "",
         )
@@ -331,8 +371,10 @@ class AppVerbs(SiteVerbs):
     ) -> Change:
         """A new site with the configuration of another environment, but passwords, domains and data of its own."""
         composed: list[tuple[Site, Composed | None, Base]] = []
+        node = ""
 
         def before() -> None:
+            nonlocal node
             found = self._app(caller, Right.APP_CHANGE, app)
             self._check_new_environment(caller, found, request)
             if request.site is None:
@@ -340,19 +382,23 @@ class AppVerbs(SiteVerbs):
                 name = f"{found.name}-{request.name}"
                 again = self._composed_like(like, name)
                 composed.append((like, again, like.base))
+                node = self._place_of(request.node or "", found.name, request.name, like.plan)
             self._need_room()
 
         def build(transaction: Transaction) -> Live:
             found = self._app(caller, Right.APP_CHANGE, app)
             self._check_new_environment(caller, found, request)
+            far: tuple[Forward, ...] = ()
             if request.site is not None:
                 site = self._free_to_change(caller, Right.SITE_GIVE, request.site, None)
             else:
                 like, again, base = composed[0]
-                site = self._new_environment(
-                    transaction, found.owner, _sibling(like, f"{found.name}-{request.name}", again, base)
-                )
+                draft = sibling(like, f"{found.name}-{request.name}", again, base)
+                site = self._new_environment(transaction, found.owner, draft, node)
                 self._check_quota(found.owner, site)
+                if node:
+                    beside = next((each.name for each in found.environments if self._site_at(each).node == node), None)
+                    far = (asked_like(found, request.name, like, node, self._answers_of(like), beside),)
             names = [each.name for each in found.environments]
             at = names.index(request.before) if request.before is not None else len(names)
             own = Environment(request.name, site.id)
@@ -365,7 +411,7 @@ class AppVerbs(SiteVerbs):
                 caller,
                 site=found,
                 reason=request.name,
-                work=work_for(),
+                work=msgspec.structs.replace(work_for(), far=far),
                 result={"app": found.id, "site": site.id},
                 transaction=transaction,
             )
@@ -373,7 +419,7 @@ class AppVerbs(SiteVerbs):
         return self._accept(caller, self._digest("add-env", app, request.digest()), key, build, before)
 
     def _check_new_environment(self, caller: Actor, app: App, request: ask.AddEnvironment) -> None:
-        problems = list(_check_environment_name(request.name))
+        problems = list(check_environment_name(request.name))
         if app.environment(request.name) is not None:
             problems.append(Problem("name", f"{app.name} has an environment {request.name!r} already"))
         if len(app.environments) >= ENVIRONMENTS_MAX:
@@ -384,38 +430,53 @@ class AppVerbs(SiteVerbs):
                 problems.append(Problem(field, f"{app.name} has no environment {named!r}"))
         if request.site is not None:
             site = self._stored(caller, Right.SITE_GIVE, request.site).site
-            problems += _check_here(site, "site")
+            problems += check_here(site, "site")
             if self.apps.of_site(site.id) is not None:
                 problems.append(Problem("site", f"{site.name} is an environment already"))
             if site.owner != app.owner:
                 problems.append(Problem("site", f"{site.name} belongs to somebody else", "see: alveole site give"))
+            if request.node:
+                problems.append(
+                    Problem("node", "is given with a site that exists", "leave it out: the site lives here")
+                )
         elif self.store.site(f"{app.name}-{request.name}") is not None:
             problems.append(Problem("name", f"there is a site {app.name}-{request.name} already", "or name it: --site"))
+        if request.site is None and not problems and self._like(app, request).node:
+            hint = "name one that lives here: --like"
+            problems.append(Problem("like", f"{app.name} has its configuration on another server", hint))
         if problems:
             raise InvalidInput(problems=problems)
 
     def _like(self, app: App, request: ask.AddEnvironment) -> Site:
+        """The site whose configuration is begun with; where nobody has named one, one of this machine if there is."""
         name = request.like or request.before or app.environments[-1].name
-        found = app.environment(name)
-        return self._site_at(found or app.environments[-1])
+        like = self._site_at(app.environment(name) or app.environments[-1])
+        here = [site for site in map(self._site_at, app.environments) if not site.node]
+        return here[-1] if like.node and here and request.like is None else like
 
     def _composed_like(self, like: Site, name: str) -> Composed | None:
         """The modules of ``like`` with its answers, but for passwords, which are made up anew."""
         application = like.application
         if application is None:
             return None
+        request = ask.CreateSite(name=name, modules=application.asked, answers=self._answers_of(like), plan=like.plan)
+        composed = self._compose_new(request, True)
+        if composed.problems:
+            raise InvalidInput(problems=composed.problems)
+        return composed
+
+    def _answers_of(self, site: Site) -> dict[str, Answer]:
+        """What people have answered for a site, but for passwords."""
+        application = site.application
+        if application is None:
+            return {}
         catalogue = self.catalogue()
-        answers = {
+        return {
             f"{module}.{question}" if module else question: application.answers[module][question]
             for module, questions in application.given.items()
             for question in questions
             if question in application.answers.get(module, {}) and not is_secret(catalogue, module, question)
         }
-        request = ask.CreateSite(name=name, modules=application.asked, answers=answers, plan=like.plan)
-        composed = self._compose_new(request, True)
-        if composed.problems:
-            raise InvalidInput(problems=composed.problems)
-        return composed
 
     def set_environment(self, caller: Actor, app: str, environment: str, request: ask.SetEnvironment) -> AppView:
         """What an environment asks for from now on."""
@@ -448,7 +509,7 @@ class AppVerbs(SiteVerbs):
         found = self._app(caller, Right.APP_CHANGE, app)
         if request == ask.SetApp():
             raise InvalidInput("nothing to change", hint="give at least one option")
-        problems = check_masks(request.masks or ()) + _check_signers(request.signers or ())
+        problems = check_masks(request.masks or ()) + check_signers(request.signers or ())
         if problems:
             raise InvalidInput(problems=problems)
         with self.store.write() as transaction:
@@ -506,7 +567,10 @@ class AppVerbs(SiteVerbs):
                     raise Refused(
                         f"{found.name} is busy: {busy[0].change.verb}", field="app", hint="wait for it to end"
                     )
-            work = msgspec.structs.replace(work_for(), note=f"{found.store} {found.number}")
+            nodes = sorted({self.store.sites[each.site].site.node for each in found.environments} - {""})
+            path = f"/v1/apps/{found.name}?confirm={found.name}"
+            far = tuple(Forward(node, "DELETE", path) for node in nodes)
+            work = msgspec.structs.replace(work_for(), note=f"{found.store} {found.number}", far=far)
             self.apps.delete_app(transaction, found)
             return self.journal.begin("destroy-app", caller, site=found, work=work, transaction=transaction)
 
@@ -518,78 +582,3 @@ class AppVerbs(SiteVerbs):
         hit("apps.removed")
         live.say("its versions are gone; its environments are plain sites now")
         self.journal.end(live, also=lambda transaction: transaction.end_lease(store))
-
-
-def _objects(app: App) -> tuple[str, ...]:
-    return ("", *(each.site for each in app.environments))
-
-
-def _check_here(site: Site, field: str) -> list[Problem]:
-    """Versions are unpacked, compared and brought into environments by this machine."""
-    hint = f"bring it here first: alveole site move {site.name} --to here"
-    return [Problem(field, f"{site.name} lives on {site.node}", hint)] if site.node else []
-
-
-def _check_environment_name(name: str) -> tuple[Problem, ...]:
-    hint = "use at most 16 lower-case letters, digits and hyphens"
-    return check_pattern(name, ENVIRONMENT_NAME, "environments", "a name of an environment", hint)
-
-
-def _check_signers(signers: tuple[str, ...]) -> list[Problem]:
-    problems: list[Problem] = []
-    for each in signers:
-        try:
-            signatures.line_of(each)
-        except InvalidInput as error:
-            problems += error.problems
-    return problems
-
-
-def _site_request(request: ask.CreateApp, environment: str) -> ask.CreateSite:
-    return ask.CreateSite(
-        name=f"{request.name}-{environment}",
-        base=request.base,
-        packages=request.packages,
-        command=request.command,
-        processes=request.processes,
-        port=request.port,
-        plan=request.plans.get(environment, request.plan),
-        env=request.env,
-        volumes=request.volumes,
-        health=request.health,
-        ready_seconds=request.ready_seconds,
-        stop_seconds=request.stop_seconds,
-        stopped=True,
-        modules=request.modules,
-        answers=request.answers,
-        build_network=request.build_network,
-        owner=request.owner,
-    )
-
-
-def _sibling(like: Site, name: str, composed: Composed | None, base: Base) -> Site:
-    fresh = msgspec.structs.replace(
-        like,
-        name=name,
-        wanted=Wanted.STOPPED,
-        release=None,
-        domains=(),
-        path=None,
-        published=(),
-        shared=(),
-        slot=0,
-        incarnation=0,
-        data_generation=1,
-        earlier=None,
-        created_at=time.time(),
-        version=1,
-    )
-    made = composed.composition if composed is not None else None
-    return recomposed(fresh, made, base) if made is not None else fresh
-
-
-def interruption(site: Site) -> str:
-    """How a deploy of ``site`` interrupts it, for people; empty: not one request fails."""
-    if site.run.update is not UpdateMode.STOP_START or is_static(site):
-        return ""
-    return "a module of it has a single writer: it is stopped, then started with the new version"

@@ -40,7 +40,7 @@ from alveole.model.site import SITE_RELEASES, SITE_UID, Backup, HealthCheck, Rel
 from alveole.people.model import Actor
 from alveole.people.names import check_text
 from alveole.people.rights import Right, may
-from alveole.services.apps import interruption
+from alveole.services.appparts import interruption
 from alveole.services.backups import BackupVerbs
 from alveole.services.versions import VersionVerbs
 from alveole.store import Transaction, new_id

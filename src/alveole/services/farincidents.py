@@ -22,7 +22,7 @@ _WHOLE_SECONDS = 60.0
 _OTHERS_SECONDS = 20.0
 
 
-class FarIncidentVerbs(NodeVerbs, RuleVerbs):
+class FarIncidentVerbs(RuleVerbs, NodeVerbs):
     _incidents_lock: threading.Lock
     _incidents_asked: dict[str, float]
     _others_asked: dict[str, float]

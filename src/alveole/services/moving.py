@@ -104,8 +104,13 @@ class MovingVerbs(NodeVerbs):
                 problems.append(Problem(field, f"it has {what} of this machine", f"take them back: site set {cure}"))
         of = self.apps.of_site(site.id)
         if of is not None:
+            where = f" --node {target}" if target else ""
             problems.append(
-                Problem("site", f"it is {of[1].name.upper()} of the application {of[0].name}, which delivers here")
+                Problem(
+                    "site",
+                    f"it is {of[1].name.upper()} of the application {of[0].name}, and environments do not move",
+                    f"make one more where it is to be: alveole app add-env {of[0].name} NAME{where}",
+                )
             )
         if problems:
             raise Refused(problems=problems)

@@ -103,6 +103,8 @@ class ScenarioVerbs(Core):
             raise InvalidInput(problems=(*problems, *error.problems)) from None
         if problems:
             raise InvalidInput(problems=problems)
+        if not request.watch:
+            scenario = msgspec.structs.replace(scenario, every="")
         table = tables.scenarios
         values = {
             "text": request.text,

@@ -24,7 +24,7 @@ from alveole.model.site import Release, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.names import check_text
 from alveole.people.rights import Right
-from alveole.services.apps import interruption
+from alveole.services.appparts import interruption
 from alveole.services.backups import manifest_of
 from alveole.services.configure import ConfigureVerbs
 from alveole.services.gating import GatingVerbs
@@ -284,7 +284,9 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
     def _target(self, app: App, environment: Environment, version: str | None) -> Deployment:
         history = self.apps.deployments(app.id, environment.name)
         live = next((each for each in history if each.stage is Stage.LIVE), None)
-        left = [each for each in history if each.stage is Stage.LEFT and each.was is not None]
+        node = self._site_at(environment).node
+        # Kept where it ran: what ran on another machine is not there any more.
+        left = [each for each in history if each.stage is Stage.LEFT and each.was is not None and each.was.node == node]
         if version is None:
             left = [each for each in left if not each.went_back and (live is None or each.version != live.version)]
         else:

@@ -25,7 +25,7 @@ from alveole.model.change import Change
 from alveole.model.site import Backup, Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
-from alveole.services.apps import interruption
+from alveole.services.appparts import interruption
 from alveole.services.switching import SwitchingVerbs
 from alveole.services.washing import WashingVerbs, against, needs_washing
 from alveole.store import Transaction, new_id

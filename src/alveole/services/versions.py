@@ -62,6 +62,7 @@ class VersionVerbs(AppVerbs):
             problems = [
                 *check_pattern(request.version, VERSION_NAME, "version", "a version", "write it like 2.6 or v2.6.1"),
                 *self._check_source_of(caller, found, request),
+                *self._check_carried(caller, request),
                 *check_text(request.note.replace("\n", " "), "note", _NOTE_MAX),
             ]
             if found.signers and request.work is not None:
@@ -84,6 +85,7 @@ class VersionVerbs(AppVerbs):
                 note=request.note,
                 signature=request.signature or "",
                 delivery=Delivery(found.id, request.work.lower(), "", "") if request.work is not None else None,
+                carried=request.carried,
             )
             return self.journal.begin(
                 "send-version",
@@ -130,6 +132,7 @@ class VersionVerbs(AppVerbs):
             told = f"{difference.added} added, {difference.changed} changed, {difference.removed} removed"
             live.say(f"against {newest.name}: {told}")
         now = time.time()
+        carried = live.work.carried
         at_once = app.accept is Accept.AT_ONCE
         version = Version(
             id=new_id("v"),
@@ -149,6 +152,8 @@ class VersionVerbs(AppVerbs):
             decided_at=now if at_once else None,
             against=newest.name if newest else "",
             difference=difference,
+            built=release.digest if carried is not None else None,
+            made_for=carried.made_for if carried is not None else {},
         )
         if not at_once:
             live.say(f"it waits: alveole app accept {app.name} {name}")
@@ -162,8 +167,17 @@ class VersionVerbs(AppVerbs):
             return [Problem("upload", "is given with a working copy, or neither is", "one of the two")]
         if request.upload is not None:
             return list(self._check_upload_there(request.upload))
-        self._environment(caller, Right.SITE_FILES, app.id, request.work or "")
+        _app, own = self._environment(caller, Right.SITE_FILES, app.id, request.work or "")
+        if node := self._site_at(own).node:
+            hint = "send an archive of it"
+            return [Problem("work", f"{own.name} lives on {node}, and its working copy is there", hint)]
         return []
+
+    def _check_carried(self, caller: Actor, request: ask.SendVersion) -> list[Problem]:
+        if request.carried is None:
+            return []
+        self._allow(caller, Right.NODE_CHANGE)
+        return [Problem("carried", "says what an upload is")] if request.upload is None else []
 
     def _content_of(self, live: Live, app: App) -> Release:
         """The files under the application's lease: unpacked, or those of an environment's working copy."""
@@ -172,6 +186,8 @@ class VersionVerbs(AppVerbs):
         if environment is None:
             live.show("unpacking")
             with self._open_upload(live.work.upload or "") as fd:
+                if live.work.carried is not None:
+                    return self._unpacked_carried(live, app, live.work.carried, fd)
                 request = protocol.ImportRelease(app.store, app.number, live.work.format)
                 unpacked: Release = self.agent.call(request, (fd,), live.show)
                 return unpacked
@@ -182,6 +198,16 @@ class VersionVerbs(AppVerbs):
         self.agent.call(copy, say=live.show)
         self._drop_source(site, kept.digest)
         return kept
+
+    def _unpacked_carried(self, live: Live, app: App, carried: ask.CarriedVersion, fd: int) -> Release:
+        """What another machine has packed: the archive is compared before it is unpacked, and its files after."""
+        request = protocol.UnpackSite(carried.archive, app.store, app.number, 1, None)
+        found: Release | None = self.agent.call(request, (fd,), live.show)
+        if found is None or found.digest != carried.release:
+            came = found.digest[:19] if found is not None else "nothing"
+            raise Refused(f"what came is {came}, not {carried.release[:19]}", field="upload", hint="send it again")
+        live.say(f"compared with what was sent: {found.digest[:19]}")
+        return found
 
     def _read_archive(self, live: Live, app: App) -> tuple[str, str]:
         """The digest of what was sent, and the key that signed it. Raises ``Refused`` for a wrong signature."""

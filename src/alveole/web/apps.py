@@ -20,6 +20,7 @@ from alveole.model.change import Change
 from alveole.people.rights import Right, may
 from alveole.web.changes import VERBS
 from alveole.web.files import Files
+from alveole.web.new import machines
 from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute, on_page
 from alveole.web.words import N_
 
@@ -63,7 +64,10 @@ def _show(
     seen: str = "",
 ) -> Response:
     """``form``: what was typed to send a version."""
-    digest = hashlib.sha256(msgspec.json.encode(found)).hexdigest()[:16]
+    # When another machine last answered changes every few seconds, and is shown only while it is away.
+    still = [msgspec.structs.replace(each, seen_at=None) for each in found.environments]
+    shown = msgspec.structs.replace(found, environments=tuple(still))
+    digest = hashlib.sha256(msgspec.json.encode(shown)).hexdigest()[:16]
     if page.partial and seen == digest:
         return Response(status_code=204, headers=HEADERS)
     known = page.services.apps.apps[found.id]
@@ -85,8 +89,13 @@ def _show(
         ways=_ways(page, found.name) if page.services.settings.ssh.enabled else (),
         sends=may(page.actor, Right.VERSION_SEND, own),
         changes=may(page.actor, Right.APP_CHANGE, own),
+        node_options=machines(page),
         decides=may(page.actor, Right.VERSION_DECIDE, own),
-        syncs=[each.name for each in known.environments if may(page.actor, Right.APP_SYNC, held[each.name])],
+        syncs=[
+            each.name
+            for each in found.environments
+            if not each.node and may(page.actor, Right.APP_SYNC, held[each.name])
+        ],
         may_here=lambda right, environment: may(page.actor, right, held[environment]),
     )
 

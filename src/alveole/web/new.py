@@ -161,7 +161,7 @@ def _form(
         registry_options=[(each, each) for each in registries],
         image_options=[(each.key, f"{each.label} {each.image or ''}".strip()) for each in images],
         domain=services.settings.domain,
-        node_options=_machines(page),
+        node_options=machines(page),
         owner_options=[
             ("", page.t("mine")),
             *((f"team:{each.name}", each.title or each.name) for each in services.list_teams(actor)),
@@ -169,7 +169,7 @@ def _form(
     )
 
 
-def _machines(page: Page) -> list[tuple[str, str]]:
+def machines(page: Page) -> list[tuple[str, str]]:
     """Where it can live, for those who know the machines; nothing where there is only this one."""
     if not page.services.has_nodes() or not page.may(Right.PLATFORM_LOOK):
         return []

@@ -22,6 +22,7 @@ from alveole.errors import AlveoleError, InvalidInput, Problem
 from alveole.model.app import DEFAULT_ENVIRONMENTS, ENVIRONMENTS_MAX, Accept
 from alveole.people.rights import Right
 from alveole.web import questions
+from alveole.web.new import machines
 from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute
 from alveole.web.site import plan_options
 from alveole.web.words import N_
@@ -35,6 +36,7 @@ class Row(msgspec.Struct):
 
     name: str
     plan: str
+    node: str = ""
 
 
 @router.get("/new/app")
@@ -63,8 +65,13 @@ def create(page: Asked, form: Form) -> Response:
 
 
 def _rows(form: Fields) -> list[Row]:
-    names, plans = (tuple(value for key, value in form.pairs if key == wanted) for wanted in ("env", "env_plan"))
-    rows = [Row(name.strip(), plan) for name, plan in zip(names, plans, strict=False)]
+    names, plans, nodes = (
+        tuple(value for key, value in form.pairs if key == wanted) for wanted in ("env", "env_plan", "env_node")
+    )
+    if len(nodes) != len(names):
+        # Where there is one machine only, nobody was asked for it.
+        nodes = ("",) * len(names)
+    rows = [Row(name.strip(), plan, node) for name, plan, node in zip(names, plans, nodes, strict=False)]
     return rows or [Row(name, "") for name in DEFAULT_ENVIRONMENTS]
 
 
@@ -110,6 +117,7 @@ def _wanted(form: Fields) -> ask.CreateApp:
         owner=form("owner") or None,
         environments=tuple(row.name for row in rows),
         plans={row.name: row.plan for row in rows if row.plan},
+        nodes={row.name: row.node for row in rows if row.node},
         accept=accept,
         modules=_modules(form),
         answers=questions.answers(form),
@@ -157,6 +165,7 @@ def _form(
         key=form("key") or secrets.token_hex(16),
         least=least,
         plan_options=[("", page.t("as it needs")), *plan_options(page)],
+        node_options=machines(page),
         accepts=[(str(key), page.t(text)) for key, text in ACCEPTS.items()],
         owner_options=[
             ("", page.t("mine")),
@@ -211,7 +220,10 @@ def from_site(page: Asked, site: str, form: Form) -> Response:
 @does(Right.APP_CHANGE)
 def add_environment(page: Asked, app: str, form: Form) -> Response:
     wanted = ask.AddEnvironment(
-        name=form("environment").strip(), before=form("before") or None, like=form("like") or None
+        name=form("environment").strip(),
+        before=form("before") or None,
+        like=form("like") or None,
+        node=form("node") or None,
     )
     try:
         change = page.services.add_environment(page.actor, app, wanted)
