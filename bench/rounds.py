@@ -52,9 +52,9 @@ def figure(session: Session) -> list[Row]:
 
 def _services(place: str, count: int) -> Any:
     from alveole.config import parse
+    from alveole.loop.passes import Look
     from alveole.model.resource import Kind, Observed, Promise, PromiseState, ResourceId
     from alveole.model.site import Base, BaseKind, Run, Site, Wanted
-    from alveole.passes import Look
     from alveole.services import Services
     from alveole.services.watching import Known
     from alveole.store import new_id

@@ -28,7 +28,7 @@ from alveole.model.site import Base, Site
 from alveole.people.model import Actor
 from alveole.requests import AddSource, CarriedVersion, CreateSite
 from alveole.store import Store, Transaction, new_id
-from alveole.tables import changes, events
+from alveole.store.tables import changes, events
 
 REPAIR = "repair"
 RECONCILER = "reconciler"

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from alveole import failpoints, tables, wholefile
+from alveole import failpoints, wholefile
 from alveole.actuators.backups import Backups
 from alveole.actuators.bases import Bases
 from alveole.actuators.kept import Kept, image_name, release_name
@@ -36,7 +36,6 @@ from alveole.actuators.repositories import Repositories
 from alveole.actuators.repository import Held, damaged
 from alveole.agent.saving import BackupMade, Content, PutRepository, RestoreBackup
 from alveole.app import MARK, prepare_control, prepare_door
-from alveole.appstore import AppStore
 from alveole.backends.native.run import NativeBackend
 from alveole.backends.native.visits import Visits
 from alveole.config import Settings
@@ -49,7 +48,8 @@ from alveole.host.tar import Stream, members
 from alveole.host.tree import CHUNK, Rejected
 from alveole.journal import Journal
 from alveole.model.site import Backup, BaseKind, Release, Site
-from alveole.store import Store
+from alveole.store import Store, tables
+from alveole.store.apps import AppStore
 
 #: How the repository is called from now on that all came out of.
 NAME = "restored"

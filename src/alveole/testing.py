@@ -28,6 +28,7 @@ from alveole.agent.reaching import Reach
 from alveole.agent.using import Use, Using
 from alveole.backends.base import Say, Usage
 from alveole.errors import InvalidInput, NotFound, Problem, Refused, StepFailed, Temporary
+from alveole.loop.plan import BY_HAND
 from alveole.model.app import Difference
 from alveole.model.resource import (
     PLATFORM,
@@ -51,7 +52,6 @@ from alveole.model.resource import (
     stamp,
 )
 from alveole.model.site import Base, BaseKind, HealthCheck, Release
-from alveole.plan import BY_HAND
 from alveole.ports import Program
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from alveole.errors import AlveoleError
 
-log = logging.getLogger("alveole.reconcile")
+log = logging.getLogger("alveole.loop.reconcile")
 EVERYWHERE = "*"
 
 

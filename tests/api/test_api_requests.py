@@ -15,8 +15,8 @@ from doorkit import Door, until
 from test_gate import problem
 
 from alveole import views
-from alveole.backup_views import BackupView
 from alveole.model.change import Change
+from alveole.views.backups import BackupView
 
 
 def fields(answer: httpx.Response) -> list[str]:

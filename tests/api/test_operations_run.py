@@ -10,8 +10,8 @@ import pytest
 from doorkit import ROOT, Door, until
 from peoplekit import Browser, add
 
-from alveole.operation_requests import AddOperation
 from alveole.people.model import Role
+from alveole.requests.operations import AddOperation
 
 ECHO = "import sys; print('got', sys.argv[1:], flush=True); print(len(sys.stdin.read()), 'on stdin', file=sys.stderr)"
 

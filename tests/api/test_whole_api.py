@@ -18,9 +18,9 @@ from doorkit import Door
 from hypothesis import HealthCheck, Phase
 from schemathesis import checks
 
-from alveole import lines
 from alveole import requests as ask
 from alveole.people.model import Role
+from alveole.remote import lines
 
 #: Enough to send each field wrong and right; a run with more finds what remains: ALVEOLE_EXAMPLES=200.
 EXAMPLES = int(__import__("os").environ.get("ALVEOLE_EXAMPLES", "3"))

@@ -16,9 +16,9 @@ from doorkit import Door
 from hypothesis import given
 from hypothesis import strategies as some
 
-from alveole.apiclient import escape
 from alveole.cli import app, output, pack, parse, reading
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import escape
 
 
 # --- pack ---------------------------------------------------------------------------------------

@@ -22,10 +22,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from alveole.agent import protocol
 from alveole.agent.client import AgentClient
-from alveole.compile import CURRENT, compile_platform, compile_site
 from alveole.config import Settings, load
 from alveole.errors import AlveoleError, NotFound, Refused
 from alveole.host import paths
+from alveole.loop.compile import CURRENT, compile_platform, compile_site
+from alveole.loop.plan import BY_HAND, plan
 from alveole.model.resource import (
     PLATFORM,
     Action,
@@ -38,7 +39,6 @@ from alveole.model.resource import (
     stamp,
 )
 from alveole.model.site import BUILT_IN_PLANS, Base, ConfigFile, Process, Release, Run, Site, Wanted
-from alveole.plan import BY_HAND, plan
 from alveole.ports import AgentPort
 from alveole.testing import FakeAgent
 from instance import Instance

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from alveole import requests as ask
 from alveole.agent.client import AgentClient
-from alveole.backup_requests import OpenBackup
 from alveole.config import parse
 from alveole.model.change import Change
 from alveole.people.model import Actor, Role
+from alveole.requests.backups import OpenBackup
 from alveole.services import Services
 
 ROOT = Actor("root", Role.ADMIN)

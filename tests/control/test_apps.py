@@ -12,8 +12,6 @@ from controlkit import READER, ROOT, Control, until
 
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.app_views import AppView, EnvironmentView
-from alveole.check_requests import CheckText
 from alveole.errors import Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.model.app import Accept, Difference, Stage, VersionState
 from alveole.model.change import Change, ChangeState
@@ -21,8 +19,10 @@ from alveole.model.resource import Action, Kind
 from alveole.model.site import Wanted
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
+from alveole.requests.checks import CheckText
 from alveole.services.watching import CHECK
 from alveole.views import State
+from alveole.views.apps import AppView, EnvironmentView
 
 OPERATOR = Actor("olga", Role.OPERATOR, "token:o")
 CI = Actor("ci", Role.OWNER, "token:c", person="pci", scope=frozenset({Right.UPLOAD, Right.VERSION_SEND}))

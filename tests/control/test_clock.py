@@ -9,7 +9,6 @@ import pytest
 import sqlalchemy as sa
 from controlkit import ROOT, Control, until
 
-from alveole import claims, tables
 from alveole import requests as ask
 from alveole.issuing import model, rows
 from alveole.issuing.model import Authority, Spent
@@ -17,7 +16,7 @@ from alveole.issuing.rows import Order
 from alveole.people.model import Role
 from alveole.services import doors
 from alveole.services.doors import Place
-from alveole.store import new_id
+from alveole.store import claims, new_id, tables
 
 YEAR, DAY = 365 * 86_400.0, 86_400.0
 

@@ -16,11 +16,11 @@ from controlkit import ROOT, Control, make_settings, until
 from test_apps import bring, live, make, send, set_env
 from test_killed import behind_a_socket, check_nothing_is_left, drive, is_as_wanted
 
-from alveole import check_requests
 from alveole import requests as ask
 from alveole.agent.reaching import Reach
 from alveole.model.app import Stage
 from alveole.model.change import ChangeState
+from alveole.requests import checks as check_requests
 from alveole.testing import FakeAgent
 
 #: Script, whether the version holds, points.

@@ -16,13 +16,13 @@ import pytest
 from controlkit import ROOT, Control
 
 from alveole import requests as ask
-from alveole.backup_policy import Cause
-from alveole.backup_requests import RestoreFile
-from alveole.backupstore import Mark
 from alveole.errors import AlveoleError, Denied, NotFound, Refused, Temporary
 from alveole.model.change import ChangeState
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
+from alveole.policy.backups import Cause
+from alveole.requests.backups import RestoreFile
+from alveole.store.backups import Mark
 from alveole.views import WorkView
 
 

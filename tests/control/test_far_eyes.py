@@ -12,12 +12,12 @@ from controlkit import ROOT, Control
 from test_far_backups import Machine, away, machine, there  # noqa: F401  fixtures
 
 from alveole import requests as ask
-from alveole.channel_requests import AddChannel
 from alveole.errors import Temporary
 from alveole.figures import months
-from alveole.fleet import Node
 from alveole.incidents.model import Reading, ReadingSource, Said
-from alveole.passport import EMPTY_KEY
+from alveole.remote.fleet import Node
+from alveole.remote.passport import EMPTY_KEY
+from alveole.requests.channels import AddChannel
 from alveole.services.audience import whither
 
 ID = "i" + "2" * 12

@@ -13,13 +13,13 @@ from controlkit import ROOT, Control
 from test_far_backups import Machine, away, kept, machine, there  # noqa: F401  fixtures
 
 from alveole import requests as ask
-from alveole.claims import Claim
-from alveole.domain_views import AddDomain
 from alveole.errors import Denied, InvalidInput, NotFound, Refused, Temporary
 from alveole.model.change import Change, ChangeState
 from alveole.model.site import Site
-from alveole.operation_requests import AddOperation
 from alveole.people.model import Actor, Role
+from alveole.requests.operations import AddOperation
+from alveole.store.claims import Claim
+from alveole.views.domains import AddDomain
 
 ANA = Actor("ana", Role.OWNER, "session", person="ana")
 BLOG = "/v1/sites/blog"
@@ -148,8 +148,8 @@ def test_a_repeated_request_is_answered_as_before(control: Control, machine: Mac
 
 
 def _node() -> Any:
-    from alveole.fleet import Node
-    from alveole.passport import EMPTY_KEY
+    from alveole.remote.fleet import Node
+    from alveole.remote.passport import EMPTY_KEY
 
     return Node("far", "far", 22, "root", "ssh-ed25519 AAAA", "/etc/a.toml", "/run/a", "far.test", EMPTY_KEY, "1", 0.0)
 
@@ -204,7 +204,7 @@ def test_operations_there(control: Control, machine: Machine) -> None:  # noqa: 
         services.people.share(transaction, id, "ana", _work())
     found = {each.name: (each.of, each.allowed) for each in services.list_operations(ANA, "blog")}
     assert found == {"slow": ("module:mariadb", False), "theirs": ("node:far", False), "clear": ("site", True)}
-    from alveole.operation_requests import RunOperation, SignalProgram
+    from alveole.requests.operations import RunOperation, SignalProgram
 
     with pytest.raises(Denied):
         services.run_operation(ANA, "blog", "slow", RunOperation())

@@ -24,7 +24,7 @@ from controlkit import ROOT, Control, make_settings, until
 from alveole import requests as ask
 from alveole.agent.server import Server
 from alveole.backends.base import quiet
-from alveole.compile import compile_platform, compile_site
+from alveole.loop.compile import compile_platform, compile_site
 from alveole.model.change import ChangeState
 from alveole.model.resource import Kind
 from alveole.testing import FakeAgent

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from controlkit import READER, ROOT, Control, make_settings, until
 
-from alveole import ledger, tables
+from alveole import ledger
 from alveole.actuators.anchors import KEPT, MOST, Anchors
 from alveole.agent.anchoring import Anchor
 from alveole.errors import Refused
 from alveole.ledger import JournalView
 from alveole.people.model import Actor, Role
-from alveole.store import Store
+from alveole.store import Store, tables
 from alveole.testing import FakeAgent
 
 

@@ -15,7 +15,7 @@ from alveole.errors import Denied, InvalidInput, Refused
 from alveole.model.lent import Published, Transport
 from alveole.model.resource import Kind, WorkloadSpec
 from alveole.people.model import Actor, Role
-from alveole.request_parts import PublishBody, ShareBody
+from alveole.requests.parts import PublishBody, ShareBody
 from alveole.services import lending
 from alveole.testing import FakeAgent
 

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 from controlkit import ROOT, Control, make_settings, until
 
-from alveole import backupstore
 from alveole import requests as ask
 from alveole.agent import protocol, saving
-from alveole.backup_policy import DAY, Cause
-from alveole.backup_requests import PinBackup, PutRepository, SetPolicy, SetSitePolicy
 from alveole.errors import InvalidInput, NoRoom, Refused, Temporary
 from alveole.model.change import Change, ChangeState
 from alveole.model.resource import Kind
 from alveole.notices import News, kind_of
+from alveole.policy.backups import DAY, Cause
+from alveole.requests.backups import PinBackup, PutRepository, SetPolicy, SetSitePolicy
+from alveole.store import backups as backupstore
 from alveole.testing import FakeAgent
 
 
@@ -34,7 +34,7 @@ def control(directory: Path) -> Iterator[Control]:
 
 
 def _saved_platform() -> msgspec.Struct:
-    from alveole.backup_views import PlatformSaved
+    from alveole.views.backups import PlatformSaved
 
     return PlatformSaved(id="b" + "p" * 12, at=time.time() + 400 * DAY, bytes=1, repository="local")
 

@@ -13,15 +13,15 @@ from controlkit import ROOT, Control, make_settings, until
 
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.backup_requests import OpenBackup
-from alveole.backup_tables import past_days
 from alveole.errors import Denied, InvalidInput, NotFound, Refused, Temporary
 from alveole.model.change import ChangeState
 from alveole.model.resource import Kind, RouteSpec, WorkloadSpec
 from alveole.notices import News, kind_of
-from alveole.pastdays import PastState
 from alveole.people.model import Actor, Role
+from alveole.requests.backups import OpenBackup
 from alveole.services.doors import Place
+from alveole.store.pastdays import PastState
+from alveole.store.tables_backups import past_days
 from alveole.testing import FakeAgent
 
 PASSWORD = "correct horse battery"

@@ -17,11 +17,10 @@ from alembic.script import ScriptDirectory
 from controlkit import ROOT, Control, make_settings
 
 import alveole.store as store_module
-from alveole import sealing, tables
-from alveole.check_requests import CheckSecret
 from alveole.errors import AlveoleError, Refused
 from alveole.people.ldap import LdapSettings
-from alveole.store import Store
+from alveole.requests.checks import CheckSecret
+from alveole.store import Store, sealing, tables
 from alveole.testing import FakeAgent
 
 SECRET = "correct-horse-battery-staple"

@@ -14,7 +14,7 @@ from alveole.errors import Denied, InvalidInput, NoRoom, NotFound, Refused
 from alveole.model.change import ChangeState
 from alveole.model.resource import Action, Kind
 from alveole.people.model import Role
-from alveole.plan_requests import CreatePlan
+from alveole.requests.plans import CreatePlan
 from alveole.services import VersionConflict
 from alveole.testing import FakeAgent
 from alveole.views import State

@@ -18,7 +18,7 @@ from alveole.errors import InvalidInput, NoRoom, NotFound, Refused
 from alveole.model.change import ChangeState
 from alveole.model.resource import Action, Kind
 from alveole.model.site import WokenBy
-from alveole.plan_requests import CreatePlan, SetPlan
+from alveole.requests.plans import CreatePlan, SetPlan
 from alveole.views import State
 from alveole.wakedoor import WakeDoor
 

@@ -20,11 +20,10 @@ from controlkit import READER, ROOT, Control, make_settings, until
 
 import alveole.store as store_module
 from alveole import requests as ask
-from alveole import tables
 from alveole.errors import AlveoleError, NoRoom, Refused
 from alveole.issuing import rows  # noqa: F401  its tables are of the same metadata
 from alveole.model.change import ChangeState
-from alveole.store import HEAD, Store, new_id
+from alveole.store import HEAD, Store, new_id, tables
 from alveole.testing import FakeAgent
 from alveole.views import State
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from controlkit import ROOT, Control, make_settings, until
 
-from alveole.compile import compile_site
+from alveole.loop.compile import compile_site
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.store import new_id
 from alveole.testing import FakeAgent, Thing

@@ -11,10 +11,10 @@ import sys
 import msgspec
 from acmekit import ROOT, EdgeAgent
 
-from alveole import certificate_views as cv
 from alveole.actuators.certificates import CertificatesActuator
 from alveole.config import Settings
 from alveole.services import Services
+from alveole.views import certificates as cv
 
 
 def main() -> None:

@@ -23,19 +23,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from edgefixtures import World, free_ports
 
-from alveole import certificate_views as cv
 from alveole import requests as ask
 from alveole.actuators.certificates import CertificatesActuator, certifying, issue, make_authority
 from alveole.agent import protocol
 from alveole.agent.certifying import CERTIFYING
 from alveole.backends.base import quiet
 from alveole.config import Settings
+from alveole.dns.rfc2136 import Key, Updates
 from alveole.model.change import Change
 from alveole.model.resource import Action, CertificateSpec, Kind, Outcome, ResourceId, Step, stamp
 from alveole.people.model import Actor, Role
-from alveole.rfc2136 import Key, Updates
 from alveole.services import Services
 from alveole.testing import FakeAgent
+from alveole.views import certificates as cv
 from dnskit import KEY_NAME, ZONE, NameServer
 
 ROOT = Actor("root", Role.ADMIN, "socket")

@@ -23,13 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pure"))
 from acmekit import EAB, ROOT, Pebble, Platform, pebble
 from edgefixtures import World, world
 
-from alveole import certificate_views as cv
 from alveole import requests as ask
 from alveole.agent.certifying import DropCertificate, KeepChallenge
 from alveole.errors import InvalidInput, Refused, Temporary
 from alveole.host import paths
 from alveole.issuing import pointing, rows
 from alveole.issuing.rows import Order
+from alveole.views import certificates as cv
 from dnskit import ZONE, NameServer, name_server
 from instancekit import until
 

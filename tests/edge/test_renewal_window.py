@@ -21,10 +21,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from acmekit import make_authority, server_certificate
 
-from alveole.certs import dates
 from alveole.errors import Refused, Temporary
 from alveole.issuing.dialogue import Dialogue
 from alveole.issuing.model import Authority
+from alveole.trust.certs import dates
 
 WINDOW = (timedelta(days=30), timedelta(days=31))
 

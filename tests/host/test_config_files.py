@@ -18,9 +18,9 @@ from alveole.actuators.config import ConfigFiles
 from alveole.errors import NotFound
 from alveole.host import paths
 from alveole.host.sandbox import Sandbox
+from alveole.loop.plan import BY_HAND
 from alveole.model.resource import Action, ConfigSpec, Kind, Observed, Outcome, ResourceId, Step, WorkloadSpec, stamp
 from alveole.model.site import MIB, ConfigFile, Task, When
-from alveole.plan import BY_HAND
 
 pytestmark = pytest.mark.root
 #: Shows what its file said when it was started.

@@ -20,8 +20,8 @@ from alveole.actuators.carried import Carried
 from alveole.actuators.repositories import Repositories
 from alveole.agent.saving import LOCAL
 from alveole.config import Settings, parse
-from alveole.lines import Keys
-from alveole.passport import Identity
+from alveole.remote.lines import Keys
+from alveole.remote.passport import Identity
 
 pytestmark = pytest.mark.root
 SITE = "saaaaaaaaaaab"

@@ -85,7 +85,7 @@ class Incidents:
         """Wait until nothing waits in the outbox."""
         import sqlalchemy as sa
 
-        from alveole import tables
+        from alveole.store import tables
 
         def empty() -> bool:
             self.services.ticker.poke("outbox")

@@ -7,14 +7,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from alveole import requests as ask
-from alveole import tables
-from alveole.channel_requests import AddChannel
 from alveole.config import parse
 from alveole.incidents import rules as grammar
 from alveole.incidents.model import PLATFORM, About, Figure, Reading, ReadingSource, Rule
 from alveole.incidents.tables import incidents
 from alveole.people.model import Actor, Role
+from alveole.requests.channels import AddChannel
 from alveole.services import Services
+from alveole.store import tables
 from alveole.testing import FakeAgent
 
 ROOT = Actor("root", Role.ADMIN, "socket")

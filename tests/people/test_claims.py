@@ -17,8 +17,8 @@ from doorkit import Door, until
 from peoplekit import Browser, add
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from alveole import claims
 from alveole.people.model import Role
+from alveole.store import claims
 from dnskit import ZONE, NameServer, name_server
 
 pytestmark = pytest.mark.skipif(not Path("/usr/sbin/named").exists(), reason="needs named (package bind9)")

@@ -8,10 +8,10 @@ import pytest
 from doorkit import Door
 from peoplekit import PASSWORD, Browser, add
 
-from alveole import tables
 from alveole.api.admit import COOKIE
 from alveole.people.attempts import Attempts, TooMany, network_of
 from alveole.people.model import Role
+from alveole.store import tables
 
 
 def test_the_first_sign_in_needs_the_token_of_the_machine(door: Door) -> None:

@@ -23,10 +23,10 @@ from alveole.errors import Refused
 from alveole.incidents.book import Incident
 from alveole.model.app import App, Environment, Version, VersionState
 from alveole.model.site import Backup
-from alveole.pastdays import PastDay
 from alveole.people.model import Actor, Held, Near, Role
 from alveole.people.rights import OBJECTS, Right, may
 from alveole.store import new_id
+from alveole.store.pastdays import PastDay
 
 NEARNESS = ("own", "team", "work", "look", "foreign")
 PEOPLE = {"ada": Role.ADMIN, "olga": Role.OPERATOR, "ana": Role.OWNER, "rita": Role.READER}

@@ -12,11 +12,11 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alveole.compile import compile_platform, compile_site
 from alveole.config import Settings
+from alveole.loop.compile import compile_platform, compile_site
+from alveole.loop.plan import Plan, all_kept, plan
 from alveole.model.resource import Action, Defect, Desired, Kind, Observed, ResourceId, RouteSpec, RouteTarget, Step
 from alveole.model.site import BUILT_IN_PLANS, Base, BaseKind, Process, Run, Site, VolumeMount, Wanted
-from alveole.plan import Plan, all_kept, plan
 from alveole.testing import Thing, _uses
 
 SETTINGS = Settings(domain="example.org")

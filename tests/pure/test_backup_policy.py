@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from alveole.backup_policy import (
+from alveole.policy.backups import (
     DAY,
     BackupPolicy,
     Cause,

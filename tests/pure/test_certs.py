@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
-from alveole.certs import covers, examine
+from alveole.trust.certs import covers, examine
 
 NOW = datetime.datetime.now(datetime.UTC)
 NOTHING = Path(os.devnull)

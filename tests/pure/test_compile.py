@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from alveole.compile import compile_platform, compile_site, under_wildcard
 from alveole.config import Settings
+from alveole.loop.compile import compile_platform, compile_site, under_wildcard
 from alveole.model.resource import PLATFORM, Desired, Kind
 from alveole.model.site import (
     BUILT_IN_PLANS,

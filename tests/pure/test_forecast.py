@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alveole.errors import InvalidInput
-from alveole.figure_views import ForecastView, MachineMonth, QualityView, ReportView
 from alveole.figures import forecast, months, paper, phrases
 from alveole.figures.archive import COLUMNS, MACHINE_COLUMNS, Table
 from alveole.figures.pdf import lines, pdf, width
+from alveole.views.figures import ForecastView, MachineMonth, QualityView, ReportView
 
 DAY = 86_400
 START = 20_000 * DAY

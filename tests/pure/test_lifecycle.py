@@ -12,9 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from alveole import signatures
 from alveole.errors import InvalidInput, Refused
-from alveole.lifecycle import may_deploy, may_enter
 from alveole.model.app import (
     App,
     Approval,
@@ -27,6 +25,8 @@ from alveole.model.app import (
     check_window,
     is_open,
 )
+from alveole.policy.lifecycle import may_deploy, may_enter
+from alveole.trust import signatures
 
 DIGEST = f"sha256:{'0' * 64}"
 SITE = "s" + "a" * 12

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from alveole import claims
-from alveole.compile import compile_site
 from alveole.config import Settings, parse
+from alveole.dns.zone import DnsSettings, followed, wanted
 from alveole.errors import AlveoleError
 from alveole.export import ExportedSite, export
 from alveole.issuing import model, suffixes
 from alveole.issuing.model import AcmeSettings, Authority, Zone
+from alveole.loop.compile import compile_site
 from alveole.model.names import check_domain
 from alveole.model.resource import CertificateSpec, Kind, RouteSpec
 from alveole.model.site import Access, Base, BaseKind, Limits, Run, Site, Wanted
 from alveole.people.model import Actor, Role
 from alveole.services.draft import Draft
 from alveole.services.show import urls
-from alveole.zone import DnsSettings, followed, wanted
+from alveole.store import claims
 
 SETTINGS: Settings = parse({"domain": "alv.fr"})
 SITE = Site(
@@ -193,7 +193,7 @@ def test_a_certificate_that_must_be_stapled_is_refused() -> None:
     from test_certs import pem_of
 
     from alveole.actuators.certificates import _utc
-    from alveole.certs import examine
+    from alveole.trust.certs import examine
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "staple.fr")])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from alveole import openpgp, signatures
 from alveole.errors import AlveoleError, InvalidInput, Refused
+from alveole.trust import openpgp, signatures
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, ("gpg", "gpgv", "gpgconf"))), reason="needs gpg, gpgv and gpgconf"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from alveole.compile import compile_platform, compile_site
 from alveole.config import Settings
+from alveole.loop.compile import compile_platform, compile_site
+from alveole.loop.plan import Plan, all_kept, plan
 from alveole.model.resource import Action, ConfigSpec, Defect, Desired, Kind, Observed, PromiseState, ResourceId
 from alveole.model.site import BUILT_IN_PLANS, Base, BaseKind, Process, Run, Site, Wanted
-from alveole.plan import Plan, all_kept, plan
 from alveole.testing import _uses
 
 SETTINGS = Settings(domain="example.org")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from alveole.dns.rfc2136 import Condition, ConditionFailed, Key, Record, Updates
 from alveole.errors import AlveoleError, InvalidInput, Refused, Temporary
-from alveole.rfc2136 import Condition, ConditionFailed, Key, Record, Updates
 from dnskit import KEY_NAME, ZONE, NameServer, name_server
 
 pytestmark = pytest.mark.skipif(not Path("/usr/sbin/named").exists(), reason="needs named (package bind9)")

@@ -6,8 +6,8 @@ import json
 import time
 from pathlib import Path
 
-from alveole.load import Loads, machine_load
-from alveole.traffic import Counted, Traffic
+from alveole.figures.load import Loads, machine_load
+from alveole.figures.traffic import Counted, Traffic
 
 NOON = time.mktime((2026, 11, 21, 12, 0, 0, 0, 0, -1))
 

@@ -21,10 +21,10 @@ from doorkit import ROOT, Door, until
 from peoplekit import Browser
 from receiverkit import MailServer, Receiver, is_signed
 
-from alveole import tables
 from alveole.config import parse
 from alveole.errors import Problem
 from alveole.services import Services, telling
+from alveole.store import tables
 from alveole.testing import FakeAgent
 
 PASSWORD = "a mail server's own"
@@ -319,7 +319,7 @@ def test_what_ended_is_told_though_control_is_killed(
     settings = parse(raw)
     services = Services.open(settings, FakeAgent(), loop=False)
     from alveole import requests as ask
-    from alveole.channel_requests import AddChannel
+    from alveole.requests.channels import AddChannel
 
     services.add_account(ROOT, ask.AddAccount(name="ada", role="administrator", password="correct horse battery"))
     wanted = AddChannel(name="chat", kind="webhook", to=receiver.url, whom="ada", events=("deploy",))

@@ -25,11 +25,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "edge"))
 from acmekit import make_authority, server_certificate
 
+from alveole.dns.rfc2136 import Condition, Key, Updates
 from alveole.errors import AlveoleError, Refused, Temporary
 from alveole.issuing import pointing, transport
 from alveole.issuing.dialogue import Dialogue
 from alveole.issuing.model import Authority
-from alveole.rfc2136 import Condition, Key, Updates
 
 Answer = Callable[[socket.socket], None]
 #: What the clients of these tests are given, in seconds.

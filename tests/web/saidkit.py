@@ -24,7 +24,7 @@ SOURCE = Path(alveole.__file__).parent
 #: reads their settings at the start or makes a lost machine again, by programs inside of sites, and by migrations; and
 #: what is wrong with the text of a module, which its author is told by ``alveole module lint``.
 NEVER_ON_A_PAGE = re.compile(
-    r"(?:cli|api|ssh|data|migrations|incidents/news|catalogue/(?:lint|new|checks|contexts)|__main__|app|control|keeper|landing|restoring|config|sections|wakedoor|testing)"
+    r"(?:cli|api|ssh|data|store/migrations|incidents/news|catalogue/(?:lint|new|checks|contexts)|__main__|app|control|keeper|remote/landing|restoring|config|sections|wakedoor|testing)"
     r"(?:/|\.py)"
 )
 

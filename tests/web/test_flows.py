@@ -15,9 +15,9 @@ from doorkit import ROOT, Door, until
 from peoplekit import PASSWORD, Browser, add
 from webkit import HTML, Visitor
 
-from alveole.fleet import Node
-from alveole.passport import EMPTY_KEY
 from alveole.people.model import Role
+from alveole.remote.fleet import Node
+from alveole.remote.passport import EMPTY_KEY
 
 LONG = "another long sentence"
 

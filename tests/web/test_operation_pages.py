@@ -12,8 +12,8 @@ from peoplekit import add
 from webkit import Visitor
 
 from alveole.errors import Temporary
-from alveole.operation_requests import AddOperation
 from alveole.people.model import Role
+from alveole.requests.operations import AddOperation
 
 
 def test_operations_by_button(door: Door) -> None:

@@ -29,6 +29,7 @@ from alveole.host import configfiles, configstamp, instances, mounts, paths
 from alveole.host.configstamp import FileRecord, Readers, Stamp
 from alveole.host.sandbox import Sandbox, as_root
 from alveole.host.tree import write_all
+from alveole.loop.plan import BY_HAND
 from alveole.model.names import SiteId
 from alveole.model.resource import (
     Action,
@@ -42,7 +43,6 @@ from alveole.model.resource import (
     Step,
 )
 from alveole.model.site import ConfigFile
-from alveole.plan import BY_HAND
 
 NAME = "config"
 _HAND = "was changed by hand"

@@ -33,11 +33,11 @@ from alveole.agent.certifying import (
     KeepChallenge,
     RequestCertificate,
 )
-from alveole.certs import covers, examine
 from alveole.config import Settings
 from alveole.errors import InvalidInput, NotFound, Problem
 from alveole.failpoints import hit
 from alveole.host import paths
+from alveole.trust.certs import covers, examine
 
 #: As other files of certificates, from memory while the inode says that nothing has changed.
 _VERDICT_SECONDS = 3600.0

@@ -14,9 +14,9 @@ from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
-from alveole.backup_requests import PinBackup, ProveBackup, SetPolicy, SetSitePolicy
-from alveole.backup_views import BackupDetail, BackupView, CalendarView, PolicyView, SiteBackupsView
 from alveole.people.rights import Right
+from alveole.requests.backups import PinBackup, ProveBackup, SetPolicy, SetSitePolicy
+from alveole.views.backups import BackupDetail, BackupView, CalendarView, PolicyView, SiteBackupsView
 
 router = APIRouter(prefix="/v1", route_class=LateRoute)
 

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from alveole import certificate_views as cv
 from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body, document
@@ -17,6 +16,7 @@ from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.issuing.model import Zone
 from alveole.people.rights import Right
+from alveole.views import certificates as cv
 
 router = APIRouter(prefix="/v1", tags=["certificates"], route_class=LateRoute)
 

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from alveole import check_requests as ask
 from alveole import views
 from alveole.api import streams
 from alveole.api.answers import json, services
@@ -17,6 +16,7 @@ from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people.rights import Right
+from alveole.requests import checks as ask
 from alveole.scenarios.model import CheckDraft, CheckView, Report, Scenario
 
 router = APIRouter(prefix="/v1", tags=["checks"], route_class=LateRoute)

@@ -13,8 +13,8 @@ from alveole.api.bodies import Caller, body, document
 from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import described
+from alveole.dns.zone import DnsLeft, DnsSettings, DnsTrial, DnsView, TransferKey, TryDns
 from alveole.people.rights import Right
-from alveole.zone import DnsLeft, DnsSettings, DnsTrial, DnsView, TransferKey, TryDns
 
 router = APIRouter(prefix="/v1/dns", tags=["dns"], route_class=LateRoute)
 

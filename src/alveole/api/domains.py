@@ -14,8 +14,8 @@ from alveole.api.bodies import Caller, body
 from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import described
-from alveole.domain_views import AddDomain, DomainView
 from alveole.people.rights import Right
+from alveole.views.domains import AddDomain, DomainView
 
 router = APIRouter(prefix="/v1/sites/{site}/domains", tags=["sites"], route_class=LateRoute)
 

@@ -33,11 +33,11 @@ from alveole.api import admit, problems
 from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.streams import in_waiting
-from alveole.distant import Distant
 from alveole.errors import AlveoleError, InvalidInput, Refused, Temporary
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.ports import Program
+from alveole.remote.distant import Distant
 from alveole.services import Services
 from alveole.services.visits import Visiting
 

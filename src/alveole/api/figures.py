@@ -9,13 +9,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from alveole import figure_views as shown
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller
 from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.people.rights import Right
+from alveole.views import figures as shown
 
 router = APIRouter(tags=["figures"], route_class=LateRoute)
 #: What ``alveole.figures.openmetrics`` says of itself; that module is loaded when somebody gathers.

@@ -12,8 +12,6 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from alveole import file_requests as wanted
-from alveole import file_views
 from alveole.api import uploads
 from alveole.api.answers import json, services
 from alveole.api.bodies import Caller, body
@@ -22,7 +20,9 @@ from alveole.api.routes import LateRoute
 from alveole.api.schema import described
 from alveole.errors import InvalidInput
 from alveole.people.rights import Right
+from alveole.requests import files as wanted
 from alveole.services.files import Span
+from alveole.views import files as file_views
 
 router = APIRouter(prefix="/v1/sites/{site}/files", tags=["files"], route_class=LateRoute)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
-from alveole import fleet
 from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
@@ -19,6 +18,7 @@ from alveole.api.schema import accepted, described
 from alveole.model.change import Change
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.remote import fleet
 from alveole.services import Services
 
 router = APIRouter(prefix="/v1", tags=["fleet"], route_class=LateRoute)

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from alveole import module_views
 from alveole import requests as ask
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
@@ -16,6 +15,7 @@ from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.people.rights import Right
+from alveole.views import modules as module_views
 
 router = APIRouter(prefix="/v1", tags=["modules"], route_class=LateRoute)
 

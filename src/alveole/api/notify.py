@@ -14,9 +14,9 @@ from alveole.api.bodies import Caller, body, document
 from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import described
-from alveole.channel_requests import AddChannel, SetChannel
 from alveole.notices import ChannelView, MailServer, MessageView, ToldView
 from alveole.people.rights import Right
+from alveole.requests.channels import AddChannel, SetChannel
 
 ATOM = "application/atom+xml"
 router = APIRouter(prefix="/v1", tags=["notifications"], route_class=LateRoute)

@@ -17,7 +17,7 @@ from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
 from alveole.people.rights import Right
-from alveole.plan_requests import CreatePlan, SetPlan
+from alveole.requests.plans import CreatePlan, SetPlan
 
 router = APIRouter(prefix="/v1", route_class=LateRoute)
 

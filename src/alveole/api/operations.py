@@ -8,14 +8,14 @@ from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from alveole import operation_requests as want
 from alveole.api.answers import change_accepted, json, services
 from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
-from alveole.operation_views import OperationView, ProgramsView, RunView
 from alveole.people.rights import Right
+from alveole.requests import operations as want
+from alveole.views.operations import OperationView, ProgramsView, RunView
 
 router = APIRouter(prefix="/v1", tags=["operations"], route_class=LateRoute)
 Adding = Annotated[want.AddOperation, Depends(body(want.AddOperation))]

@@ -13,9 +13,9 @@ from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
-from alveole.backup_requests import OpenBackup
-from alveole.backup_views import PastDayView
 from alveole.people.rights import Right
+from alveole.requests.backups import OpenBackup
+from alveole.views.backups import PastDayView
 
 router = APIRouter(prefix="/v1", tags=["backups"], route_class=LateRoute)
 

@@ -18,9 +18,9 @@ from alveole.api.bodies import Caller, Key, body
 from alveole.api.gate import does
 from alveole.api.routes import LateRoute
 from alveole.api.schema import accepted, described
-from alveole.backup_requests import PutRepository, RestoreFile
-from alveole.backup_views import BackupKeyView, KeepingView, PreviewView, RepositoryView, SshKeyView, TreeView
 from alveole.people.rights import Right
+from alveole.requests.backups import PutRepository, RestoreFile
+from alveole.views.backups import BackupKeyView, KeepingView, PreviewView, RepositoryView, SshKeyView, TreeView
 
 router = APIRouter(prefix="/v1", tags=["backups"], route_class=LateRoute)
 _CHUNK = 1 << 20

@@ -10,29 +10,12 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from alveole import (
-    __version__,
-    app_views,
-    backup_requests,
-    backup_views,
-    certificate_views,
-    check_requests,
-    figure_views,
-    file_requests,
-    file_views,
-    fleet,
-    module_views,
-    operation_requests,
-    operation_views,
-    views,
-    zone,
-)
+from alveole import __version__, views
 from alveole import requests as ask
 from alveole.api.gate import declared, routes_of
 from alveole.api.problems import MEDIA_TYPE, ProblemDocument
 from alveole.api.uploads import Uploaded
-from alveole.channel_requests import AddChannel, SetChannel
-from alveole.domain_views import AddDomain, DomainView
+from alveole.dns import zone
 from alveole.incidents import model as incident_model
 from alveole.issuing.model import Zone
 from alveole.ledger import JournalView
@@ -43,11 +26,25 @@ from alveole.notices import ChannelView, MailServer, MessageView, ToldView
 from alveole.people import views as people_views
 from alveole.people.ldap import LdapSettings
 from alveole.people.oidc import OidcSettings
-from alveole.plan_requests import CreatePlan, SetPlan
+from alveole.remote import fleet
+from alveole.requests import backups as backup_requests
+from alveole.requests import checks as check_requests
+from alveole.requests import files as file_requests
+from alveole.requests import operations as operation_requests
+from alveole.requests.channels import AddChannel, SetChannel
+from alveole.requests.plans import CreatePlan, SetPlan
 from alveole.scenarios.model import CheckDraft, CheckView, Report, Scenario
 from alveole.services.analytics import Analytics
 from alveole.services.factors import SecondFactorPolicy
 from alveole.services.syslog import SetSyslog, SyslogTrial, SyslogView, TrySyslog
+from alveole.views import apps as app_views
+from alveole.views import backups as backup_views
+from alveole.views import certificates as certificate_views
+from alveole.views import figures as figure_views
+from alveole.views import files as file_views
+from alveole.views import modules as module_views
+from alveole.views import operations as operation_views
+from alveole.views.domains import AddDomain, DomainView
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

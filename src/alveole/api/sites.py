@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from alveole import module_views, views
 from alveole import requests as ask
+from alveole import views
 from alveole.api import streams
 from alveole.api.answers import change_accepted, json, services, site_answer
 from alveole.api.bodies import Caller, Key, Version, body
@@ -19,6 +19,7 @@ from alveole.api.schema import NDJSON, accepted, described
 from alveole.errors import InvalidInput, Problem
 from alveole.logs import LAST_MAX, Line, moment
 from alveole.people.rights import Right
+from alveole.views import modules as module_views
 
 router = APIRouter(prefix="/v1/sites", tags=["sites"], route_class=LateRoute)
 ETAG = {"ETag": "The site's version; send it in If-Match to change only what was seen."}

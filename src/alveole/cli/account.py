@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import parse, reading
 from alveole.cli.output import emit, fields, note, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, interactive, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 ROLES = "administrator, operator (all sites, no accounts), owner (their own) or reader (looks only)"

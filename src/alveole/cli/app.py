@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import answers, follow, parse
 from alveole.cli.create import MANY, build_network, module_options
 from alveole.cli.output import emit, fields, note, paint, say, size, state, table, when
 from alveole.cli.verbs import Here, Tree, complete, interactive, verb
 from alveole.errors import InvalidInput
 from alveole.model.app import DEFAULT_ENVIRONMENTS
+from alveole.remote.apiclient import segment
 from alveole.text import clean, span
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import backup_keep, backup_past, follow
 from alveole.cli.output import emit, note, say, size, table, when
 from alveole.cli.states import named, reached
 from alveole.cli.verbs import Here, Tree, complete, interactive, site_name, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import follow
 from alveole.cli.output import emit, fields, mark, note, paint, say, size, table, when
 from alveole.cli.show import path
 from alveole.cli.verbs import Here, Tree, complete, interactive, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 backup_id = click.argument("backup", metavar="ID", shell_complete=complete("/v1/backups", "id"))

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import follow
 from alveole.cli.output import emit, fields, note, paint, say, size, table, when
 from alveole.cli.verbs import Here, Tree, complete, interactive, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import follow
 from alveole.cli.output import emit, say, size
 from alveole.cli.show import path
 from alveole.cli.states import named, reached
 from alveole.cli.verbs import Here, site_name, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 

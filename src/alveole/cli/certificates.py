@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import follow, parse, reading
 from alveole.cli.output import emit, fields, mark, note, paint, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 _SOON_DAYS = 21

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import follow as following
 from alveole.cli.output import emit, fields, mark, note, paint, say, seconds, state, table, when
 from alveole.cli.verbs import Here, Tree, VerbTree, complete, verb
 from alveole.errors import Temporary
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 _HEADS = ("WHEN", "STATE", "VERB", "SITE", "BY", "TOOK", "ID")

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import parse, reading
 from alveole.cli.output import emit, fields, mark, note, paint, say, seconds, table, when
 from alveole.cli.show import path
 from alveole.cli.verbs import Here, Tree, interactive, site_name, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 _RESULT = "0 all passed, 3 one did not, 1 a fault of Alvéole, 2 wrong input, 4 not found, 5 temporary"

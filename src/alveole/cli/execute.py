@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from alveole.apiclient import connect, pairs
 from alveole.cli.output import emit
 from alveole.cli.show import path
 from alveole.cli.verbs import Here, site_name, verb
 from alveole.errors import AlveoleError, Problem, Temporary, from_code
+from alveole.remote.apiclient import connect, pairs
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection

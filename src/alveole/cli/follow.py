@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from alveole.apiclient import Answer
     from alveole.cli.verbs import Here
+    from alveole.remote.apiclient import Answer
 
 #: What ends sooner is not drawn: importing rich would take longer than the work.
 _DRAW_AFTER = 0.3

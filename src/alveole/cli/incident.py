@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli.output import emit, fields, mark, note, paint, say, seconds, table, when
 from alveole.cli.verbs import Here, Tree, complete, site_name, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 _COLOURS = {"critical": "red", "warning": "yellow", "info": "dim"}

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import follow, parse
 from alveole.cli.answers import words
 from alveole.cli.output import emit, fields, note, paint, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import click
 
 from alveole import __version__
-from alveole.apiclient import segment
 from alveole.cli import follow
 from alveole.cli.output import emit, fields, note, say, size, table, when
 from alveole.cli.show import path
 from alveole.cli.states import named, reached
 from alveole.cli.verbs import Here, Tree, complete, interactive, site_name, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 
@@ -290,7 +290,7 @@ def landing(here: Here) -> None:
     It comes as a user who is not root and starts this by sudo. Two sockets for that user lead to Alvéole as root has
     it, until standard input ends. Nobody else reaches them.
     """
-    from alveole.landing import keep
+    from alveole.remote.landing import keep
 
     keep(here.settings)
 

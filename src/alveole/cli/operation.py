@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import follow, reading
 from alveole.cli.output import emit, fields, note, say, seconds, size, table, when
 from alveole.cli.verbs import Here, Tree, interactive, site_name, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 #: Between two looks at a run.

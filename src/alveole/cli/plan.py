@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli import parse
 from alveole.cli.output import emit, fields, paint, say, size, table
 from alveole.cli.verbs import Here, Tree, complete, verb
+from alveole.remote.apiclient import segment
 from alveole.text import clean, span
 
 

@@ -9,11 +9,11 @@ from typing import cast
 import click
 
 from alveole import __version__
-from alveole.apiclient import segment
 from alveole.cli import parse
 from alveole.cli.output import emit, note, say, table, when
 from alveole.cli.verbs import Here, Tree, complete, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 

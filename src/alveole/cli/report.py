@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli.output import emit, note, paint, say, size, table, when
 from alveole.cli.show import path
 from alveole.cli.verbs import Here, complete, verb
 from alveole.errors import InvalidInput
+from alveole.remote.apiclient import segment
 from alveole.text import clean
 
 _NONE = "-"

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from alveole.apiclient import segment
 from alveole.cli.output import emit, fields, note, paint, seconds, size, state, table, when
 from alveole.cli.verbs import Here, site_name, verb
+from alveole.remote.apiclient import segment
 from alveole.text import clean, span
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from alveole.apiclient import Client
     from alveole.config import Settings
+    from alveole.remote.apiclient import Client
 
 STATUSES = (
     ("0", "done"),
@@ -41,7 +41,7 @@ class Here:
 
     @cached_property
     def client(self) -> Client:
-        from alveole.apiclient import Client
+        from alveole.remote.apiclient import Client
 
         return Client(self.settings)
 

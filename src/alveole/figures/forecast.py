@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from alveole.figure_views import ForecastView
+from alveole.views.figures import ForecastView
 
 DAY = 86_400
 #: With fewer days a line says nothing.

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from alveole.errors import InvalidInput
-from alveole.figure_views import MachineMonth
 from alveole.figures.archive import Table
+from alveole.views.figures import MachineMonth
 
 _MONTH = re.compile(r"^(20\d\d)-(0[1-9]|1[0-2])\Z")
 _CODES = ("ok", "moved", "refused", "failed")

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from alveole.figure_views import ForecastView, QualityView, ReportView
 from alveole.figures.phrases import MONTHS, french
+from alveole.views.figures import ForecastView, QualityView, ReportView
 
 _UNITS = {"en": ("B", "KiB", "MiB", "GiB", "TiB"), "fr": ("o", "Kio", "Mio", "Gio", "Tio")}
 NONE = "\u2013"

@@ -14,12 +14,11 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from alveole import tables
 from alveole.incidents.model import Before
 from alveole.incidents.signals import Promised
 from alveole.incidents.tables import promises
-from alveole.sealing import Plain
-from alveole.store import Store, Transaction
+from alveole.store import Store, Transaction, tables
+from alveole.store.sealing import Plain
 
 KEPT, BROKEN, UNKNOWN = "kept", "broken", "unknown"
 DAYS = 30

@@ -1,10 +1,10 @@
-"""The tables of incidents, as :mod:`alveole.tables` holds the others."""
+"""The tables of incidents, as :mod:`alveole.store.tables` holds the others."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from alveole.tables import metadata
+from alveole.store.tables import metadata
 
 incidents = sa.Table(
     "incidents",

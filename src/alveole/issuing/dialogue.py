@@ -23,10 +23,10 @@ from acme import client, errors, messages
 from josepy.jwk import JWK, JWKRSA
 
 from alveole import __version__
-from alveole.certs import ROOTS
 from alveole.errors import Refused, StepFailed, Temporary
 from alveole.issuing.model import Authority
 from alveole.issuing.transport import Guarded
+from alveole.trust.certs import ROOTS
 
 log = logging.getLogger("alveole.issuing")
 #: An authority gives many nonces at once and may take none of them back after a restart of its own.

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from alveole.dns.rfc2136 import Key, Updates
 from alveole.errors import Problem, Refused
 from alveole.issuing.suffixes import registered
 from alveole.model.names import SITE_NAME, Port
-from alveole.rfc2136 import Key, Updates
 
 WEEK = 7 * 86_400.0
 HOUR = 3600.0

@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from alveole.dns.rfc2136 import Updates
 from alveole.errors import AlveoleError, Refused, Temporary
 from alveole.issuing.model import OwnZone
 from alveole.model.names import split_resolver
 from alveole.origins import is_public
 from alveole.outgoing import is_own
-from alveole.rfc2136 import Updates
 
 _ADDRESSES_MOST = 8
 PATH = "/.well-known/acme-challenge/"

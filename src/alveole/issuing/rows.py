@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from alveole.issuing.model import WEEK, Spent
 from alveole.issuing.suffixes import registered
-from alveole.tables import metadata
+from alveole.store.tables import metadata
 
 certificate_orders = sa.Table(
     "certificate_orders",

@@ -77,7 +77,7 @@ class App(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signers: tuple[str, ...] = ()
     """Public keys of minisign or OpenPGP, of which one must have signed a version. Empty: none needs a signature."""
     masks: tuple[str, ...] = ()
-    """What becomes of personal data when an environment gets the data of another: see :mod:`alveole.masks`."""
+    """What becomes of personal data when an environment gets the data of another: see :mod:`alveole.policy.masks`."""
     created_at: float = 0.0
     version: int = 1
 

@@ -12,12 +12,11 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from alveole import tables
 from alveole.errors import Refused
 from alveole.model.app import App
 from alveole.model.site import Site
 from alveole.people.model import NOBODYS, Actor, Held, Near, Person, Quota, Role, Source, Team
-from alveole.store import Store, Transaction
+from alveole.store import Store, Transaction, tables
 
 #: Whose quota it is when they have none of their own.
 EACH_PERSON, EACH_TEAM = "each-person", "each-team"

@@ -62,16 +62,18 @@ from collections import Counter
 from functools import partial
 
 from alveole import views
-from alveole.appstore import AppStore
-from alveole.compile import hosts
 from alveole.config import Settings
+from alveole.dns.zone import DnsSettings
 from alveole.errors import InvalidInput
 from alveole.export import ExportedSite, export
 from alveole.figures.archive import Archives
 from alveole.figures.gather import Gatherer
+from alveole.figures.load import Loads
 from alveole.figures.machine import Machine
+from alveole.figures.traffic import Traffic
 from alveole.journal import BESIDE, Journal
-from alveole.load import Loads
+from alveole.loop.compile import hosts
+from alveole.loop.reconcile import Reconciler
 from alveole.model.change import Change
 from alveole.notices import MailServer
 from alveole.people.attempts import Attempts
@@ -80,7 +82,6 @@ from alveole.people.failures import Failures
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.ports import AgentPort
-from alveole.reconcile import Reconciler
 from alveole.services.accounts import AccountVerbs
 from alveole.services.analytics import AnalyticsVerbs
 from alveole.services.certificates import CertificateVerbs
@@ -108,9 +109,8 @@ from alveole.services.sources import SourceVerbs
 from alveole.services.telling import Telling
 from alveole.services.watching import Checks
 from alveole.store import Store, Transaction
+from alveole.store.apps import AppStore
 from alveole.ticker import Ticker
-from alveole.traffic import Traffic
-from alveole.zone import DnsSettings
 
 __all__ = ["Services", "VersionConflict"]
 

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from alveole import requests as ask
-from alveole import signatures
-from alveole.compile import is_static
 from alveole.errors import InvalidInput, Problem
+from alveole.loop.compile import is_static
 from alveole.model.app import ENVIRONMENT_NAME, Accept, App
 from alveole.model.moving import Forward
 from alveole.model.names import check_pattern
 from alveole.model.site import Answer, Base, BaseKind, Run, Site, UpdateMode, Wanted
 from alveole.services.modules import Composed, recomposed
+from alveole.trust import signatures
 
 
 def objects(app: App) -> tuple[str, ...]:

@@ -11,13 +11,10 @@ import msgspec
 from msgspec import UNSET
 
 from alveole import requests as ask
-from alveole import signatures
 from alveole.agent import protocol
-from alveole.app_views import AppPreview, AppView, DeploymentView, EnvironmentView
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused, Temporary
 from alveole.failpoints import hit
 from alveole.journal import BESIDE, Live
-from alveole.masks import check_masks
 from alveole.model.app import (
     DEFAULT_ENVIRONMENTS,
     ENVIRONMENTS_MAX,
@@ -36,6 +33,7 @@ from alveole.model.names import check_site_name
 from alveole.model.site import Answer, Base, Site, Wanted
 from alveole.people.model import Actor, Near
 from alveole.people.rights import Right, may
+from alveole.policy.masks import check_masks
 from alveole.services.appparts import (
     asked_like,
     asked_of_nodes,
@@ -55,6 +53,8 @@ from alveole.services.modules import Composed, is_secret
 from alveole.services.show import problem_of, state_of, urls
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction, new_id
+from alveole.trust import signatures
+from alveole.views.apps import AppPreview, AppView, DeploymentView, EnvironmentView
 
 #: Of the version that a site brings with it when it becomes an application.
 INITIAL = "initial"

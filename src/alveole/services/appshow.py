@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from alveole.app_views import DeploymentView, SavedView, VersionView
 from alveole.model.app import Deployment, Stage, Version
 from alveole.model.site import Backup
+from alveole.views.apps import DeploymentView, SavedView, VersionView
 
 
 def saved_view(backup: Backup | None) -> SavedView | None:

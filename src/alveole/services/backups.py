@@ -12,13 +12,9 @@ import time
 
 import msgspec
 
-from alveole import backupstore
 from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.agent.saving import LOCAL
-from alveole.backup_policy import Cause
-from alveole.backup_views import BackupView
-from alveole.backupstore import Mark, Proof
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
@@ -38,10 +34,14 @@ from alveole.model.site import (
 )
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
+from alveole.policy.backups import Cause
 from alveole.services.draft import Draft, find_base
 from alveole.services.modules import recomposed, with_texts
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction, new_id
+from alveole.store import backups as backupstore
+from alveole.store.backups import Mark, Proof
+from alveole.views.backups import BackupView
 
 #: What a change that brings a lost site back remembers.
 HERE = "here"

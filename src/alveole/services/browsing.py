@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from alveole.agent import saving
-from alveole.backup_requests import RestoreFile
-from alveole.backup_views import TreeView
 from alveole.errors import InvalidInput, NotFound, Problem, Refused
 from alveole.journal import Live, Work
 from alveole.model.change import Change
 from alveole.model.site import Backup
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.requests.backups import RestoreFile
 from alveole.services.repositories import RepositoryVerbs
 from alveole.store import Transaction
+from alveole.views.backups import TreeView
 
 _PATH_MAX = 4096
 #: Directories of backups that were looked at last: a backup never changes, and reading one is slow.

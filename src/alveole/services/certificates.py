@@ -10,8 +10,6 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from alveole import certificate_views as cv
-from alveole import sealing, tables
 from alveole.agent.certifying import (
     CertificateSource,
     CertificateState,
@@ -19,6 +17,7 @@ from alveole.agent.certifying import (
     InstallCertificate,
     ShowCertificate,
 )
+from alveole.dns.zone import server_of, zone_of
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.issuing import model, rows
 from alveole.issuing.model import AcmeSettings, Authority, Budget, OwnZone, Zone
@@ -34,8 +33,8 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right, may
 from alveole.services.certifying import ISSUE, RENEW
 from alveole.services.outside import OutsideVerbs, converted
-from alveole.store import Transaction, new_id
-from alveole.zone import server_of, zone_of
+from alveole.store import Transaction, new_id, sealing, tables
+from alveole.views import certificates as cv
 
 _AUTHORITIES_MOST = 10
 _KEY = "acme"
@@ -173,7 +172,7 @@ class CertificateVerbs(OutsideVerbs):
 
         Raises ``InvalidInput`` with everything that is wrong with it.
         """
-        from alveole.certs import covers, examine
+        from alveole.trust.certs import covers, examine
 
         owner = None
         if site is not None:

@@ -30,8 +30,6 @@ from alveole.agent.certifying import (
     ShowCertificate,
 )
 from alveole.agent.protocol import Link
-from alveole.certs import dates
-from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Problem, Refused, StepFailed, Temporary
 from alveole.failpoints import hit
@@ -39,9 +37,11 @@ from alveole.issuing import model, pointing, rows
 from alveole.issuing.model import AcmeSettings, Authority, OverBudget, WantedCertificate
 from alveole.issuing.rows import Order
 from alveole.journal import RECONCILER, Journal
+from alveole.loop.compile import hosts
 from alveole.ports import AgentPort
 from alveole.store import Store, new_id
 from alveole.ticker import Ticker
+from alveole.trust.certs import dates
 
 if TYPE_CHECKING:
     from alveole.issuing.dialogue import Challenge, Dialogue

@@ -13,21 +13,22 @@ import time
 
 import msgspec
 
-from alveole import claims, txt
 from alveole import requests as ask
-from alveole.claims import Claim
-from alveole.compile import site_domain
-from alveole.domain_views import AddDomain, DomainView
+from alveole.dns import txt
 from alveole.errors import AlveoleError, Denied, NotFound, Refused
 from alveole.journal import RECONCILER
+from alveole.loop.compile import site_domain
 from alveole.model.change import Change
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
 from alveole.services.draft import Draft
 from alveole.services.sites import SiteVerbs
+from alveole.store import claims
+from alveole.store.claims import Claim
+from alveole.views.domains import AddDomain, DomainView
 
-log = logging.getLogger("alveole.claims")
+log = logging.getLogger("alveole.store.claims")
 #: How often it is looked whether a claim is due.
 _TICK_SECONDS = 10.0
 #: A claim is not asked about more often than this, whoever presses the button.

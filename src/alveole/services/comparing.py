@@ -7,13 +7,13 @@ stored there as the whole site that it was, and one that is live or lies ready r
 from __future__ import annotations
 
 from alveole.agent import protocol
-from alveole.app_views import VersionComparison
 from alveole.errors import NotFound, Refused
 from alveole.model.app import App, Difference, Environment, Stage, Version
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.switching import SwitchingVerbs
+from alveole.views.apps import VersionComparison
 
 
 class CompareVerbs(SwitchingVerbs):

@@ -7,8 +7,8 @@ from functools import partial
 
 import msgspec
 
-from alveole import module_views, views
 from alveole import requests as ask
+from alveole import views
 from alveole.agent import protocol
 from alveole.catalogue.compose import Composition
 from alveole.catalogue.sources import Catalogue
@@ -24,6 +24,7 @@ from alveole.services.modules import asked_views, recomposed, shown_answers, uni
 from alveole.services.sites import SiteVerbs
 from alveole.store import Transaction
 from alveole.views import FileFate
+from alveole.views import modules as module_views
 
 _BY_HAND = "was changed by hand, and would be overwritten"
 

@@ -14,8 +14,6 @@ from abc import abstractmethod
 
 from alveole.agent import protocol
 from alveole.agent.saving import FetchBackup
-from alveole.backup_requests import RestoreFile
-from alveole.backup_views import PreviewView
 from alveole.errors import InvalidInput, NotFound, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
@@ -23,10 +21,12 @@ from alveole.model.change import Change
 from alveole.model.site import Arrival, Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.requests.backups import RestoreFile
 from alveole.services.browsing import checked_path
 from alveole.services.files import RELEASES, FileVerbs
 from alveole.services.pastdays import PastVerbs
 from alveole.store import Transaction
+from alveole.views.backups import PreviewView
 
 CONTENT, VOLUMES = "release/", "volumes/"
 #: Longer texts are not compared line by line.

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from alveole import tables
-from alveole.appstore import AppStore
-from alveole.compile import site_domain
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Denied, InvalidInput, NoRoom, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Journal, Live
+from alveole.loop.compile import site_domain
+from alveole.loop.reconcile import Reconciler
 from alveole.model.addressing import Addressing
 from alveole.model.change import Change
 from alveole.model.site import Limits, Site
@@ -26,11 +25,11 @@ from alveole.people.directory import Directory
 from alveole.people.model import Actor, Held, Quota
 from alveole.people.rights import Right, may
 from alveole.ports import AgentPort
-from alveole.reconcile import Reconciler
 from alveole.services.certifying import Certifier
 from alveole.services.naming import Naming
 from alveole.services.watching import Checks
-from alveole.store import Store, Stored, Transaction
+from alveole.store import Store, Stored, Transaction, tables
+from alveole.store.apps import AppStore
 from alveole.ticker import Ticker
 
 #: What nobody does to an environment by itself: no stage is skipped by accident.

@@ -17,14 +17,10 @@ import msgspec
 
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.app_views import AppView, DeployPlan
-from alveole.backup_policy import Cause
-from alveole.backupstore import Mark
-from alveole.compile import is_static
 from alveole.errors import Denied, InvalidInput, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
-from alveole.lifecycle import may_deploy, may_enter
+from alveole.loop.compile import is_static
 from alveole.model.app import (
     App,
     Approval,
@@ -40,10 +36,14 @@ from alveole.model.site import SITE_RELEASES, SITE_UID, Backup, HealthCheck, Rel
 from alveole.people.model import Actor
 from alveole.people.names import check_text
 from alveole.people.rights import Right, may
+from alveole.policy.backups import Cause
+from alveole.policy.lifecycle import may_deploy, may_enter
 from alveole.services.appparts import interruption
 from alveole.services.backups import BackupVerbs
 from alveole.services.versions import VersionVerbs
 from alveole.store import Transaction, new_id
+from alveole.store.backups import Mark
+from alveole.views.apps import AppView, DeployPlan
 
 #: What is asked before a version enters an environment, and again and again after it went live there.
 Gate = Callable[[App, Environment, Version], tuple[Problem, ...]]

@@ -13,16 +13,7 @@ import msgspec
 
 from alveole.agent.naming import NameFetcher, NameHost, NameKey, SetUpNames, UndoNames
 from alveole.agent.protocol import Link
-from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
-from alveole.issuing import pointing
-from alveole.masking import HIDDEN
-from alveole.model.names import split_resolver
-from alveole.people.model import Actor
-from alveole.people.rights import Right
-from alveole.services import naming
-from alveole.services.outside import OutsideVerbs, converted
-from alveole.services.publishing import Row
-from alveole.zone import (
+from alveole.dns.zone import (
     KEY_NAME,
     TRANSFER_KEY_NAME,
     DnsLeft,
@@ -36,6 +27,15 @@ from alveole.zone import (
     server_of,
     zone_of,
 )
+from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
+from alveole.issuing import pointing
+from alveole.masking import HIDDEN
+from alveole.model.names import split_resolver
+from alveole.people.model import Actor
+from alveole.people.rights import Right
+from alveole.services import naming
+from alveole.services.outside import OutsideVerbs, converted
+from alveole.services.publishing import Row
 
 _SETTING = "dns"
 _LEFT = "dns-left"

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import requests as ask
-from alveole import tables, views
+from alveole import views
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.model.names import check_site_name
 from alveole.people import passwords
@@ -21,7 +21,7 @@ from alveole.people.model import Actor, Held, Person, Role, Session, Source
 from alveole.people.names import check_person_name
 from alveole.people.rights import Right, beyond, least_role, may
 from alveole.services.core import Core
-from alveole.store import Transaction, new_id
+from alveole.store import Transaction, new_id, tables
 
 #: The starts of secrets, so that one that leaked is recognised by scanners; they are no secrets themselves.
 TOKEN, SESSION, INVITATION = "alv_", "als_", "ali_"

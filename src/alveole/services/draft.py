@@ -11,10 +11,10 @@ from ipaddress import ip_network
 from msgspec import UNSET
 
 from alveole.catalogue.grammar import check_link
-from alveole.compile import site_domain, under_wildcard
 from alveole.config import Settings
 from alveole.errors import InvalidInput, Problem, Refused
 from alveole.issuing.suffixes import is_suffix
+from alveole.loop.compile import site_domain, under_wildcard
 from alveole.model.names import (
     PACKAGE,
     PATH_PREFIX,
@@ -44,8 +44,8 @@ from alveole.model.site import (
 )
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
+from alveole.policy.sleeping import needs_no_visit
 from alveole.requests import CreateSite, ProcessBody, SetSite, VolumeBody
-from alveole.sleeping import needs_no_visit
 from alveole.store import KnownBase
 
 WEB = "web"

@@ -12,17 +12,16 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import requests as ask
-from alveole import tables
 from alveole.errors import Denied, InvalidInput, NotFound, Refused
 from alveole.people import passkeys, passwords
 from alveole.people import views as people_views
 from alveole.people.model import Actor, Held, Person, Role, Session
 from alveole.people.names import check_text
 from alveole.people.rights import Right
-from alveole.sealing import known
 from alveole.services.doors import SESSION, Entered
 from alveole.services.outside import OutsideVerbs
-from alveole.store import Transaction, new_id
+from alveole.store import Transaction, new_id, tables
+from alveole.store.sealing import known
 
 TOTP, PASSKEY, RECOVERY = "totp", "passkey", "recovery"
 #: A secret that was shown but never confirmed with a code.

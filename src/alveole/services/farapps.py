@@ -25,14 +25,11 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import requests as ask
-from alveole import tables
 from alveole.agent import protocol
-from alveole.app_views import AppView, DeploymentView, DeployPlan, EnvironmentView, VersionView
-from alveole.check_requests import CheckSecret, CheckText
-from alveole.compile import site_domain
 from alveole.errors import AlveoleError, NotFound, Problem, Refused, Temporary
 from alveole.failpoints import hit
 from alveole.journal import Live
+from alveole.loop.compile import site_domain
 from alveole.model.app import VERSION_NAME, App, Deployment, Environment, Phase, Stage, Version
 from alveole.model.change import Change
 from alveole.model.moving import Forward
@@ -40,14 +37,16 @@ from alveole.model.names import check_pattern
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.requests.checks import CheckSecret, CheckText
 from alveole.scenarios.model import CheckView
 from alveole.services.forwarding import understood
 from alveole.services.moving import MovingVerbs
 from alveole.services.syncing import SyncVerbs
-from alveole.store import Transaction, new_id
+from alveole.store import Transaction, new_id, tables
 from alveole.views import CheckState
+from alveole.views.apps import AppView, DeploymentView, DeployPlan, EnvironmentView, VersionView
 
-log = logging.getLogger("alveole.fleet")
+log = logging.getLogger("alveole.remote.fleet")
 #: What the other machine is told when it asks why its own order of environments is passed: there is none there.
 REASON = "decided on the main machine"
 #: Begins the text of each scenario that is brought to another machine, so that no other is taken away there.

@@ -22,13 +22,8 @@ from typing import Any
 
 import msgspec
 
-from alveole import backupstore
 from alveole import requests as ask
 from alveole.agent import saving
-from alveole.backup_policy import Cause
-from alveole.backup_requests import PinBackup, RestoreFile, SetSitePolicy
-from alveole.backup_views import BackupDetail, BackupView, PolicyView, PreviewView, SiteBackupsView, TreeView
-from alveole.backupstore import Evidence, Mark, Proof
 from alveole.errors import AlveoleError, NoRoom, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
@@ -37,14 +32,19 @@ from alveole.model.moving import Forward
 from alveole.model.site import Backup, Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.policy.backups import Cause
+from alveole.requests.backups import PinBackup, RestoreFile, SetSitePolicy
 from alveole.services.backups import HERE
 from alveole.services.browsing import BrowseVerbs
 from alveole.services.contentback import CONTENT
 from alveole.services.forwarding import understood
 from alveole.services.installing import InstallVerbs
 from alveole.store import Stored, Transaction
+from alveole.store import backups as backupstore
+from alveole.store.backups import Evidence, Mark, Proof
+from alveole.views.backups import BackupDetail, BackupView, PolicyView, PreviewView, SiteBackupsView, TreeView
 
-log = logging.getLogger("alveole.fleet")
+log = logging.getLogger("alveole.remote.fleet")
 #: How often the rows are compared with what the machines say.
 LOOK_SECONDS = 300.0
 #: After a start: the ways to the machines are opened first.

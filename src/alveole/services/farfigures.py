@@ -13,14 +13,14 @@ from typing import Protocol
 import msgspec
 
 from alveole import views, wholefile
-from alveole.apiclient import Client
 from alveole.config import Settings
 from alveole.errors import AlveoleError
-from alveole.figure_views import FarStanding, QualityView
 from alveole.figures import months
-from alveole.fleet import Look
 from alveole.model.site import Site, Wanted
+from alveole.remote.apiclient import Client
+from alveole.remote.fleet import Look
 from alveole.store import Store
+from alveole.views.figures import FarStanding, QualityView
 
 log = logging.getLogger("alveole.figures")
 #: What is younger is not asked for anew; and so often it is asked for while nobody looks, for when the machine is away.

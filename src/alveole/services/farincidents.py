@@ -6,11 +6,11 @@ import contextlib
 import threading
 import time
 
-from alveole.apiclient import Client
 from alveole.errors import AlveoleError, NotFound
 from alveole.incidents.model import IncidentDetail, IncidentView, Said
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.remote.apiclient import Client
 from alveole.services.audience import whither
 from alveole.services.forwarding import understood
 from alveole.services.nodes import NodeVerbs

@@ -13,12 +13,11 @@ import contextlib
 import msgspec
 from msgspec import UNSET
 
-from alveole import claims
 from alveole import requests as ask
-from alveole.compile import site_domain
 from alveole.errors import AlveoleError
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
+from alveole.loop.compile import site_domain
 from alveole.model.change import Change
 from alveole.model.moving import Forward
 from alveole.model.site import Site
@@ -27,7 +26,7 @@ from alveole.people.rights import Right
 from alveole.services.draft import Draft
 from alveole.services.elsewhere import check_no_copies, check_stays
 from alveole.services.forwarding import ForwardVerbs
-from alveole.store import Transaction
+from alveole.store import Transaction, claims
 
 
 class FarNameVerbs(ForwardVerbs):

@@ -8,22 +8,22 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
-from alveole import figure_views as shown
 from alveole.agent.figuring import Figures, TakeFigures
-from alveole.compile import hosts
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Temporary
 from alveole.figures.archive import INTERFACE, MACHINE, SPANS, STEP, Archives, Table, columns_of, thinned
 from alveole.figures.gather import Gatherer, Standing
 from alveole.figures.machine import Carried, Machine
 from alveole.incidents.mirror import FleetWatch
 from alveole.incidents.model import Severity
+from alveole.loop.compile import hosts
 from alveole.model.resource import PromiseState
 from alveole.model.site import Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.policy.sleeping import is_asleep
 from alveole.services.core import Core
 from alveole.services.farfigures import FarFigures
-from alveole.sleeping import is_asleep
+from alveole.views import figures as shown
 
 Told = TypeVar("Told")
 _POINTS_MAX = 1500

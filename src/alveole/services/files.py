@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from alveole import file_views
 from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Refused, Temporary
 from alveole.model.site import SITE_RELEASES
 from alveole.people.model import Actor
@@ -28,6 +27,7 @@ from alveole.ports import Program
 from alveole.services.core import VersionConflict
 from alveole.services.visits import VisitVerbs
 from alveole.store import Stored
+from alveole.views import files as file_views
 
 
 class NoSuchPart(InvalidInput):

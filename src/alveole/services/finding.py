@@ -6,8 +6,8 @@ import time
 
 from alveole import requests as ask
 from alveole import views
-from alveole.compile import hosts
 from alveole.errors import InvalidInput
+from alveole.loop.compile import hosts
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right

@@ -15,16 +15,16 @@ from abc import abstractmethod
 
 import msgspec
 
-from alveole import headstart
 from alveole.agent import protocol
 from alveole.agent.lending import LookAtPorts
-from alveole.compile import compile_site, is_static
 from alveole.errors import AlveoleError, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import RECONCILER, REPAIR, Live, Work
+from alveole.loop import headstart
+from alveole.loop.compile import compile_site, is_static
+from alveole.loop.passes import Settled
 from alveole.model.resource import Kind, WorkloadSpec, stamp
 from alveole.model.site import Release, Site, UpdateMode
-from alveole.passes import Settled
 from alveole.services.sleep import Sleeping
 from alveole.store import KnownBase, Transaction
 

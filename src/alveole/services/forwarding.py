@@ -1,7 +1,7 @@
 """Asking another machine for what concerns a site that lives there.
 
-Rights are asked for here, then the API of the machine is asked over its line (:mod:`alveole.lines`); the change here
-tells what the change there tells, and keeps what the names hang on.
+Rights are asked for here, then the API of the machine is asked over its line (:mod:`alveole.remote.lines`); the change
+here tells what the change there tells, and keeps what the names hang on.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from alveole import fleet, views
 from alveole import requests as ask
+from alveole import views
 from alveole.agent import protocol
-from alveole.compile import site_domain
-from alveole.distant import Distant, DistantProgram
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused, Temporary
 from alveole.failpoints import hit
-from alveole.fleet import Look, Node
 from alveole.journal import Live, Work
+from alveole.loop.compile import site_domain
 from alveole.model.change import Change, ChangeState
 from alveole.model.moving import Forward
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.ports import Program
+from alveole.remote import fleet
+from alveole.remote.distant import Distant, DistantProgram
+from alveole.remote.fleet import Look, Node
 from alveole.services.draft import Draft
 from alveole.services.passports import PassportVerbs
 from alveole.store import Stored, Transaction, new_id
 
 if TYPE_CHECKING:
-    from alveole.apiclient import Client
-    from alveole.lines import Line
+    from alveole.remote.apiclient import Client
+    from alveole.remote.lines import Line
 
 _PATIENCE = 20.0
 #: So long a change waits for a node that went away while it was at work.
@@ -102,7 +103,7 @@ class ForwardVerbs(PassportVerbs):
         return node
 
     def _line(self, name: str) -> Line:
-        from alveole.lines import Line
+        from alveole.remote.lines import Line
 
         node = self._node(name)
         with self._lines_lock:

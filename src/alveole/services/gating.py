@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 
 from alveole.agent import protocol
-from alveole.compile import compile_site, workload_id
 from alveole.errors import Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live
-from alveole.lifecycle import span
+from alveole.loop.compile import compile_site, workload_id
 from alveole.model.app import App, Environment, Stage, Version
 from alveole.model.resource import Desired
 from alveole.model.site import Site, Wanted
+from alveole.policy.lifecycle import span
 from alveole.scenarios.model import Use
 from alveole.services.delivery import DeliveryVerbs
 from alveole.services.watching import CHECK

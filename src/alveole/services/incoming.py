@@ -14,12 +14,12 @@ from pathlib import Path
 
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.distant import Distant
 from alveole.errors import AlveoleError, NotFound, Refused
 from alveole.model.app import VERSION_NAME, App
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.printed import read_out
+from alveole.remote.distant import Distant
 from alveole.services.platform import PlatformVerbs
 from alveole.services.versions import VersionVerbs
 from alveole.services.visits import PUSH, Visiting, VisitVerbs, wanted

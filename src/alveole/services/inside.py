@@ -7,17 +7,17 @@ import msgspec
 from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
-from alveole.apiclient import pairs
-from alveole.compile import hosts, site_domain
-from alveole.distant import Distant, reached
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
+from alveole.loop.compile import hosts, site_domain
 from alveole.model.resource import Kind
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.policy.sleeping import is_asleep
+from alveole.remote.apiclient import pairs
+from alveole.remote.distant import Distant, reached
 from alveole.services.claims import ClaimVerbs
 from alveole.services.sleep import VISIT
-from alveole.sleeping import is_asleep
 
 #: Links of a node's own chain that nobody passes who comes from here, and those of its proxy.
 _NOT_PASSED, _EDGE = frozenset({"name", "certificate", "answer"}), frozenset({"address", "proxy"})

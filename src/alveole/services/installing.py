@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from alveole import fleet, passport
 from alveole.errors import AlveoleError, Denied, InvalidInput, Problem, Refused, Temporary
-from alveole.fleet import Node
 from alveole.journal import Live, Work
 from alveole.model.change import Change
 from alveole.model.moving import Installing
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.remote import fleet, passport
+from alveole.remote.fleet import Node
 from alveole.services.moving import MovingVerbs
 from alveole.services.nodes import check_clock
 from alveole.store import Transaction
 
 if TYPE_CHECKING:
-    from alveole.lines import Line
+    from alveole.remote.lines import Line
 
 #: Debian's packages and the libraries are fetched there; a slow line takes a while.
 _SECONDS = 3600.0
@@ -61,7 +61,7 @@ class InstallVerbs(MovingVerbs):
         return self._accept(caller, self._digest("install-node", request.digest()), key, build, before)
 
     def _flow_install_node(self, live: Live) -> None:
-        from alveole.lines import Failed, Line
+        from alveole.remote.lines import Failed, Line
 
         wanted, upload = live.work.installing, live.work.upload
         if wanted is None or upload is None:

@@ -13,7 +13,7 @@ from alveole.config import Settings
 from alveole.model.lent import HOST_PATH, Published, Shared, Transport
 from alveole.model.names import check_mount_path
 from alveole.model.site import Site
-from alveole.request_parts import PublishBody, ShareBody
+from alveole.requests.parts import PublishBody, ShareBody
 from alveole.services.draft import Draft
 
 _MOST = 32

@@ -9,20 +9,20 @@ from typing import TypeVar
 
 import msgspec
 
-from alveole import claims, views
+from alveole import views
 from alveole.agent import protocol
 from alveole.backends.base import Usage
 from alveole.catalogue.sources import Catalogue
 from alveole.errors import AlveoleError
-from alveole.load import Loads
+from alveole.figures.load import Loads
+from alveole.figures.traffic import Counted, Traffic
 from alveole.logbook.places import bytes_of
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.modules import Compositions
 from alveole.services.show import site_view, state_of
-from alveole.store import Stored
-from alveole.traffic import Counted, Traffic
+from alveole.store import Stored, claims
 
 USAGE_SECONDS = 5.0
 Told = TypeVar("Told")

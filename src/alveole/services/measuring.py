@@ -15,24 +15,24 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
-from alveole import backupstore, tables
 from alveole.agent import protocol
 from alveole.config import Settings
+from alveole.figures.load import Loads, machine_load
 from alveole.incidents.model import PLATFORM, About, Figure, Reading, ReadingSource
 from alveole.incidents.readings import Found
 from alveole.issuing.model import days_to_tell
 from alveole.journal import Journal, change_of
-from alveole.load import Loads, machine_load
+from alveole.loop.reconcile import Reconciler
 from alveole.model.addressing import Addressing
 from alveole.model.change import Change, ChangeState
 from alveole.model.resource import PLATFORM as SCOPE
 from alveole.model.resource import Kind, PromiseState
 from alveole.model.site import Wanted
 from alveole.ports import AgentPort
-from alveole.reconcile import Reconciler
 from alveole.services.show import problem_of, state_of
 from alveole.services.watching import Checks
-from alveole.store import Store, Stored
+from alveole.store import Store, Stored, tables
+from alveole.store import backups as backupstore
 from alveole.views import CheckState, State
 
 #: Fewer broken sites are told one by one.

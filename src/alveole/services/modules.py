@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from alveole import module_views, views
 from alveole import requests as ask
+from alveole import views
 from alveole.agent import protocol
 from alveole.catalogue.compose import Asked, Composition, SiteContext, compose, questions
 from alveole.catalogue.content import Seen
@@ -23,8 +23,8 @@ from alveole.catalogue.manifest import Module, Question, QuestionType, Text
 from alveole.catalogue.questions import GENERIC
 from alveole.catalogue.solve import solve
 from alveole.catalogue.sources import OWN_FOLDER, Catalogue, load
-from alveole.compile import site_domain
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem
+from alveole.loop.compile import site_domain
 from alveole.masking import HIDDEN, mask
 from alveole.model.names import check_site_name
 from alveole.model.site import Answer, Application, Base, Limits, Site
@@ -33,6 +33,7 @@ from alveole.people.rights import Right
 from alveole.services.draft import Draft
 from alveole.services.flows import Flows
 from alveole.store import Stored
+from alveole.views import modules as module_views
 
 DEFAULT_PLAN = "small"
 #: Stands for the name of a site that nobody has named yet.

@@ -23,25 +23,26 @@ from typing import IO
 
 import msgspec
 
-from alveole import fleet, passport, views, wholefile
+from alveole import views, wholefile
 from alveole.agent import protocol
-from alveole.compile import site_domain
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import RECONCILER, Live, Work
+from alveole.loop.compile import site_domain
 from alveole.model.change import Change
 from alveole.model.moving import Moving
 from alveole.model.site import Site, Wanted
-from alveole.passport import Statement
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.remote import fleet, passport
+from alveole.remote.passport import Statement
 from alveole.services.backups import read_manifest
 from alveole.services.forwarding import understood
 from alveole.services.nodes import ANY, HERE, NodeVerbs
 from alveole.services.passports import FIRST
 from alveole.store import Transaction
 
-log = logging.getLogger("alveole.fleet")
+log = logging.getLogger("alveole.remote.fleet")
 #: So long what somebody has just done with the files may take to end.
 _LEAVING_SECONDS = 3.0
 #: How often copies are looked at whose time is over.

@@ -1,9 +1,9 @@
 """What keeps the names of sites in a zone: published with the site, repaired when somebody changes them, removed.
 
-A *pass* compares what is wanted (:func:`alveole.zone.wanted`) with what was written (table ``dns_names``) and brings
-the one to the other. Whether the zone still says what was written is asked only when its serial number has moved, and
-then by conditions, hundreds in one message. What Alvéole has not written it never changes: the server itself checks
-that, in the transaction of the change.
+A *pass* compares what is wanted (:func:`alveole.dns.zone.wanted`) with what was written (table ``dns_names``) and
+brings the one to the other. Whether the zone still says what was written is asked only when its serial number has
+moved, and then by conditions, hundreds in one message. What Alvéole has not written it never changes: the server
+itself checks that, in the transaction of the change.
 """
 
 from __future__ import annotations
@@ -20,15 +20,8 @@ import sqlalchemy as sa
 
 from alveole.agent.protocol import Link
 from alveole.config import Settings
-from alveole.errors import AlveoleError, Problem
-from alveole.journal import RECONCILER, Journal
-from alveole.model.names import split_resolver
-from alveole.rfc2136 import Updates
-from alveole.services.publishing import FAMILY, PUBLISH, SAID_MOST, Pass, Row, differs, row_of, values_of
-from alveole.store import Store
-from alveole.tables_dns import dns_names
-from alveole.ticker import Ticker
-from alveole.zone import (
+from alveole.dns.rfc2136 import Updates
+from alveole.dns.zone import (
     DnsSettings,
     NameView,
     WantedName,
@@ -40,6 +33,13 @@ from alveole.zone import (
     wanted,
     zone_of,
 )
+from alveole.errors import AlveoleError, Problem
+from alveole.journal import RECONCILER, Journal
+from alveole.model.names import split_resolver
+from alveole.services.publishing import FAMILY, PUBLISH, SAID_MOST, Pass, Row, differs, row_of, values_of
+from alveole.store import Store
+from alveole.store.tables_dns import dns_names
+from alveole.ticker import Ticker
 
 log = logging.getLogger("alveole.naming")
 WORK = "names"
@@ -367,7 +367,7 @@ def detected(settings: Settings) -> tuple[str, ...]:
 
 
 def secondary_serial(address: str, zone: str) -> int:
-    """The serial number that another name server has. Raises as :class:`~alveole.rfc2136.Updates`."""
+    """The serial number that another name server has. Raises as :class:`~alveole.dns.rfc2136.Updates`."""
     host, port = split_resolver(address)
     return Updates(host, port, zone, None, _PATIENCE).serial()
 

@@ -13,9 +13,13 @@ from abc import abstractmethod
 import msgspec
 from msgspec import UNSET
 
-from alveole import backup_calendar, backupstore
 from alveole.agent.saving import CopyBackup, PruneBackups, RepositoryState
-from alveole.backup_policy import (
+from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
+from alveole.journal import BESIDE, Live, Work
+from alveole.model.site import Backup, Site
+from alveole.people.model import Actor
+from alveole.people.rights import Right
+from alveole.policy.backups import (
     DAY,
     BackupPolicy,
     Cause,
@@ -27,16 +31,13 @@ from alveole.backup_policy import (
     retry_after,
     superfluous,
 )
-from alveole.backup_requests import PinBackup, SetPolicy, SetSitePolicy
-from alveole.backup_views import BackupDetail, BackupView, CalendarView, PolicyView, SiteBackupsView
-from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
-from alveole.journal import BESIDE, Live, Work
-from alveole.model.site import Backup, Site
-from alveole.people.model import Actor
-from alveole.people.rights import Right
+from alveole.requests.backups import PinBackup, SetPolicy, SetSitePolicy
 from alveole.services.backups import BackupVerbs
 from alveole.services.outside import OutsideVerbs, converted
 from alveole.store import Stored, new_id
+from alveole.store import backups as backupstore
+from alveole.views import calendar as backup_calendar
+from alveole.views.backups import BackupDetail, BackupView, CalendarView, PolicyView, SiteBackupsView
 
 log = logging.getLogger("alveole.backups")
 #: Who does what nobody has asked for.

@@ -1,7 +1,7 @@
 """Other machines: adding them, looking at them, and asking them for what concerns a site that lives there.
 
 A node is a whole Alvéole of its own. What is asked of a site there is asked of its API over its line
-(:mod:`alveole.lines`), once rights were asked for here; the change here tells what the change there tells.
+(:mod:`alveole.remote.lines`), once rights were asked for here; the change here tells what the change there tells.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from alveole import __version__, config, fleet, passport, views
+from alveole import __version__, config, views
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
-from alveole.fleet import Look, Node
 from alveole.model.names import NODE_NAME
 from alveole.people.model import Actor, Role
 from alveole.people.rights import Right
+from alveole.remote import fleet, passport
+from alveole.remote.fleet import Look, Node
 from alveole.services.farfigures import FarFigures
 from alveole.services.farnames import FarNameVerbs
 from alveole.services.forwarding import read, understood
@@ -27,9 +28,9 @@ from alveole.services.platform import PlatformVerbs
 from alveole.store import Stored
 
 if TYPE_CHECKING:
-    from alveole.lines import Line
+    from alveole.remote.lines import Line
 
-log = logging.getLogger("alveole.fleet")
+log = logging.getLogger("alveole.remote.fleet")
 #: How often nodes with sites are asked how they are.
 WATCH_SECONDS = 5.0
 _IDLE_SECONDS = 60.0
@@ -63,7 +64,7 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
         """The host key that a machine shows, for somebody to compare, and the key that lets this one in there."""
         self._allow(caller, Right.NODE_CHANGE)
         _check_where(request.host)
-        from alveole import lines
+        from alveole.remote import lines
 
         key = lines.scan(request.host, request.port)
         return fleet.ScannedView(
@@ -73,7 +74,7 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
     def node_key(self, caller: Actor) -> str:
         """The line for ``authorized_keys`` of a machine that shall be driven from here."""
         self._allow(caller, Right.NODE_CHANGE)
-        from alveole import lines
+        from alveole.remote import lines
 
         return lines.Keys(self.settings).public()
 
@@ -81,7 +82,7 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
         """Drive another machine from here. Nothing is stored unless it answers and shows the key that was confirmed."""
         self._allow(caller, Right.NODE_CHANGE)
         self._check_node(request)
-        from alveole import lines
+        from alveole.remote import lines
 
         key = self._confirmed_key(request.host, request.port, request.fingerprint)
         empty = passport.EMPTY_KEY
@@ -113,7 +114,7 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
     @staticmethod
     def _confirmed_key(host: str, port: int, confirmed: str) -> str:
         """The host key that a machine shows. Raises ``Refused`` unless it is the one that somebody has compared."""
-        from alveole import lines
+        from alveole.remote import lines
 
         key = lines.scan(host, port)
         shown = lines.fingerprint(key)
@@ -273,7 +274,7 @@ class NodeVerbs(FarNameVerbs, PlatformVerbs):
         )
 
     def _node_view(self, node: Node) -> fleet.NodeView:
-        from alveole import lines
+        from alveole.remote import lines
 
         look, problem = self._node_looks.get(node.name), self._node_problems.get(node.name, "")
         machine = look.status.machine if look is not None else None

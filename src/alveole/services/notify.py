@@ -12,8 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from msgspec import UNSET
 
-from alveole import notices, outgoing, tables
-from alveole.channel_requests import AddChannel, SetChannel
+from alveole import notices, outgoing
 from alveole.errors import AlveoleError, Denied, InvalidInput, NotFound, Problem, Refused
 from alveole.masking import HIDDEN
 from alveole.model.change import ChangeState
@@ -32,10 +31,11 @@ from alveole.notices import (
 from alveole.people import passwords
 from alveole.people.model import NOBODYS, Actor, Role
 from alveole.people.rights import Right, may
+from alveole.requests.channels import AddChannel, SetChannel
 from alveole.scenarios.model import NAME
 from alveole.services.outside import OutsideVerbs, converted
 from alveole.services.telling import WAITING, Channel, Telling
-from alveole.store import new_id
+from alveole.store import new_id, tables
 
 CHANNELS_MAX = 20
 _ROOM = re.compile(r"/(?:!|%21)[^/]+(?::|%3[Aa])[^/]+\Z")

@@ -12,29 +12,28 @@ from typing import Any, Literal
 import msgspec
 import sqlalchemy as sa
 
-from alveole import operation_requests as want
-from alveole import tables
 from alveole.agent import protocol
 from alveole.agent.operating import ListPrograms, ProgramState, RestartProcess, SignalProgram
-from alveole.apiclient import segment
 from alveole.catalogue.grammar import USERS
-from alveole.distant import Distant
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.journal import Live
 from alveole.model.change import Change
 from alveole.model.names import PROCESS_NAME
 from alveole.model.operation import Filled, Least, Operation, check, fill
 from alveole.model.site import Site
-from alveole.operation_views import OperationView, ProgramsView, ProgramView, RunView, declared, operation_view
 from alveole.people.model import Actor, Held
 from alveole.people.rights import Right, may
 from alveole.ports import Program
+from alveole.remote.apiclient import segment
+from alveole.remote.distant import Distant
+from alveole.requests import operations as want
 from alveole.services.apps import AppVerbs
 from alveole.services.flows import work_for
 from alveole.services.inside import InsideVerbs, exec_there
 from alveole.services.running import Running
-from alveole.store import Transaction, new_id
+from alveole.store import Transaction, new_id, tables
 from alveole.views import SiteView
+from alveole.views.operations import OperationView, ProgramsView, ProgramView, RunView, declared, operation_view
 
 OPERATIONS_MAX = 50
 RUNS_KEPT = 50

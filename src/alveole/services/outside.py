@@ -12,7 +12,6 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import requests as ask
-from alveole import sealing, tables
 from alveole.errors import Denied, InvalidInput, NotFound, Problem, Refused, Temporary
 from alveole.masking import HIDDEN
 from alveole.people import ldap, passwords
@@ -23,7 +22,7 @@ from alveole.people.model import Actor, Person, Source, Team
 from alveole.people.oidc import Begun, OidcSettings, Provider
 from alveole.people.rights import Right
 from alveole.services.doors import DoorVerbs, Entered, Place
-from alveole.store import Transaction, new_id
+from alveole.store import Transaction, new_id, sealing, tables
 
 Stored = TypeVar("Stored", bound=msgspec.Struct)
 

@@ -15,7 +15,7 @@ from typing import IO
 
 import msgspec
 
-from alveole import __version__, fleet, passport, wholefile
+from alveole import __version__, wholefile
 from alveole.agent import protocol
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
@@ -23,9 +23,10 @@ from alveole.journal import Live, Work
 from alveole.model.change import Change
 from alveole.model.names import DIGEST, check_pattern, check_site_name
 from alveole.model.site import Release, Site, Wanted
-from alveole.passport import Head, Identity, Statement
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
+from alveole.remote import fleet, passport
+from alveole.remote.passport import Head, Identity, Statement
 from alveole.services.backups import BackupVerbs, read_manifest
 from alveole.services.outside import OutsideVerbs
 from alveole.store import Transaction, new_id

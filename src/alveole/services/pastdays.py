@@ -19,25 +19,24 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from alveole import pastdays, tables
 from alveole.agent import protocol
-from alveole.backup_requests import OpenBackup
-from alveole.backup_views import PastDayView
-from alveole.compile import site_domain
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
+from alveole.loop.compile import site_domain
 from alveole.model.change import Change
 from alveole.model.resource import Action, Kind, Observed, RouteSpec, Step, stamp
 from alveole.model.site import Backup, Site
-from alveole.pastdays import PastDay, PastState
 from alveole.people import passwords
 from alveole.people.model import Actor
 from alveole.people.rights import Right, may
+from alveole.requests.backups import OpenBackup
 from alveole.scenarios.model import seconds as seconds_of
 from alveole.services.backups import Manifest
 from alveole.services.browsing import BrowseVerbs
-from alveole.store import Transaction, new_id
+from alveole.store import Transaction, new_id, pastdays, tables
+from alveole.store.pastdays import PastDay, PastState
+from alveole.views.backups import PastDayView
 
 #: Who closes what its time is over for.
 ITSELF = "past-days"

@@ -15,16 +15,16 @@ from alveole import __version__, views
 from alveole import requests as ask
 from alveole.agent import protocol
 from alveole.errors import AlveoleError, InvalidInput, NoRoom, NotFound, Problem, Refused, Temporary
+from alveole.figures.load import machine_load
 from alveole.journal import Live, Work
-from alveole.load import machine_load
+from alveole.loop.plan import BY_HAND
 from alveole.model.change import Change, Event
 from alveole.model.names import check_site_name
 from alveole.model.resource import PLATFORM
 from alveole.model.site import BUILT_IN_PLANS, SLEEP_MOST_SECONDS, Limits, ResourcePlan
 from alveole.people.model import NOBODYS, Actor, Held
 from alveole.people.rights import Right, may
-from alveole.plan import BY_HAND
-from alveole.plan_requests import CreatePlan, SetPlan
+from alveole.requests.plans import CreatePlan, SetPlan
 from alveole.services.draft import check_limits
 from alveole.services.images import ImageVerbs
 from alveole.services.rollback import RollbackVerbs

@@ -12,24 +12,24 @@ import time
 
 import msgspec
 
-from alveole import backupstore
 from alveole.agent import protocol
-from alveole.backup_requests import ProveBackup
-from alveole.backupstore import Evidence, Proof
-from alveole.compile import compile_site
 from alveole.errors import AlveoleError, NoRoom, NotFound, Problem, Refused, StepFailed, Temporary
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
+from alveole.loop.compile import compile_site
 from alveole.model.change import Change
 from alveole.model.resource import Action, Desired, Kind, Step
 from alveole.model.site import MIB, Backup, HealthCheck, Limits, Run, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.requests.backups import ProveBackup
 from alveole.scenarios.model import Report, Use
 from alveole.services.backups import Manifest, read_manifest
 from alveole.services.nightly import NightVerbs
 from alveole.services.trials import Trials
 from alveole.store import Transaction
+from alveole.store import backups as backupstore
+from alveole.store.backups import Evidence, Proof
 
 #: What a scratch site is made of: all that is behind the names.
 _MADE = (Kind.STORAGE, Kind.RELEASE, Kind.CONFIG, Kind.WORKLOAD)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 import sqlalchemy as sa
 
+from alveole.dns.rfc2136 import Condition, ConditionFailed, Record
+from alveole.dns.zone import DnsSettings, WantedName, lines, own_servers
 from alveole.errors import Problem
 from alveole.journal import RECONCILER, REPAIR
-from alveole.rfc2136 import Condition, ConditionFailed, Record
-from alveole.zone import DnsSettings, WantedName, lines, own_servers
 
 if TYPE_CHECKING:
     from alveole.services.naming import Naming

@@ -15,9 +15,8 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
-from alveole import tables, wholefile
+from alveole import wholefile
 from alveole.errors import AlveoleError, InvalidInput, NotFound
-from alveole.figure_views import ForecastView, MachineMonth, QualityView, ReportList, ReportView
 from alveole.figures import forecast, months
 from alveole.figures.archive import MACHINE, MACHINE_COLUMNS, Table
 from alveole.model.change import ChangeState
@@ -25,6 +24,8 @@ from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.figuring import FigureVerbs
+from alveole.store import tables
+from alveole.views.figures import ForecastView, MachineMonth, QualityView, ReportList, ReportView
 
 log = logging.getLogger("alveole.reports")
 #: How often it is looked whether a month is over (seconds); the first look comes when the start is over.

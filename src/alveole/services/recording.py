@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from urllib.parse import urlsplit
 
-from alveole import check_requests
-from alveole.compile import hosts
 from alveole.errors import InvalidInput
 from alveole.logbook import lines, places
 from alveole.logbook.model import Source
 from alveole.logbook.segments import split_lines
+from alveole.loop.compile import hosts
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.requests import checks as check_requests
 from alveole.scenarios.model import STEPS_MAX, CheckDraft, Request
 from alveole.services.scenarios import ScenarioVerbs
 

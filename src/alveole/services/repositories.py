@@ -12,9 +12,6 @@ from collections.abc import Iterator
 import msgspec
 
 from alveole.agent import protocol, saving
-from alveole.backup_policy import BackupPolicy, last_turn
-from alveole.backup_requests import PutRepository
-from alveole.backup_views import BackupKeyView, KeepingView, PlatformSaved, RepositoryView, SshKeyView
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
@@ -22,8 +19,11 @@ from alveole.model.change import Change
 from alveole.model.site import BaseKind
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.policy.backups import BackupPolicy, last_turn
+from alveole.requests.backups import PutRepository
 from alveole.services.proving import ProofVerbs
 from alveole.store import Transaction, new_id
+from alveole.views.backups import BackupKeyView, KeepingView, PlatformSaved, RepositoryView, SshKeyView
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
 _KEY, _PLATFORM = "backup-key", "platform-backup"

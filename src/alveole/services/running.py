@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from alveole.agent import protocol
-from alveole.distant import Distant
 from alveole.errors import AlveoleError
 from alveole.masking import mask
 from alveole.ports import Program
+from alveole.remote.distant import Distant
 from alveole.text import clean
 
 _BLOCK = 32 * 1024

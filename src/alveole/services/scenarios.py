@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from alveole import check_requests, tables, views
-from alveole.compile import hosts
+from alveole import views
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
+from alveole.loop.compile import hosts
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.requests import checks as check_requests
 from alveole.scenarios.model import (
     NAME,
     CheckDraft,
@@ -32,7 +33,7 @@ from alveole.scenarios.model import (
 from alveole.scenarios.reading import read, secrets_of
 from alveole.services.core import Core
 from alveole.services.watching import HAND, Tell, known_of
-from alveole.store import new_id
+from alveole.store import new_id, tables
 
 CHECKS_MAX = 20
 #: How a scenario is called that is run and not kept.

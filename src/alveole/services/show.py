@@ -8,17 +8,17 @@ from functools import lru_cache
 from msgspec import structs
 
 from alveole.backends.base import Usage
-from alveole.compile import hosts
 from alveole.config import Settings
+from alveole.figures.traffic import Counted
 from alveole.journal import Live
+from alveole.loop.compile import hosts
+from alveole.loop.passes import Look
 from alveole.masking import HIDDEN
 from alveole.model.addressing import Addressing
 from alveole.model.resource import Kind, Promise, PromiseState
 from alveole.model.site import Process, Release, ResourcePlan, Site, Wanted
-from alveole.passes import Look
-from alveole.sleeping import is_asleep, sleep_of
+from alveole.policy.sleeping import is_asleep, sleep_of
 from alveole.store import Stored
-from alveole.traffic import Counted
 from alveole.views import CheckState, ModulesView, ProcessView, PromiseView, SiteView, State
 
 _NOTHING = Usage()

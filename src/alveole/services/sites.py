@@ -13,9 +13,9 @@ from alveole import requests as ask
 from alveole import views
 from alveole.agent import protocol
 from alveole.agent.lending import CheckShared
-from alveole.compile import compile_site, has_storage, is_static, site_domain
 from alveole.errors import AlveoleError, InvalidInput, Refused
 from alveole.journal import Live, Work
+from alveole.loop.compile import compile_site, has_storage, is_static, site_domain
 from alveole.model.change import Change
 from alveole.model.lent import Shared
 from alveole.model.names import ENV_FORBIDDEN
@@ -23,12 +23,12 @@ from alveole.model.resource import Action, Kind
 from alveole.model.site import Base, BaseKind, Run, Site, Wanted
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.policy.sleeping import why_awake
 from alveole.services.draft import Draft, find_base, newest_base
 from alveole.services.elsewhere import ElsewhereVerbs, check_no_copies
 from alveole.services.flows import work_for
 from alveole.services.lending import asks_to_lend, check_published, check_shared
 from alveole.services.modules import DEFAULT_PLAN, Composed
-from alveole.sleeping import why_awake
 from alveole.store import KnownBase, Stored, Transaction, new_id
 
 #: Stands for content that is not unpacked yet, in a dry run.

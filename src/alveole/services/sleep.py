@@ -22,8 +22,8 @@ from alveole.journal import REPAIR, Live, Work
 from alveole.model.resource import Kind, PromiseState
 from alveole.model.site import ResourcePlan, Site, WokenBy
 from alveole.people.model import Actor
+from alveole.policy.sleeping import is_asleep, sleeps_after
 from alveole.services.building import Builders
-from alveole.sleeping import is_asleep, sleeps_after
 from alveole.store import Stored, Transaction
 
 log = logging.getLogger("alveole.sleep")

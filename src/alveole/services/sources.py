@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from alveole import module_views, origins
+from alveole import origins
 from alveole import requests as ask
 from alveole.catalogue.sources import load
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
@@ -22,6 +22,7 @@ from alveole.people.model import Actor
 from alveole.people.rights import Right
 from alveole.services.modules import Compositions
 from alveole.store import Transaction
+from alveole.views import modules as module_views
 
 _NAME = r"^[a-z][a-z0-9-]{0,30}\Z"
 #: What is known of a source, beside its modules; no module's folder starts with a dot.

@@ -12,11 +12,10 @@ import msgspec
 
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.app_views import DeployPlan
-from alveole.compile import is_static
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused, Temporary
 from alveole.failpoints import hit
 from alveole.journal import Live
+from alveole.loop.compile import is_static
 from alveole.masking import HIDDEN
 from alveole.model.app import App, Delivery, Deployment, Environment, Phase, Stage
 from alveole.model.change import Change
@@ -30,6 +29,7 @@ from alveole.services.configure import ConfigureVerbs
 from alveole.services.gating import GatingVerbs
 from alveole.services.modules import is_secret
 from alveole.store import Transaction, new_id
+from alveole.views.apps import DeployPlan
 
 _LOST_SECONDS = 1.0
 #: A check that fails is asked once more: a process may have been started anew this moment.

@@ -12,23 +12,23 @@ import time
 
 import msgspec
 
-from alveole import masks
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.app_views import SyncPlan, SyncVolume
 from alveole.errors import AlveoleError, InvalidInput, Problem, Refused, Temporary
 from alveole.failpoints import hit
 from alveole.journal import Live
-from alveole.lifecycle import may_deploy
 from alveole.model.app import App, Delivery, Deployment, Environment, Phase, Stage, Version
 from alveole.model.change import Change
 from alveole.model.site import Backup, Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.policy import masks
+from alveole.policy.lifecycle import may_deploy
 from alveole.services.appparts import interruption
 from alveole.services.switching import SwitchingVerbs
 from alveole.services.washing import WashingVerbs, against, needs_washing
 from alveole.store import Transaction, new_id
+from alveole.views.apps import SyncPlan, SyncVolume
 
 _LOST_SECONDS = 1.0
 #: So often it is tried to drop what was taken of the source, where the agent answers and cannot.

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote
 import msgspec
 import sqlalchemy as sa
 
-from alveole import notices, outgoing, tables
+from alveole import notices, outgoing
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Refused, StepFailed
 from alveole.failpoints import hit
@@ -31,7 +31,7 @@ from alveole.notices import Kind, MailServer, Message
 from alveole.people.directory import Directory
 from alveole.people.model import Held, Near
 from alveole.people.rights import Right, may
-from alveole.store import Store, Transaction, new_id
+from alveole.store import Store, Transaction, new_id, tables
 from alveole.ticker import Ticker
 
 log = logging.getLogger("alveole.telling")

@@ -12,16 +12,15 @@ from collections.abc import Iterator
 
 import msgspec
 
-from alveole import pastdays
 from alveole.agent import protocol
-from alveole.compile import compile_site
 from alveole.errors import AlveoleError, Problem, StepFailed
 from alveole.failpoints import hit
 from alveole.journal import Live
+from alveole.loop.compile import compile_site
 from alveole.model.resource import Action, Kind, Step
 from alveole.model.site import Base, HealthCheck, Site
 from alveole.services.backups import BackupVerbs
-from alveole.store import new_id
+from alveole.store import new_id, pastdays
 
 log = logging.getLogger("alveole.services")
 #: What a copy of a site is made of: everything but names and the address that its visitors know.

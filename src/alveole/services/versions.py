@@ -9,9 +9,7 @@ import time
 import msgspec
 
 from alveole import requests as ask
-from alveole import signatures
 from alveole.agent import protocol
-from alveole.app_views import VersionView
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
@@ -25,6 +23,8 @@ from alveole.people.rights import Right
 from alveole.services.apps import AppVerbs
 from alveole.services.appshow import version_view
 from alveole.store import Transaction, new_id
+from alveole.trust import signatures
+from alveole.views.apps import VersionView
 
 _NOTE_MAX = 4000
 _CHUNK = 1 << 20

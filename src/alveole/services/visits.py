@@ -13,13 +13,11 @@ import msgspec
 import sqlalchemy as sa
 
 from alveole import requests as ask
-from alveole import tables, views
+from alveole import views
 from alveole.agent import protocol
-from alveole.apiclient import pairs
-from alveole.compile import has_storage
-from alveole.distant import Distant, reached
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused
 from alveole.journal import Live, Work
+from alveole.loop.compile import has_storage
 from alveole.model.change import Change
 from alveole.model.resource import Kind
 from alveole.model.site import Arrival, Site
@@ -28,9 +26,11 @@ from alveole.people.names import check_text
 from alveole.people.rights import Right
 from alveole.people.sshkeys import parse
 from alveole.ports import Program
+from alveole.remote.apiclient import pairs
+from alveole.remote.distant import Distant, reached
 from alveole.services.factors import FactorVerbs
 from alveole.services.sites import SiteVerbs
-from alveole.store import Stored, Transaction, new_id
+from alveole.store import Stored, Transaction, new_id, tables
 
 _MOST_KEYS = 50
 _SEEN_SECONDS = 3600.0

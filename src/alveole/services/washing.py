@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from alveole import masks
 from alveole.agent import protocol
 from alveole.catalogue.manifest import Format
 from alveole.catalogue.quoting import identifier, quote
-from alveole.compile import compile_site
 from alveole.errors import Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live
+from alveole.loop.compile import compile_site
 from alveole.model.resource import Action, Kind, Step
 from alveole.model.site import HealthCheck, Site, Wanted
+from alveole.policy import masks
 from alveole.services.trials import Trials
 
 #: One server may work so long on all rules of its tables.

@@ -19,18 +19,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 import sqlalchemy as sa
 
-from alveole import tables
 from alveole.agent import protocol
 from alveole.agent.reaching import Reach
-from alveole.compile import hosts
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Problem
 from alveole.journal import Journal
+from alveole.loop.compile import hosts
 from alveole.model.site import Site, Wanted, WokenBy
 from alveole.ports import AgentPort
 from alveole.scenarios.doors import Door
 from alveole.scenarios.model import Report, Scenario, StepReport, Use
-from alveole.store import Store, Transaction
+from alveole.store import Store, Transaction, tables
 from alveole.ticker import Ticker
 from alveole.views import CheckState
 

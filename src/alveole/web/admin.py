@@ -16,7 +16,7 @@ from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput
 from alveole.model.change import Change, ChangeState
 from alveole.people.rights import Right
-from alveole.plan_requests import CreatePlan, SetPlan
+from alveole.requests.plans import CreatePlan, SetPlan
 from alveole.web.changes import VERBS
 from alveole.web.files import Files
 from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute, query

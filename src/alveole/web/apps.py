@@ -13,11 +13,11 @@ from starlette.responses import Response
 
 from alveole import requests as ask
 from alveole.api.gate import does
-from alveole.app_views import AppView, EnvironmentView
 from alveole.errors import AlveoleError, InvalidInput
 from alveole.model.app import Stage, VersionState
 from alveole.model.change import Change
 from alveole.people.rights import Right, may
+from alveole.views.apps import AppView, EnvironmentView
 from alveole.web.changes import VERBS
 from alveole.web.files import Files
 from alveole.web.new import machines

@@ -10,14 +10,14 @@ from fastapi import APIRouter
 from msgspec import UNSET
 from starlette.responses import Response
 
-from alveole import backup_calendar
 from alveole import requests as ask
 from alveole.api.gate import does
 from alveole.api.repositories import download
-from alveole.backup_policy import Cause
-from alveole.backup_requests import PinBackup, PutRepository, RestoreFile, SetPolicy, SetSitePolicy
 from alveole.errors import AlveoleError, InvalidInput
 from alveole.people.rights import Right
+from alveole.policy.backups import Cause
+from alveole.requests.backups import PinBackup, PutRepository, RestoreFile, SetPolicy, SetSitePolicy
+from alveole.views import calendar as backup_calendar
 from alveole.web.admin import show as show_admin
 from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute, query
 from alveole.web.pastdays import LENGTHS

@@ -8,10 +8,10 @@ from urllib.parse import quote
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from alveole import certificate_views as cv
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput
 from alveole.people.rights import Right
+from alveole.views import certificates as cv
 from alveole.web.admin import show as show_admin
 from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute
 from alveole.web.site import show as show_site

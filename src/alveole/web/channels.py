@@ -9,11 +9,11 @@ from msgspec import UNSET
 from starlette.responses import Response
 
 from alveole.api.gate import does
-from alveole.channel_requests import AddChannel, SetChannel
 from alveole.errors import AlveoleError, NotFound
 from alveole.masking import HIDDEN
 from alveole.notices import USUAL, ChannelView, Kind, MailServer, News
 from alveole.people.rights import Right
+from alveole.requests.channels import AddChannel, SetChannel
 from alveole.web.changes import VERBS
 from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute
 from alveole.web.words import N_

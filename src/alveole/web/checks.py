@@ -11,11 +11,11 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from alveole import check_requests
 from alveole.api.entrance import place_of
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, Problem
 from alveole.people.rights import Right
+from alveole.requests import checks as check_requests
 from alveole.scenarios.model import CheckDraft, CheckRun, Going
 from alveole.services.recording import RECORDING_SECONDS
 from alveole.web.files import Files

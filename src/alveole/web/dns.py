@@ -9,16 +9,16 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from alveole.api.gate import does
+from alveole.dns.rfc2136 import ALGORITHMS
+from alveole.dns.zone import DnsSettings, DnsTrial, DnsView
 from alveole.errors import AlveoleError, NotFound
 from alveole.people.rights import Right
-from alveole.rfc2136 import ALGORITHMS
 from alveole.web.admin import show
 from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute
 from alveole.web.words import N_
-from alveole.zone import DnsSettings, DnsTrial, DnsView
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
-#: The settings that are one text each; names of :class:`alveole.zone.DnsSettings`.
+#: The settings that are one text each; names of :class:`alveole.dns.zone.DnsSettings`.
 _TEXTS = ("mode", "zone", "server", "key", "algorithm", "secret", "alias")
 _NUMBERS = {"port": 53, "ttl": 300}
 _LISTS = ("addresses", "wildcards", "secondaries")

@@ -16,12 +16,12 @@ from starlette.responses import Response
 
 from alveole import requests as ask
 from alveole.api.gate import does
-from alveole.app_views import AppView, DeployPlan, EnvironmentView
 from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem
 from alveole.model.app import Accept, DeliveryPolicy, VersionState
 from alveole.model.change import Change
 from alveole.people.rights import Right, may
 from alveole.text import read_span, span
+from alveole.views.apps import AppView, DeployPlan, EnvironmentView
 from alveole.web.changes import VERBS
 from alveole.web.newapp import ACCEPTS
 from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute, on_page

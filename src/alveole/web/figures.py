@@ -17,10 +17,10 @@ from alveole.api.figures import report_answer
 from alveole.api.gate import does
 from alveole.api.problems import Unauthenticated
 from alveole.errors import Denied, Temporary
-from alveole.figure_views import FigureView, QualityView
 from alveole.figures.archive import SPANS
 from alveole.people.model import Actor
 from alveole.people.rights import Right
+from alveole.views.figures import FigureView, QualityView
 from alveole.web.admin import show as show_admin
 from alveole.web.pages import Asked, Form, Page, PageRoute
 from alveole.web.site import show

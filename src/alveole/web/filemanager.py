@@ -10,12 +10,13 @@ from fastapi import APIRouter
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
-from alveole import file_views, views
 from alveole import requests as ask
+from alveole import views
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput, NotFound
 from alveole.people.rights import Right
 from alveole.services.files import RELEASES, clean
+from alveole.views import files as file_views
 from alveole.web.files import Files
 from alveole.web.pages import HEADERS, Asked, Errors, Form, Page, PageRoute, query
 from alveole.web.site import show

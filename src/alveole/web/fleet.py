@@ -7,10 +7,10 @@ from urllib.parse import quote
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from alveole import fleet
 from alveole.api.gate import does
 from alveole.errors import AlveoleError
 from alveole.people.rights import Right
+from alveole.remote import fleet
 from alveole.web import site as of_site
 from alveole.web.admin import show
 from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute

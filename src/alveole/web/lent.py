@@ -12,7 +12,7 @@ from alveole import requests as ask
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput, Problem
 from alveole.people.rights import Right
-from alveole.request_parts import PublishBody, ShareBody
+from alveole.requests.parts import PublishBody, ShareBody
 from alveole.web.pages import Asked, Fields, Form, PageRoute
 from alveole.web.site import lines_of, refused
 

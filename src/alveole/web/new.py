@@ -10,13 +10,14 @@ import shlex
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from alveole import module_views, views
 from alveole import requests as ask
+from alveole import views
 from alveole.api.gate import does
 from alveole.catalogue.manifest import Category
 from alveole.errors import AlveoleError, InvalidInput, Problem
 from alveole.model.site import Answer
 from alveole.people.rights import Right
+from alveole.views import modules as module_views
 from alveole.web import questions
 from alveole.web.files import Files
 from alveole.web.lent import published_of, shared_of

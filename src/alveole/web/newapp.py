@@ -13,14 +13,14 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from alveole import module_views
 from alveole import requests as ask
 from alveole.api.gate import does
-from alveole.app_views import AppPreview
 from alveole.catalogue.manifest import Category
 from alveole.errors import AlveoleError, InvalidInput, Problem
 from alveole.model.app import DEFAULT_ENVIRONMENTS, ENVIRONMENTS_MAX, Accept
 from alveole.people.rights import Right
+from alveole.views import modules as module_views
+from alveole.views.apps import AppPreview
 from alveole.web import questions
 from alveole.web.new import machines
 from alveole.web.pages import Asked, Errors, Fields, Form, Page, PageRoute

@@ -11,12 +11,12 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from alveole import operation_requests as want
 from alveole.api.gate import does
 from alveole.errors import AlveoleError, InvalidInput, Temporary
 from alveole.model.operation import ArgumentType, Least
-from alveole.operation_views import OperationView, RunView
 from alveole.people.rights import Right
+from alveole.requests import operations as want
+from alveole.views.operations import OperationView, RunView
 from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute
 from alveole.web.site import show
 from alveole.web.words import N_

@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from starlette.responses import RedirectResponse, Response
 
 from alveole.api.gate import does
-from alveole.backup_requests import OpenBackup
 from alveole.errors import AlveoleError
 from alveole.people.rights import Right
+from alveole.requests.backups import OpenBackup
 from alveole.web.pages import HEADERS, Asked, Form, PageRoute
 from alveole.web.words import N_
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from alveole import module_views
 from alveole.catalogue.manifest import QuestionType
 from alveole.model.site import Answer
+from alveole.views import modules as module_views
 from alveole.web.pages import Errors, Fields
 
 _INPUTS = {

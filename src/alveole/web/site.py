@@ -12,14 +12,15 @@ from fastapi import APIRouter
 from msgspec import UNSET
 from starlette.responses import Response
 
-from alveole import module_views, views
 from alveole import requests as ask
+from alveole import views
 from alveole.api.gate import does
-from alveole.domain_views import AddDomain
 from alveole.errors import AlveoleError, InvalidInput
 from alveole.model.site import Answer, Arrival, WokenBy
 from alveole.people.rights import Right
 from alveole.text import read_span, span
+from alveole.views import modules as module_views
+from alveole.views.domains import AddDomain
 from alveole.web import questions
 from alveole.web.changes import VERBS
 from alveole.web.pages import HEADERS, Asked, Errors, Fields, Form, Page, PageRoute

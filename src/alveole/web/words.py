@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 from alveole.errors import Problem
-from alveole.module_views import TextView
+from alveole.views.modules import TextView
 from alveole.web.said import french_of, spaced
 
 LANGUAGES = {"en": "English", "fr": "Français"}

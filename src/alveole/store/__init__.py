@@ -7,7 +7,7 @@ connections write and checkpoint; readers have connections of their own that can
 plans are also kept decoded in memory, replaced after each commit, so that lists and passes cost no
 query.
 
-A full disk leaves reading as it is; what makes room can still be written (:mod:`alveole.reserve`), and
+A full disk leaves reading as it is; what makes room can still be written (:mod:`alveole.store.reserve`), and
 when that is used up too, writes are refused with ``NoRoom``. A row whose checksum does not
 fit its document is named in :attr:`Store.damaged` and set aside: nothing is planned for that site.
 """
@@ -31,12 +31,13 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.pool import StaticPool
 
-from alveole import backup_tables, pastdays, sealing, tables
 from alveole.agent.protocol import Image
 from alveole.errors import AlveoleError, NoRoom, Refused, Temporary
 from alveole.failpoints import hit
 from alveole.model.site import BUILT_IN_PLANS, Backup, Base, Release, ResourcePlan, Site
-from alveole.reserve import Reserve
+from alveole.store import pastdays, sealing, tables
+from alveole.store import tables_backups as backup_tables
+from alveole.store.reserve import Reserve
 
 log = logging.getLogger("alveole.store")
 #: The newest migration; a test keeps it equal to the newest script.

@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 import sqlalchemy as sa
 
-from alveole.backup_tables import past_days
+from alveole.store.tables_backups import past_days
 
 log = logging.getLogger("alveole.backups")
 

@@ -13,7 +13,7 @@ class PinBackup(Body, frozen=True, kw_only=True):
 
 
 class SetPolicy(Body, frozen=True, kw_only=True):
-    """See :class:`alveole.backup_policy.BackupPolicy`. What is absent stays as it is."""
+    """See :class:`alveole.policy.backups.BackupPolicy`. What is absent stays as it is."""
 
     nightly: bool | UnsetType = UNSET
     before_destroy: bool | UnsetType = UNSET

@@ -15,7 +15,7 @@ from alveole.model.change import Change
 from alveole.model.lent import Published, Shared
 from alveole.model.resource import PromiseState
 from alveole.model.site import Access, Answer, HealthCheck, Limits, Process, Release, VolumeMount, Wanted
-from alveole.sleeping import Sleep
+from alveole.policy.sleeping import Sleep
 
 
 class State(StrEnum):

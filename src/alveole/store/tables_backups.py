@@ -1,10 +1,10 @@
-"""The tables about backups beside ``backups`` itself; as :mod:`alveole.tables`."""
+"""The tables about backups beside ``backups`` itself; as :mod:`alveole.store.tables`."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from alveole.tables import metadata
+from alveole.store.tables import metadata
 
 #: What is known of a backup besides what it is: why it was made, and what is to become of it.
 marks = sa.Table(

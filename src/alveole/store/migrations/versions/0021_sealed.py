@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import context, op
 
-from alveole.sealing import seal_all
+from alveole.store.sealing import seal_all
 
 revision = "0021"
 down_revision = "0016"

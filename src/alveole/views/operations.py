@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from alveole.model.operation import Argument, ArgumentType, Least, Operation
-from alveole.module_views import TextView
 from alveole.views import View
+from alveole.views.modules import TextView
 
 
 class ArgumentView(View, frozen=True, kw_only=True):

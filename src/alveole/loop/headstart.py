@@ -10,12 +10,12 @@ import logging
 import threading
 from collections.abc import Callable
 
-from alveole.compile import compile_site, has_storage, is_static
 from alveole.errors import AlveoleError
 from alveole.journal import Live
+from alveole.loop.compile import compile_site, has_storage, is_static
+from alveole.loop.reconcile import Reconciler
 from alveole.model.resource import Kind
 from alveole.model.site import Site, Wanted
-from alveole.reconcile import Reconciler
 
 log = logging.getLogger("alveole.services")
 _EARLY = frozenset({Kind.CERTIFICATE, Kind.WORKLOAD})

@@ -1,6 +1,6 @@
 """The loop: look, plan, act, look again, until every promise is kept; then keep watching.
 
-A *pass* looks at one scope (a site's id or ``platform``), plans with :mod:`alveole.plan` and carries
+A *pass* looks at one scope (a site's id or ``platform``), plans with :mod:`alveole.loop.plan` and carries
 the steps out one by one. Passes are asked for by changes (:meth:`Reconciler.settle`), by the agent's
 word that something ended, and by the drift timer, which looks at everything in one call. A boot, a
 crash of any process and a hand that broke something are all met by the same pass. Passes remember
@@ -21,11 +21,13 @@ import msgspec
 
 from alveole.agent import protocol
 from alveole.backoff import Backoff
-from alveole.compile import base_id, compile_platform, compile_site, held_below
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Problem, Temporary
 from alveole.failpoints import hit
 from alveole.journal import RECONCILER, REPAIR, Journal, Live
+from alveole.loop.compile import base_id, compile_platform, compile_site, held_below
+from alveole.loop.passes import Look, Pass, Settled, essential, problem, reached
+from alveole.loop.plan import Plan, all_kept, plan
 from alveole.model.resource import (
     PLATFORM,
     BaseSpec,
@@ -40,13 +42,11 @@ from alveole.model.resource import (
     Step,
 )
 from alveole.model.site import Base, Limits, Site, Wanted
-from alveole.passes import Look, Pass, Settled, essential, problem, reached
-from alveole.plan import Plan, all_kept, plan
 from alveole.ports import AgentPort
 from alveole.store import Store, Stored
 from alveole.workers import EVERYWHERE, Workers
 
-log = logging.getLogger("alveole.reconcile")
+log = logging.getLogger("alveole.loop.reconcile")
 
 _BASE_SCOPE = "base:"
 #: How long a change waits, beyond its site's own time to get ready, before it is called failed.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import sqlalchemy as sa
 
-from alveole import tables
 from alveole.agent.protocol import Link
-from alveole.backup_policy import Cause, KeptBackup, SitePolicy
-from alveole.backup_tables import marks, policies, proofs
+from alveole.policy.backups import Cause, KeptBackup, SitePolicy
 from alveole.scenarios.model import Report
+from alveole.store import tables
+from alveole.store.tables_backups import marks, policies, proofs
 
 #: Proofs that are remembered of each site.
 PROOFS_KEPT = 20

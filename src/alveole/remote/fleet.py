@@ -8,7 +8,7 @@ import msgspec
 
 from alveole.model.names import NodeName
 from alveole.model.resource import PLATFORM as PLATFORM  # noqa: PLC0414  the scope of this machine, for callers
-from alveole.passport import PublicKey
+from alveole.remote.passport import PublicKey
 from alveole.requests import Body
 from alveole.views import SiteView, StatusView, View
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from alveole.sealing import Sealed
+from alveole.store.sealing import Sealed
 
 metadata = sa.MetaData()
 

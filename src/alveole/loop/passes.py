@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from alveole.errors import Problem
+from alveole.loop.plan import Plan
 from alveole.model.resource import Kind, Observed, Outcome, Promise, PromiseState, Step, Waiting
-from alveole.plan import Plan
 
 
 class Look(msgspec.Struct, frozen=True):

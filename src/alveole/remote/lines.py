@@ -10,7 +10,7 @@ Nothing listens on a network for it: sshd of the machine is the door, this machi
 one host key that somebody has compared is the only one that is accepted.
 
 Where the user there is not root, what needs root is run by ``sudo -n``, and the two sockets lead to a landing
-(:mod:`alveole.landing`) that is there as long as this process.
+(:mod:`alveole.remote.landing`) that is there as long as this process.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ import msgspec
 from alveole import wholefile
 from alveole.config import Settings
 from alveole.errors import AlveoleError, Denied, InvalidInput, NoRoom, Refused, Temporary
-from alveole.fleet import ROOT, Node
-from alveole.landing import Landing
+from alveole.remote.fleet import ROOT, Node
+from alveole.remote.landing import Landing
 
 if TYPE_CHECKING:
-    from alveole.apiclient import Client
+    from alveole.remote.apiclient import Client
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
 _OPEN_SECONDS = 20.0
@@ -158,7 +158,7 @@ class Line:
     def client(self) -> Client:
         """The API of the node. Raises :class:`Wall`, ``Denied``."""
         # The same few lines of HTTP that the command line speaks.
-        from alveole.apiclient import Client
+        from alveole.remote.apiclient import Client
 
         self.open()
         self.used_at = time.monotonic()
@@ -166,7 +166,7 @@ class Line:
 
     def connect(self) -> socket.socket:
         """A connection to the API of the node, for what is no request and answer. Raises as :meth:`client`."""
-        from alveole.apiclient import connect
+        from alveole.remote.apiclient import connect
 
         self.open()
         self.used_at = time.monotonic()

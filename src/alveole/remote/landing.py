@@ -1,4 +1,4 @@
-"""The other end of a line (:mod:`alveole.lines`), where the user who comes by SSH is not root.
+"""The other end of a line (:mod:`alveole.remote.lines`), where the user who comes by SSH is not root.
 
 Started there by ``sudo`` as ``alveole node landing``. It makes two sockets that this one user reaches, says where they
 are, and passes what comes through them on to the sockets that only root reaches::

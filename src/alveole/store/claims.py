@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from alveole import tables
+from alveole.store import tables
 
 #: Under this name of a domain the word is looked for: nothing is visited under a name with an underscore (RFC 8552).
 PREFIX = "_alveole-challenge."

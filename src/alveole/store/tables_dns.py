@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from alveole.tables import metadata
+from alveole.store.tables import metadata
 
 #: ``written``: by kind, what is in the zone by our hand. ``meant``: what was about to be written when control ended.
 dns_names = sa.Table(

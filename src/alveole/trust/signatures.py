@@ -1,5 +1,5 @@
 """Signatures of minisign over what was sent. The format: https://jedisct1.github.io/minisign/#signature-format.
-Keys and signatures of OpenPGP are told apart here and go to :mod:`alveole.openpgp`.
+Keys and signatures of OpenPGP are told apart here and go to :mod:`alveole.trust.openpgp`.
 
 Ed25519 itself is that of ``cryptography``; here is only the little that is around it. Signatures of the old kind,
 over the whole file instead of its BLAKE2b digest, are refused: they would need all of it in memory.
@@ -12,8 +12,8 @@ import binascii
 import hashlib
 from typing import BinaryIO, NamedTuple
 
-from alveole import openpgp
 from alveole.errors import InvalidInput, Problem, Refused
+from alveole.trust import openpgp
 
 _CHUNK = 1 << 20
 _UNTRUSTED, _TRUSTED = "untrusted comment: ", "trusted comment: "

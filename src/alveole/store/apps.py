@@ -14,10 +14,9 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from alveole import tables
 from alveole.errors import Refused
 from alveole.model.app import App, Deployment, Environment, Stage, Version
-from alveole.store import Store, Transaction
+from alveole.store import Store, Transaction, tables
 
 Kind = TypeVar("Kind")
 

@@ -20,9 +20,9 @@ from alveole.model.app import DEFAULT_ENVIRONMENTS, Accept
 from alveole.model.names import Digest
 from alveole.model.site import Answer, Arrival, WokenBy
 from alveole.people.model import Role
-from alveole.request_parts import ProcessBody as ProcessBody  # noqa: PLC0414  words of requests too
-from alveole.request_parts import PublishBody, ShareBody
-from alveole.request_parts import VolumeBody as VolumeBody  # noqa: PLC0414  likewise
+from alveole.requests.parts import ProcessBody as ProcessBody
+from alveole.requests.parts import PublishBody, ShareBody
+from alveole.requests.parts import VolumeBody as VolumeBody
 
 
 class ShareLevel(StrEnum):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from alveole.agent.protocol import Link
 from alveole.agent.saving import ArchiveEntry, Kind
-from alveole.backup_policy import BackupPolicy, SitePolicy
-from alveole.pastdays import PastState
+from alveole.policy.backups import BackupPolicy, SitePolicy
 from alveole.scenarios.model import Report
+from alveole.store.pastdays import PastState
 from alveole.views import View
 
 

@@ -6,8 +6,8 @@ import re
 import time
 from collections.abc import Iterable
 
-from alveole.backup_views import BackupView, CalendarDay
 from alveole.errors import InvalidInput
+from alveole.views.backups import BackupView, CalendarDay
 
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])\Z")
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998

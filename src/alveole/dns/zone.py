@@ -15,13 +15,13 @@ from typing import Any, Literal
 import msgspec
 
 from alveole.agent.protocol import Link
-from alveole.compile import hosts, site_domain
 from alveole.config import Settings
+from alveole.dns.rfc2136 import ALGORITHMS, NAME, Key
 from alveole.errors import Problem
+from alveole.loop.compile import hosts, site_domain
 from alveole.model.names import DOMAIN, split_resolver
 from alveole.model.site import Site
 from alveole.requests import Body
-from alveole.rfc2136 import ALGORITHMS, NAME, Key
 from alveole.views import View
 
 #: The zone's own address records, of which a name has at most these.

@@ -1,0 +1,1 @@
+"""What a certificate, and a signature over what was sent, is worth."""
