@@ -62,7 +62,7 @@ def csrf(visitor: Visitor) -> str:
 
 
 def test_rules_by_an_operator(world: Incidents) -> None:
-    world.say("site.heat", "blog", 99.0, text="it is hot")
+    world.say("site.heat", "blog", 99.0, text="hot as an oven")
     with Visitor(world.door, "fr") as olga:
         olga.sign_in("olga")
         page = olga.get("/incidents/rules")
@@ -72,7 +72,7 @@ def test_rules_by_an_operator(world: Incidents) -> None:
         page = olga.submit("/incidents/rules", name="t-x", text=HEAT)
         assert "La règle est gardée." in page.text
         page = olga.submit("/incidents/rule/t-x", ("do", "try"), text=HEAT.replace("90", "80"))
-        assert "it is hot" in page.text and "mauvais" in page.text
+        assert "hot as an oven" in page.text and "mauvais" in page.text
         page = olga.submit("/incidents/rule/t-x", ("do", "keep"), text=HEAT.replace("90", "95"))
         assert world.services.watch.rules["t-x"].above == 95
         page = olga.submit("/incidents/rule/t-x/remove")
