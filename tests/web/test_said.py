@@ -16,12 +16,21 @@ TRANSLATIONS = Path(words.__file__).parent / "translations"
 #: What machines read is the same in every language: a command and its options, a script, a query, a line of a file.
 FOR_MACHINES = re.compile(
     r"(?:alveole|apt|apt-get|apt-cache|npm|openssl|minisign|gpg|chmod|echo|test|for|import|SELECT|--\S+) "
-    r"|\{\} ALL=|\{\} \"\{\} \{\}\""
+    r"|# Brought by |\{\} ALL=|\{\} \"\{\} \{\}\""
 )
 #: As much as this of a template must be its own, so that a sentence which fits it is one of its kind.
 _ENOUGH = 5
 #: What is put together where no reader of code can see it, or comes from a program that we start.
 PUT_TOGETHER = {
+    # A change without a reason holds an environment.
+    "{} is held by {}: {}",
+    # How much of a budget is used, and of what.
+    "{} of {} certificates of this week for {} are used",
+    "{} of {} certificates of this week for these very names are used",
+    "{} of {} failed validations of this hour for {} are used",
+    # A name server's answer by its code.
+    "the name server {} (port {}) refuses ({})",
+    "the name server {} (port {}) does not hold the zone {}, or not as the primary (NOTAUTH)",
     "answered by {} and {}",
     "Active connections: {}",
     "prove-backup {}: check/{}: {}",
@@ -75,7 +84,7 @@ def _but_for_a_command(text: str) -> bool:
 
 def test_nothing_is_there_that_nobody_says() -> None:
     # What stands right behind a word may be nothing.
-    found = {text for each in reader().found for text in (each, re.sub(r"(?<=[a-z])\{\}", "", each))}
+    found = {text for each in reader().found for text in (each, re.sub(r"(?<=[A-Za-z])\{\}", "", each))}
     written = reader().written() | found | PUT_TOGETHER
     kinds = [text for text in reader().found if "{}" in text and said.says(text) > _ENOUGH]
     left = [each for each in french() if each not in written and not any(said.found_in(kind, each) for kind in kinds)]
