@@ -24,6 +24,7 @@ from imagekit import image
 
 from instance import Answer, Instance
 from instancekit import archive, clean_environment, descendants, free_ports, kill, page, run, until
+from sshdkit import run_directory
 
 VOLUME = [{"name": "data", "path": "/data"}]
 PASSWORD = "correct horse battery"
@@ -295,10 +296,11 @@ def test_a_file_comes_back_into_the_content(machine: Instance, monday: str) -> N
 @contextlib.contextmanager
 def sshd(place: Path) -> Iterator[int]:
     """Debian's own, with keys and a configuration of the test."""
-    runs = Path("/run/sshd")
-    made = not runs.exists()
-    if made:
-        runs.mkdir(0o755)
+    with run_directory():
+        yield from _sshd(place)
+
+
+def _sshd(place: Path) -> Iterator[int]:
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / "host_key")
     (port,) = free_ports(1)
     (place / "sshd_config").write_text(SSHD.format(port=port, place=place))
@@ -322,8 +324,6 @@ def sshd(place: Path) -> Iterator[int]:
     finally:
         kill(descendants([process.pid]))
         process.wait()
-        if made:
-            runs.rmdir()
 
 
 @pytest.mark.turn

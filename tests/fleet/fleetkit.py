@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-from pathlib import Path
 from types import TracebackType
 
 from instance import Instance
 from instancekit import descendants, free_ports, kill, run, until
+from sshdkit import run_directory
 
 SSHD = "/usr/sbin/sshd"
-_RUN = Path("/run/sshd")
 _CONFIG = """\
 Port {port}
 ListenAddress 127.0.0.1
@@ -58,6 +57,7 @@ class Pair:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self.sshd: subprocess.Popen[bytes] | None = None
+        self._has_run_directory = False
 
     def __enter__(self) -> Pair:
         with self._stack:
@@ -79,10 +79,9 @@ class Pair:
 
     # --- the way there ----------------------------------------------------------------------------
     def up(self) -> None:
-        # sshd does not start without it; Debian's unit makes it, and here there is none.
-        if not _RUN.exists():
-            _RUN.mkdir(0o755)
-            self._stack_of_ends.callback(_RUN.rmdir)
+        if not self._has_run_directory:
+            self._stack_of_ends.enter_context(run_directory())
+            self._has_run_directory = True
         self.sshd = subprocess.Popen(
             [SSHD, "-D", "-e", "-f", str(self.place / "sshd_config")],
             stdin=subprocess.DEVNULL,
