@@ -12,9 +12,9 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import msgspec
 
@@ -26,12 +26,15 @@ from alveole.errors import AlveoleError, InvalidInput, NotFound, Refused
 from alveole.host import paths
 from alveole.host.run import ProgramFailed, run
 
+T = TypeVar("T")
 _SFTP = re.compile(
     r"(?P<user>[a-z_][a-z0-9._-]{0,31})@(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])"
     r"(?::(?P<port>\d{1,5}))?(?P<path>(?:/[A-Za-z0-9._-]+)+)\Z"
 )
 _S3 = re.compile(r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._-]+)+\Z")
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9._-]+)+\Z")
+#: Before each line of ssh that restic passes on.
+_BY_SSH = "subprocess ssh: "
 _HOST_KEY = re.compile(r"(?:ssh-[a-z0-9-]+|ecdsa-[a-z0-9-]+) [A-Za-z0-9+/]+={0,3}\Z")
 #: Nothing that is asked of a person reaches S3 in the clear, but on this machine itself.
 _HERE = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -147,8 +150,7 @@ class Repositories:
         with self._lock:
             self._known.pop(request.name, None)
         try:
-            with _told(request.name):
-                count = len(self.of(request.name).list())
+            count = len(_told(request.name, self.of(request.name).list))
             self._asked[request.name] = (time.time(), "", count)
             return self._state(request.name)
         except AlveoleError:
@@ -202,8 +204,7 @@ class Repositories:
     def check(self, name: str) -> RepositoryState:
         """Reach it and compare its structure; the state says what came."""
         try:
-            with _told(name):
-                count = self.of(name).check()
+            count = _told(name, self.of(name).check)
             self._asked[name] = (time.time(), "", count)
         except AlveoleError as error:
             self._asked[name] = (time.time(), str(error)[:500], None)
@@ -213,8 +214,7 @@ class Repositories:
     def use(self, name: str) -> None:
         if name != LOCAL:
             self._own(name)
-        with _told(name):
-            self.of(name).prepare()
+        _told(name, self.of(name).prepare)
         self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
         wholefile.write(self._place / "used", name.encode())
 
@@ -277,13 +277,18 @@ class Repositories:
         return target.copy_from(source, snapshot, id)
 
 
-@contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
-    """What restic says of a repository that it cannot use, as a refusal that names it."""
-    try:
-        yield
-    except ProgramFailed as error:
-        said = [line.split("subprocess ssh: ")[-1].strip() for line in error.tail if line.strip()]
-        # ssh speaks first, and says why; restic only that nothing came.
-        text = said[0] if "subprocess ssh: " in "".join(error.tail) else said[-1] if said else "restic printed nothing"
-        raise Refused(f"{name} cannot be used: {text[:400]}", field="repository") from None
+def _told(name: str, work: Callable[[], T]) -> T:
+    """What ``work`` gives; what restic says of a repository that it cannot use, as a refusal that names it."""
+    for last in (False, True):
+        try:
+            return work()
+        except ProgramFailed as error:
+            told = "\n".join(error.tail)
+            # restic may end before it has passed on why ssh did, and is asked once more then.
+            if not last and "unable to start the sftp session" in told and _BY_SSH not in told:
+                continue
+            said = [line.split(_BY_SSH)[-1].strip() for line in error.tail if line.strip()]
+            # ssh speaks first, and says why; restic only that nothing came.
+            text = said[0] if _BY_SSH in told else said[-1] if said else "restic printed nothing"
+            raise Refused(f"{name} cannot be used: {text[:400]}", field="repository") from None
+    raise AssertionError("it is done, or refused")
