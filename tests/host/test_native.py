@@ -219,6 +219,35 @@ def test_dead_logger_is_replaced_and_stops_nobody(machine: Cell) -> None:
     machine.stop(spec)
 
 
+def test_a_program_of_the_site_is_never_taken_for_its_logger(machine: Cell) -> None:
+    # It puts the FIFO that it prints to where a logger has it.
+    spec = machine.must_start(machine.python(11, "import os; os.dup2(1, 0)"))
+    logger = machine.backend.output.logger(spec.site)
+    assert logger is not None
+    os.kill(logger, signal.SIGKILL)
+    os.waitpid(logger, 0)
+    log = paths.site_log(machine.settings, spec.site)
+    fifo = paths.disk_mount(machine.settings, spec.site).parent / "log" / "output"
+    name = lower.instance_name(spec.site, spec.slot)
+    (of_site,) = (each for each in machine.backend.cgroups.pids(name) if same(Path(f"/proc/{each}/fd/0"), fifo))
+    assert machine.step(spec, Action.REPAIR).done
+    fresh = machine.backend.output.logger(spec.site)
+    assert fresh is not None and fresh != of_site
+    assert str(log) in Path(f"/proc/{fresh}/cmdline").read_text()
+    # One of its own kind whose record is lost is found still.
+    (fifo.parent.parent / "logger.json").unlink()
+    assert machine.step(spec, Action.REPAIR).done
+    assert machine.backend.output.logger(spec.site) == fresh
+    machine.stop(spec)
+
+
+def same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
 def test_replace_starts_the_new_one_under_the_same_name(machine: Cell) -> None:
     spec = machine.must_start(machine.python(13, env={"VERSION": "1"}))
     newer = msgspec.structs.replace(spec, env={"VERSION": "2"})
