@@ -130,8 +130,9 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             raise Refused(f"the site of {environment.name} is not complete", field="environment")
         live = self.journal.of_site(stored.site.id)
         if live is not None:
+            doing = f"{live.change.verb} {live.change.reason}" if live.change.reason else live.change.verb
             raise Refused(
-                f"{environment.name.upper()} is held by {live.change.actor}: {live.change.verb} {live.change.reason}",
+                f"{environment.name.upper()} is held by {live.change.actor}: {doing}",
                 field="environment",
                 hint=f"wait for it: alveole change follow {live.id}",
             )
