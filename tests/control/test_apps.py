@@ -262,6 +262,33 @@ def test_a_verification_that_fails_rolls_back_by_itself(shop: Control) -> None:
         deliver(shop, "prod", "2.0")
 
 
+def test_a_site_that_does_not_show_the_new_content_yet_is_named(shop: Control) -> None:
+    """One that was started before kept releases were shown inside: what is to be done stands beside what failed."""
+    set_env(shop, "alpha", before=("migrate", "{release}"))
+    shop.agent.unhealthy |= {"before": "status 2: no such file", "there": "status 1"}
+    hint = deploy(shop, "alpha", ChangeState.FAILED).problems[0].hint
+    assert "; the site runs without the directory /site/releases/" in hint
+    assert "alveole site restart shop-alpha" in hint
+    # Where it is there the program itself failed, and nothing else is said.
+    del shop.agent.unhealthy["there"]
+    assert "restart" not in deploy(shop, "alpha", ChangeState.FAILED).problems[0].hint
+
+
+def test_going_back_that_fails_as_well_is_not_the_fault_of_the_version_alone(shop: Control) -> None:
+    """Nothing is as it was before: that is more than a refusal."""
+
+    def verifier(*_: object) -> tuple[Problem, ...]:
+        shop.agent.fail_next(Kind.ROUTE, Action.REPLACE, "no room", temporary=False)
+        return (Problem("check/basket", "is empty"),)
+
+    set_env(shop, "alpha", verify_seconds=30)
+    shop.services.verifiers.append(verifier)
+    shop.services.loop.pause = lambda _seconds: None
+    ended = deploy(shop, "alpha", ChangeState.FAILED)
+    assert "code" not in ended.result
+    assert "is empty" in ended.problems[0].message and "no room" in str(ended.problems[1:])
+
+
 def test_programs_before_and_after_the_switch(shop: Control) -> None:
     set_env(shop, "alpha", before=("migrate", "{release}"), after=("warm",))
     deploy(shop, "alpha")

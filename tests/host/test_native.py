@@ -7,19 +7,27 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from nativefixtures import VOLUME, Cell, Limits, Process, cell, msgspec, wait_for
 
+from alveole.actuators.releases import Releases
+from alveole.agent.protocol import CheckHealth, Link
+from alveole.agent.trial import Trials
+from alveole.backends.base import Session
 from alveole.backends.native import lower
 from alveole.host import disk, instances, paths, syscalls
+from alveole.host.sandbox import Sandbox
 from alveole.model.resource import Action
-from alveole.model.site import MIB
+from alveole.model.site import MIB, HealthCheck
 
 pytestmark = pytest.mark.root
 
@@ -216,6 +224,74 @@ def test_dead_logger_is_replaced_and_stops_nobody(machine: Cell) -> None:
     assert machine.step(spec, Action.REPAIR).done
     assert machine.pid(spec) == pid
     assert wait_for(lambda: "asked /" in machine.log(spec)), "nothing printed meanwhile is lost"
+    machine.stop(spec)
+
+
+def test_a_program_of_the_site_is_never_taken_for_its_logger(machine: Cell) -> None:
+    # It puts the FIFO that it prints to where a logger has it.
+    spec = machine.must_start(machine.python(27, "import os; os.dup2(1, 0)"))
+    logger = machine.backend.output.logger(spec.site)
+    assert logger is not None
+    os.kill(logger, signal.SIGKILL)
+    os.waitpid(logger, 0)
+    log = paths.site_log(machine.settings, spec.site)
+    fifo = paths.disk_mount(machine.settings, spec.site).parent / "log" / "output"
+    name = lower.instance_name(spec.site, spec.slot)
+    (of_site,) = (each for each in machine.backend.cgroups.pids(name) if same(Path(f"/proc/{each}/fd/0"), fifo))
+    assert machine.step(spec, Action.REPAIR).done
+    fresh = machine.backend.output.logger(spec.site)
+    assert fresh is not None and fresh != of_site
+    # While it becomes another program it has no arguments for a moment.
+    assert wait_for(lambda: str(log) in Path(f"/proc/{fresh}/cmdline").read_text())
+    # One of its own kind whose record is lost is found still.
+    (fifo.parent.parent / "logger.json").unlink()
+    assert machine.step(spec, Action.REPAIR).done
+    assert machine.backend.output.logger(spec.site) == fresh
+    machine.stop(spec)
+
+
+def same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+class Slow(NamedTuple):
+    """The back end of ``machine``, on a machine that notices late that a program has ended."""
+
+    machine: Cell
+
+    def frozen(self, site: str) -> AbstractContextManager[None]:
+        return self.machine.backend.frozen(site)
+
+    def exec(self, site: str, slot: int, argv: tuple[str, ...], *, tty: bool, uid: int | None) -> Session:
+        session = self.machine.backend.exec(site, slot, argv, tty=tty, uid=uid)
+        killed = threading.Event()
+
+        def kill(number: int) -> None:
+            session.kill(number)
+            killed.set()
+
+        def wait() -> object:
+            assert killed.wait(30)
+            return session.wait()
+
+        return msgspec.structs.replace(session, kill=kill, wait=wait)
+
+
+def test_a_program_that_ended_well_at_the_last_moment_is_not_too_late(machine: Cell) -> None:
+    spec = machine.must_start(machine.python(28))
+    trials = Trials(machine.settings, Releases(machine.settings, Sandbox()), Slow(machine))
+
+    def asked(*argv: str) -> Link:
+        (link,) = trials.check(CheckHealth(spec.site, spec.slot, (HealthCheck("after", argv),), 5.0))
+        return link
+
+    ended = asked("/usr/bin/echo", "warm")
+    assert (ended.ok, ended.came) == (True, "status 0: warm")
+    late = asked("/usr/bin/sleep", "60")
+    assert (late.ok, late.came) == (False, "no answer within 5 s")
     machine.stop(spec)
 
 

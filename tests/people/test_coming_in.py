@@ -262,3 +262,21 @@ def test_tokens_have_a_scope_and_an_end(door: Door, role: Role) -> None:
             assert client.get("/v1/sites").status_code == 401
         assert browser.ask("POST", "/v1/tokens", json={"name": "x", "scope": ["site.fly"]}).status_code == 422
         assert browser.ask("POST", "/v1/tokens", json={"name": "x", "role": "administrator"}).status_code == 403
+
+
+def test_an_administrators_own_token_makes_one_of_no_person(door: Door) -> None:
+    """As ``alveole token create ci --scope upload.send --site blog`` asks for it: without a role."""
+    add(door, "ana", Role.ADMIN)
+    door.site("blog", owner="ana")
+    with Browser(door) as browser:
+        browser.sign_in("ana")
+        own = browser.ask("POST", "/v1/tokens", json={"name": "mine"}).json()
+        assert own["role"] == Role.ADMIN
+        with door.tcp(own["secret"]) as client:
+            made = client.post("/v1/tokens", json={"name": "ci", "scope": ["site.look"], "sites": ["blog"]})
+            assert made.status_code == 201, made.text
+            assert made.json()["role"] == Role.READER
+        with door.tcp(made.json()["secret"]) as client:
+            assert client.get("/v1/sites/blog").status_code == 200
+        # Of no person: it does not stand among one's own.
+        assert [each["name"] for each in browser.ask("GET", "/v1/tokens").json()] == ["mine"]

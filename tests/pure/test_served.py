@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from alveole.actuators.edge_logs import _Tally
 from alveole.agent.figuring import Figures, Served, SiteFigures
 from alveole.incidents.model import Reading
 from alveole.services.served import LEAST, Windows
@@ -56,6 +57,26 @@ def test_the_half_tells_of_a_site_that_hangs() -> None:
     assert some.value == 10.0, "most are quick"
     (most,) = windows.take(look(a=(200, 0, 120)), ["a"])["site.answer-half-ms"]
     assert most.value == 10_000.0, "120 of 200 are slow"
+
+
+def test_links_that_stay_open_are_no_slow_answers() -> None:
+    tally = _Tally()
+    for _ in range(2 * LEAST):
+        tally.add(b"101", b"3600.000", 1, 1, False, 5.0)
+    assert tally.told().times == () and tally.told().statuses[0] == 2 * LEAST and tally.told().last_at == 5.0
+    windows = Windows()
+    windows.take(look(a=(0, 0, 0)), ["a"])
+    open_ones = Figures(since=1.0, sites={"a": SiteFigures(served=tally.told())})
+    assert windows.take(open_ones, ["a"])["site.answer-half-ms"] == [Reading("a", 0.0)]
+    # Few answers beside them say as little as few answers alone.
+    for _ in range(LEAST - 1):
+        tally.add(b"200", b"60.000", 1, 1, False, 6.0)
+    beside = Figures(since=1.0, sites={"a": SiteFigures(served=tally.told())})
+    assert windows.take(beside, ["a"])["site.answer-half-ms"] == [Reading("a", 0.0)]
+    tally.add(b"200", b"60.000", 1, 1, False, 6.0)
+    enough = Figures(since=1.0, sites={"a": SiteFigures(served=tally.told())})
+    (half,) = windows.take(enough, ["a"])["site.answer-half-ms"]
+    assert isinstance(half.value, float) and half.value > 50_000
 
 
 def test_a_sleeping_site_and_a_new_agent_begin_anew() -> None:

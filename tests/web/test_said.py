@@ -97,6 +97,8 @@ def test_each_gets_its_own_french() -> None:
         sentence = filled(english)
         if "{}" not in english:
             assert said.french_of(sentence) == text
+            # Nothing is put into it, so a brace is written once.
+            assert "{{" not in text and "}}" not in text, english
             continue
         fits = said.fitting(sentence) or said.fitting(sentence, loose=True)
         assert fits is not None, english

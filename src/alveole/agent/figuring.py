@@ -21,7 +21,8 @@ class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """Requests with their heads, over IPv4 and IPv6."""
     out_bytes: tuple[int, int] = (0, 0)
     times: tuple[tuple[int, int], ...] = ()
-    """``(n, count)``: so many answers took less than ``10 ** (n / 10)`` milliseconds; see :data:`BUCKETS`."""
+    """``(n, count)``: so many answers took less than ``10 ** (n / 10)`` milliseconds; see :data:`BUCKETS`.
+    WebSockets (101) are not among them."""
     last_at: float = 0.0
     """When the last request was read from the log, in seconds since the epoch."""
 

@@ -11,6 +11,7 @@ import contextlib
 import grp
 import os
 import pwd
+import re
 import signal
 import time
 from pathlib import Path
@@ -75,23 +76,8 @@ class Output:
         if unrecorded is not None:
             instances.write(directory / "logger.json", msgspec.json.encode(unrecorded))
             return unrecorded.pid
-        log = self._log_directory(site)
-        user = _user(self._settings.users.log)
-        argv = (
-            "/usr/bin/s6-applyuidgid",
-            "-u",
-            str(user.pw_uid),
-            "-g",
-            str(user.pw_gid),
-            "-G",
-            "",
-            "/usr/bin/s6-log",
-            "-l",
-            _LINE,
-            "--",
-            *_SCRIPT,
-            str(log),
-        )
+        self._log_directory(site)
+        argv = self._argv(site)
         fifo = os.open(self._fifo(site), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             with (directory / "logger.err").open("wb") as errors:
@@ -196,11 +182,16 @@ class Output:
         return 0
 
     def _unrecorded(self, site: str) -> _Logger | None:
-        """The logger that an agent started just before it was killed: the process that has the FIFO as its input."""
+        """The logger that an agent started just before it was killed: the process that has the FIFO as its input.
+
+        The site's own programs hold the FIFO too and may put it anywhere: a logger is of the log user, or of root as
+        long as it has not changed that, which nothing inside a site ever is.
+        """
         try:
             fifo = self._fifo(site).stat()
         except FileNotFoundError:
             return None
+        user = _user(self._settings.users.log).pw_uid
         for name in os.listdir("/proc"):  # noqa: PTH208  names alone
             if not name.isdigit():
                 continue
@@ -208,11 +199,39 @@ class Output:
                 found = os.stat(f"/proc/{name}/fd/0")  # noqa: PTH116  of every process
             except OSError:
                 continue
-            if (found.st_dev, found.st_ino) == (fifo.st_dev, fifo.st_ino):
-                started = instances.start_time(int(name))
-                if started is not None:
-                    return _Logger(int(name), started)
+            if (found.st_dev, found.st_ino) != (fifo.st_dev, fifo.st_ino):
+                continue
+            started = instances.start_time(int(name))
+            whose = _uid(name)
+            if started is not None and (whose == user or (whose == 0 and self._is_to_log(name, site))):
+                return _Logger(int(name), started)
         return None
+
+    def _is_to_log(self, process: str, site: str) -> bool:
+        """Whether a process of root's is about to become the site's logger."""
+        wanted = b"".join(word.encode() + b"\0" for word in self._argv(site))
+        try:
+            return Path(f"/proc/{process}/cmdline").read_bytes().endswith(wanted)
+        except OSError:
+            return False
+
+    def _argv(self, site: str) -> tuple[str, ...]:
+        user = _user(self._settings.users.log)
+        return (
+            "/usr/bin/s6-applyuidgid",
+            "-u",
+            str(user.pw_uid),
+            "-g",
+            str(user.pw_gid),
+            "-G",
+            "",
+            "/usr/bin/s6-log",
+            "-l",
+            _LINE,
+            "--",
+            *_SCRIPT,
+            str(paths.site_log(self._settings, site)),
+        )
 
     def _fifo(self, site: str) -> Path:
         return self._directory(site) / "log" / "output"
@@ -234,6 +253,16 @@ class Output:
             os.chown(log, user.pw_uid, group, follow_symlinks=False)
             log.chmod(0o2750)
         return log
+
+
+def _uid(process: str) -> int | None:
+    """Whose a process is. Not the owner of its directory in /proc, which is root for what may not be looked into."""
+    try:
+        status = Path(f"/proc/{process}/status").read_bytes()
+    except OSError:
+        return None
+    found = re.search(rb"^Uid:\s+(\d+)", status, re.MULTILINE)
+    return int(found[1]) if found is not None else None
 
 
 def _user(name: str) -> pwd.struct_passwd:

@@ -286,7 +286,7 @@ class RestoreBackup(Body, frozen=True, kw_only=True):
 
 
 class CreateToken(Body, frozen=True, kw_only=True):
-    """A token of the person who asks, or, with ``role``, one of no person."""
+    """A token of the person who asks; with ``role``, or when a token asks for it, one of no person."""
 
     name: str
     role: Role | None = None

@@ -17,7 +17,7 @@ import msgspec
 
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.errors import Denied, InvalidInput, Problem, Refused
+from alveole.errors import AlveoleError, Denied, InvalidInput, Problem, Refused
 from alveole.failpoints import hit
 from alveole.journal import Live, Work
 from alveole.loop.compile import is_static
@@ -130,8 +130,9 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             raise Refused(f"the site of {environment.name} is not complete", field="environment")
         live = self.journal.of_site(stored.site.id)
         if live is not None:
+            doing = f"{live.change.verb} {live.change.reason}" if live.change.reason else live.change.verb
             raise Refused(
-                f"{environment.name.upper()} is held by {live.change.actor}: {live.change.verb} {live.change.reason}",
+                f"{environment.name.upper()} is held by {live.change.actor}: {doing}",
                 field="environment",
                 hint=f"wait for it: alveole change follow {live.id}",
             )
@@ -312,8 +313,12 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
             place = f"{SITE_RELEASES}/{deployment.release.removeprefix('sha256:')}"
             argv = tuple(word.replace("{release}", place) for word in policy.before)
             if problem := self._hook(live, site, "before", argv, policy.hook_seconds):
+                # One that runs since before kept releases were shown inside; a restart gives it what is shown now.
+                blind = argv != policy.before and not self._has_there(site, place)
+                cure = f"the site runs without the directory {place}: alveole site restart {site.name}" if blind else ""
+                hint = "; ".join(filter(None, (problem.hint, cure)))
                 saved = f"; its data as before: alveole backup restore {delivery.snapshot}" if delivery.snapshot else ""
-                raise Refused(problems=(msgspec.structs.replace(problem, hint=problem.hint + saved),))
+                raise Refused(problems=(msgspec.structs.replace(problem, hint=hint + saved),))
             hit("delivery.hook-ran")
         new = self._with_version(site, deployment)
         with self._tried_beside(live, app, site, new):
@@ -363,6 +368,15 @@ class DeliveryVerbs(VersionVerbs, BackupVerbs):
         (link,) = self.agent.call(protocol.CheckHealth(site.id, site.slot, (check,), float(seconds)))
         live.say(f"{name}: {link.came}", level="output", seconds=(link.milliseconds or 0) / 1000)
         return None if link.ok else Problem(name, f"{' '.join(argv)}: {link.came}", "see its log")
+
+    def _has_there(self, site: Site, place: str) -> bool:
+        """Whether the live instance has the directory ``place``; also when that cannot be told."""
+        check = HealthCheck(name="there", argv=("/usr/bin/test", "-d", place), uid=SITE_UID)
+        try:
+            (link,) = self.agent.call(protocol.CheckHealth(site.id, site.slot, (check,), 10.0))
+        except AlveoleError:
+            return True
+        return bool(link.ok or link.came != "status 1")
 
     # --- phases -------------------------------------------------------------------------------
     @staticmethod

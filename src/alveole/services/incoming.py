@@ -36,7 +36,7 @@ _TOLD_MAX = 64 * 1024
 
 class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
     _told_of: dict[tuple[str, str], tuple[str, str]]
-    """By application and file that could not be sent: when it was written, and why; forgotten with the process."""
+    """By application and file that could not be sent: when it came, and why; forgotten with the process."""
 
     def may_visit(self, caller: Actor, login: str) -> None:
         """Whether sessions of this login may go on. Raises ``NotFound``, ``Denied``."""
@@ -118,6 +118,8 @@ class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
             self._tell_incoming(caller, app, "", error)
             return
         names = tuple(found_there)
+        for gone in [key for key in list(self._told_of) if key[0] == app.id and key[1] not in found_there]:
+            self._told_of.pop(gone, None)
         for name in names:
             found = _ARCHIVE.search(name)
             if found is None:
@@ -125,6 +127,7 @@ class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
             try:
                 signature = next((name + each for each in _SIGNATURES if name + each in names), "")
                 self._send_incoming(caller, app, name, version_of(app.name, name), signature)
+                self._told_of.pop((app.id, name), None)
             except AlveoleError as error:
                 # The next session that leaves finds it again: of the same file the same is told once.
                 told = (found_there[name], str(error))
@@ -133,11 +136,11 @@ class IncomingVerbs(VersionVerbs, PlatformVerbs, VisitVerbs):
                     self._tell_incoming(caller, app, name, error)
 
     def _names_in(self, app: App) -> dict[str, str]:
-        """Each file that lies there, with when it was last written."""
-        argv = ("/usr/bin/find", ".", "-maxdepth", "1", "-type", "f", "-printf", "%T@ %f\\0")
+        """Each file that lies there, with when it last changed: when it was written is for the sender to say."""
+        argv = ("/usr/bin/find", ".", "-maxdepth", "1", "-type", "f", "-printf", "%C@ %f\\0")
         text = self._read_there(app, argv, most=_TOLD_MAX)
         lines = (each.decode("utf-8", "replace").partition(" ") for each in text.split(b"\0") if each)
-        return {name: written for written, _, name in sorted(lines, key=lambda line: line[2])}
+        return {name: changed for changed, _, name in sorted(lines, key=lambda line: line[2])}
 
     def _send_incoming(self, caller: Actor, app: App, name: str, version: str, signature: str) -> None:
         if not re.match(VERSION_NAME, version):

@@ -235,8 +235,8 @@ class SwitchingVerbs(GatingVerbs, ConfigureVerbs):
         hints = ("; ".join(filter(None, (each.hint, saved))) for each in delivery.why)
         why = tuple(msgspec.structs.replace(each, hint=hint) for each, hint in zip(delivery.why, hints, strict=True))
         result: dict[str, str | int | float | None] = {"went_back": site.name}
-        if all(each.field == "after" or each.field.startswith("check/") for each in why):
-            # The version itself is at fault: to try again helps nobody.
+        if not settled.problems and all(each.field == "after" or each.field.startswith("check/") for each in why):
+            # The version itself is at fault: to try again helps nobody. Unless the old state was not reached either.
             result["code"] = Refused.code
         self.journal.end(live, (*why, *settled.problems), result, also=store)
 
