@@ -79,6 +79,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     options = parser.parse_args()
+    if options.no_start and options.node:
+        parser.error("--no-start and --node do not go together")
     options.config = Path(os.path.abspath(options.config))  # noqa: PTH100  a link stays the link it is
     if options.prefix:
         options.prefix = Path(os.path.abspath(options.prefix))  # noqa: PTH100  resolve() would follow links
@@ -112,6 +114,11 @@ def _install(options: argparse.Namespace) -> int:
     }
     asked = {name: port for name, port in given.items() if port}
     instance = Instance(options.config, options.prefix)
+    if options.no_start and services.runs(instance):
+        raise Stop(
+            "Alvéole runs here, and would be left with a program that is gone",
+            hint="without --no-start it is brought up to date; --undo takes it away",
+        )
     for (section, key), port in asked.items():
         instance.settings[section][key] = port
     ports.check(instance)
@@ -146,8 +153,6 @@ def _install(options: argparse.Namespace) -> int:
 
 
 def _not_started(instance: Instance) -> None:
-    if services.running(instance):
-        warn("Alvéole runs here already, and goes on")
     other = "" if instance.config == DEFAULT_CONFIG else f" --config {instance.config}"
     tell(f"""
 Alvéole is installed, and was not started.

@@ -89,6 +89,15 @@ def running(instance: Instance) -> int | None:
     return None
 
 
+def runs(instance: Instance) -> bool:
+    """Whether Alvéole runs here, in the background or by units."""
+    if running(instance):
+        return True
+    units = [instance.unit(role) for role in ("agent", "control")]
+    # Any of them: status 0 (systemctl(1)).
+    return has_systemd() and run(["systemctl", "is-active", "--quiet", *units], check=False).returncode == 0
+
+
 def end(pids: list[int], patience: float = 40) -> None:
     """Ask each process to end, and kill those that have not after ``patience`` seconds."""
     for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
