@@ -257,10 +257,13 @@ class _Tally:
         self.statuses[min(max(status[0] - 49, 0), 4)] += 1
         self.inward[six] += read
         self.outward[six] += sent
+        self.last_at = now
+        if status == b"101":
+            # What lasted is the conversation that began then (RFC 9110, 15.2.2), and no answer that took long.
+            return
         milliseconds = float(seconds) * 1000
         bucket = 0 if milliseconds < 1 else min(int(10 * math.log10(milliseconds)) + 1, BUCKETS - 1)
         self.times[bucket] = self.times.get(bucket, 0) + 1
-        self.last_at = now
 
     def told(self) -> Served:
         one, two, three, four, five = self.statuses

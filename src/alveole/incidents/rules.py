@@ -113,8 +113,8 @@ BUILT_IN: Mapping[str, Rule] = {
         on="site.answer-ms", title="Visitors wait long for the site", above=5000, hold="10m", well="10m",
     ),
     "no-answers": Rule(
-        on="site.answer-half-ms", title="Visitors get no answer in time", above=5000, hold="1m", well="5m",
-        tell=(OWNER, OPERATORS), severity=Severity.CRITICAL, cause="slow-answers", escalate="30m",
+        on="site.answer-half-ms", title="Visitors get no answer in time", above=5000, hold="5m", well="5m",
+        cause="slow-answers", escalate="30m",
     ),
     "certificate": Rule(
         on="site.certificate-days", title="A certificate of the site ends soon", below=21, hold="10m",
