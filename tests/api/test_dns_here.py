@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -23,8 +25,10 @@ from alveole.agent.naming import NameHost, NameKey, NamesServed, SetUpNames, Und
 from alveole.config import parse
 from alveole.errors import Refused, Temporary
 from alveole.issuing import pointing
-from alveole.issuing.model import OwnZone
+from alveole.issuing.model import AcmeSettings, OwnZone
+from alveole.issuing.rows import Order
 from alveole.services import naming
+from alveole.services.certifying import Certifier
 from zonekit import THERE, Bind, Knot, bind, dig, gone, knot, log_of, until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not THERE, reason="needs bind9, bind9-dnsutils and knot")]
@@ -246,6 +250,31 @@ def _checked(world: World) -> dict[str, Any]:
     return found
 
 
+def _told_to_look(world: World, own: OwnZone) -> None:
+    """An authority is told only once its records are there to be found, and stay."""
+    told: list[str] = []
+    dialogue: Any = SimpleNamespace(prove=lambda url, _pending: told.append(url))
+    pending: Any = (SimpleNamespace(kind="dns-01", name=DOMAIN, value="proof"),)
+    settings = AcmeSettings(zones=(own,))
+
+    def prove(stopped: bool) -> None:
+        certifier: Any = SimpleNamespace(_stop=threading.Event(), _agent=world.door.agent)
+        if stopped:
+            certifier._stop.set()
+        authority: Any = SimpleNamespace(name="somebody")
+        Certifier._prove(certifier, dialogue, authority, Order("o", (DOMAIN,)), pending, settings, lambda _text: None)
+
+    with pytest.raises(Temporary, match="control is ending"):
+        prove(stopped=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pointing, "fetched", lambda zone, _pause: zone.secondaries)
+        with pytest.raises(Temporary, match=f"has not fetched {DOMAIN} yet"):
+            prove(stopped=False)
+    assert told == []
+    prove(stopped=False)
+    assert len(told) == 1 and world.dig(f"_acme-challenge.{DOMAIN}", "TXT") == []
+
+
 def _transferred(second: Knot) -> None:
     """It has fetched it, and fetched what changed."""
     for word in ("AXFR, incoming", "IXFR, incoming", "notify, incoming"):
@@ -261,6 +290,7 @@ def _challenged(world: World, second: Knot) -> None:
         assert pointing.fetched(own, time.sleep) == ()
         assert dig(second.port, f"_acme-challenge.{DOMAIN}", "TXT") == [f'"{word}"']
     own.updates().remove(f"_acme-challenge.{DOMAIN}", "TXT")
+    _told_to_look(world, own)
     # One that does not answer is not waited for; the zone goes with the names, and not by itself.
     assert pointing.fetched(msgspec.structs.replace(own, secondaries=("127.0.0.1:1",)), lambda _seconds: False) == ()
     shown = world.door.http.get("/v1/acme").json()["zones"]
@@ -386,6 +416,9 @@ def test_a_zone_that_comes_back_here_is_still_ours(world: World) -> None:
     for undo in (False, True):
         with knot(DOMAIN, "alveole-up") as other:
             if undo:
+                with door.services.naming.standing_still():
+                    # Killed right behind it: it is asked for again, with nothing left here that could be put by.
+                    door.services._put_by(DOMAIN)
                 assert door.http.delete("/v1/dns").status_code == 200
             place = {"mode": "elsewhere", "server": "127.0.0.1", "port": other.port}
             if not undo:

@@ -29,6 +29,7 @@ from alveole.errors import InvalidInput, Refused, Temporary
 from alveole.host import paths
 from alveole.issuing import pointing, rows
 from alveole.issuing.rows import Order
+from alveole.people.model import Actor, Role
 from alveole.views import certificates as cv
 from dnskit import ZONE, NameServer, name_server
 from instancekit import until
@@ -284,6 +285,19 @@ def test_a_wildcard_over_dns(platform: Platform, authority: Pebble) -> None:
         platform.done(platform.issue(name, renew=True))
         assert platform.shown(f"later.{ZONE}").chain != before
         assert platform.shown(name).names == (ZONE, f"*.{ZONE}")
+        # Whoever has one site alone spends nothing of what all of them have.
+        site = platform.services.show_site(ROOT, "blog").id
+        owner = Actor("ci", Role.ADMIN, "token:ci", sites=frozenset({str(site)}))
+        with pytest.raises(Refused, match=f"{name} shares the certificate of"):
+            platform.services.issue_certificate(owner, name, cv.IssueCertificate(renew=True), "blog")
+        # What was ordered for one of them alone goes, and the one for all is shown as before.
+        alone = Order("o-alone", (name,), str(site), next_at=time.time() + 3600, expires_at=time.time() + 86_400)
+        with platform.services.store.write() as transaction:
+            rows.put(transaction.connection, alone)
+        platform.services.remove_certificate(ROOT, name)
+        assert platform.shown(name).names == (ZONE, f"*.{ZONE}")
+        with platform.services.store.read() as connection:
+            assert all(name not in each.names for each in rows.every(connection))
     finally:
         platform.services.set_acme(ROOT, cv.SetAcme(automatic=False))
         platform.services.remove_zone(ROOT, ZONE)

@@ -86,3 +86,19 @@ def test_a_sleeping_site_and_a_new_agent_begin_anew() -> None:
     assert share(windows.take(look(a=(10, 500, 0)), ["a"]), "a") == 0.0
     assert share(windows.take(look(a=(50, 540, 0)), ["a"]), "a") == 50.0
     assert share(windows.take(look(2.0, a=(50, 540, 0)), ["a"]), "a") == 0.0, "the counts are another agent's"
+
+
+def test_a_conversation_is_no_answer_that_took_long() -> None:
+    """A WebSocket is logged at its end, with all the time that it lasted."""
+    windows, tally = Windows(), _Tally()
+    for number in range(3 * LEAST):
+        tally.add(b"101", b"3600.000", 1, 1, False, float(number))
+    assert tally.told().statuses == (3 * LEAST, 0, 0, 0, 0) and tally.told().last_at == 3 * LEAST - 1
+    windows.take(Figures(since=1.0, sites={}), ["a"])
+    tally.add(b"200", b"30.000", 1, 1, False, 1.0)
+    found = windows.take(Figures(since=1.0, sites={"a": SiteFigures(served=tally.told())}), ["a"])
+    assert [found[f"site.{name}"][0].value for name in ("answer-ms", "answer-half-ms")] == [0.0, 0.0]
+    for _ in range(LEAST):
+        tally.add(b"200", b"30.000", 1, 1, False, 1.0)
+    found = windows.take(Figures(since=1.0, sites={"a": SiteFigures(served=tally.told())}), ["a"])
+    assert found["site.answer-half-ms"][0].value > 30_000

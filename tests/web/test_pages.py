@@ -11,6 +11,7 @@ from peoplekit import add
 from webkit import Visitor
 
 from alveole.people.model import Role
+from alveole.views.certificates import CertificateView
 
 PAGES = (
     "/sites",
@@ -109,3 +110,22 @@ def check(page: object, visitor: Visitor) -> None:
     assert levels[:1] == [1] and all(b <= a + 1 for a, b in pairwise(levels)), (visitor.at, levels)
     tables = sum(tag == "table" for tag, _ in found.tags)
     assert tables == sum(tag == "caption" for tag, _ in found.tags)
+
+
+def test_a_shared_certificate_is_renewed_by_who_has_all_sites(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its button is not there for who would be refused."""
+    add(door, "ana")
+    add(door, "ada", Role.ADMIN)
+    door.site("blog", owner="ana")
+    names = {"shared.example.org": ("example.org", "*.example.org"), "own.example.net": ("own.example.net",)}
+    found = tuple(
+        CertificateView(name=name, site="blog", source="acme", by="somebody", names=of, issued_at=1.0, expires_at=2e9)
+        for name, of in names.items()
+    )
+    monkeypatch.setattr(door.services, "list_certificates", lambda *_: found)
+    for name, count in (("ana", 1), ("ada", 2)):
+        with Visitor(door, "en") as visitor:
+            visitor.sign_in(name)
+            visitor.get("/site/blog/certificates")
+            assert visitor.answer.text.count('value="renew"') == count
+            assert visitor.answer.text.count('value="remove"') == 2

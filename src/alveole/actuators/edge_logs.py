@@ -259,7 +259,7 @@ class _Tally:
         self.outward[six] += sent
         self.last_at = now
         if status == b"101":
-            # A WebSocket: its time is how long it was open, not how long anybody waited.
+            # What lasted is the conversation that began then (RFC 9110, 15.2.2), and no answer that took long.
             return
         milliseconds = float(seconds) * 1000
         bucket = 0 if milliseconds < 1 else min(int(10 * math.log10(milliseconds)) + 1, BUCKETS - 1)

@@ -60,6 +60,11 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     def group(self) -> tuple[str, str]:
         return (self.site_id, f"{self.node}:{self.cause}" if self.node else self.cause)
 
+    @property
+    def whole_title(self) -> str:
+        """With its machine, where neither that nor a site is said beside it."""
+        return f"{self.node}: {self.title}" if self.node and not self.site_id else self.title
+
 
 class Book:
     def __init__(self, store: Store) -> None:

@@ -30,18 +30,22 @@ class FleetWatch(Watch):
         now: float,
         *,
         who: str = "",
+        driven: Collection[str] = (),
     ) -> None:
         """Have an incident of ``node`` here as it is there now; safe to repeat.
 
         ``site_of``: the id here of a site there; empty: it is none of this machine. ``spared``: ids of the channels
-        that need not be told. ``who``: acted on it from here.
+        that need not be told. ``who``: acted on it from here. ``driven``: the names of all machines driven from
+        here; what was over because its machine was none of them goes on under the name that this one has now.
         """
         with self.lock:
             old = self.open.get(told.id) or self.book.get(told.id)
             if old is None and (told.closed_at is not None or self._is_ours(told, site_of)):
                 return
             if old is not None and old.node != node:
-                return
+                if not old.node or old.closed_at is None or old.node in driven:
+                    return
+                old = msgspec.structs.replace(old, node=node)
             parts = _parts(told, site_of)
             after = self._as_there(old, node, told, site_of, tuple(spared), who)
             over, again = told.closed_at is not None, old is not None and old.closed_at is not None
@@ -56,7 +60,7 @@ class FleetWatch(Watch):
                     self.book.note(transaction, told.id, each.kind, by, each.text, each.at)
                 after = msgspec.structs.replace(after, copied=len(told.notes))
                 if not over:
-                    after = self._tell_of(transaction, after, told, parts, now)
+                    after = self._tell_of(transaction, after, told, parts, now, fresh=old is None or again)
                 elif after.told and not again and not told.part_of:
                     whom = [f"channel:{id}" for id in after.told]
                     after = self._told(transaction, after, Event.CLOSED, whom, parts, now)
@@ -83,8 +87,16 @@ class FleetWatch(Watch):
         told: IncidentDetail,
         parts: Mapping[Key, Signal],
         now: float,
+        *,
+        fresh: bool,
     ) -> Incident:
-        if incident.told_at is None and incident.well_at is None and not told.silent:
+        if (
+            incident.told_at is None
+            and incident.well_at is None
+            and not told.silent
+            # That a silence of here holds is noted once, and not each time that it is fetched.
+            and (fresh or self.silence_of(incident, parts, now) is None)
+        ):
             incident = self._tell_new(transaction, incident, parts, told.evidence, now)
         if told.escalated and incident.escalated_at is None and incident.told_at is not None:
             incident = self._told(

@@ -114,8 +114,7 @@ BUILT_IN: Mapping[str, Rule] = {
     ),
     "no-answers": Rule(
         on="site.answer-half-ms", title="Visitors get no answer in time", above=5000, hold="5m", well="5m",
-        # A database that hangs, or a site that answers slowly on purpose: downloads, events, long polls.
-        cause="slow-answers", escalate="1h",
+        cause="slow-answers", escalate="30m",
     ),
     "certificate": Rule(
         on="site.certificate-days", title="A certificate of the site ends soon", below=21, hold="10m",

@@ -115,6 +115,10 @@ class CertificateVerbs(OutsideVerbs):
     ) -> Change:
         """Ask the authorities for one now; it is renewed by itself from then on."""
         found, owner = self._certificate(caller, Right.SETTINGS_CHANGE, Right.SITE_CHANGE, name, site)
+        shared = self._order_of(found)
+        if owner is not None and shared is not None and shared.site_id != owner.id and shared.names != (found.name,):
+            # It is of others too, and a budget is spent on it that all of them have.
+            self._for_all(caller, found.name, shared.names[-1])
         settings = self._acme()
         if not settings.authorities:
             raise Refused(
@@ -145,6 +149,14 @@ class CertificateVerbs(OutsideVerbs):
             )
 
         return self._accept(caller, self._digest("issue", found.name, request.digest()), key, build)
+
+    def _for_all(self, caller: Actor, name: str, wild: str) -> None:
+        if not may(caller, Right.SETTINGS_CHANGE):
+            raise Refused(
+                f"{name} shares the certificate of {wild}",
+                field="name",
+                hint=f"it is renewed by itself; an administrator renews it sooner: alveole cert renew '{wild}'",
+            )
 
     def _order_of(self, found: CertificateState) -> Order | None:
         """What the certificate of a name was ordered with: alone, or with all names beside it."""
@@ -220,8 +232,11 @@ class CertificateVerbs(OutsideVerbs):
         # What was ordered together goes together, or the rest of it would be taken for all that there is to be.
         drop = order.names if order is not None else (name,)
         self.agent.call(DropCertificate(drop))
-        if found is not None and any(
-            (each.name, each.file) == (found.name, found.file) for each in self.certifier.states()
+        # What was ordered for it alone is taken back either way, though nothing else may be shown than before.
+        if (
+            order is None
+            and found is not None
+            and any((each.name, each.file) == (found.name, found.file) for each in self.certifier.states())
         ):
             wild = f"*.{found.name.partition('.')[2]}"
             raise Refused(

@@ -430,7 +430,14 @@ class Certifier:
                 raise Temporary("control is ending")
             for zone in written.values():
                 if isinstance(zone, model.OwnZone) and (behind := pointing.fetched(zone, self._stop.wait)):
-                    say(f"{', '.join(behind)} has not fetched {zone.zone} yet")
+                    names = ", ".join(behind)
+                    if len(behind) == len(zone.secondaries) and not self._stop.is_set():
+                        # None that an authority may ask knows of it: looking would cost an attempt there.
+                        raise Temporary(f"{names} has not fetched {zone.zone} yet", field="zone")
+                    say(f"{names} has not fetched {zone.zone} yet")
+            if self._stop.is_set():
+                # What is to be found there is taken away below.
+                raise Temporary("control is ending")
             ways = " and ".join(sorted({"HTTP" if each.kind == "http-01" else "DNS" for each in pending}))
             say(f"{authority.name}: to be proven over {ways}")
             hit("certifying.challenged")

@@ -139,8 +139,12 @@ class DnsVerbs(OutsideVerbs):
         """A zone served from here is not any more. Its file stays for the next time, and so does what is known of
         whose the names in it are: else they would count as somebody else's then, and be neither changed nor removed."""
         left = self._setting(_LEFT, ZonesLeft) or ZonesLeft()
-        rows = tuple(self.naming.rows.values())
-        self._put_setting(_LEFT, ZonesLeft({**left.zones, zone: rows}))
+        # Killed in between and asked again, some of them are among those that are kept and not here any more.
+        # Or they are, as names that somebody else holds: what was published from here stays so.
+        rows = {row.name: row for row in left.zones.get(zone, ())}
+        ours = {name for name, row in rows.items() if row.state == "published"}
+        rows |= {name: row for name, row in self.naming.rows.items() if name not in ours or row.state == "published"}
+        self._put_setting(_LEFT, ZonesLeft({**left.zones, zone: tuple(rows.values())}))
         self.naming.keep(dict.fromkeys(self.naming.rows))
 
     def _take_up(self, zone: str, *, there: bool) -> None:

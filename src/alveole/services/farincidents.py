@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 
-from alveole.errors import AlveoleError, NotFound
+import msgspec
+
+from alveole.errors import AlveoleError, NotFound, Temporary
 from alveole.incidents.model import IncidentDetail, IncidentView, Said
 from alveole.people.model import Actor
 from alveole.people.rights import Right
@@ -16,6 +19,7 @@ from alveole.services.forwarding import understood
 from alveole.services.nodes import NodeVerbs
 from alveole.services.rules import RuleVerbs
 
+log = logging.getLogger("alveole.incidents")
 #: What is said of an incident, and joined to it, without its line in the list being another one.
 _WHOLE_SECONDS = 60.0
 #: How often a machine without sites of this one is asked how it is.
@@ -64,14 +68,31 @@ class FarIncidentVerbs(RuleVerbs, NodeVerbs):
         for view in told:
             known = view.id in left
             left.discard(view.id)
+            mine = self.watch.open.get(view.id)
+            if mine is not None and mine.node != node:
+                # This machine's own, or one that comes from another: nothing is learnt of it here.
+                continue
             at, seen = self._incidents_seen.get(view.id, (float("-inf"), None))
-            if not known or seen != view or now - at >= _WHOLE_SECONDS:
-                self._fetch_incident(client, node, view.id)
+            if (not known or seen != view or now - at >= _WHOLE_SECONDS) and self._has_fetched_incident(
+                client, node, view.id
+            ):
                 self._incidents_seen[view.id] = (now, view)
         for id in left:
             self._incidents_seen.pop(id, None)
-            self._fetch_incident(client, node, id)
+            self._has_fetched_incident(client, node, id)
         self.incidents_known.add(node)
+
+    def _has_fetched_incident(self, client: Client, node: str, id: str) -> bool:
+        """Whether it could be: one that could not keeps none of the others back. Raises ``Temporary``."""
+        try:
+            self._fetch_incident(client, node, id)
+        except AlveoleError as error:
+            if isinstance(error, Temporary) and not isinstance(error.__cause__, msgspec.ValidationError):
+                # It is away: the next one would be waited for as long.
+                raise
+            log.warning("incident %s of node %s cannot be kept here: %s", id, node, error)
+            return False
+        return True
 
     def _fetch_incident(self, client: Client, node: str, id: str, who: str = "") -> None:
         with self._incidents_lock:
@@ -79,12 +100,13 @@ class FarIncidentVerbs(RuleVerbs, NodeVerbs):
                 told = understood(node, client.get(f"/v1/incidents/{id}"), IncidentDetail)
             except NotFound:
                 gone = self.watch.open.get(id)
-                if gone is not None:
+                if gone is not None and gone.node == node:
                     self.watch.end(gone, "", time.time(), f"{node} knows it no more")
                 return
             to = frozenset(told.told_to)
             spared = tuple(each.id for each in self.telling.channels.values() if whither(each) in to)
-            self.watch.take(node, told, lambda site: self._id_here(node, site), spared, time.time(), who=who)
+            nodes, now = self._nodes(), time.time()
+            self.watch.take(node, told, lambda site: self._id_here(node, site), spared, now, who=who, driven=nodes)
 
     def _id_here(self, node: str, site: str) -> str:
         stored = self.store.site(site)

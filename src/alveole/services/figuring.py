@@ -13,13 +13,14 @@ from alveole.errors import AlveoleError, InvalidInput, NotFound, Temporary
 from alveole.figures.archive import INTERFACE, MACHINE, SPANS, STEP, Archives, Table, columns_of, thinned
 from alveole.figures.gather import Gatherer, Standing
 from alveole.figures.machine import Carried, Machine
+from alveole.incidents.book import Incident
 from alveole.incidents.mirror import FleetWatch
-from alveole.incidents.model import Severity
+from alveole.incidents.model import PLATFORM, Severity
 from alveole.loop.compile import hosts
 from alveole.model.resource import PromiseState
 from alveole.model.site import Site, Wanted
-from alveole.people.model import Actor
-from alveole.people.rights import Right
+from alveole.people.model import NOBODYS, Actor
+from alveole.people.rights import Right, may
 from alveole.policy.sleeping import is_asleep
 from alveole.services.core import Core
 from alveole.services.farfigures import FarFigures
@@ -124,19 +125,27 @@ class FigureVerbs(Core):
             asleep=asleep + sum(each.asleep for each in reached),
             stopped=sum(1 for site in every if site.wanted is Wanted.STOPPED),
             broken=tuple(sorted((*bad, *(name for each in reached for name in each.broken)))),
-            incidents=self._open_incidents(),
+            incidents=self._open_incidents(caller),
             agent=not self._figures_away,
             now=machine,
             day=_view(MACHINE, span, thinned(table, 240)),
             nodes=nodes,
         )
 
-    def _open_incidents(self) -> tuple[shown.WallIncident, ...]:
+    def _open_incidents(self, caller: Actor) -> tuple[shown.WallIncident, ...]:
+        """Of what ``caller`` may not look at there is but its line: a screen's token may look at figures alone."""
         found = [each for each in list(self.watch.open.values()) if each.severity is not Severity.INFO]
         found.sort(key=lambda each: (each.severity is not Severity.CRITICAL, -each.opened_at))
         return tuple(
-            shown.WallIncident(site=each.site_name, title=each.title, severity=str(each.severity)) for each in found
+            shown.WallIncident(site=each.site_name, title=each.whole_title, severity=str(each.severity))
+            if self._may_read(caller, each)
+            else shown.WallIncident(site="", title="", severity=str(each.severity))
+            for each in found
         )
+
+    def _may_read(self, caller: Actor, incident: Incident) -> bool:
+        held = self.people.held_by_id(incident.site_id, incident.owner) if incident.site_id != PLATFORM else NOBODYS
+        return may(caller, Right.INCIDENT_LOOK, held)
 
     def _elsewhere_now(self, sites: Collection[Site]) -> tuple[shown.FarStanding, ...]:
         """How the sites on other machines stand; of one that is away nothing is counted, and it is named."""

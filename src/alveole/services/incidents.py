@@ -503,7 +503,7 @@ class _Around:
         news = IncidentNews(
             id=incident.id,
             event=event,
-            title=f"{incident.node}: {incident.title}" if incident.node and not incident.site_id else incident.title,
+            title=incident.whole_title,
             severity=incident.severity,
             began_at=incident.began_at,
             opened_at=incident.opened_at,

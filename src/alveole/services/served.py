@@ -85,7 +85,7 @@ class Windows:
             failed.append(Reading(id, 100.0 * errors / count, "", text))
             times = _times(dict(served.times), dict(looks[0].times))
             if sum(times.values()) < LEAST:
-                # Most were links that stay open, whose time is not counted.
+                # The others are conversations that last, of which nobody waits for the end.
                 slow.append(Reading(id, 0.0))
                 half.append(Reading(id, 0.0))
                 continue

@@ -39,7 +39,7 @@ class TrafficView(View, frozen=True, kw_only=True):
 
 
 class WallIncident(View, frozen=True, kw_only=True):
-    """Something that is broken; ``site`` is empty for the platform."""
+    """Something that is broken; ``site`` is empty for the platform, ``title`` too for who may not look at it."""
 
     site: str
     title: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import quote
 
@@ -32,13 +33,15 @@ def of_site(page: Asked, site: str) -> Response:
 
 def _of_site(page: Page, site: str, errors: Errors | None = None, chain: str = "", status: int = 200) -> Response:
     view = page.services.show_site(page.actor, site)
+    found = page.services.list_certificates(page.actor, site)
     return show_site(
         page,
         "site/certificates.html",
         view,
         "settings",
         status=status,
-        found=page.services.list_certificates(page.actor, site),
+        found=found,
+        shared=() if page.may(Right.SETTINGS_CHANGE) else _shared(found),
         sources=SOURCES,
         soon=SOON_DAYS,
         errors=errors or Errors(page.words),
@@ -57,6 +60,13 @@ def change_of_site(page: Asked, site: str, form: Form) -> Response:
         if error.http_status in (403, 404):
             raise
         return _of_site(page, site, Errors(page.words, error.problems), form("chain"), error.http_status)
+
+
+def _shared(found: Collection[cv.CertificateView]) -> frozenset[str]:
+    """The names that have a certificate which is of others too: it is renewed for all of them at once."""
+    own = {each.name for each in found}
+    wild = {each.name: f"*.{each.name.partition('.')[2]}" for each in found if each.name not in each.names}
+    return frozenset(name for name, above in wild.items() if above not in own)
 
 
 def _change(page: Page, form: Fields, where: str, site: str | None) -> Response:
