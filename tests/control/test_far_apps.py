@@ -411,7 +411,7 @@ def test_only_what_is_asked_around_a_switch_is_brought(control: Control, shop: A
         services.put_check_secret(ROOT, "shop-alpha", name, CheckSecret(value=f"value of {name}"))
     old = services.show_check(ROOT, "shop-alpha", "watch")
     base = "/v1/sites/shop-prod"
-    text = f"{BROUGHT}# Brought with: gone\n{watch}"
+    text = f"{BROUGHT}# Brought by it with: gone\n{watch}"
     machine.answers[f"{base}/checks"] = [msgspec.to_builtins(msgspec.structs.replace(old.state, name="old"))]
     machine.answers[f"{base}/checks/old"] = msgspec.to_builtins(msgspec.structs.replace(old, name="old", text=text))
     machine.answers[f"{base}/check-secrets"] = ["gone", "own"]
@@ -424,7 +424,7 @@ def test_only_what_is_asked_around_a_switch_is_brought(control: Control, shop: A
         ("PUT", f"{base}/checks/gate"),
         ("PUT", f"{base}/check-secrets/key"),
     ]
-    assert machine.bodies[-2]["text"] == f"{BROUGHT}# Brought with: key\n{gate}"
+    assert machine.bodies[-2]["text"] == f"{BROUGHT}# Brought by it with: key\n{gate}"
     assert machine.bodies[-1]["value"] == "value of key"
     # As it is brought, it does not count among those that a site of the people there may have.
     for number in range(CHECKS_MAX - 2):

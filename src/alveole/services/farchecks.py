@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alveole.remote.apiclient import Client
 
 #: Its second line: the secrets that came with it, so that those of the people there are known from them.
-_SECRETS = "# Brought with: "
+_SECRETS = "# Brought by it with: "
 
 
 def is_for_switch(scenario: Scenario) -> bool:
