@@ -17,7 +17,12 @@ from alveole import requests as ask
 from alveole.errors import Denied, InvalidInput, NotFound, Refused, Temporary
 from alveole.model.app import App, Environment, Stage
 from alveole.model.change import ChangeState
+from alveole.model.site import Wanted
 from alveole.people.model import Actor, Role
+from alveole.remote.fleet import Look
+from alveole.requests.checks import CheckSecret, CheckText
+from alveole.services.scenarios import BROUGHT, CHECKS_MAX
+from alveole.views.apps import DeployPlan
 from alveole.web.newapp import _wanted
 from alveole.web.pages import Fields
 
@@ -216,3 +221,214 @@ def test_the_form_of_a_new_application_says_where() -> None:
     ]
     assert _wanted(Fields(pairs)).nodes == {"prod": "far"}
     assert _wanted(Fields([pair for pair in pairs if pair[0] != "env_node"])).nodes == {}
+
+
+def test_who_may_reach_it_goes_along(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+    """One more environment like one of this machine has its access rules there, before anything is served."""
+    services = control.services
+    control.done(services.set_site(ROOT, "shop-alpha", ask.SetSite(allow=("10.0.0.0/8",), https_only=True)))
+    services._nodes_known = {"far": _node(), "beyond": msgspec.structs.replace(_node(), name="beyond")}
+    machine.answers["/v1/apps/shop"] = NotFound("nothing")
+    machine.answers["/v1/sites/shop-demo"] = lambda: (
+        {"id": "c2"} if machine.sent and machine.sent[-1][0] == "PATCH" else NotFound("nothing")
+    )
+    request = ask.AddEnvironment(name="demo", like="alpha", node="beyond")
+    control.done(services.add_environment(ROOT, "shop", request))
+    named = machine.bodies[machine.sent.index(("PATCH", "/v1/sites/shop-demo")) - len(machine.sent)]
+    assert list(named["allow"]) == ["10.0.0.0/8"] and not named["deny"] and named["https_only"] is True
+    assert "persistent" not in named and "woken_by" not in named
+
+
+def test_an_environment_without_content_is_set(control: Control) -> None:
+    """As the machine that drives this one asks before anything was delivered."""
+    services = control.services
+    control.done(services.create_app(ROOT, ask.CreateApp(name="shop", environments=("prod",))))
+    control.done(services.set_site(ROOT, "shop-prod", ask.SetSite(allow=("10.0.0.0/8",))))
+    site = services.store.site("shop-prod")
+    assert site is not None and site.site.access.allow == ("10.0.0.0/8",)
+
+
+def test_what_another_server_would_have_made_is_none_either(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+    """What was made before stays, what failed and what comes after goes; what was changed meanwhile is kept."""
+    services = control.services
+    services._nodes_known = {name: msgspec.structs.replace(_node(), name=name) for name in ("far", "beyond", "last")}
+    for name in ("beta", "prod", "demo"):
+        machine.answers[f"/v1/sites/shop-{name}"] = NotFound("nothing")
+    asked = 0
+
+    def answer() -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            machine.answers["/v1/sites/shop-beta"] = {"id": "c2"}
+            return {"id": "c1"}
+        services.set_environment(ROOT, "shop", "alpha", ask.SetEnvironment(verify_seconds=7))
+        return Refused("no address is free")
+
+    ends(machine, "/v1/apps", "c1")
+    ends(machine, "/v1/sites/shop-beta", "c2")
+    machine.answers["/v1/sites/shop-beta"] = NotFound("nothing")
+    machine.answers["/v1/apps"] = answer
+    request = ask.CreateApp(
+        name="shop",
+        environments=("alpha", "beta", "prod", "demo"),
+        nodes={"beta": "far", "prod": "beyond", "demo": "last"},
+    )
+    ended = control.done(services.create_app(ROOT, request), ChangeState.FAILED)
+    assert "beyond: no address is free" in ended.problems[0].message and asked == 2
+    left = services.apps.app("shop")
+    assert left is not None and [each.name for each in left.environments] == ["alpha", "beta"]
+    assert left.environments[0].policy.verify_seconds == 7
+    assert services.store.site("shop-prod") is None and services.store.site("shop-demo") is None
+
+
+def test_what_a_change_that_gave_up_has_left_there(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+    """Asked for again it is taken as it is; what has something in it is not."""
+    services = control.services
+    view = services.show_app(ROOT, "shop")
+    demo = msgspec.structs.replace(view.environments[1], name="demo", site="shop-demo")
+    machine.answers["/v1/apps/shop"] = msgspec.to_builtins(msgspec.structs.replace(view, environments=(demo,)))
+    machine.answers["/v1/apps/shop/environments"] = InvalidInput("shop has an environment 'demo' already")
+    ends(machine, "/v1/sites/shop-demo", "c2")
+    request = ask.AddEnvironment(name="demo", node="far")
+    control.done(services.add_environment(ROOT, "shop", request))
+    site = services.store.site("shop-demo")
+    assert site is not None and site.site.node == "far"
+    used = {**msgspec.to_builtins(demo), "name": "more", "live": told("d" + "7" * 12, "1", Stage.LIVE)}
+    machine.answers["/v1/apps/shop"]["environments"] = [used]
+    machine.answers["/v1/sites/shop-more"] = {}
+    with pytest.raises(Refused, match="a site 'shop-more' of its own"):
+        services.add_environment(ROOT, "shop", ask.AddEnvironment(name="more", node="far"))
+
+
+def test_like_which_it_is_made_there(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+    """Where the application lives there already, like that one: what was asked for otherwise is said, never ignored."""
+    services = control.services
+    machine.answers["/v1/sites/shop-demo"] = NotFound("nothing")
+    with pytest.raises(InvalidInput, match="on far it is made like PROD") as refused:
+        services.add_environment(ROOT, "shop", ask.AddEnvironment(name="demo", like="alpha", node="far"))
+    assert [(each.field, each.hint) for each in refused.value.problems] == [("like", "give --like prod, or none")]
+    with pytest.raises(InvalidInput, match="on another server"):
+        services.add_environment(ROOT, "shop", ask.AddEnvironment(name="demo", like="prod"))
+    # All of it lives there: it grows there, and is told where.
+    left = msgspec.structs.replace(shop, environments=(prod(shop),), version=shop.version + 1)
+    with services.store.write() as transaction:
+        services.apps.put_app(transaction, left)
+    with pytest.raises(InvalidInput) as refused:
+        services.add_environment(ROOT, "shop", ask.AddEnvironment(name="demo"))
+    assert refused.value.problems[0].hint == "let it live there too: --node far"
+    ends(machine, "/v1/apps/shop/environments", "c1")
+    machine.answers["/v1/sites/shop-demo"] = lambda: (
+        {"id": "c2"} if machine.sent and machine.sent[-1][0] == "PATCH" else NotFound("nothing")
+    )
+    control.done(services.add_environment(ROOT, "shop", ask.AddEnvironment(name="demo", like="prod", node="far")))
+    asked = machine.bodies[machine.sent.index(("POST", "/v1/apps/shop/environments")) - len(machine.sent)]
+    assert (asked["name"], asked["like"]) == ("demo", "prod")
+
+
+def test_what_is_away_holds_it_no_longer_than_once(
+    control: Control,
+    shop: App,
+    machine: Machine,  # noqa: F811  the fixture
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was waited for in vain is not waited for again when it comes to what is there now."""
+    services = control.services
+    monkeypatch.setattr("alveole.services.farapps._AWAY_SECONDS", 0.0)
+    reconcile = msgspec.structs.replace(services.settings.reconcile, lost_seconds=0.0)
+    services.settings = msgspec.structs.replace(services.settings, reconcile=reconcile)
+    machine.answers["/v1/apps/shop/versions/1"] = msgspec.to_builtins(services.show_version(ROOT, "shop", "1"))
+    machine.answers["/v1/apps/shop/environments/prod/deliver"] = Temporary("the way is cut")
+    asked: list[str] = []
+
+    def history() -> Any:
+        asked.append("history")
+        # Would be waited for were it asked as what has not failed.
+        services.settings = msgspec.structs.replace(
+            services.settings, reconcile=msgspec.structs.replace(reconcile, lost_seconds=3600.0)
+        )
+        return Temporary("the way is cut")
+
+    machine.answers["/v1/apps/shop/history"] = history
+    change = services.deliver_version(ROOT, "shop", "prod", ask.DeliverVersion(version="1", reason="a test"))
+    control.done(change, ChangeState.FAILED)
+    assert asked == ["history"]
+
+
+def test_a_version_that_was_live_there_is_not_taken_away(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+    """Its people can go back to it: it is theirs, whatever its name is here."""
+    services = control.services
+    shown = msgspec.to_builtins(services.show_version(ROOT, "shop", "1"))
+    machine.answers["/v1/apps/shop/versions/1"] = {**shown, "release": f"sha256:{'1' * 64}"}
+    machine.answers["/v1/apps/shop/history"] = [told("d" + "8" * 12, "1", Stage.LEFT)]
+    change = services.deliver_version(ROOT, "shop", "prod", ask.DeliverVersion(version="1", reason="a test"))
+    ended = control.done(change, ChangeState.FAILED)
+    assert ended.problems[0].message == "far has another version 1" and "another name" in ended.problems[0].hint
+    assert not any(method == "DELETE" for method, _path in machine.sent)
+
+
+def test_whether_it_is_to_run_is_learnt(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+    """What its people there have started is not destroyed here as if it stood still."""
+    services = control.services
+    site = services._site_at(prod(shop))
+    stored = services.store.site(site.id)
+    assert stored is not None and site.wanted is Wanted.STOPPED
+    shown = msgspec.structs.replace(services._view(stored, None), wanted=Wanted.RUNNING)
+    services._node_looks["far"] = Look(time.time(), services.status(ROOT), {site.name: shown}, 0)
+    services._learn_wanted(site)
+    fresh = services._site_at(prod(shop))
+    assert fresh.wanted is Wanted.RUNNING and fresh.version == site.version + 1
+    services._learn_wanted(fresh)
+    services._learn_wanted(site)
+    assert services._site_at(prod(shop)) == fresh, "told once, and never by what was seen of an older row"
+
+
+def test_a_preview_is_told_what_is_asked_for_now(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+    """It is planned there: what is done around the switch is told before, and only where it is another."""
+    services = control.services
+    path = "/v1/apps/shop/environments/prod"
+    machine.answers[path] = machine.answers["/v1/apps/shop"]
+    machine.answers[f"{path}/deploy"] = Temporary("no plan in this test")
+    services._tell_policy(shop, prod(shop), "far")
+    assert machine.sent == []
+    services.set_environment(ROOT, "shop", "prod", ask.SetEnvironment(verify_seconds=7))
+    found = services.apps.app("shop")
+    assert found is not None
+    plan = DeployPlan(environment="prod", version="1", before="", steps=(), interruption="", refused=(), answers={})
+    told = services._planned_there(found, prod(found), "deploy", {"version": "1"}, plan)
+    assert machine.sent == [("PATCH", path), ("POST", f"{path}/deploy")] and told.refused
+    assert machine.bodies[-2]["verify_seconds"] == 7
+
+
+def test_only_what_is_asked_around_a_switch_is_brought(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+    """With the secrets that it names, but for those of the people there; what came earlier and is gone here goes."""
+    services = control.services
+    gate = "steps:\n  - {request: GET /, headers: {X-Key: '${secret:key}', X-Own: '${secret:own}'}}\n"
+    watch = "use: [monitor]\nevery: 5m\nsteps:\n  - {request: GET /}\n"
+    services.put_check(ROOT, "shop-alpha", "gate", CheckText(text=gate))
+    services.put_check(ROOT, "shop-alpha", "watch", CheckText(text=watch))
+    for name in ("key", "own", "unnamed"):
+        services.put_check_secret(ROOT, "shop-alpha", name, CheckSecret(value=f"value of {name}"))
+    old = services.show_check(ROOT, "shop-alpha", "watch")
+    base = "/v1/sites/shop-prod"
+    text = f"{BROUGHT}# Brought by it with: gone\n{watch}"
+    machine.answers[f"{base}/checks"] = [msgspec.to_builtins(msgspec.structs.replace(old.state, name="old"))]
+    machine.answers[f"{base}/checks/old"] = msgspec.to_builtins(msgspec.structs.replace(old, name="old", text=text))
+    machine.answers[f"{base}/check-secrets"] = ["gone", "own"]
+    for path in ("checks/gate", "check-secrets/key", "check-secrets/gone"):
+        machine.answers[f"{base}/{path}"] = {}
+    services._bring_checks(shop, services._site_at(prod(shop)))
+    assert machine.sent == [
+        ("DELETE", f"{base}/check-secrets/gone"),
+        ("DELETE", f"{base}/checks/old"),
+        ("PUT", f"{base}/checks/gate"),
+        ("PUT", f"{base}/check-secrets/key"),
+    ]
+    assert machine.bodies[-2]["text"] == f"{BROUGHT}# Brought by it with: key\n{gate}"
+    assert machine.bodies[-1]["value"] == "value of key"
+    # As it is brought, it does not count among those that a site of the people there may have.
+    for number in range(CHECKS_MAX - 2):
+        services.put_check(ROOT, "shop-alpha", f"own{number}", CheckText(text=watch))
+    services.put_check(ROOT, "shop-alpha", "brought", CheckText(text=machine.bodies[-2]["text"], watch=False))
+    with pytest.raises(Refused, match="at most"):
+        services.put_check(ROOT, "shop-alpha", "more", CheckText(text=watch))

@@ -327,3 +327,18 @@ def test_one_more_environment_there_and_all_taken_apart(shop: Pair) -> None:
     main.cli("app", "destroy", "shop", "--yes")
     assert far.api("GET", "/v1/apps") == [] and main.api("GET", "/v1/apps") == []
     assert main.site("shop-prod")["node"] == "far", "its environments go on as plain sites"
+
+
+def test_who_may_reach_it_is_in_force_before_it_serves(fleet: Pair) -> None:
+    """One more environment on the other machine has the access rules of the one that it is made like."""
+    main, far = fleet.main, fleet.far
+    main.cli("app", "create", "guarded", "--env", "alpha")
+    change = main.api("PATCH", "/v1/sites/guarded-alpha", {"allow": ["10.0.0.0/8"], "https_only": True})
+    main.ended(change["id"], good=True)
+    main.cli("app", "add-env", "guarded", "prod", "--like", "alpha", "--node", "far")
+    there = far.site("guarded-prod")
+    assert there["access"]["allow"] == ["10.0.0.0/8"] and there["https_only"] is True and there["wanted"] == "stopped"
+    refused = main.cli("app", "add-env", "guarded", "demo", "--like", "alpha", "--node", "far", "--json", status=2)
+    assert refused.fields == {"like"}
+    main.cli("app", "destroy", "guarded", "--yes")
+    assert far.api("GET", "/v1/apps") == []

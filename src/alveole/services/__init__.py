@@ -46,7 +46,8 @@ problems, ``Refused``, ``NoRoom``, ``NotFound``, ``Temporary``.
 | ``passports``, ``nodes``, ``moving`` | a site as one file; other machines; a site from one to another |
 | ``forwarding``, ``farnames``, ``farbackups`` | asking the machine where a site lives; its names; its backups |
 | ``farincidents``, ``farfigures`` | incidents of other machines, told and acted on from here; their sites' quality |
-| ``farapps``, ``appparts`` | environments that live there; pieces of requests about applications |
+| ``farapps``, ``farchecks`` | environments that live there; what is asked there around a switch |
+| ``appparts`` | pieces of requests about applications |
 | ``figuring``, ``quality`` | what is gathered every ten seconds, tables and metrics of it; quality by month, reports |
 | ``installing`` | Alvéole itself on another machine |
 | ``sleep`` | sites that sleep until somebody asks for them |

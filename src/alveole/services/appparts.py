@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -13,9 +14,19 @@ from alveole.loop.compile import is_static
 from alveole.model.app import ENVIRONMENT_NAME, Accept, App
 from alveole.model.moving import Forward
 from alveole.model.names import check_pattern
-from alveole.model.site import Answer, Base, BaseKind, Run, Site, UpdateMode, Wanted
+from alveole.model.site import Access, Answer, Arrival, Base, BaseKind, Run, Site, UpdateMode, Wanted, WokenBy
 from alveole.services.modules import Composed, recomposed
 from alveole.trust import signatures
+
+#: What a site of a new application has, unless something else is asked for.
+_AS_MADE = {
+    "https_only": False,
+    "persistent": True,
+    "sleep_after": None,
+    "woken_by": WokenBy.PEOPLE,
+    "on_push": Arrival.LIVE,
+    "on_files": Arrival.WAIT,
+}
 
 
 def objects(app: App) -> tuple[str, ...]:
@@ -93,6 +104,17 @@ def interruption(site: Site) -> str:
     return "a module of it has a single writer: it is stopped, then started with the new version"
 
 
+def like_of(sites: Mapping[str, Site], request: ask.AddEnvironment) -> Site:
+    """Of ``sites`` by environment, in order, the one whose configuration a new environment begins with: one of where it
+    is to live, or of this machine, where nobody has named one."""
+    found = sites.get((request.like or request.before or "").lower(), [*sites.values()][-1])
+    if request.like is not None or found.node == request.node:
+        return found
+    beside = [site for site in sites.values() if site.node and site.node == request.node]
+    here = [site for site in sites.values() if not site.node]
+    return beside[0] if beside else here[-1] if found.node and here else found
+
+
 # --- environments on other servers ----------------------------------------------------------------
 def row_of_far(draft: Site, node: str) -> Site:
     """What is kept here of an environment that lives on ``node``: no configuration, for passwords are made up there."""
@@ -112,6 +134,14 @@ def row_of_far(draft: Site, node: str) -> Site:
     )
 
 
+def settings_of_far(site: Site) -> dict[str, Any]:
+    """Who may reach it, and the like: what the request that makes an application does not say."""
+    found = {name: getattr(site, name) for name, made in _AS_MADE.items() if getattr(site, name) != made}
+    if site.access != Access():
+        found |= {"allow": site.access.allow, "deny": site.access.deny}
+    return {name: msgspec.to_builtins(value) for name, value in found.items()}
+
+
 def asked_of_nodes(request: ask.CreateApp, where: Mapping[str, str]) -> tuple[Forward, ...]:
     """One application on each other machine, of the environments that live there."""
     found = []
@@ -120,6 +150,21 @@ def asked_of_nodes(request: ask.CreateApp, where: Mapping[str, str]) -> tuple[Fo
         plans = {name: plan for name, plan in request.plans.items() if name in names}
         found.append(_asked(node, msgspec.structs.replace(request, environments=names, plans=plans)))
     return tuple(found)
+
+
+def made_like(sites: Mapping[str, Site], request: ask.AddEnvironment, node: str) -> str | None:
+    """The environment on ``node`` that a new one there is made like, by that machine; ``None``: none lives there.
+
+    Raises ``InvalidInput`` where it was to be like one that lives elsewhere: one application has one configuration."""
+    there = [name for name, site in sites.items() if node and site.node == node]
+    if not there:
+        return None
+    like = like_of(sites, request)
+    beside = next((name for name in there if sites[name] is like), there[0])
+    if request.like is not None and request.like.lower() != beside:
+        told = f"on {node} it is made like {beside.upper()}"
+        raise InvalidInput(told, field="like", hint=f"give --like {beside}, or none")
+    return beside
 
 
 def asked_like(
@@ -131,12 +176,13 @@ def asked_like(
         body = ask.AddEnvironment(name=environment, like=beside)
         return Forward(node, "POST", f"/v1/apps/{app.name}/environments", msgspec.json.encode(body).decode())
     if like.application is not None:
-        own = like.application.env
+        own, building = like.application.env, like.application.building
         request = ask.CreateApp(
             name=app.name,
             modules=like.application.asked,
             answers=answers,
             env={name: text for name, text in like.env.items() if own.get(name) != text},
+            build_network=building.network if building is not None else None,
         )
     else:
         request = ask.CreateApp(

@@ -42,6 +42,8 @@ from alveole.services.appparts import (
     check_here,
     check_signers,
     interruption,
+    like_of,
+    made_like,
     objects,
     row_of_far,
     sibling,
@@ -383,6 +385,7 @@ class AppVerbs(SiteVerbs):
                 again = self._composed_like(like, name)
                 composed.append((like, again, like.base))
                 node = self._place_of(request.node or "", found.name, request.name, like.plan)
+                self._made_like(found, request, node)
             self._need_room()
 
         def build(transaction: Transaction) -> Live:
@@ -397,7 +400,7 @@ class AppVerbs(SiteVerbs):
                 site = self._new_environment(transaction, found.owner, draft, node)
                 self._check_quota(found.owner, site)
                 if node:
-                    beside = next((each.name for each in found.environments if self._site_at(each).node == node), None)
+                    beside = self._made_like(found, request, node)
                     far = (asked_like(found, request.name, like, node, self._answers_of(like), beside),)
             names = [each.name for each in found.environments]
             at = names.index(request.before) if request.before is not None else len(names)
@@ -441,18 +444,19 @@ class AppVerbs(SiteVerbs):
                 )
         elif self.store.site(f"{app.name}-{request.name}") is not None:
             problems.append(Problem("name", f"there is a site {app.name}-{request.name} already", "or name it: --site"))
-        if request.site is None and not problems and self._like(app, request).node:
-            hint = "name one that lives here: --like"
+        away = self._like(app, request).node if request.site is None and not problems else ""
+        if away and away != request.node:
+            some = any(not self._site_at(each).node for each in app.environments)
+            hint = "name one that lives here: --like" if some else f"let it live there too: --node {away}"
             problems.append(Problem("like", f"{app.name} has its configuration on another server", hint))
         if problems:
             raise InvalidInput(problems=problems)
 
     def _like(self, app: App, request: ask.AddEnvironment) -> Site:
-        """The site whose configuration is begun with; where nobody has named one, one of this machine if there is."""
-        name = request.like or request.before or app.environments[-1].name
-        like = self._site_at(app.environment(name) or app.environments[-1])
-        here = [site for site in map(self._site_at, app.environments) if not site.node]
-        return here[-1] if like.node and here and request.like is None else like
+        return like_of({each.name: self._site_at(each) for each in app.environments}, request)
+
+    def _made_like(self, app: App, request: ask.AddEnvironment, node: str) -> str | None:
+        return made_like({each.name: self._site_at(each) for each in app.environments}, request, node)
 
     def _composed_like(self, like: Site, name: str) -> Composed | None:
         """The modules of ``like`` with its answers, but for passwords, which are made up anew."""

@@ -26,7 +26,7 @@ import sqlalchemy as sa
 
 from alveole import requests as ask
 from alveole.agent import protocol
-from alveole.errors import AlveoleError, NotFound, Problem, Refused, Temporary
+from alveole.errors import AlveoleError, InvalidInput, NotFound, Problem, Refused, Temporary
 from alveole.failpoints import hit
 from alveole.journal import Live
 from alveole.loop.compile import site_domain
@@ -37,20 +37,18 @@ from alveole.model.names import check_pattern
 from alveole.model.site import Site
 from alveole.people.model import Actor
 from alveole.people.rights import Right
-from alveole.requests.checks import CheckSecret, CheckText
-from alveole.scenarios.model import CheckView
+from alveole.scenarios.model import Scenario
+from alveole.services.appparts import settings_of_far
+from alveole.services.farchecks import bring_checks, is_for_switch
 from alveole.services.forwarding import understood
 from alveole.services.moving import MovingVerbs
 from alveole.services.syncing import SyncVerbs
 from alveole.store import Transaction, new_id, tables
-from alveole.views import CheckState
 from alveole.views.apps import AppView, DeploymentView, DeployPlan, EnvironmentView, VersionView
 
 log = logging.getLogger("alveole.remote.fleet")
 #: What the other machine is told when it asks why its own order of environments is passed: there is none there.
 REASON = "decided on the main machine"
-#: Begins the text of each scenario that is brought to another machine, so that no other is taken away there.
-_BROUGHT = "# Brought by the machine that drives this one.\n"
 _DEPLOYMENT = r"d[a-z2-7]{12}"
 #: Instead of the digest of files that are on another machine alone.
 _UNKNOWN = f"sha256:{'0' * 64}"
@@ -72,13 +70,23 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
         found = self._placed(node, limits.limits.memory_bytes if limits is not None else 0)
         if not found:
             return ""
-        self._must_be_free_there(found, f"{app}-{environment}")
         known = self.apps.app(app)
-        if known is None or all(self._site_at(each).node != found for each in known.environments):
+        ours = known is not None and any(self._site_at(each).node == found for each in known.environments)
+        if ours and known is not None and self._lies_unused_there(known, found, environment):
+            return found
+        self._must_be_free_there(found, f"{app}-{environment}")
+        if not ours:
             with contextlib.suppress(NotFound):
                 self._api_of(found).get(f"/v1/apps/{app}")
                 raise Refused(f"{found} has an application {app!r} of its own", field="node", hint="rename one of them")
         return found
+
+    def _lies_unused_there(self, app: App, node: str, environment: str) -> bool:
+        """Whether the application there has it, with nothing in it: what a change that gave up has left."""
+        return any(
+            each.name == environment and each.live is None and each.delivered is None
+            for each in self._app_there(app, node).environments
+        )
 
     def _flow_create_app(self, live: Live) -> None:
         for number, forward in enumerate(live.work.far):
@@ -87,7 +95,7 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
                 self._patient(live, forward.node, partial(self._made_there, live, app, forward, number))
             except AlveoleError as error:
                 if not self.loop.stopping:
-                    self._take_back_far(live, app, forward, error)
+                    self._take_back_far(live, number, error)
                 return
         super()._flow_create_app(live)
 
@@ -98,56 +106,72 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
             raise Refused("the application is gone")
         live.show(f"asking {forward.node}")
         body = msgspec.json.decode(forward.body)
-        begun = self._api_of(forward.node).send(forward.method, forward.path, body, key=f"{live.id}-{number}")
-        self._follow_there(live, forward.node, begun)
+        try:
+            begun = self._api_of(forward.node).send(forward.method, forward.path, body, key=f"{live.id}-{number}")
+        except (InvalidInput, Refused):
+            # An earlier change has made it, and had to give up before it was told so.
+            if forward.path == "/v1/apps" or not self._lies_unused_there(app, forward.node, body["name"]):
+                raise
+        else:
+            self._follow_there(live, forward.node, begun)
         hit("far.made")
         for site in (self._site_at(each) for each in app.environments):
-            own = site_domain(site.name, self.settings)
             asked = site.node == forward.node and site.name in (
                 f"{app.name}-{name}" for name in (*body.get("environments", ()), body["name"])
             )
-            if asked and own != f"{site.name}.{self._node(site.node).domain}":
+            # Made like one that lives there, it has what that has.
+            named = settings_of_far(site) if forward.path == "/v1/apps" else {}
+            own = site_domain(site.name, self.settings)
+            if own != f"{site.name}.{self._node(forward.node).domain}":
                 # Visitors come by the name that it has here.
-                named = {"add_domains": [own]}
+                named["add_domains"] = [own]
+            if asked and named:
                 path = f"/v1/sites/{site.name}"
                 self._follow_there(
                     live, site.node, self._api_of(site.node).send("PATCH", path, named, key=f"{live.id}-{site.name}")
                 )
 
-    def _take_back_far(self, live: Live, app: App | None, forward: Forward, error: AlveoleError) -> None:
-        """An environment that could not be made is none; an application without any is none either."""
+    def _take_back_far(self, live: Live, number: int, error: AlveoleError) -> None:
+        """An environment that could not be made is none, nor is one that was to be made after it; an application
+        without any is none either."""
+        forward = live.work.far[number]
         node = forward.node
-        gone: list[Environment] = []
-        if app is not None and live.change.verb == "create-app":
-            gone = [each for each in app.environments if self._site_at(each).node == node]
-        elif app is not None:
-            gone = [each for each in app.environments if each.name == live.change.reason]
-        left = tuple(each for each in app.environments if each not in gone) if app is not None else ()
+        names = {live.change.reason}
+        if live.change.verb == "create-app":
+            names = {each for far in live.work.far[number:] for each in msgspec.json.decode(far.body)["environments"]}
+        app = self.apps.app(live.change.site_id or "")
+        gone = [each for each in app.environments if each.name in names] if app is not None else []
 
         def forget(transaction: Transaction) -> None:
-            if app is None:
+            # As it is now: minutes have passed in which it may have been changed.
+            found = self.apps.app(live.change.site_id or "")
+            if found is None:
                 return
+            left = tuple(each for each in found.environments if each.name not in names)
             if left:
-                fresh = msgspec.structs.replace(app, environments=left, version=app.version + 1)
+                fresh = msgspec.structs.replace(found, environments=left, version=found.version + 1)
                 self.apps.put_app(transaction, fresh)
             else:
-                self.apps.delete_app(transaction, app)
-                transaction.end_lease(app.store)
+                self.apps.delete_app(transaction, found)
+                transaction.end_lease(found.store)
             for each in gone:
                 transaction.delete_site(each.site)
 
-        hint = (
-            f"alveole app add-env {app.name} {gone[0].name} --node {node}" if app is not None and gone and left else ""
-        )
+        hint = ""
+        if app is not None and gone and len(gone) < len(app.environments):
+            hint = f"alveole app add-env {app.name} {gone[0].name} --node {node}"
         if app is not None and forward.path == "/v1/apps":
-            with contextlib.suppress(AlveoleError):
-                self._api_of(node).get(f"/v1/apps/{app.name}")
-                # It failed there after it was begun.
+            with contextlib.suppress(NotFound):
+                with contextlib.suppress(Temporary):
+                    self._api_of(node).get(f"/v1/apps/{app.name}")
+                # It failed there after it was begun, or may have been.
                 hint = f"first on {node}: alveole app destroy {app.name} --yes, and alveole site destroy of its sites"
         problems = tuple(
             msgspec.structs.replace(each, message=f"{node}: {each.message}", hint=each.hint or hint)
             for each in error.problems
         )
+        if hint and isinstance(error, Temporary) and all(each.hint != hint for each in problems):
+            problems = (*problems, Problem("node", f"{node} may have made it all the same", hint))
         self.journal.end(live, problems, {"code": error.code}, also=forget)
         for each in gone:
             self.loop.forget(each.site)
@@ -213,7 +237,11 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
             return
         hit("far.ended")
         try:
-            self._patient(live, site.node, lambda: self._learn(app, environment, site, live))
+            if code == Temporary.code:
+                # It was waited for already; an environment is not held for as long again.
+                self._learn(app, environment, site, live)
+            else:
+                self._patient(live, site.node, lambda: self._learn(app, environment, site, live))
         except AlveoleError as error:
             if self.loop.stopping:
                 return
@@ -327,6 +355,11 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
             return False
         if found.release == release:
             return True
+        base, _, name = path.partition("/versions/")
+        told = understood(node, self._api_of(node).get(f"{base}/history"), list[DeploymentView])
+        if any(each.version == name and each.stage is Stage.LEFT for each in told):
+            # It can be rolled back to there, or is of the people of that machine.
+            raise Refused(f"{node} has another version {name}", field="version", hint="send it under another name")
         # Of a version that was forgotten here, and whose name was given again.
         self._api_of(node).send("DELETE", path)
         return False
@@ -346,42 +379,30 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
     # --- what it is asked with ----------------------------------------------------------------
     def _tell_policy(self, app: App, environment: Environment, node: str) -> None:
         """What is done around the switch is done there; who may, and when, is decided here."""
-        policy = environment.policy
-        body = {
-            "verify_seconds": policy.verify_seconds,
-            "snapshot": policy.snapshot,
-            "before": policy.before,
-            "after": policy.after,
-            "hook_seconds": policy.hook_seconds,
-        }
-        self._api_of(node).send("PATCH", f"/v1/apps/{app.name}/environments/{environment.name}", body)
+        names = ("verify_seconds", "snapshot", "before", "after", "hook_seconds")
+        body = {name: getattr(environment.policy, name) for name in names}
+        there = next((each for each in self._app_there(app, node).environments if each.name == environment.name), None)
+        if there is None or any(getattr(there.policy, name) != value for name, value in body.items()):
+            self._api_of(node).send("PATCH", f"/v1/apps/{app.name}/environments/{environment.name}", body)
 
     def _bring_checks(self, app: App, site: Site) -> None:
         """The scenarios of the application, so that the new copy is asked there before requests go to it."""
-        client, path = self._api_of(site.node), f"/v1/sites/{site.name}"
         others = [each.site for each in app.environments if each.site != site.id]
-        wanted: dict[str, str] = {}
+        wanted: dict[str, tuple[str, str]] = {}
         secrets: dict[str, str] = {}
         table = tables.scenarios
+        columns = (table.c.name, table.c.text, table.c.document)
         with self.store.read() as connection:
             for id in (site.id, *others):
-                rows = connection.execute(sa.select(table.c.name, table.c.text).where(table.c.site_id == id)).all()
-                wanted = {**{row.name: row.text for row in rows}, **wanted}
+                rows = connection.execute(sa.select(*columns).where(table.c.site_id == id)).all()
+                wanted = {**{row.name: (row.text, row.document) for row in rows}, **wanted}
                 secrets = {**self.checks.secrets(id), **secrets}
-        needed = secrets if wanted else {}
-        for state in understood(site.node, client.get(f"{path}/checks"), list[CheckState]):
-            where = f"{path}/checks/{state.name}"
-            there = understood(site.node, client.get(where), CheckView).text
-            if there.startswith(_BROUGHT) and state.name not in wanted:
-                client.send("DELETE", where)
-            elif not there.startswith(_BROUGHT) or there == _BROUGHT + wanted[state.name]:
-                # Its own people's, or as it is here.
-                wanted.pop(state.name, None)
-        for name, value in needed.items():
-            client.send("PUT", f"{path}/check-secrets/{name}", msgspec.to_builtins(CheckSecret(value=value)))
-        for name, text in wanted.items():
-            body = CheckText(text=_BROUGHT + text, watch=False)
-            client.send("PUT", f"{path}/checks/{name}", msgspec.to_builtins(body))
+        texts = {
+            name: text
+            for name, (text, document) in wanted.items()
+            if is_for_switch(msgspec.json.decode(document, type=Scenario))
+        }
+        bring_checks(self._api_of(site.node), site.node, f"/v1/sites/{site.name}", texts, secrets)
 
     # --- what is where ------------------------------------------------------------------------
     def _learn(self, app: App, environment: Environment, site: Site, live: Live | None = None) -> None:
@@ -427,8 +448,23 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
                 for each in own:
                     if each.name in there and self._has_moved_on(app, each, there[each.name]):
                         self._learn(app, each, self._site_at(each))
+                    self._learn_wanted(self._site_at(each))
             except AlveoleError as error:
                 log.warning("node %s: what is live of %s is not known: %s", name, app.name, error)
+
+    def _learn_wanted(self, site: Site) -> None:
+        """Whether it is to run is decided there too; what is asked for here must not go by what it once was."""
+        look = self._node_looks.get(site.node)
+        seen = look.sites.get(site.name) if look is not None else None
+        fresh = self._mirrored(site, seen)
+        if seen is None or msgspec.structs.replace(fresh, version=site.version) == site:
+            return
+        with self.store.write() as transaction:
+            stored = self.store.sites.get(site.id)
+            if stored is None or stored.site.version != site.version or stored.pending:
+                return
+            if self.journal.of_site(site.id) is None:
+                transaction.save_site(fresh)
 
     def _has_moved_on(self, app: App, environment: Environment, told: EnvironmentView) -> bool:
         """Whether something was done there that no change of this machine is about to tell."""
@@ -481,6 +517,9 @@ class FarAppVerbs(SyncVerbs, MovingVerbs):
             return plan
         path = f"/v1/apps/{app.name}/environments/{environment.name}/{verb}"
         try:
+            if verb == "deploy":
+                # It plans by what it was last told.
+                self._tell_policy(app, environment, node)
             answer = self._api_of(node).send("POST", path, {**body, "reason": REASON}, query={"dry_run": True})
             told = understood(node, answer, DeployPlan)
         except AlveoleError as error:

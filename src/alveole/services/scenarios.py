@@ -36,6 +36,10 @@ from alveole.services.watching import HAND, Tell, known_of
 from alveole.store import new_id, tables
 
 CHECKS_MAX = 20
+#: Of those that the machine which drives this one has brought for a switch: one environment asks those of all.
+BROUGHT_MAX = 10 * CHECKS_MAX
+#: Begins the text of each of them, so that no other is taken away.
+BROUGHT = "# Brought by the machine that drives this one.\n"
 #: How a scenario is called that is run and not kept.
 UNNAMED = "unnamed"
 SECRETS_MAX = 50
@@ -118,8 +122,13 @@ class ScenarioVerbs(Core):
             there = {each.name: each.id for each in self.checks.of_site(found.id)}
             if name in there and request.fresh:
                 raise Refused(f"there is a check {name!r} already", field="check", hint="choose another name")
-            if name not in there and len(there) >= CHECKS_MAX:
-                raise Refused(f"a site has at most {CHECKS_MAX} scenarios", field="check", hint="remove one first")
+            query = sa.select(table.c.name, table.c.text).where(table.c.site_id == found.id)
+            brought = request.text.startswith(BROUGHT)
+            texts = {row.name: row.text for row in transaction.connection.execute(query)}
+            most = BROUGHT_MAX if brought else CHECKS_MAX
+            alike = sum(text.startswith(BROUGHT) == brought for each, text in texts.items() if each != name)
+            if alike >= most:
+                raise Refused(f"a site has at most {most} scenarios", field="check", hint="remove one first")
             id = there.get(name) or new_id("k")
             transaction.connection.execute(sa.delete(table).where(table.c.id == id))
             transaction.connection.execute(sa.insert(table).values(id=id, site_id=found.id, name=name, **values))

@@ -487,7 +487,9 @@ class SiteVerbs(ElsewhereVerbs):
         sleep_after = old.sleep_after if request.sleep_after is UNSET else request.sleep_after
         if request.sleep_after is not UNSET or run != old.run:
             draft.sleep(sleep_after, run, old.application)
-        if old.application is None and not run.processes and old.release is None and not draft.problems:
+        # What an environment serves is delivered to it later.
+        empty = old.application is None and old.release is None and self.apps.of_site(old.id) is None
+        if empty and not run.processes and not draft.problems:
             draft.wrong("command", "nothing to serve: this site has no content", "update it with content first")
         known = request.base is UNSET or request.base in ("host", "debian") or find_base(request.base, self.store.bases)
         if not known:
