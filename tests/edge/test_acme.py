@@ -290,8 +290,11 @@ def test_a_wildcard_over_dns(platform: Platform, authority: Pebble) -> None:
         owner = Actor("ci", Role.ADMIN, "token:ci", sites=frozenset({str(site)}))
         with pytest.raises(Refused, match=f"{name} shares the certificate of"):
             platform.services.issue_certificate(owner, name, cv.IssueCertificate(renew=True), "blog")
-        # What was ordered for one of them alone goes, and the one for all is shown as before.
-        alone = Order("o-alone", (name,), str(site), next_at=time.time() + 3600, expires_at=time.time() + 86_400)
+        # What was ordered for one of them alone goes, and the one for all is shown as before. No round may be about to
+        # make or drop any order meanwhile.
+        platform.services.set_acme(ROOT, cv.SetAcme(automatic=False))
+        later = time.time() + 3600
+        alone = Order("o-alone", (name,), str(site), asked=True, next_at=later, expires_at=later)
         with platform.services.store.write() as transaction:
             rows.put(transaction.connection, alone)
         platform.services.remove_certificate(ROOT, name)
