@@ -411,6 +411,34 @@ def test_several_processes_stop_in_reverse_order(machine: Cell) -> None:
     assert traces(machine, 20) == []
 
 
+def test_last_words_are_kept_when_their_writer_is_slow(machine: Cell) -> None:
+    from nativefixtures import PYTHON
+
+    talk = (
+        "import signal,sys,time\n"
+        "def end(*a): print('last words', flush=True); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('begins', flush=True)\n"
+        "while True: time.sleep(60)"
+    )
+    talking = (Process("talk", (PYTHON, "-c", talk), stop_signal="SIGTERM"),)
+    spec = machine.spec(
+        29, 0, static=False, writable=False, processes=talking, health="", limits=Limits(1000, 128 * MIB, 64)
+    )
+    machine.must_start(spec)
+    assert wait_for(lambda: "begins" in machine.log(spec))
+    writer = machine.backend.output.logger(spec.site)
+    assert writer is not None
+    os.kill(writer, signal.SIGSTOP)
+    waking = threading.Timer(0.7, os.kill, (writer, signal.SIGCONT))
+    waking.start()
+    try:
+        assert machine.stop(spec).done
+    finally:
+        waking.join()
+    assert "last words" in machine.log(spec)
+
+
 def test_exec_with_a_terminal(machine: Cell) -> None:
     spec = machine.must_start(machine.python(21))
     session = machine.backend.exec(spec.site, 0, ["/bin/sh"], tty=True, uid=None)

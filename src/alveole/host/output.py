@@ -116,7 +116,8 @@ class Output:
         if pid is None and (lost := self._unrecorded(site)) is not None:
             pid = lost.pid
         if pid is not None:
-            self.drain(site)
+            # Nothing comes any more, and what is not read by then is lost.
+            self.drain(site, 2.0)
             with contextlib.suppress(ProcessLookupError):
                 pidfd = os.pidfd_open(pid)
                 try:
