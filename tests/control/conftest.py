@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from controlkit import Control, make_settings
+from farkit import Machine
 
 from alveole.testing import FakeAgent
 
@@ -26,3 +27,11 @@ def control(directory: Path) -> Iterator[Control]:
     yield made
     made.services.close()
     assert not made.agent.violations
+
+
+@pytest.fixture
+def machine(control: Control, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """What every other machine is to control."""
+    made = Machine()
+    monkeypatch.setattr(control.services, "_api_of", lambda _name: made)
+    return made

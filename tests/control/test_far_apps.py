@@ -10,7 +10,7 @@ import pytest
 from controlkit import ROOT, Control
 
 # ``machine`` is a fixture.
-from test_far_backups import Machine, machine  # noqa: F401  fixtures
+from farkit import Machine
 from test_far_sites import _node, ends
 
 from alveole import requests as ask
@@ -30,7 +30,7 @@ FAR_PROD = ask.CreateApp(name="shop", environments=("alpha", "prod"), nodes={"pr
 
 
 @pytest.fixture
-def shop(control: Control, machine: Machine) -> App:  # noqa: F811  the fixture
+def shop(control: Control, machine: Machine) -> App:
     """With ``alpha`` on this machine and ``prod`` on ``far``; version 1 was sent and accepted."""
     services = control.services
     services._nodes_known = {"far": _node()}
@@ -74,7 +74,7 @@ def prod(app: App) -> Environment:
     return app.environments[1]
 
 
-def test_what_is_asked_there(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_what_is_asked_there(control: Control, shop: App, machine: Machine) -> None:
     """One application of the environments that live there, whose versions are accepted; nobody's here is named."""
     services = control.services
     made = next(each for each in machine.bodies if each and each.get("name") == "shop")
@@ -87,7 +87,7 @@ def test_what_is_asked_there(control: Control, shop: App, machine: Machine) -> N
 @pytest.mark.parametrize("environments", [("alpha", "prod"), ("prod",)])
 def test_what_cannot_be_made_there_is_not_there(
     control: Control,
-    machine: Machine,  # noqa: F811  the fixture
+    machine: Machine,
     environments: tuple[str, ...],
 ) -> None:
     """Its site and its name are free again; an application that has nothing left is none."""
@@ -105,7 +105,7 @@ def test_what_cannot_be_made_there_is_not_there(
         assert [each.name for each in left.environments] == ["alpha"]
 
 
-def test_a_machine_that_is_away_makes_nothing(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_a_machine_that_is_away_makes_nothing(control: Control, machine: Machine) -> None:
     services = control.services
     services._nodes_known = {"far": _node()}
     machine.answers["/v1/sites/shop-prod"] = Temporary("far does not answer")
@@ -118,7 +118,7 @@ def test_a_machine_that_is_away_makes_nothing(control: Control, machine: Machine
         services.create_app(ROOT, FAR_PROD)
 
 
-def test_what_is_believed(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_what_is_believed(control: Control, shop: App, machine: Machine) -> None:
     """Rows of this environment alone; what was brought in there by its own people is shown too."""
     services = control.services
     control.done(services.deliver_version(ROOT, "shop", "alpha", ask.DeliverVersion(version="1")))
@@ -151,7 +151,7 @@ def test_what_is_believed(control: Control, shop: App, machine: Machine) -> None
 def test_it_is_given_up_when_the_machine_is_lost(
     control: Control,
     shop: App,
-    machine: Machine,  # noqa: F811  the fixture
+    machine: Machine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The change says so; an environment whose machine is away is held by nobody for ever."""
@@ -178,7 +178,7 @@ def test_it_is_given_up_when_the_machine_is_lost(
     assert services.apps.at(shop.id, "prod", Stage.DELIVERED) is not None
 
 
-def test_another_version_of_that_name_is_never_delivered(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_another_version_of_that_name_is_never_delivered(control: Control, shop: App, machine: Machine) -> None:
     """What lies there under its name is compared; what is in an environment there stays."""
     services = control.services
     shown = msgspec.to_builtins(services.show_version(ROOT, "shop", "1"))
@@ -223,7 +223,7 @@ def test_the_form_of_a_new_application_says_where() -> None:
     assert _wanted(Fields([pair for pair in pairs if pair[0] != "env_node"])).nodes == {}
 
 
-def test_who_may_reach_it_goes_along(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_who_may_reach_it_goes_along(control: Control, shop: App, machine: Machine) -> None:
     """One more environment like one of this machine has its access rules there, before anything is served."""
     services = control.services
     control.done(services.set_site(ROOT, "shop-alpha", ask.SetSite(allow=("10.0.0.0/8",), https_only=True)))
@@ -248,7 +248,7 @@ def test_an_environment_without_content_is_set(control: Control) -> None:
     assert site is not None and site.site.access.allow == ("10.0.0.0/8",)
 
 
-def test_what_another_server_would_have_made_is_none_either(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_what_another_server_would_have_made_is_none_either(control: Control, machine: Machine) -> None:
     """What was made before stays, what failed and what comes after goes; what was changed meanwhile is kept."""
     services = control.services
     services._nodes_known = {name: msgspec.structs.replace(_node(), name=name) for name in ("far", "beyond", "last")}
@@ -282,7 +282,7 @@ def test_what_another_server_would_have_made_is_none_either(control: Control, ma
     assert services.store.site("shop-prod") is None and services.store.site("shop-demo") is None
 
 
-def test_what_a_change_that_gave_up_has_left_there(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_what_a_change_that_gave_up_has_left_there(control: Control, shop: App, machine: Machine) -> None:
     """Asked for again it is taken as it is; what has something in it is not."""
     services = control.services
     view = services.show_app(ROOT, "shop")
@@ -301,7 +301,7 @@ def test_what_a_change_that_gave_up_has_left_there(control: Control, shop: App, 
         services.add_environment(ROOT, "shop", ask.AddEnvironment(name="more", node="far"))
 
 
-def test_like_which_it_is_made_there(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_like_which_it_is_made_there(control: Control, shop: App, machine: Machine) -> None:
     """Where the application lives there already, like that one: what was asked for otherwise is said, never ignored."""
     services = control.services
     machine.answers["/v1/sites/shop-demo"] = NotFound("nothing")
@@ -329,7 +329,7 @@ def test_like_which_it_is_made_there(control: Control, shop: App, machine: Machi
 def test_what_is_away_holds_it_no_longer_than_once(
     control: Control,
     shop: App,
-    machine: Machine,  # noqa: F811  the fixture
+    machine: Machine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was waited for in vain is not waited for again when it comes to what is there now."""
@@ -355,7 +355,7 @@ def test_what_is_away_holds_it_no_longer_than_once(
     assert asked == ["history"]
 
 
-def test_a_version_that_was_live_there_is_not_taken_away(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_a_version_that_was_live_there_is_not_taken_away(control: Control, shop: App, machine: Machine) -> None:
     """Its people can go back to it: it is theirs, whatever its name is here."""
     services = control.services
     shown = msgspec.to_builtins(services.show_version(ROOT, "shop", "1"))
@@ -367,7 +367,7 @@ def test_a_version_that_was_live_there_is_not_taken_away(control: Control, shop:
     assert not any(method == "DELETE" for method, _path in machine.sent)
 
 
-def test_whether_it_is_to_run_is_learnt(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_whether_it_is_to_run_is_learnt(control: Control, shop: App, machine: Machine) -> None:
     """What its people there have started is not destroyed here as if it stood still."""
     services = control.services
     site = services._site_at(prod(shop))
@@ -383,7 +383,7 @@ def test_whether_it_is_to_run_is_learnt(control: Control, shop: App, machine: Ma
     assert services._site_at(prod(shop)) == fresh, "told once, and never by what was seen of an older row"
 
 
-def test_a_preview_is_told_what_is_asked_for_now(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_a_preview_is_told_what_is_asked_for_now(control: Control, shop: App, machine: Machine) -> None:
     """It is planned there: what is done around the switch is told before, and only where it is another."""
     services = control.services
     path = "/v1/apps/shop/environments/prod"
@@ -400,7 +400,7 @@ def test_a_preview_is_told_what_is_asked_for_now(control: Control, shop: App, ma
     assert machine.bodies[-2]["verify_seconds"] == 7
 
 
-def test_only_what_is_asked_around_a_switch_is_brought(control: Control, shop: App, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_only_what_is_asked_around_a_switch_is_brought(control: Control, shop: App, machine: Machine) -> None:
     """With the secrets that it names, but for those of the people there; what came earlier and is gone here goes."""
     services = control.services
     gate = "steps:\n  - {request: GET /, headers: {X-Key: '${secret:key}', X-Own: '${secret:own}'}}\n"

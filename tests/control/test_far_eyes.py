@@ -9,7 +9,7 @@ import pytest
 from controlkit import ROOT, Control
 
 # ``machine`` is a fixture.
-from test_far_backups import Machine, away, machine, there  # noqa: F401  fixtures
+from farkit import Machine, away, there
 
 from alveole import requests as ask
 from alveole.errors import Temporary
@@ -28,7 +28,7 @@ def driven(control: Control) -> None:
     control.services._nodes_known = {"far": node}
 
 
-def says(machine: Machine, **more: Any) -> None:  # noqa: F811  the fixture's value
+def says(machine: Machine, **more: Any) -> None:
     """One incident of it, open unless ``closed_at`` is given."""
     now = time.time()
     view = {
@@ -55,7 +55,7 @@ def listed(control: Control) -> list[tuple[str, str, str]]:
     return [(each.id, each.node, each.site) for each in control.services.list_incidents(ROOT, state="open")]
 
 
-def test_an_incident_is_told_once(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_an_incident_is_told_once(control: Control, machine: Machine) -> None:
     """Here, but not to an address that was told there; taken twice it is one; over there it is over here."""
     services = control.services
     id = there(control)
@@ -84,7 +84,7 @@ def test_an_incident_is_told_once(control: Control, machine: Machine) -> None:  
     assert [each.kind for each in closed.notes].count("opened") == 1
 
 
-def test_what_both_look_at(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_what_both_look_at(control: Control, machine: Machine) -> None:
     """The machine is waited for; where it says nothing, or is away, it is told here; never both."""
     services, watch = control.services, control.services.watch
     id = there(control)
@@ -118,7 +118,7 @@ def test_what_both_look_at(control: Control, machine: Machine) -> None:  # noqa:
     assert listed(control) == []
 
 
-def test_a_machine_that_is_driven_no_more(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_a_machine_that_is_driven_no_more(control: Control, machine: Machine) -> None:
     """What it said of itself and of sites of its own is the operators'; driven no more, it is over here."""
     services = control.services
     there(control)
@@ -138,7 +138,7 @@ def test_a_machine_that_is_driven_no_more(control: Control, machine: Machine) ->
     assert listed(control) == []
 
 
-def test_quality_of_a_machine_that_is_away(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_quality_of_a_machine_that_is_away(control: Control, machine: Machine) -> None:
     """Each month as it was said last; nothing of a month of which nothing was said, and nobody is asked."""
     services = control.services
     there(control)
@@ -172,7 +172,7 @@ def test_quality_of_a_machine_that_is_away(control: Control, machine: Machine) -
 
 
 @pytest.mark.parametrize("what", ["ack", "close"])
-def test_acting_while_it_is_away(control: Control, machine: Machine, what: str) -> None:  # noqa: F811  the fixture
+def test_acting_while_it_is_away(control: Control, machine: Machine, what: str) -> None:
     services = control.services
     there(control)
     driven(control)

@@ -10,7 +10,7 @@ import pytest
 from controlkit import ROOT, Control
 
 # ``machine`` is a fixture.
-from test_far_backups import Machine, away, kept, machine, there  # noqa: F401  fixtures
+from farkit import Machine, away, kept, there
 
 from alveole import requests as ask
 from alveole.errors import Denied, InvalidInput, NotFound, Refused, Temporary
@@ -25,7 +25,7 @@ ANA = Actor("ana", Role.OWNER, "session", person="ana")
 BLOG = "/v1/sites/blog"
 
 
-def ends(machine: Machine, path: str, id: str, **more: Any) -> None:  # noqa: F811  the fixture's value
+def ends(machine: Machine, path: str, id: str, **more: Any) -> None:
     """What is sent to ``path`` begins a change there, which has ended well."""
     machine.answers[path] = {"id": id}
     done = Change(id=id, verb="set", actor="root", state=ChangeState.DONE)
@@ -38,7 +38,7 @@ def site(control: Control, name: str = "blog") -> Site:
     return found.site
 
 
-def test_domains_there(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_domains_there(control: Control, machine: Machine) -> None:
     """Reserved here, told there, then held here; what goes, goes there last; its owner proves what is theirs."""
     services = control.services
     id = there(control)
@@ -62,7 +62,7 @@ def test_domains_there(control: Control, machine: Machine) -> None:  # noqa: F81
     assert services.store.owner_of("www.example.org") is None
 
 
-def test_a_domain_that_is_there_already(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_a_domain_that_is_there_already(control: Control, machine: Machine) -> None:
     """The way was cut when it was asked for, and it was done there all the same: asked again it is held here too."""
     services = control.services
     there(control)
@@ -75,7 +75,7 @@ def test_a_domain_that_is_there_already(control: Control, machine: Machine) -> N
     assert site(control).domains == ("www.example.org",) and not refused
 
 
-def test_whose_domain_it_is(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_whose_domain_it_is(control: Control, machine: Machine) -> None:
     services = control.services
     there(control)
     ends(machine, BLOG, "c1")
@@ -107,7 +107,7 @@ def test_whose_domain_it_is(control: Control, machine: Machine) -> None:  # noqa
 @pytest.mark.parametrize(
     "answer", [{"tomorrow": 1}, {"state": "of-tomorrow"}, b"<html>"], ids=["a new field", "a new word", "no JSON"]
 )
-def test_an_answer_that_nobody_understands(control: Control, machine: Machine, answer: Any) -> None:  # noqa: F811  the fixture
+def test_an_answer_that_nobody_understands(control: Control, machine: Machine, answer: Any) -> None:
     """It ends with what helps and is no fault of ours."""
     services = control.services
     there(control)
@@ -123,7 +123,7 @@ def test_an_answer_that_nobody_understands(control: Control, machine: Machine, a
     assert ended.problems[0].hint.endswith("alveole node upgrade far")
 
 
-def test_a_repeated_request_is_answered_as_before(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_a_repeated_request_is_answered_as_before(control: Control, machine: Machine) -> None:
     """Fault 2: also when what it asked for is so by now, and would be refused if it were new."""
     services = control.services
     control.static()
@@ -154,7 +154,7 @@ def _node() -> Any:
     return Node("far", "far", 22, "root", "ssh-ed25519 AAAA", "/etc/a.toml", "/run/a", "far.test", EMPTY_KEY, "1", 0.0)
 
 
-def test_backups_there_are_watched(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_backups_there_are_watched(control: Control, machine: Machine) -> None:
     """How old the newest is and whether it was proved, also while the machine is away; nothing where it need not be."""
     services = control.services
     id = there(control)
@@ -185,7 +185,7 @@ def test_backups_there_are_watched(control: Control, machine: Machine) -> None: 
     assert read("site.backup-hours") == []
 
 
-def test_operations_there(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_operations_there(control: Control, machine: Machine) -> None:
     """Those of its modules as the machine tells them, those that people declare here; each for whom it is."""
     services = control.services
     id = there(control)
@@ -227,7 +227,7 @@ def _work() -> Any:
     return Near.CHANGE
 
 
-def test_figures_there(control: Control, machine: Machine) -> None:  # noqa: F811  the fixture
+def test_figures_there(control: Control, machine: Machine) -> None:
     there(control)
     machine.answers[f"{BLOG}/figures?span=day&peaks=false&points=0"] = {
         **{"name": "blog", "span": "day", "start": 60, "step": 60, "columns": ["cpu"], "rows": [[0.5], [None]]}
